@@ -1,0 +1,88 @@
+"""Checkpoints of a training run: weights, optimiser state and place in one safetensors file, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilens.errors import StoreError
+from bilens.files import read_tensors, write_tensors
+
+
+def save(
+    path: str | Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    done: int,
+    settings: Mapping[str, Any],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint atomically: an interruption leaves the one before.
+
+    Args:
+        path: the file.
+        module: whose parameters and buffers to keep; optimizer: whose state to keep.
+        done: steps finished.
+        settings: what the run was asked for (JSON values); a checkpoint only continues a run with equal settings.
+        extra: more tensors of the caller's, for example a history of losses.
+    """
+    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
+    for number, entry in optimizer.state_dict()["state"].items():
+        for name, value in entry.items():
+            tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+    tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
+    write_tensors(path, tensors, {"done": str(done), "settings": json.dumps(dict(settings), sort_keys=True)})
+
+
+def load(
+    path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, Any]
+) -> tuple[int, dict[str, Tensor]]:
+    """Continue from a checkpoint: fills the module and the optimiser and returns the steps done and the extra tensors.
+
+    A file that does not exist is a run that has not begun: (0, {}), and nothing is filled.
+
+    Raises:
+        StoreError: the file is damaged, or was written by a run with other settings or another model.
+    """
+    if not Path(path).exists():
+        return 0, {}
+    tensors, metadata = read_tensors(path)
+    theirs, ours = metadata.get("settings", ""), json.dumps(dict(settings), sort_keys=True)
+    if theirs != ours:
+        differ = _differences(theirs, ours)
+        raise StoreError(
+            f"checkpoint {path} of a run with other settings ({differ})",
+            "one of this run",
+            "repeat the run with its settings, or delete the checkpoint to start again",
+        )
+    try:
+        module.load_state_dict(_under(tensors, "module."))
+    except RuntimeError as error:
+        raise StoreError(
+            f"checkpoint {path} with weights of another model", "weights that fit this model", "delete it to start again"
+        ) from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under(tensors, "optimizer.").items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(metadata["done"]), _under(tensors, "extra.")
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _differences(theirs: str, ours: str) -> str:
+    try:
+        a, b = json.loads(theirs), json.loads(ours)
+    except json.JSONDecodeError:
+        return "none are recorded"
+    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    return ", ".join(f"{name} = {a.get(name)!r} and not {b.get(name)!r}" for name in names)

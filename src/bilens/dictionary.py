@@ -1,0 +1,190 @@
+"""A dictionary: atoms that build vectors of a space, and the duals that read the codes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bilens.errors import BilensError, ShapeError
+from bilens.space import Space
+
+
+@dataclass(frozen=True, eq=False)
+class Dictionary:
+    """Atoms A (one a row), an optional offset b, and duals: y ≈ Aᵀa + b with the codes a = duals (y − b).
+
+    Build one with `Dictionary.from_atoms`, which takes the pseudoinverse as duals.
+
+    Args:
+        atoms: (m, n), row k is the direction that feature k adds; n is `space.dim`.
+        duals: (m, n), row k reads the code of feature k.
+        space: the space that the vectors y live in.
+        features: the space of the codes; m is `features.dim`.
+        rank: rank of the atoms; the codes rebuild every y exactly when it is n.
+        offset: (n,) or None for 0, the bias of an affine decoder.
+
+    Raises:
+        ShapeError: the shapes do not fit together. BilensError: a value is NaN or infinite, or types differ.
+
+    Source: founding draft, "Pseudoinverse trick to project onto a feature basis".
+    """
+
+    atoms: Float[Tensor, "m n"]
+    duals: Float[Tensor, "m n"]
+    space: Space
+    features: Space
+    rank: int
+    offset: Float[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (self.features.dim, self.space.dim)
+        for name, value, expected in (
+            ("atoms", self.atoms, shape),
+            ("duals", self.duals, shape),
+            ("offset", self.offset, (self.space.dim,)),
+        ):
+            if value is None:
+                continue
+            if tuple(value.shape) != expected:
+                raise ShapeError(
+                    f"{name} of shape {tuple(value.shape)}",
+                    f"{expected}: features {self.features.title} × space {self.space.title}",
+                    "pass one atom a row",
+                )
+            if not bool(torch.isfinite(value).all()):
+                raise BilensError(f"{name} with NaN or infinity", "finite numbers", "check how they were trained")
+            if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
+                raise BilensError(
+                    f"{name} as {value.dtype} on {value.device}",
+                    f"{self.atoms.dtype} on {self.atoms.device} like the atoms",
+                    "convert one of them",
+                )
+        if self.offset is not None and self.space.constant:
+            raise BilensError(
+                f"an offset over space {self.space.title}, which has a constant coordinate",
+                "the offset as the atom [offset; 1]",
+                "pass no offset, or use a space without the constant and `folded()`",
+            )
+
+    @classmethod
+    def from_atoms(
+        cls,
+        atoms: Float[Tensor, "m n"],
+        space: Space,
+        *,
+        offset: Float[Tensor, " n"] | None = None,
+        name: str | None = None,
+        labels: Sequence[str] | None = None,
+        rtol: float | None = None,
+    ) -> Dictionary:
+        """The dictionary with these atoms and the rows of (Aᵀ)⁺ as duals: least squares, then least norm.
+
+        Args:
+            atoms: (m, n), one atom a row.
+            space: the space of the atoms.
+            offset: (n,), bias of an affine decoder.
+            name: name of the space of codes; "features of …" when it is not given.
+            labels: one text for each atom; their numbers when not given.
+            rtol: singular values of the atoms below rtol · the largest count as zero; max(m, n) · machine epsilon of
+                the atoms' own type when not given.
+
+        Cost: one SVD of the atoms in float64, O(m n min(m, n)).
+        """
+        if atoms.ndim != 2 or atoms.shape[1] != space.dim or atoms.shape[0] < 1:
+            raise ShapeError(
+                f"atoms of shape {tuple(atoms.shape)}",
+                f"(number of atoms, {space.dim}) for space {space.title}",
+                "pass at least one atom, one a row",
+            )
+        if not bool(torch.isfinite(atoms).all()):
+            raise BilensError("atoms with NaN or infinity", "finite numbers", "check how they were trained")
+        duals, rank = pseudoinverse_duals(atoms, rtol)
+        features = Space(
+            name or f"features of {space.name}", atoms.shape[0], tuple(labels) if labels is not None else None
+        )
+        return cls(atoms, duals, space, features, rank, offset)
+
+    @classmethod
+    def identity(cls, space: Space, *, dtype: torch.dtype, device: torch.device | None = None) -> Dictionary:
+        """The coordinates of a space as its own dictionary: atoms = duals = I."""
+        eye = torch.eye(space.dim, dtype=dtype, device=device)
+        return cls(eye, eye, space, space, space.dim)
+
+    def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
+        """Pseudoinverse codes a = duals (y − b), one vector a row."""
+        return (self._require(y, self.space.dim) - self._offset) @ self.duals.T
+
+    def decode(self, codes: Float[Tensor, "*k m"]) -> Float[Tensor, "*k n"]:
+        """Vectors Aᵀa + b, one a row."""
+        return self._require(codes, self.features.dim) @ self.atoms + self._offset
+
+    def project(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k n"]:
+        """The nearest vector that the atoms can build: decode(encode(y)), a projection of rank `rank`."""
+        return self.decode(self.encode(y))
+
+    def restrict(self, indices: Sequence[int] | Tensor) -> Dictionary:
+        """The dictionary of some of the atoms, with their own pseudoinverse; labels keep the old numbers.
+
+        Args:
+            indices: which atoms, as numbers or as a mask of length m.
+
+        Raises:
+            BilensError: no atom is named, or one outside 0 … m−1.
+        """
+        index = torch.as_tensor(indices, device=self.atoms.device)
+        if index.dtype == torch.bool:
+            if tuple(index.shape) != (self.features.dim,):
+                raise ShapeError(
+                    f"a mask of shape {tuple(index.shape)}", f"({self.features.dim},)", "give one value an atom"
+                )
+            index = index.nonzero()[:, 0]
+        index = index.to(torch.int64)
+        if index.ndim != 1 or len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= self.features.dim:
+            raise BilensError(
+                f"atoms {index.tolist()}" if index.numel() < 8 else f"{index.numel()} atoms",
+                f"at least one number from 0 to {self.features.dim - 1}",
+                "choose some of the atoms",
+            )
+        labels = [self.features.label(i) for i in index.tolist()]
+        return Dictionary.from_atoms(
+            self.atoms[index], self.space, offset=self.offset, name=self.features.name, labels=labels
+        )
+
+    def folded(self) -> Dictionary:
+        """The affine dictionary as a linear one on the folded space, with one more atom: [b; 1], last.
+
+        [y; 1] = [[A, 0], [b, 1]]ᵀ [a; 1]. The duals are the pseudoinverse of the folded atoms. A dictionary whose space
+        has the constant coordinate already is returned as it is.
+        """
+        if self.space.constant:
+            return self
+        atoms = torch.cat([self.atoms, self.atoms.new_zeros(len(self.atoms), 1)], dim=1)
+        last = torch.cat([self._offset.expand(self.space.dim), self.atoms.new_ones(1)])
+        atoms = torch.cat([atoms, last[None]])
+        duals, rank = pseudoinverse_duals(atoms)
+        return Dictionary(atoms, duals, self.space.with_constant(), self.features.with_constant(), rank)
+
+    @property
+    def _offset(self) -> Tensor:
+        return self.atoms.new_zeros(1) if self.offset is None else self.offset
+
+    @staticmethod
+    def _require(x: Tensor, size: int) -> Tensor:
+        if x.ndim == 0 or x.shape[-1] != size:
+            raise ShapeError(
+                f"vectors of shape {tuple(x.shape)}", f"{size} coordinates on the last axis", "pass one vector a row"
+            )
+        return x
+
+
+def pseudoinverse_duals(atoms: Float[Tensor, "m n"], rtol: float | None = None) -> tuple[Float[Tensor, "m n"], int]:
+    """Rows of (Aᵀ)⁺ and the rank of A, from the SVD A = U S Vᵀ: (Aᵀ)⁺ = U S⁺ Vᵀ, computed in float64."""
+    rtol = max(atoms.shape) * torch.finfo(atoms.dtype).eps if rtol is None else rtol
+    u, s, vt = torch.linalg.svd(atoms.double(), full_matrices=False)
+    kept = s > rtol * s[0]
+    inverse = torch.where(kept, 1 / torch.where(kept, s, torch.ones_like(s)), torch.zeros_like(s))
+    return ((u * inverse) @ vt).to(atoms.dtype), int(kept.sum())

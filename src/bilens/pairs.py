@@ -1,0 +1,293 @@
+"""Input-pair vectors: what a layer answers to pairs of input features, streamed from the factors.
+
+For atoms v_i of the (folded) input space and codes a, two objects carry the name "pair vector" in the literature:
+
+- polarised, r_ij = B(v_i, v_j), for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i) exactly;
+- two-hot, u_ij = g(v_i + v_j) = r_ii + r_jj + 2 r_ij, the founding draft's sentence, for which
+  Σ_ij a_i a_j u_ij = 2 g(x) + 2 (Σ a) Σ_i a_i g(v_i), which is not g(x).
+
+Pairs are taken with i ≤ j: weight 2 on i < j rebuilds g, and √2 on i < j gives the singular values of B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError, ShapeError
+from bilens.tensor import BilinearTensor
+
+
+def count(m: int) -> int:
+    """How many pairs i ≤ j there are of m features: m(m+1)/2."""
+    return m * (m + 1) // 2
+
+
+def multiplicity(i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """How often an unordered pair stands in Σ_ij: 1 when i = j, else 2. Its root weighs rows for B's singular values."""
+    return 2 - (i == j).to(i.dtype)
+
+
+def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+    """The t-th pair (i, j), i ≤ j, of m features, counted row by row: (0,0), (0,1) … (0,m−1), (1,1) …
+
+    Row i starts at i·m − i(i−1)/2; its inverse is a root, corrected by one where rounding moved it.
+    """
+    b = 2 * m + 1
+    i = ((b - torch.sqrt((b * b - 8 * t).double())) / 2).floor().to(torch.int64)
+    i = i - (i * m - i * (i - 1) // 2 > t).to(torch.int64)
+    i = i + ((i + 1) * m - (i + 1) * i // 2 <= t).to(torch.int64)
+    return i, i + t - (i * m - i * (i - 1) // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A layer prepared to answer pairs of input features: what each atom is to each hidden unit.
+
+    Args:
+        left: (m, h), row i is L v_i; right: (m, h), row i is R v_i.
+        down: (o, h), or None when the layer is studied before its read-out (D = I).
+    """
+
+    left: Float[Tensor, "m h"]
+    right: Float[Tensor, "m h"]
+    down: Float[Tensor, "o h"] | None
+
+    @classmethod
+    def of(cls, tensor: BilinearTensor, dictionary: Dictionary | None = None) -> Features:
+        """Prepare a tensor; without a dictionary the features are the coordinates of its (folded) input space."""
+        if dictionary is not None:
+            tensor = tensor.pullback(dictionary)
+        down = tensor.down
+        eye = down.shape[0] == down.shape[1] and bool((down == torch.eye(len(down)).to(down)).all())
+        return cls(tensor.left.T.contiguous(), tensor.right.T.contiguous(), None if eye else down)
+
+    @property
+    def width(self) -> int:
+        """Size of a pair vector, o."""
+        return self.left.shape[1] if self.down is None else len(self.down)
+
+    def polarized(self, i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Float[Tensor, "b o"]:
+        """r_ij = ½ D[(L v_i ⊙ R v_j) + (R v_i ⊙ L v_j)], one pair a row."""
+        rows = self.left[i].mul_(self.right[j]).addcmul_(self.right[i], self.left[j]).mul_(0.5)
+        return rows if self.down is None else rows @ self.down.T
+
+    def two_hot(self, i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Float[Tensor, "b o"]:
+        """u_ij = D[L(v_i + v_j) ⊙ R(v_i + v_j)], one pair a row."""
+        rows = (self.left[i] + self.left[j]).mul_(self.right[i] + self.right[j])
+        return rows if self.down is None else rows @ self.down.T
+
+
+def polarized(
+    tensor: BilinearTensor, i: Int[Tensor, " b"], j: Int[Tensor, " b"], dictionary: Dictionary | None = None
+) -> Float[Tensor, "b o"]:
+    """Polarised pair vectors r_ij = B(v_i, v_j) = ½[g(v_i+v_j) − g(v_i) − g(v_j)] (+ ½g(0) with unfolded biases).
+
+    They satisfy Σ_ij a_i a_j r_ij = g(Σ a_i v_i) exactly, the sum over all i and j.
+
+    Args:
+        tensor: the layer; its pairs are those of its folded input, the constant coordinate being the last feature.
+        i, j: feature numbers, (b,).
+        dictionary: the features v_i; the coordinates of the input when None.
+
+    Raises:
+        BilensError: a number outside 0 … m−1. ShapeError: i and j of different lengths.
+
+    Source: arXiv 2410.08417; the founding draft's "input pairs as a basis", corrected.
+    """
+    features = Features.of(tensor, dictionary)
+    _check_numbers(i, j, len(features.left))
+    return features.polarized(i, j)
+
+
+def two_hot(
+    tensor: BilinearTensor, i: Int[Tensor, " b"], j: Int[Tensor, " b"], dictionary: Dictionary | None = None
+) -> Float[Tensor, "b o"]:
+    """The draft's pair vectors u_ij = g(v_i + v_j) = r_ii + r_jj + 2 r_ij: the output when the input is v_i + v_j.
+
+    They do not rebuild g: Σ_ij a_i a_j u_ij = 2 g(x) + 2 (Σ a) Σ_i a_i g(v_i) with x = Σ a_i v_i. With i = j this is
+    g(2 v_i) = 4 r_ii. In a folded tensor v_i + v_j adds the constant coordinates of the atoms like any other.
+
+    Args and Raises: as `polarized`.
+
+    Source: founding draft, "Input pairs can act as a basis for bilinear outputs".
+    """
+    features = Features.of(tensor, dictionary)
+    _check_numbers(i, j, len(features.left))
+    return features.two_hot(i, j)
+
+
+@dataclass(frozen=True, eq=False)
+class PairStream:
+    """Every pair i ≤ j once an epoch, in a seeded order, one batch at a time; any batch can be asked for directly.
+
+    The order is a keyed permutation computed batch by batch, so that memory is one batch whatever the number of pairs,
+    and a run that was interrupted continues at its batch.
+
+    Args:
+        features: the prepared layer.
+        kind: which pair vector the rows are.
+        batch_size: pairs a batch; the last batch of an epoch has what is left.
+        seed: order of the pairs; every epoch has its own.
+    """
+
+    features: Features
+    kind: Literal["polarized", "two_hot"]
+    batch_size: int
+    seed: int
+
+    @property
+    def width(self) -> int:
+        """Size of a pair vector."""
+        return self.features.width
+
+    @property
+    def rows(self) -> int:
+        """Pairs an epoch, m(m+1)/2."""
+        return count(len(self.features.left))
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-self.rows // self.batch_size)
+
+    def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""
+        epoch, position = divmod(n, len(self))
+        start = position * self.batch_size
+        place = torch.arange(start, min(start + self.batch_size, self.rows), device=self.features.left.device)
+        return unrank(permuted(place, self.rows, self.seed + 0x9E3779B1 * epoch), len(self.features.left))
+
+    def batch(self, n: int) -> Float[Tensor, "b o"]:
+        """Pair vectors of the n-th batch, one a row."""
+        i, j = self.pairs(n)
+        return self.features.polarized(i, j) if self.kind == "polarized" else self.features.two_hot(i, j)
+
+
+def stream(
+    tensor: BilinearTensor, dictionary: Dictionary | None = None, *, batch_size: int = 4096, seed: int = 0
+) -> PairStream:
+    """A stream of the polarised pair vectors r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i).
+
+    Args:
+        tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
+        batch_size: pairs a batch, at least 1. seed: order of the pairs.
+
+    Raises:
+        BilensError: a batch size below 1. SpaceError: a dictionary of another space.
+    """
+    return _stream(tensor, dictionary, "polarized", batch_size, seed)
+
+
+def two_hot_stream(
+    tensor: BilinearTensor, dictionary: Dictionary | None = None, *, batch_size: int = 4096, seed: int = 0
+) -> PairStream:
+    """A stream of the draft's pair vectors u_ij = g(v_i + v_j); see `two_hot` for what they do and do not rebuild.
+
+    Args and Raises: as `stream`.
+    """
+    return _stream(tensor, dictionary, "two_hot", batch_size, seed)
+
+
+def contract(
+    tensor: BilinearTensor,
+    codes: Float[Tensor, "n m"],
+    transform: Callable[[Tensor], Tensor] | None = None,
+    dictionary: Dictionary | None = None,
+    *,
+    step: Callable[[int], object] | None = None,
+) -> Float[Tensor, "n p"]:
+    """Σ_ij a_i a_j f(r_ij), the sum over all i and j, for many samples at once and without holding the pairs.
+
+    With f = identity it is g(Σ a_i v_i). With f the encoder and decoder of a sparse coder, f(r) = Aᵀ f_ij + b_dec, it is
+    the layer run through the coder's features: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With f the encoder alone, it is the
+    code of each feature on each sample, xᵀ Φ_k x with Φ_k[i, j] = f_k(r_ij).
+
+    Args:
+        tensor: the layer.
+        codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+        transform: f, from pair vectors (b, o) to (b, p), one row from one row; the identity when None.
+        dictionary: the features; the input's coordinates when None.
+        step: called with the number of pairs done after each block of rows.
+
+    Cost: m products of (n, m) and (m, p); features that are 0 in every sample are passed over.
+
+    Raises:
+        ShapeError: codes of another width.
+
+    Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
+    """
+    features = Features.of(tensor, dictionary)
+    if codes.ndim != 2 or codes.shape[1] != len(features.left):
+        raise ShapeError(
+            f"codes of shape {tuple(codes.shape)}", f"(samples, {len(features.left)})", "lift the inputs first"
+        )
+    lit = (codes != 0).any(dim=0).nonzero()[:, 0]
+    columns = codes[:, lit]
+    total: Tensor | None = None
+    for row in range(len(lit)):
+        j = lit[row:]
+        rows = features.polarized(lit[row].expand_as(j), j)
+        rows = rows if transform is None else transform(rows)
+        weight = multiplicity(lit[row].expand_as(j), j).to(codes)
+        part = ((columns[:, row:] * weight) @ rows.to(codes)).mul_(columns[:, row, None])
+        total = part if total is None else total.add_(part)
+        if step is not None:
+            step(len(j))
+    if total is None:
+        empty = codes.new_zeros(1, features.width)
+        total = codes.new_zeros(len(codes), (empty if transform is None else transform(empty)).shape[-1])
+    return total
+
+
+def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"]:
+    """Where a seeded permutation of 0 … size−1 puts these places: four Feistel rounds, walked until inside the range.
+
+    Each value is computed on its own, so that no list of `size` numbers is ever held.
+
+    Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking. For shuffling, not secrecy.
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    value = place.to(torch.int64).clone()
+    todo = torch.ones_like(value, dtype=torch.bool)
+    while bool(todo.any()):
+        high, low = value[todo] >> half, value[todo] & mask
+        for turn in range(4):
+            high, low = low, high ^ (_mixed(low, seed * 4 + turn) & mask)
+        value[todo] = (high << half) | low
+        todo = value >= size
+    return value
+
+
+def _mixed(value: Tensor, key: int) -> Tensor:
+    """A hash of 32-bit numbers: multiply, add a key, fold the high bits down; all products stay below 2⁶³."""
+    key = (key * 0x9E3779B97F4A7C15 + 0x7F4A7C15) & 0x7FFFFFFF
+    value = ((value ^ key) * 0x45D9F3B) & 0x7FFFFFFF
+    value = ((value ^ (value >> 15)) * 0x2C1B3C6D + key) & 0x7FFFFFFF
+    return value ^ (value >> 13)
+
+
+def _stream(
+    tensor: BilinearTensor,
+    dictionary: Dictionary | None,
+    kind: Literal["polarized", "two_hot"],
+    batch_size: int,
+    seed: int,
+) -> PairStream:
+    if batch_size < 1:
+        raise BilensError(f"batch_size = {batch_size}", "at least 1", "choose the pairs a batch")
+    return PairStream(Features.of(tensor, dictionary), kind, batch_size, seed)
+
+
+def _check_numbers(i: Tensor, j: Tensor, m: int) -> None:
+    if i.shape != j.shape or i.ndim != 1:
+        raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "two lists", "pass one j for each i")
+    for name, value in (("i", i), ("j", j)):
+        if len(value) and not (int(value.min()) >= 0 and int(value.max()) < m):
+            raise BilensError(f"{name} from {int(value.min())} to {int(value.max())}", f"0 … {m - 1}", "correct it")

@@ -1,0 +1,131 @@
+"""What an axis of a tensor means: its name, size, labels, image shape and constant coordinate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bilens.errors import BilensError, ShapeError, SpaceError
+
+
+@dataclass(frozen=True)
+class Space:
+    """A named axis of `size` coordinates, and one more that is always 1 when `constant` is true.
+
+    The constant coordinate comes last and carries the biases: x' = [x; 1], so that an affine map of x is a linear map
+    of x'. `size` never counts it; `dim` does.
+
+    Args:
+        name: what the axis is, for example "pixels"; spaces with different names do not mix.
+        size: number of coordinates without the constant one, at least 1.
+        labels: one text for each coordinate, all different, for example the class names.
+        image: (height, width) when the coordinates are the pixels of an image in row-major order.
+        constant: whether one more, last coordinate is always 1.
+
+    Raises:
+        BilensError: size below 1. ShapeError: labels or image do not fit the size. SpaceError: a label occurs twice.
+    """
+
+    name: str
+    size: int
+    labels: tuple[str, ...] | None = None
+    image: tuple[int, int] | None = None
+    constant: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise BilensError(f"space {self.name!r} of size {self.size}", "a size of at least 1", "check the shape")
+        if self.labels is not None:
+            if len(self.labels) != self.size:
+                raise ShapeError(
+                    f"{len(self.labels)} labels for space {self.name!r}", f"{self.size} labels", "give one a coordinate"
+                )
+            if len(set(self.labels)) != self.size:
+                twice = next(label for label in self.labels if self.labels.count(label) > 1)
+                raise SpaceError(f"label {twice!r} more than once", "labels that differ", "rename one of them")
+        if self.image is not None and self.image[0] * self.image[1] != self.size:
+            raise ShapeError(
+                f"image shape {self.image} for space {self.name!r}", f"height × width = {self.size}", "correct the shape"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates, the constant one included."""
+        return self.size + int(self.constant)
+
+    @property
+    def title(self) -> str:
+        """Name and size as messages show them, for example "pixels (784+1)"."""
+        return f"{self.name!r} ({self.size}{'+1' if self.constant else ''})"
+
+    def with_constant(self) -> Space:
+        """The same space with the constant coordinate."""
+        return replace(self, constant=True)
+
+    def without_constant(self) -> Space:
+        """The same space without the constant coordinate."""
+        return replace(self, constant=False)
+
+    def lift(self, x: Float[Tensor, "*n size"]) -> Float[Tensor, "*n dim"]:
+        """x' = [x; 1] when the space has a constant coordinate, x itself otherwise.
+
+        Raises:
+            ShapeError: the last axis of x is not `size`.
+        """
+        if x.ndim == 0 or x.shape[-1] != self.size:
+            raise ShapeError(
+                f"vectors of shape {tuple(x.shape)}",
+                f"{self.size} coordinates of space {self.title} on the last axis",
+                "pass one vector a row, without the constant coordinate",
+            )
+        if not self.constant:
+            return x
+        return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
+
+    def label(self, index: int) -> str:
+        """Text of one coordinate: its label, "1" for the constant coordinate, else its number."""
+        if self.constant and index == self.size:
+            return "1"
+        return str(index) if self.labels is None else self.labels[index]
+
+    def index(self, label: str | int) -> int:
+        """Position of a coordinate, given by its label (or its number where there are no labels, or as an int).
+
+        Raises:
+            SpaceError: no such coordinate.
+        """
+        if isinstance(label, int):
+            if 0 <= label < self.size:
+                return label
+        elif self.labels is not None:
+            if label in self.labels:
+                return self.labels.index(label)
+        elif label.isdecimal() and int(label) < self.size:
+            return int(label)
+        known = (
+            f"a number from 0 to {self.size - 1}"
+            if self.labels is None or isinstance(label, int)
+            else f"one of {', '.join(self.labels[:12])}{', …' if self.size > 12 else ''}"
+        )
+        raise SpaceError(f"label {label!r} for space {self.title}", known, "choose one of these")
+
+    def require(self, other: Space, what: str) -> None:
+        """Check that `other` is this very space.
+
+        Raises:
+            SpaceError: it is another one.
+        """
+        if other != self:
+            differs = ", ".join(
+                field
+                for field in ("name", "size", "labels", "image", "constant")
+                if getattr(self, field) != getattr(other, field)
+            )
+            raise SpaceError(
+                f"{what} over space {other.title}",
+                f"one over space {self.title} (they differ in {differs})",
+                "build it on the same space",
+            )
