@@ -1,0 +1,40 @@
+"""Numbers logged while something was trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bilens.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What a training run logged: one row a log point, one column a number.
+
+    Args:
+        names: of the numbers, for example ("loss", "accuracy").
+        steps: (n,), optimiser steps done at each log point.
+        values: (n, number of names).
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+    """
+
+    names: tuple[str, ...]
+    steps: Int[Tensor, " n"]
+    values: Float[Tensor, "n names"]
+
+    def __post_init__(self) -> None:
+        if tuple(self.values.shape) != (len(self.steps), len(self.names)):
+            raise ShapeError(
+                f"values of shape {tuple(self.values.shape)}",
+                f"({len(self.steps)}, {len(self.names)}): log points × names",
+                "log every number at every point",
+            )
+
+    def __getitem__(self, name: str) -> Float[Tensor, " n"]:
+        """The column of one number."""
+        return self.values[:, self.names.index(name)]
