@@ -1,0 +1,59 @@
+# Each target works alone, from a fresh clone: it makes .venv, installs bilens in it and does its work.
+
+PYTHON ?= python3
+OUT ?= runs/mnist
+FLAGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check slow bench docs constraints clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
+	  || grep -E '^[a-z]+:.*##' Makefile
+
+install: .venv/installed ## the virtual environment .venv with bilens and its tools
+
+demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
+	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
+
+test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --typecheck
+
+check: .venv/installed ## format, lint, types and the architecture test; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+slow: .venv/installed ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+bench: .venv/installed ## every script of benchmarks/
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: .venv/installed-docs ## the documentation, in site/; a warning is an error
+	$(BIN)/mkdocs build --strict
+
+constraints: ## constraints.txt anew, from a fresh environment with the newest versions
+	rm -rf .venv-constraints
+	$(PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/python -m pip install --quiet --no-input 'torch==2.13.0' -e '.[dev,docs]'
+	.venv-constraints/bin/python .ci/constraints.py > constraints.txt
+	rm -rf .venv-constraints
+
+clean: ## remove the environment and everything built; keeps runs/
+	rm -rf .venv .venv-constraints site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bilens needs Python 3.10 or newer; set PYTHON=…")'
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable '.[docs]'
+	@touch $@
