@@ -65,7 +65,9 @@ def load(
         module.load_state_dict(_under(tensors, "module."))
     except RuntimeError as error:
         raise StoreError(
-            f"checkpoint {path} with weights of another model", "weights that fit this model", "delete it to start again"
+            f"checkpoint {path} with weights of another model",
+            "weights that fit this model",
+            "delete it to start again",
         ) from error
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _under(tensors, "optimizer.").items():

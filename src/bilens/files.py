@@ -41,7 +41,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except (OSError, safetensors.SafetensorError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise StoreError(
-            f"'{reason}' on writing {path}", "a folder with room that can be written", "free space or name another folder"
+            f"'{reason}' on writing {path}",
+            "a folder with room that can be written",
+            "free space or name another folder",
         ) from error
     finally:
         if temporary is not None:

@@ -30,7 +30,7 @@ def count(m: int) -> int:
 
 
 def multiplicity(i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """How often an unordered pair stands in Σ_ij: 1 when i = j, else 2. Its root weighs rows for B's singular values."""
+    """How often an unordered pair stands in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
     return 2 - (i == j).to(i.dtype)
 
 
@@ -154,7 +154,7 @@ class PairStream:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-self.rows // self.batch_size)
+        return (self.rows + self.batch_size - 1) // self.batch_size
 
     def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""
@@ -204,9 +204,9 @@ def contract(
 ) -> Float[Tensor, "n p"]:
     """Σ_ij a_i a_j f(r_ij), the sum over all i and j, for many samples at once and without holding the pairs.
 
-    With f = identity it is g(Σ a_i v_i). With f the encoder and decoder of a sparse coder, f(r) = Aᵀ f_ij + b_dec, it is
-    the layer run through the coder's features: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With f the encoder alone, it is the
-    code of each feature on each sample, xᵀ Φ_k x with Φ_k[i, j] = f_k(r_ij).
+    With f = identity it is g(Σ a_i v_i). With f the encoder and decoder of a sparse coder, f(r) = Aᵀ f_ij + b_dec, it
+    is the layer run through the coder's features: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With f the encoder alone, it is
+    the code of each feature on each sample, xᵀ Φ_k x with Φ_k[i, j] = f_k(r_ij).
 
     Args:
         tensor: the layer.

@@ -48,7 +48,9 @@ class Space:
                 raise SpaceError(f"label {twice!r} more than once", "labels that differ", "rename one of them")
         if self.image is not None and self.image[0] * self.image[1] != self.size:
             raise ShapeError(
-                f"image shape {self.image} for space {self.name!r}", f"height × width = {self.size}", "correct the shape"
+                f"image shape {self.image} for space {self.name!r}",
+                f"height × width = {self.size}",
+                "correct the shape",
             )
 
     @property

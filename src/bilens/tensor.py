@@ -66,8 +66,8 @@ class BilinearTensor:
     ) -> BilinearTensor:
         """The tensor of y = D[(W x + b) ⊙ (V x + c)] + e, its biases folded.
 
-        x' = [x; 1], L = [W, b], R = [V, c]; e is one more hidden unit with left = right = e_const. The input space gains
-        its constant coordinate when there is a bias or when it has one already.
+        x' = [x; 1], L = [W, b], R = [V, c]; e is one more hidden unit with left = right = e_const. The input space
+        gains its constant coordinate when there is a bias or when it has one already.
 
         Args:
             left: W, (h, d); right: V, (h, d); down: D, (o, h), the identity when None.
@@ -146,8 +146,8 @@ class BilinearTensor:
     def read(self, d: Dictionary) -> BilinearTensor:
         """The tensor of the codes: a = duals (y − b) is quadratic in x too, with down' = duals · down.
 
-        The pseudoinverse trick. The codes rebuild y exactly when the atoms span the output space; otherwise they rebuild
-        its projection on the atoms.
+        The pseudoinverse trick. The codes rebuild y exactly when the atoms span the output space; otherwise they
+        rebuild its projection on the atoms.
 
         Raises:
             SpaceError: the dictionary is over another space than `output`.
@@ -390,7 +390,7 @@ def hidden_gram(
 ) -> Float[Tensor, "h g"]:
     """Inner products of the rank-one kernels sym(l rᵀ) of two layers, in float64.
 
-    G = ½[(L₁L₂ᵀ)∘(R₁R₂ᵀ) + (L₁R₂ᵀ)∘(R₁L₂ᵀ)]; cost: four products of (h, i) and (i, g), three for one and the same layer.
+    G = ½[(L₁L₂ᵀ)∘(R₁R₂ᵀ) + (L₁R₂ᵀ)∘(R₁L₂ᵀ)]; cost: four products of (h, i) and (i, g), three for one layer.
     """
     l1, r1, l2, r2 = (factor.double() for factor in (left1, right1, left2, right2))
     crossed = l1 @ r2.T

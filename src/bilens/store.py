@@ -1,0 +1,201 @@
+"""Saves and loads any record: one safetensors file for its tensors and one JSON file for the rest. Nothing is pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from bilens import files
+from bilens.decompose import Spectrum, TensorSVD, WeightedSpectrum
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError, StoreError
+from bilens.faithfulness import Curve, Score
+from bilens.history import History
+from bilens.sae import Evaluation
+from bilens.space import Space
+from bilens.tensor import BilinearTensor, Kernel
+from bilens.views import CodeComparison, View
+
+FORMAT = 1
+"""Version of the layout; a file of another version is refused."""
+
+RECORDS: dict[str, type] = {
+    record.__name__: record
+    for record in (
+        BilinearTensor,
+        CodeComparison,
+        Curve,
+        Dictionary,
+        Evaluation,
+        History,
+        Kernel,
+        Score,
+        Space,
+        Spectrum,
+        TensorSVD,
+        View,
+        WeightedSpectrum,
+    )
+}
+"""Every record that can be stored, by name. A new record is one more line here."""
+
+R = TypeVar("R")
+
+
+def save(record: Any, path: str | Path) -> None:
+    """Write a record as `path`.json and `path`.safetensors (no file of tensors when it holds none).
+
+    The tensors are written first and the JSON, which carries their checksum, last, each atomically: a reader finds a
+    whole record or is told that it is damaged.
+
+    Args:
+        record: a record of bilens, or a tuple of records.
+        path: where, without an ending.
+
+    Raises:
+        StoreError: it is no record of bilens, holds a number that JSON cannot, or the folder cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    content = _encode(record, "record", tensors)
+    header: dict[str, Any] = {"format": FORMAT, "record": content}
+    if tensors:
+        file = _beside(path, ".safetensors")
+        files.write_tensors(file, tensors)
+        header["tensors"] = {"file": file.name, "sha256": _checksum(file)}
+    files.write_json(_beside(path, ".json"), header)
+
+
+def load(path: str | Path, kind: type[R]) -> R:
+    """Read a record that `save` wrote.
+
+    Args:
+        path: where, without an ending; kind: the record that is expected, `tuple` for several.
+
+    Raises:
+        StoreError: a file is missing, damaged or altered, of another version, or holds another record.
+    """
+    source = _beside(path, ".json")
+    header = files.read_json(source)
+    if header.get("format") != FORMAT:
+        raise StoreError(
+            f"{source} of format {header.get('format')!r}", f"format {FORMAT}", "write it again with this version"
+        )
+    tensors: dict[str, Tensor] = {}
+    if "tensors" in header:
+        file = _beside(path, ".safetensors")
+        if _checksum(file) != header["tensors"].get("sha256"):
+            raise StoreError(
+                f"{file} with another checksum than {source} states", "the file as written", "run it again"
+            )
+        tensors, _ = files.read_tensors(file)
+    try:
+        record = _decode(header.get("record"), tensors)
+    except BilensError as error:
+        raise StoreError(
+            f"{source} with a record that is not valid ({error})", "a whole record", "run it again"
+        ) from error
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise StoreError(f"{source} with a damaged record ({error})", "a whole record", "run it again") from error
+    if not isinstance(record, kind):
+        raise StoreError(f"{source} with a {type(record).__name__}", f"a {kind.__name__}", "name the right file")
+    return record
+
+
+def exists(path: str | Path) -> bool:
+    """Whether a record was written there."""
+    return _beside(path, ".json").exists()
+
+
+class Folder:
+    """The records of one run, each computed once: asking again reads it from the folder.
+
+    A folder belongs to one set of settings, kept in `settings.json`, so that results of different runs never mix.
+
+    Args:
+        path: the folder, made when it does not exist.
+        settings: what the run was asked for, JSON values.
+
+    Raises:
+        StoreError: the folder belongs to other settings, holds other files, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        known = self.path / "settings.json"
+        if known.exists():
+            settings = json.loads(json.dumps(settings))
+            theirs = files.read_json(known)
+            if theirs != settings:
+                names = sorted(n for n in theirs.keys() | settings.keys() if theirs.get(n) != settings.get(n))
+                listed = ", ".join(f"{n} = {theirs.get(n)!r} and not {settings.get(n)!r}" for n in names)
+                raise StoreError(
+                    f"folder {self.path} of a run with other settings ({listed})",
+                    "a new folder, or one of a run with these settings",
+                    "name another --out, or delete the folder",
+                )
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"{self.path}, which is a file", "a folder", "name another --out")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise StoreError(
+                f"folder {self.path} with files of something else", "an empty or new folder", "name another --out"
+            )
+        files.write_json(known, settings)
+
+    def record(self, name: str, kind: type[R], compute: Callable[[], R]) -> R:
+        """The record of this name: read when it is there, else computed and written."""
+        path = self.path / "records" / name
+        if exists(path):
+            return load(path, kind)
+        record = compute()
+        save(record, path)
+        return record
+
+
+def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if dataclasses.is_dataclass(value) and RECORDS.get(type(value).__name__) is type(value):
+        fields = {
+            field.name: _encode(getattr(value, field.name), f"{name}.{field.name}", tensors)
+            for field in dataclasses.fields(value)
+        }
+        return {"kind": type(value).__name__, "fields": fields}
+    if isinstance(value, tuple | list):
+        return [_encode(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise StoreError(
+        f"{name} as {type(value).__name__} {value!r:.40}", "a record, tensor, text or number", "convert it"
+    )
+
+
+def _decode(content: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(content, list):
+        return tuple(_decode(item, tensors) for item in content)
+    if isinstance(content, dict):
+        if "tensor" in content:
+            return tensors[content["tensor"]]
+        fields = {name: _decode(value, tensors) for name, value in content["fields"].items()}
+        return RECORDS[content["kind"]](**fields)
+    return content
+
+
+def _beside(path: str | Path, ending: str) -> Path:
+    path = Path(path)
+    return path.with_name(path.name + ending)
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(files.read_bytes(path)).hexdigest()
+
+
+__all__ = ["FORMAT", "RECORDS", "Folder", "exists", "load", "save"]

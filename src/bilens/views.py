@@ -1,0 +1,84 @@
+"""One way of reading features from a model: its features, what each is made of, and what each speaks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bilens.decompose import Spectrum
+from bilens.errors import ShapeError
+from bilens.space import Space
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Some features of one kind, most important first.
+
+    Args:
+        name: of the kind, for file names and links, for example "svd".
+        spectra: the top eigenpairs of each feature's kernel; a spectrum's label is the feature's.
+        importance: (n,), by which the features are ordered; measure: what that number is, with its unit.
+        effects: (n, o), what one unit of the feature adds to each (centred) output.
+        output: the space of the outputs, for example the digits.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+    """
+
+    name: str
+    spectra: tuple[Spectrum, ...]
+    importance: Float[Tensor, " n"]
+    measure: str
+    effects: Float[Tensor, "n o"]
+    output: Space
+
+    def __post_init__(self) -> None:
+        n = len(self.spectra)
+        for name, value, shape in (
+            ("importance", self.importance, (n,)),
+            ("effects", self.effects, (n, self.output.dim)),
+        ):
+            if tuple(value.shape) != shape:
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one row a feature")
+
+    def __len__(self) -> int:
+        return len(self.spectra)
+
+    def speaks_for(self, feature: int, count: int = 2) -> tuple[str, ...]:
+        """Labels of the outputs that a feature raises most, at most `count`, each with a positive effect."""
+        effect = self.effects[feature]
+        best = effect.argsort(descending=True)[:count].tolist()
+        return tuple(self.output.label(o) for o in best if float(effect[o]) > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class CodeComparison:
+    """Codes of the same features on the same samples, once as trained (ReLU) and once through the pseudoinverse.
+
+    Args:
+        trained: (n,), codes of the sparse coder; pseudoinverse: (n,), the codes (Aᵀ)⁺(y − b) beside them.
+        correlation: Pearson's, over all samples and features, not only the points kept here.
+        features: how many features were compared; threshold: a feature counts as active when it is not 0 on more than
+            this share of the samples.
+        rank: of those atoms.
+
+    Raises:
+        ShapeError: columns of different lengths.
+    """
+
+    trained: Float[Tensor, " n"]
+    pseudoinverse: Float[Tensor, " n"]
+    correlation: float
+    features: int
+    threshold: float
+    rank: int
+
+    def __post_init__(self) -> None:
+        if self.trained.shape != self.pseudoinverse.shape or self.trained.ndim != 1:
+            raise ShapeError(
+                f"codes of shape {tuple(self.trained.shape)} and {tuple(self.pseudoinverse.shape)}",
+                "two lists of one length",
+                "compare the same samples",
+            )
