@@ -1,0 +1,7 @@
+"""Models whose layers are bilinear, and the ones they are compared with; `.tensor()` is the bridge to the algebra."""
+
+from bilens.models.classifier import ImageClassifier, matched_width
+from bilens.models.layers import Bilinear, Dense, Gated, swish
+from bilens.models.train import accuracy, train
+
+__all__ = ["Bilinear", "Dense", "Gated", "ImageClassifier", "accuracy", "matched_width", "swish", "train"]

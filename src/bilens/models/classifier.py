@@ -1,0 +1,366 @@
+"""The image classifier: an optional embedding, bilinear (or other) layers, and a linear read-out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bilens.errors import BilensError, ShapeError, StoreError
+from bilens.files import read_json, read_tensors, write_json, write_tensors
+from bilens.models import authors
+from bilens.models.layers import ACTIVATIONS, GATES, Bilinear, Dense, Gated, factored, linear, no_tensor
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+
+_FORMAT = "bilens image classifier 1"
+
+
+class ImageClassifier(nn.Module):
+    """logits = D h_L + e, with h_0 = E x (or x) and h_k = layer_k(h_{k−1}), plus h_{k−1} in a residual model.
+
+    A model with one bilinear layer is a quadratic function of its pixels, and `tensor()` is that function.
+
+    Args:
+        input: space of the pixels; output: space of the classes.
+        hidden: width h of a layer of the *bilinear* model. Gated layers take the same width, which gives as many
+            parameters; ungated ones ("relu", "gelu") the width whose parameters come nearest, see `matched_width`.
+        layers: how many layers there are.
+        embedding: width of the linear map E before the first layer; None for no such map.
+        bias: whether the layers have biases; readout_bias: whether the read-out has one, e.
+        residual: whether each layer is added to what it reads; needs `hidden` = `embedding`, or = the number of pixels.
+        activation: "bilinear", "relu", "gelu", "reglu" or "swiglu".
+        seed: of the first weights.
+
+    Attributes:
+        embedding: E as nn.Linear without bias, or None; layers: nn.ModuleList; readout: D and e as nn.Linear.
+        input, output: the spaces; config: the arguments as JSON values.
+
+    Raises:
+        BilensError: an unknown activation, a number out of range, or residual with an ungated layer, whose width cannot
+            be matched. ShapeError: residual where the widths differ.
+
+    Source: arXiv 2410.08417, section 4.
+    """
+
+    def __init__(
+        self,
+        input: Space,
+        output: Space,
+        hidden: int,
+        *,
+        layers: int = 1,
+        embedding: int | None = None,
+        bias: bool = False,
+        readout_bias: bool = False,
+        residual: bool = False,
+        activation: str = "bilinear",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        known = ("bilinear", *ACTIVATIONS, *GATES)
+        if activation not in known:
+            raise BilensError(f"activation {activation!r}", f"one of {', '.join(known)}", "choose one of these")
+        for name, size in (
+            ("hidden", hidden),
+            ("layers", layers),
+            ("embedding", 1 if embedding is None else embedding),
+        ):
+            if type(size) is not int or size < 1:
+                raise BilensError(f"{name} = {size!r}", "a whole number of at least 1", "choose a size")
+        for name, switch in (("bias", bias), ("readout_bias", readout_bias), ("residual", residual)):
+            if type(switch) is not bool:
+                raise BilensError(f"{name} = {switch!r}", "True or False", "choose one of them")
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise BilensError(f"seed {seed!r}", "a whole number from 0 to 2⁶³ − 1", "choose another")
+        self.input, self.output = input.without_constant(), output.without_constant()
+        first = embedding or input.size
+        if residual and activation in ACTIVATIONS:
+            raise BilensError(
+                f"residual with activation {activation!r}",
+                "a gated or bilinear layer, whose width may equal its input's at the same number of parameters",
+                "leave out residual, or choose bilinear, reglu or swiglu",
+            )
+        if residual and first != hidden:
+            raise ShapeError(
+                f"residual with hidden = {hidden} and {first} {'inputs' if embedding is None else 'embedding units'}",
+                "widths that are equal, so that a layer can be added to what it reads",
+                f"use embedding={hidden}",
+            )
+        self.config: dict[str, Any] = {
+            "format": _FORMAT,
+            "input": _to_json(self.input),
+            "output": _to_json(self.output),
+            "hidden": hidden,
+            "layers": layers,
+            "embedding": embedding,
+            "bias": bias,
+            "readout_bias": readout_bias,
+            "residual": residual,
+            "activation": activation,
+            "seed": seed,
+        }
+        self.residual, self.activation = residual, activation
+        width = hidden
+        if activation in ACTIVATIONS:
+            width = matched_width(hidden, d_in=first, d_out=output.size, layers=layers, bias=bias)
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        self.embedding: nn.Linear | None = None
+        space = self.input
+        if embedding is not None:
+            self.embedding = linear(input.size, embedding, bias=False, generator=generator)
+            space = Space("embedding", embedding)
+        self.layers = nn.ModuleList()
+        for number in range(layers):
+            after = Space("hidden" if layers == 1 else f"hidden {number}", width)
+            self.layers.append(_layer(activation, bias, space, after, generator))
+            space = after
+        self.readout = linear(width, output.size, bias=readout_bias, generator=generator)
+
+    @property
+    def layer(self) -> Bilinear | Gated | Dense:
+        """The only layer.
+
+        Raises:
+            BilensError: there are several.
+        """
+        if len(self.layers) > 1:
+            raise BilensError(
+                f"a model with {len(self.layers)} layers",
+                "a model with one layer",
+                "use model.layers[k], one at a time",
+            )
+        layer: Bilinear | Gated | Dense = self.layers[0]  # type: ignore[assignment]
+        return layer
+
+    def hidden_outputs(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n h"]:
+        """What the read-out reads: the embedding, the layers and the residual path applied.
+
+        Raises:
+            ShapeError: the last axis of x is not `input.size`.
+        """
+        x = self.input.lift(x)
+        if self.embedding is not None:
+            x = self.embedding(x)
+        for layer in self.layers:
+            x = x + layer(x) if self.residual else layer(x)
+        return x
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n o"]:
+        """Logits, one row an image."""
+        logits: Tensor = self.readout(self.hidden_outputs(x))
+        return logits
+
+    def hidden_tensor(self, *, detach: bool = True) -> BilinearTensor:
+        """The tensor from the pixels to what the read-out reads: embedding composed, residual path and biases folded.
+
+        The factors are W E and V E, so that eigenvectors are orthonormal among pixels and not among embedding units.
+        The residual path h = E x + … joins as (e_const · x')(E_h · x') through the constant coordinate.
+
+        Raises:
+            BilensError: the model has several layers, or a layer that is not bilinear.
+        """
+        if len(self.layers) > 1:
+            raise BilensError(
+                f".tensor() of a model with {len(self.layers)} layers",
+                "a model with one layer: more are no quadratic function of the pixels",
+                "use model.layers[k].tensor(), one layer at a time",
+            )
+        layer = self.layer
+        if not isinstance(layer, Bilinear):
+            raise no_tensor(self.activation)
+        tensor = factored(layer.left, layer.right, self.embedding, input=self.input, output=layer.output, detach=detach)
+        if self.residual:
+            embed = torch.eye(self.input.size).to(tensor.left)
+            if self.embedding is not None:
+                embed = self.embedding.weight.detach() if detach else self.embedding.weight
+            tensor = tensor + BilinearTensor.from_linear(embed, input=self.input, output=tensor.output)
+        return tensor
+
+    def tensor(self, *, detach: bool = True) -> BilinearTensor:
+        """The tensor from the pixels to the logits: `tensor()(x)` = `model(x)`.
+
+        The embedding is composed, the residual path and all biases are folded; the input space has the constant
+        coordinate where one of them needs it.
+
+        Args:
+            detach: False keeps the graph, so that a loss of the tensor trains the model.
+
+        Raises:
+            BilensError: the model has several layers, or a layer that is not bilinear.
+        """
+        weight, bias = self.readout.weight, self.readout.bias
+        tensor = self.hidden_tensor(detach=detach).then(weight.detach() if detach else weight, self.output)
+        return tensor if bias is None else tensor.shift(bias.detach() if detach else bias)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors` into a folder. Raises StoreError when that cannot be done."""
+        write_tensors(Path(folder) / "model.safetensors", self.state_dict(), {"format": "pt"})
+        write_json(Path(folder) / "config.json", self.config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ImageClassifier:
+        """Read a folder that `save_pretrained` wrote, or one in the authors' layout, told apart by the tensors' names.
+
+        Weights keep the type that they have in the file. In the authors' layout the input is "pixels", a square image
+        when their number is a square, and the output "classes".
+
+        Raises:
+            StoreError: a file is missing, damaged, a pickle, or holds tensors of other names, shapes or types than the
+                config says, or NaN or infinity.
+        """
+        path, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+        config = read_json(path)
+        pickle = Path(folder) / "pytorch_model.bin"
+        if pickle.exists() and not weights.exists():
+            raise StoreError(
+                f"{pickle}, which is a pickle",
+                "model.safetensors beside it, because unpickling runs code from the file",
+                "save the weights with safetensors.torch.save_file",
+            )
+        tensors, _ = read_tensors(weights)
+        if authors.recognised(tensors):
+            settings, tensors = authors.convert(path, config, tensors)
+        else:
+            settings = _settings(path, config)
+        if type(settings["layers"]) is int and settings["layers"] > len(tensors):
+            raise StoreError(
+                f"{path} with {settings['layers']} layers, but {len(tensors)} tensors in {weights.name}",
+                "a config and weights of one model",
+                "copy or download both again",
+            )
+        try:
+            with torch.device("meta"):
+                model = cls(**settings)
+        except (BilensError, TypeError, RuntimeError) as error:
+            raise StoreError(
+                f"{path}, which describes no model ({error})",
+                "the config of an image classifier",
+                "correct or rewrite it",
+            ) from error
+        _check(weights, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
+        model.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
+        return model.requires_grad_(True)
+
+
+def matched_width(hidden: int, *, d_in: int, d_out: int, layers: int = 1, bias: bool = False) -> int:
+    """The width w of ungated layers whose parameters come nearest to those of bilinear layers of width `hidden`.
+
+    With β = 1 for biases, else 0, the layers and the read-out's matrix have
+
+    - bilinear: P = 2h(d_in + β) + (L−1)·2h(h + β) + h·d_out parameters,
+    - ungated: w(d_in + β) + (L−1)·w(w + β) + w·d_out,
+
+    so that w is the root of (L−1)w² + (d_in + Lβ + d_out)w = P, rounded to whichever neighbour comes nearer. The
+    embedding and the read-out's bias are the same in both. For one layer and d_out ≪ d_in it is just below 2h.
+    """
+    more, b = layers - 1, int(bias)
+    target = 2 * hidden * (d_in + b) + 2 * more * hidden * (hidden + b) + hidden * d_out
+    linear_part = d_in + layers * b + d_out
+    root = 2 * target / (linear_part + sqrt(linear_part**2 + 4 * more * target))
+    return min(
+        (max(1, int(root)), int(root) + 1), key=lambda width: abs(more * width**2 + linear_part * width - target)
+    )
+
+
+def _layer(
+    activation: str, bias: bool, input: Space, output: Space, generator: torch.Generator
+) -> Bilinear | Gated | Dense:
+    sizes = (input.size, output.size)
+    if activation == "bilinear":
+        return Bilinear(*sizes, bias, input=input, output=output, generator=generator)
+    kind = Gated if activation in GATES else Dense
+    return kind(*sizes, activation, bias, input=input, output=output, generator=generator)
+
+
+def _to_json(space: Space) -> dict[str, Any]:
+    return {
+        "name": space.name,
+        "size": space.size,
+        "labels": None if space.labels is None else list(space.labels),
+        "image": None if space.image is None else list(space.image),
+    }
+
+
+def _settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in a config that `save_pretrained` wrote; their values are checked when the model is built."""
+    if config.get("format") != _FORMAT:
+        raise StoreError(
+            f"{path} of format {config.get('format')!r}", f"{_FORMAT!r}, or the authors' layout", "check the folder"
+        )
+    expected = [
+        "input",
+        "output",
+        "hidden",
+        "layers",
+        "embedding",
+        "bias",
+        "readout_bias",
+        "residual",
+        "activation",
+        "seed",
+    ]
+    differ = sorted(set(expected).symmetric_difference(config.keys() - {"format"}))
+    if differ:
+        raise StoreError(
+            f"{path}, which lacks or adds {', '.join(differ)}", f"the entries {', '.join(expected)}", "write it again"
+        )
+    settings = {name: config[name] for name in expected}
+    for name in ("input", "output"):
+        settings[name] = _from_json(path, name, config[name])
+    return settings
+
+
+def _from_json(path: Path, what: str, entry: Any) -> Space:
+    problem = StoreError(
+        f"{path} with the {what} space {str(entry)[:80]}", "its name, size, labels and image shape", "write it again"
+    )
+    if not isinstance(entry, dict) or set(entry) != {"name", "size", "labels", "image"}:
+        raise problem
+    labels, image = entry["labels"], entry["image"]
+    if (
+        not isinstance(entry["name"], str)
+        or type(entry["size"]) is not int
+        or not (labels is None or (isinstance(labels, list) and all(isinstance(text, str) for text in labels)))
+        or not (image is None or (isinstance(image, list) and [type(side) for side in image] == [int, int]))
+    ):
+        raise problem
+    try:
+        return Space(
+            entry["name"],
+            entry["size"],
+            None if labels is None else tuple(labels),
+            None if image is None else (image[0], image[1]),
+        )
+    except BilensError as error:
+        raise problem from error
+
+
+def _check(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Whether a file holds just these tensors, of one floating-point type and finite."""
+    for name in sorted(shapes.keys() | tensors.keys()):
+        if name not in tensors:
+            raise StoreError(f"{path} without {name}", f"{name} of shape {shapes[name]}", "copy or download it again")
+        value = tensors[name]
+        if name not in shapes:
+            raise StoreError(
+                f"{path} with {name} of shape {tuple(value.shape)}",
+                "only the tensors of its config",
+                "check the config",
+            )
+        if tuple(value.shape) != shapes[name]:
+            raise StoreError(
+                f"{path} with {name} of shape {tuple(value.shape)}", f"{shapes[name]}", "check the config beside it"
+            )
+        first = next(iter(tensors.values())).dtype
+        if not value.is_floating_point() or value.dtype != first:
+            raise StoreError(
+                f"{path} with {name} of type {value.dtype}", "one floating-point type for all weights", "convert them"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise StoreError(f"{path} with NaN or infinity in {name}", "finite numbers", "train or download it again")

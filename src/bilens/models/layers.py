@@ -1,0 +1,238 @@
+"""Layers: the bilinear one, and the gated and dense ones that it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bilens.errors import BilensError, ShapeError
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+
+GATES = ("reglu", "swiglu")
+"""What a `Gated` layer may be gated with."""
+
+ACTIVATIONS = ("relu", "gelu")
+"""What a `Dense` layer may be activated with."""
+
+
+def swish(x: Float[Tensor, "*n"], beta: float = 1.0) -> Float[Tensor, "*n"]:
+    """x · sigmoid(βx): the SiLU at β = 1, the ReLU as β grows, and x/2 (not x) at β = 0."""
+    return x * torch.sigmoid(beta * x)
+
+
+class Bilinear(nn.Module):
+    """g(x) = (W x + b) ⊙ (V x + c), before any read-out.
+
+    Args:
+        d_in: size of x; d_hidden: number of hidden units.
+        bias: whether there are b and c.
+        input: what x is, by default a space "input"; output: what g(x) is, by default a space "hidden".
+        generator: draws the first weights, uniform in ±1/√d_in; torch's own generator when None.
+
+    Attributes:
+        left: W and b; right: V and c.
+
+    Raises:
+        BilensError: a size below 1. ShapeError: a space of another size.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_hidden: int,
+        bias: bool = False,
+        *,
+        input: Space | None = None,
+        output: Space | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.input, self.output = _spaces(d_in, d_hidden, input, output)
+        self.left = linear(d_in, d_hidden, bias=bias, generator=generator)
+        self.right = linear(d_in, d_hidden, bias=bias, generator=generator)
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_hidden"]:
+        """(W x + b) ⊙ (V x + c)."""
+        y: Tensor = self.left(x) * self.right(x)
+        return y
+
+    def tensor(self, input: Space | None = None, output: Space | None = None, *, detach: bool = True) -> BilinearTensor:
+        """The tensor of g before any read-out (D = I), its biases folded.
+
+        Args:
+            input: space of x in place of the layer's own; output: space of g(x) in place of the layer's own.
+            detach: False keeps the graph, so that a loss of the tensor trains the layer.
+        """
+        return factored(self.left, self.right, input=input or self.input, output=output or self.output, detach=detach)
+
+
+class Gated(nn.Module):
+    """σ(W x + b) ⊙ (V x + c), with σ the ReLU ("reglu") or the swish of slope β ("swiglu").
+
+    It has as many parameters as a `Bilinear` of the same width.
+
+    Args:
+        d_in: size of x; d_hidden: number of hidden units.
+        activation: "reglu" or "swiglu".
+        bias: whether there are b and c.
+        beta: slope of the swish; at β = 0 it is x/2, so that the layer is half a bilinear one.
+        input, output, generator: as for `Bilinear`.
+
+    Attributes:
+        left: the gate, W and b; right: V and c.
+
+    Raises:
+        BilensError: a size below 1 or an unknown activation. ShapeError: a space of another size.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_hidden: int,
+        activation: str,
+        bias: bool = False,
+        *,
+        beta: float = 1.0,
+        input: Space | None = None,
+        output: Space | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation, self.beta = _known(activation, GATES), beta
+        self.input, self.output = _spaces(d_in, d_hidden, input, output)
+        self.left = linear(d_in, d_hidden, bias=bias, generator=generator)
+        self.right = linear(d_in, d_hidden, bias=bias, generator=generator)
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_hidden"]:
+        """σ(W x + b) ⊙ (V x + c)."""
+        gate = self.left(x)
+        gate = torch.relu(gate) if self.activation == "reglu" else swish(gate, self.beta)
+        y: Tensor = gate * self.right(x)
+        return y
+
+    def tensor(self, input: Space | None = None, output: Space | None = None, *, detach: bool = True) -> BilinearTensor:
+        """The tensor of ½ (W x + b) ⊙ (V x + c), for "swiglu" at β = 0.
+
+        Raises:
+            BilensError: any other gate, because it is no quadratic function of x.
+        """
+        if self.activation != "swiglu" or self.beta != 0:
+            raise no_tensor(self.activation)
+        whole = factored(self.left, self.right, input=input or self.input, output=output or self.output, detach=detach)
+        return replace(whole, down=whole.down / 2)
+
+
+class Dense(nn.Module):
+    """σ(W x + b), with σ the ReLU or the GELU: a layer without a gate.
+
+    Args:
+        d_in: size of x; d_hidden: number of hidden units.
+        activation: "relu" or "gelu".
+        bias: whether there is b.
+        input, output, generator: as for `Bilinear`.
+
+    Attributes:
+        linear: W and b.
+
+    Raises:
+        BilensError: a size below 1 or an unknown activation. ShapeError: a space of another size.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_hidden: int,
+        activation: str,
+        bias: bool = False,
+        *,
+        input: Space | None = None,
+        output: Space | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = _known(activation, ACTIVATIONS)
+        self.input, self.output = _spaces(d_in, d_hidden, input, output)
+        self.linear = linear(d_in, d_hidden, bias=bias, generator=generator)
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_hidden"]:
+        """σ(W x + b)."""
+        y: Tensor = self.linear(x)
+        return torch.relu(y) if self.activation == "relu" else nn.functional.gelu(y)
+
+    def tensor(self, input: Space | None = None, output: Space | None = None, *, detach: bool = True) -> BilinearTensor:
+        """There is none.
+
+        Raises:
+            BilensError: always, because the layer is no quadratic function of x.
+        """
+        raise no_tensor(self.activation)
+
+
+def no_tensor(activation: str) -> BilensError:
+    """The error of a layer or model that is no quadratic function of its input."""
+    return BilensError(
+        f".tensor() of a layer with activation {activation!r}",
+        "a bilinear layer, which is a quadratic function of its input",
+        "train one with activation='bilinear'",
+    )
+
+
+def linear(d_in: int, d_out: int, *, bias: bool, generator: torch.Generator | None) -> nn.Linear:
+    """A linear map with weights and bias uniform in ±1/√d_in, as torch draws them, but from this generator.
+
+    Under `torch.device("meta")` it has shapes and no numbers.
+    """
+    meta = torch.get_default_device().type == "meta"
+    module = nn.Linear(d_in, d_out, bias=bias, device="meta")
+    if not meta:
+        module.to_empty(device="cpu")
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.uniform_(-(d_in**-0.5), d_in**-0.5, generator=generator)
+    return module
+
+
+def factored(
+    left: nn.Linear,
+    right: nn.Linear,
+    embedding: nn.Linear | None = None,
+    *,
+    input: Space,
+    output: Space,
+    detach: bool,
+) -> BilinearTensor:
+    """The tensor of (W E x + b) ⊙ (V E x + c), with E = I when there is no embedding.
+
+    Its factors are copies, so that training on does not change them.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+        embed = None if embedding is None else embedding.weight
+        return BilinearTensor.from_layer(
+            left.weight.clone() if embed is None else left.weight @ embed,
+            right.weight.clone() if embed is None else right.weight @ embed,
+            left_bias=left.bias,
+            right_bias=right.bias,
+            input=input,
+            output=output,
+        )
+
+
+def _known(activation: str, among: tuple[str, ...]) -> str:
+    if activation not in among:
+        raise BilensError(f"activation {activation!r}", f"one of {', '.join(among)}", "choose one of these")
+    return activation
+
+
+def _spaces(d_in: int, d_hidden: int, input: Space | None, output: Space | None) -> tuple[Space, Space]:
+    for name, size in (("d_in", d_in), ("d_hidden", d_hidden)):
+        if size < 1:
+            raise BilensError(f"{name} = {size}", "at least 1", "choose a size")
+    input, output = input or Space("input", d_in), output or Space("hidden", d_hidden)
+    for space, size in ((input, d_in), (output, d_hidden)):
+        if space.size != size:
+            raise ShapeError(f"space {space.title}", f"one of size {size}, like the layer", "give it the layer's size")
+    return input, output

@@ -1,0 +1,270 @@
+"""Training an image classifier: AdamW, a schedule, input noise, checkpoints, and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bilens import checkpoint as checkpoints
+from bilens import device as devices
+from bilens.errors import BilensError, ShapeError
+from bilens.history import History
+from bilens.models.classifier import ImageClassifier
+from bilens.progress import bar
+
+SECONDS_BETWEEN_CHECKPOINTS = 5.0
+"""How much work a killed run loses at most, beside the one at the end of each epoch."""
+
+_REPORT = 25
+"""Steps between two updates of the progress bar; each waits for the device."""
+
+
+def train(
+    model: ImageClassifier,
+    images: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
+    *,
+    test_images: Float[Tensor, "t d"] | None = None,
+    test_labels: Int[Tensor, " t"] | None = None,
+    epochs: int = 10,
+    batch_size: int = 100,
+    lr: float = 1e-3,
+    weight_decay: float = 1.0,
+    schedule: Literal["step", "cosine"] = "step",
+    noise: float = 0.0,
+    seed: int = 0,
+    device: str | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a classifier in place by AdamW on the cross-entropy, and leave it on the device.
+
+    Batch order depends on (seed, epoch) alone and noise on (seed, step) alone, so that a run that was killed and
+    started again with the same arguments ends with the same weights as one that was not: bit for bit on a CPU, with as
+    many threads.
+
+    Args:
+        model: the classifier, with its own seed for the first weights.
+        images: (n, d), one image a row, usually in [0, 1]; labels: (n,), numbers of the classes.
+        test_images, test_labels: measured at the end of each epoch; both or neither.
+        epochs, batch_size: passes over the images, and images an update; the last batch of an epoch may be smaller.
+        lr: learning rate; weight_decay: AdamW's, a step takes lr · weight_decay of each weight, biases included.
+        schedule: "cosine": lr · ½(1 + cos(π t/T)) at step t of T; "step": lr, ×0.3 from ½ T on, ×0.09 from ¾ T on.
+        noise: standard deviation of the Gaussian noise added to each training image, in raw pixel units, those of
+            `images`: 0.3 is 0.3 of the way from black to white for images in [0, 1], whatever their own deviation.
+        seed: of batch order and noise.
+        device: a torch device, or None for CUDA, then MPS, then the CPU.
+        checkpoint: a file to continue from when it exists and to write to: every few seconds, after each epoch, and on
+            Ctrl-C. It stays when training is done, and then gives the trained weights and the history at once;
+            delete it when they are saved. A checkpoint of other arguments or images is refused.
+        progress: whether to show a bar with loss, accuracy and time left.
+
+    Returns:
+        One row an epoch: "loss" and "train accuracy" are means over the epoch, as the model saw the (noisy) images
+        while it learned; "test accuracy" is there when test images are given.
+
+    Raises:
+        ShapeError: images, labels and model do not fit together. StoreError: a checkpoint of another run, or damaged.
+        BilensError: NaN or infinity, labels out of range, a number out of range, or a loss that is no longer finite.
+    """
+    _check_settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        noise=noise,
+        seed=seed,
+    )
+    if (test_images is None) != (test_labels is None):
+        raise BilensError("test images or test labels alone", "both or neither", "pass the other one too")
+    _check_data(model, images, labels, "images", "labels")
+    if test_images is not None and test_labels is not None:
+        _check_data(model, test_images, test_labels, "test images", "test labels")
+    where = devices.choose(device)
+    model.to(where)
+    dtype = model.readout.weight.dtype
+    names = ("loss", "train accuracy") + (() if test_images is None else ("test accuracy",))
+    settings: dict[str, Any] = {}
+    if checkpoint is not None:
+        settings = {
+            "model": model.config,
+            "data": _fingerprint(images, labels),
+            "columns": list(names),
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "schedule": schedule,
+            "noise": noise,
+            "seed": seed,
+        }
+    images, labels = images.to(where, dtype), labels.to(where, torch.int64)
+    if test_images is not None and test_labels is not None:
+        test_images, test_labels = test_images.to(where, dtype), test_labels.to(where, torch.int64)
+
+    fused = where.type in ("cpu", "cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
+    epoch_steps = math.ceil(len(images) / batch_size)
+    total = epochs * epoch_steps
+    done = 0
+    extra: dict[str, Tensor] = {}
+    if checkpoint is not None:
+        done, extra = checkpoints.load(checkpoint, model, optimizer, settings=settings)
+    rows = extra.get("rows", torch.zeros(0, len(names), dtype=torch.float64)).tolist()
+    sums = extra.get("sums", torch.zeros(2)).to(where)  # of loss × images, and of right answers, since the epoch began
+    noise_generator = torch.Generator(device=where)
+
+    def save() -> None:
+        if checkpoint is not None and math.isfinite(float(sums[0])):
+            logged = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(names))
+            checkpoints.save(
+                checkpoint, model, optimizer, done=done, settings=settings, extra={"rows": logged, "sums": sums}
+            )
+
+    between_updates = True
+    try:
+        with torch.enable_grad(), bar("training", total, done=done, show=progress) as step:
+            saved = time.monotonic()
+            for epoch in range(done // epoch_steps, epochs):
+                order = torch.randperm(len(images), generator=_generator(seed, "order", epoch)).to(where)
+                reported = done
+                for number in range(done - epoch * epoch_steps, epoch_steps):
+                    index = order[number * batch_size : (number + 1) * batch_size]
+                    x, y = images.index_select(0, index), labels.index_select(0, index)
+                    if noise > 0:
+                        noise_generator.manual_seed(_mixed(seed, "noise", done))
+                        x += noise * torch.randn(x.shape, generator=noise_generator, device=where, dtype=dtype)
+                    for group in optimizer.param_groups:
+                        group["lr"] = lr * _factor(schedule, done, total)
+                    logits = model(x)
+                    loss = nn.functional.cross_entropy(logits, y)
+                    optimizer.zero_grad(set_to_none=True)
+                    torch.autograd.backward(loss)
+                    right = (logits.detach().argmax(dim=1) == y).sum()
+                    between_updates = False
+                    optimizer.step()
+                    sums += torch.stack([loss.detach() * len(x), right]).to(sums.dtype)
+                    done += 1
+                    between_updates = True
+                    if done - reported == _REPORT or number == epoch_steps - 1:
+                        seen = min((number + 1) * batch_size, len(images))
+                        mean_loss, mean_right = (sums / seen).tolist()
+                        if not math.isfinite(mean_loss):
+                            raise BilensError(
+                                f"a loss of {mean_loss} in epoch {epoch + 1} of {epochs}",
+                                "a finite loss",
+                                f"use a learning rate below {lr:g}, or check the scale of the images",
+                            )
+                        step(done - reported, loss=mean_loss, accuracy=mean_right)
+                        reported = done
+                    if number < epoch_steps - 1 and time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
+                        save()
+                        saved = time.monotonic()
+                between_updates = False
+                row = [mean_loss, mean_right]
+                if test_images is not None and test_labels is not None:
+                    row.append(accuracy(model, test_images, test_labels))
+                rows.append(row)
+                sums.zero_()
+                between_updates = True
+                save()
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        if between_updates:
+            save()
+        raise
+    values = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(names))
+    return History(names, torch.arange(1, len(rows) + 1) * epoch_steps, values)
+
+
+@torch.no_grad()
+def accuracy(
+    model: ImageClassifier, images: Float[Tensor, "n d"], labels: Int[Tensor, " n"], *, batch_size: int = 5000
+) -> float:
+    """Fraction of the images whose largest logit is that of their label, from 0 to 1.
+
+    Raises:
+        ShapeError: images, labels and model do not fit together. BilensError: NaN or infinity, or labels out of range.
+    """
+    _check_data(model, images, labels, "images", "labels")
+    weight = model.readout.weight
+    right = 0
+    for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
+        right += int((model(x.to(weight)).argmax(dim=1) == y.to(weight.device)).sum())
+    return right / len(images)
+
+
+def _factor(schedule: str, step: int, total: int) -> float:
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * step / total)) / 2
+    return 1.0 if 2 * step < total else 0.3 if 4 * step < 3 * total else 0.09
+
+
+def _mixed(seed: int, purpose: str, number: int) -> int:
+    """A seed of its own for each (seed, purpose, number)."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose} {number}".encode(), digest_size=4).digest(), "big")
+
+
+def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    return torch.Generator(device="cpu").manual_seed(_mixed(seed, purpose, number))
+
+
+def _fingerprint(images: Tensor, labels: Tensor) -> int:
+    """A checksum of the data, so that a run is not continued on other images."""
+    return zlib.crc32(
+        labels.detach().cpu().to(torch.int64).contiguous().numpy().data,
+        zlib.crc32(images.detach().cpu().float().contiguous().numpy().data),
+    )
+
+
+def _check_settings(
+    *, epochs: int, batch_size: int, lr: float, weight_decay: float, schedule: str, noise: float, seed: int
+) -> None:
+    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if count < least:
+            raise BilensError(f"{name} = {count}", f"at least {least}", "choose another number")
+    if not (lr > 0 and math.isfinite(lr)):
+        raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.001")
+    for name, value in (("weight_decay", weight_decay), ("noise", noise)):
+        if not (value >= 0 and math.isfinite(value)):
+            raise BilensError(f"{name} = {value:g}", "0 or more", "choose another number")
+    if schedule not in ("step", "cosine"):
+        raise BilensError(f"schedule {schedule!r}", "'step' or 'cosine'", "choose one of them")
+
+
+def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: str, labels_name: str) -> None:
+    width, classes = model.input.size, model.output.size
+    if images.ndim != 2 or images.shape[1] != width or len(images) < 1:
+        raise ShapeError(
+            f"{name} of shape {tuple(images.shape)}",
+            f"(n, {width}) with n ≥ 1, for a model of {model.input.title}",
+            "pass one flattened image a row",
+        )
+    if not images.is_floating_point():
+        raise BilensError(f"{name} of type {images.dtype}", "floating-point numbers", "divide them by 255")
+    if not bool(torch.isfinite(images).all()):
+        raise BilensError(f"{name} with NaN or infinity", "finite numbers", "remove the broken images")
+    if tuple(labels.shape) != (len(images),):
+        raise ShapeError(
+            f"{labels_name} of shape {tuple(labels.shape)}",
+            f"({len(images)},), one an image",
+            "pass one number an image",
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise BilensError(f"{labels_name} of type {labels.dtype}", "whole numbers", "convert them with .long()")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise BilensError(
+            f"{labels_name} from {low} to {high}",
+            f"numbers from 0 to {classes - 1} for a model of {model.output.title}",
+            "correct the labels or build the model with more classes",
+        )
