@@ -21,7 +21,8 @@ from torch import Tensor
 
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.tensor import BilinearTensor
+from bilens.space import Space
+from bilens.tensor import BilinearTensor, Kernel
 
 
 def count(m: int) -> int:
@@ -199,8 +200,6 @@ def contract(
     codes: Float[Tensor, "n m"],
     transform: Callable[[Tensor], Tensor] | None = None,
     dictionary: Dictionary | None = None,
-    *,
-    step: Callable[[int], object] | None = None,
 ) -> Float[Tensor, "n p"]:
     """Σ_ij a_i a_j f(r_ij), the sum over all i and j, for many samples at once and without holding the pairs.
 
@@ -213,7 +212,6 @@ def contract(
         codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
         transform: f, from pair vectors (b, o) to (b, p), one row from one row; the identity when None.
         dictionary: the features; the input's coordinates when None.
-        step: called with the number of pairs done after each block of rows.
 
     Cost: m products of (n, m) and (m, p); features that are 0 in every sample are passed over.
 
@@ -223,26 +221,129 @@ def contract(
     Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
     """
     features = Features.of(tensor, dictionary)
-    if codes.ndim != 2 or codes.shape[1] != len(features.left):
-        raise ShapeError(
-            f"codes of shape {tuple(codes.shape)}", f"(samples, {len(features.left)})", "lift the inputs first"
+
+    def rows(i: int) -> Tensor:
+        j = torch.arange(i, len(features.left), device=features.left.device)
+        vectors = features.polarized(torch.full_like(j, i), j)
+        return vectors if transform is None else transform(vectors)
+
+    return _contract(codes, len(features.left), rows)
+
+
+@dataclass(frozen=True, eq=False)
+class PairCodes:
+    """Sparse codes f_ij of every pair vector r_ij, i ≤ j: each feature k is an explicit kernel Φ_k[i, j] = f_k(r_ij).
+
+    Through a sparse coder r_ij ≈ Aᵀ f_ij + b_dec, so that g(x) ≈ Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec.
+
+    Args:
+        starts: (pairs + 1,), where each pair's codes start in the next two; pairs in the order of `unrank`.
+        features: (nnz,), numbers of the features that are not 0; values: (nnz,), their codes.
+        width: how many features there are, d_sae.
+        space: the (folded) space of i and j, m = `space.dim`, with m(m+1)/2 pairs.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+
+    Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
+    """
+
+    starts: Int[Tensor, " starts"]
+    features: Int[Tensor, " nnz"]
+    values: Float[Tensor, " nnz"]
+    width: int
+    space: Space
+
+    def __post_init__(self) -> None:
+        if len(self.starts) != count(self.space.dim) + 1 or self.features.shape != self.values.shape:
+            raise ShapeError(
+                f"codes of {len(self.starts) - 1} pairs, {len(self.features)} features and {len(self.values)} values",
+                f"{count(self.space.dim)} pairs of {self.space.title} and one value a feature",
+                "encode every pair once",
+            )
+
+    @classmethod
+    def of(
+        cls,
+        tensor: BilinearTensor,
+        encode: Callable[[Tensor], Tensor],
+        dictionary: Dictionary | None = None,
+        *,
+        block: int = 4096,
+        step: Callable[[int], object] | None = None,
+    ) -> PairCodes:
+        """Encode every pair vector r_ij once, a block at a time; only the codes that are not 0 are kept.
+
+        Args:
+            tensor: the layer; encode: from pair vectors (b, o) to codes (b, d_sae); dictionary: the features.
+            block: pairs at a time; step: called with the number of pairs after each block.
+        """
+        prepared = Features.of(tensor, dictionary)
+        m = len(prepared.left)
+        counts, features, values = [], [], []
+        width = 0
+        for start in range(0, count(m), block):
+            places = torch.arange(start, min(start + block, count(m)), device=prepared.left.device)
+            codes = encode(prepared.polarized(*unrank(places, m))).detach()
+            width = codes.shape[1]
+            row, feature = codes.nonzero(as_tuple=True)
+            counts.append(torch.bincount(row, minlength=len(codes)))
+            features.append(feature.to(torch.int32))
+            values.append(codes[row, feature])
+            if step is not None:
+                step(len(places))
+        ends = torch.cat(counts).cumsum(0)
+        space = tensor.input if dictionary is None else tensor.pullback(dictionary).input
+        return cls(torch.cat([ends.new_zeros(1), ends]), torch.cat(features), torch.cat(values), width, space)
+
+    def kernel(self, feature: int, label: str = "") -> Kernel:
+        """Φ_k[i, j] = f_k(r_ij), symmetric, so that xᵀ Φ_k x is the feature's code on x.
+
+        Raises:
+            BilensError: no such feature.
+        """
+        if not 0 <= feature < self.width:
+            raise BilensError(f"feature {feature}", f"0 … {self.width - 1}", "choose one of these")
+        entry = (self.features == feature).nonzero()[:, 0]
+        i, j = unrank(torch.searchsorted(self.starts, entry, right=True) - 1, self.space.dim)
+        phi = self.values.new_zeros(self.space.dim, self.space.dim)
+        phi[i, j] = self.values[entry]
+        phi[j, i] = self.values[entry]
+        return Kernel.from_matrix(phi, self.space, label)
+
+    def expectation(self, second_moment: Float[Tensor, "m m"]) -> Float[Tensor, " d_sae"]:
+        """E[xᵀ Φ_k x] = Σ_ij E[a_i a_j] f_k(r_ij) for every feature, given E[a aᵀ] over the (folded) features."""
+        i, j = torch.triu_indices(self.space.dim, self.space.dim, device=self.values.device)
+        weights = (second_moment[i, j] * multiplicity(i, j)).to(self.values)
+        products = weights.repeat_interleave(self.starts.diff()) * self.values
+        return self.values.new_zeros(self.width).index_add_(0, self.features, products)
+
+    def decode(self, start: int, stop: int, atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "pairs p"]:
+        """Aᵀ f of the pairs start … stop−1, in the order of `unrank`, without the coder's bias."""
+        first, last = int(self.starts[start]), int(self.starts[stop])
+        return torch.nn.functional.embedding_bag(
+            self.features[first:last].to(torch.int64),
+            atoms,
+            self.starts[start:stop] - first,
+            mode="sum",
+            per_sample_weights=self.values[first:last].to(atoms),
         )
-    lit = (codes != 0).any(dim=0).nonzero()[:, 0]
-    columns = codes[:, lit]
-    total: Tensor | None = None
-    for row in range(len(lit)):
-        j = lit[row:]
-        rows = features.polarized(lit[row].expand_as(j), j)
-        rows = rows if transform is None else transform(rows)
-        weight = multiplicity(lit[row].expand_as(j), j).to(codes)
-        part = ((columns[:, row:] * weight) @ rows.to(codes)).mul_(columns[:, row, None])
-        total = part if total is None else total.add_(part)
-        if step is not None:
-            step(len(j))
-    if total is None:
-        empty = codes.new_zeros(1, features.width)
-        total = codes.new_zeros(len(codes), (empty if transform is None else transform(empty)).shape[-1])
-    return total
+
+    def contract(self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "n p"]:
+        """Aᵀ(Σ_ij a_i a_j f_ij) for many samples: the layer through the features, without the coder's bias.
+
+        Add (Σ a)² b_dec for the whole reconstruction of g(x).
+
+        Args:
+            codes: (n, m), one sample a row, over the (folded) features; atoms: (d_sae, p), rows A_k or a map of them.
+        """
+        m = self.space.dim
+
+        def rows(i: int) -> Tensor:
+            start = i * m - i * (i - 1) // 2
+            return self.decode(start, start + m - i, atoms)
+
+        return _contract(codes, m, rows)
 
 
 def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"]:
@@ -250,7 +351,7 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
 
     Each value is computed on its own, so that no list of `size` numbers is ever held.
 
-    Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking. For shuffling, not secrecy.
+    Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking.
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
@@ -271,6 +372,18 @@ def _mixed(value: Tensor, key: int) -> Tensor:
     value = ((value ^ key) * 0x45D9F3B) & 0x7FFFFFFF
     value = ((value ^ (value >> 15)) * 0x2C1B3C6D + key) & 0x7FFFFFFF
     return value ^ (value >> 13)
+
+
+def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor]) -> Tensor:
+    """Σ_ij a_i a_j f_ij, given a function that returns the rows f_ij of one i and all j ≥ i."""
+    if codes.ndim != 2 or codes.shape[1] != m:
+        raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "lift the inputs first")
+    total = codes.new_zeros(len(codes), rows(m - 1).shape[1])
+    for i in (codes != 0).any(dim=0).nonzero()[:, 0].tolist():
+        weighted = codes[:, i:] * 2
+        weighted[:, 0] = codes[:, i]
+        total += (weighted @ rows(i).to(codes)).mul_(codes[:, i, None])
+    return total
 
 
 def _stream(

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Step(Protocol):
     """Call it after each piece of work: `step(1, loss=0.31)`; the numbers are shown beside the bar."""
 
-    def __call__(self, count: int = 1, /, **numbers: float) -> None: ...
+    def __call__(self, count: int = 1, /, **numbers: float) -> None:
+        """Advance by `count` and show the numbers."""
 
 
 @contextlib.contextmanager

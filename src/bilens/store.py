@@ -1,4 +1,4 @@
-"""Saves and loads any record: one safetensors file for its tensors and one JSON file for the rest. Nothing is pickled."""
+"""Saves and loads any record: a safetensors file for its tensors, a JSON file for the rest, nothing pickled."""
 
 from __future__ import annotations
 
