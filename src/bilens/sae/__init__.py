@@ -1,0 +1,39 @@
+"""Sparse autoencoders on any stream of vectors: coders, training, metrics, and SAELens folders."""
+
+from bilens.sae.coder import Coder, GatedSAE, JumpReLUSAE, Sparse, StandardSAE, TopKSAE
+from bilens.sae.metrics import (
+    Evaluation,
+    dead_fraction,
+    decoder_similarity,
+    evaluate,
+    explained_variance,
+    l0,
+    nmse,
+)
+from bilens.sae.streams import IterableStream, Stream, TensorStream, as_stream
+from bilens.sae.train import train
+
+from_pretrained = Coder.from_pretrained
+"""Read a SAELens or an authors' folder as whichever coder it holds."""
+
+__all__ = [
+    "Coder",
+    "Evaluation",
+    "GatedSAE",
+    "IterableStream",
+    "JumpReLUSAE",
+    "Sparse",
+    "StandardSAE",
+    "Stream",
+    "TensorStream",
+    "TopKSAE",
+    "as_stream",
+    "dead_fraction",
+    "decoder_similarity",
+    "evaluate",
+    "explained_variance",
+    "from_pretrained",
+    "l0",
+    "nmse",
+    "train",
+]

@@ -1,0 +1,374 @@
+"""Sparse autoencoders: one abstract base and four final classes under SAELens' names.
+
+x̂ = a W_dec + b_dec with codes a = f((x − b_dec) W_enc + …), one vector a row; they differ in f. A coder made with
+`apply_b_dec_to_input = False` reads x itself and not x − b_dec.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError, ShapeError, StoreError
+from bilens.sae import folder as folders
+from bilens.space import Space
+
+C = TypeVar("C", bound="Coder")
+
+
+class Sparse(NamedTuple):
+    """Codes and what they decode to, without the zeros where the coder knows them.
+
+    Args:
+        x_hat: (b, d_in), the reconstructions.
+        values: (b, p), codes; every code that is not named here is 0.
+        features: (b, p), number of the feature of each value; or None when p = d_sae, all in order.
+    """
+
+    x_hat: Float[Tensor, "b d_in"]
+    values: Float[Tensor, "b p"]
+    features: Int[Tensor, "b p"] | None
+
+
+class Coder(nn.Module, ABC):
+    """A sparse autoencoder: what the four architectures share.
+
+    Args:
+        d_in: size of the vectors. d_sae: number of features.
+        seed: of the decoder's random unit rows; W_enc begins as W_decᵀ and every bias as 0.
+        apply_b_dec_to_input: whether b_dec is subtracted from the input first, as the founding draft does.
+
+    Raises:
+        BilensError: a size below 1.
+    """
+
+    W_enc: nn.Parameter
+    W_dec: nn.Parameter
+    b_dec: nn.Parameter
+    architecture: str
+    """SAELens' name of the architecture."""
+
+    def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
+        super().__init__()
+        for name, value in (("d_in", d_in), ("d_sae", d_sae)):
+            if value < 1:
+                raise BilensError(f"{name} = {value}", "at least 1", "correct the size")
+        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+        self.W_dec = nn.Parameter(functional.normalize(rows, dim=1))
+        # Feature by feature in memory: the products and the sparse gradients read whole features.
+        self.W_enc = nn.Parameter(self.W_dec.detach().clone().T)
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.apply_b_dec_to_input = apply_b_dec_to_input
+
+    @property
+    def d_in(self) -> int:
+        """Size of the vectors."""
+        return self.W_dec.shape[1]
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+        return self.W_dec.shape[0]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the coder was made with, the sizes aside, by name."""
+        return {"apply_b_dec_to_input": self.apply_b_dec_to_input}
+
+    @abstractmethod
+    def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
+        """Codes a, one vector a row; x is read in the type of the weights.
+
+        Raises:
+            ShapeError: the last axis of x is not d_in.
+        """
+
+    def decode(self, acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_in"]:
+        """Reconstructions x̂ = a W_dec + b_dec.
+
+        Raises:
+            ShapeError: the last axis of the codes is not d_sae.
+        """
+        if acts.ndim == 0 or acts.shape[-1] != self.d_sae:
+            raise ShapeError(
+                f"codes of shape {tuple(acts.shape)}",
+                f"{self.d_sae} features on the last axis",
+                "pass one row a vector",
+            )
+        return acts.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
+        """x̂ = decode(encode(x))."""
+        return self.decode(self.encode(x))
+
+    def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
+        """Codes and reconstructions of a batch together, as training needs them; gradients flow through both."""
+        acts = self.encode(x)
+        return Sparse(self.decode(acts), acts, None)
+
+    def dictionary(self, space: Space, active: Sequence[int] | Sequence[bool] | Tensor | None = None) -> Dictionary:
+        """The decoder as a dictionary: atoms = rows of W_dec, offset = b_dec, duals = their pseudoinverse.
+
+        Args:
+            space: the space of the vectors, of size d_in.
+            active: the features to keep, as a mask of length d_sae or as numbers, which the labels keep; all when None.
+
+        Raises:
+            ShapeError: a space or a mask of another size. BilensError: no feature is left, or a number out of range.
+
+        Source: founding draft, "Pseudoinverse trick to project onto a feature basis".
+        """
+        atoms, offset = self.W_dec.detach().clone(), self.b_dec.detach().clone()
+        if active is None:
+            return Dictionary.from_atoms(atoms, space, offset=offset)
+        index = torch.as_tensor(active, device=atoms.device)
+        if index.dtype == torch.bool:
+            if tuple(index.shape) != (self.d_sae,):
+                raise ShapeError(
+                    f"a mask of shape {tuple(index.shape)}", f"({self.d_sae},)", "give one value a feature"
+                )
+            index = index.nonzero()[:, 0]
+        index = index.to(torch.int64)
+        if index.ndim != 1 or len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= self.d_sae:
+            raise BilensError(
+                f"features {index.tolist()}" if index.numel() < 8 else f"{index.numel()} features",
+                f"at least one number from 0 to {self.d_sae - 1}",
+                "choose some of the features",
+            )
+        return Dictionary.from_atoms(atoms[index], space, offset=offset, labels=[str(i) for i in index.tolist()])
+
+    @torch.no_grad()
+    def rescale(self, factor: float | Tensor) -> None:
+        """Make the coder act on factor · x as it did on x: encode and forward answer `factor` times what they did.
+
+        Every architecture is homogeneous in the vectors and its biases together, so that only biases change.
+        """
+        for bias in (self.b_dec, *self._biases()):
+            bias.mul_(factor)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a SAELens folder: `cfg.json` and `sae_weights.safetensors`.
+
+        Raises:
+            StoreError: SAELens has no such coder (top-k without ReLU), or the folder cannot be written.
+        """
+        weights = {name: value.detach() for name, value in self.named_parameters()}
+        folders.write(folder, self.architecture, self.settings, weights)
+
+    @classmethod
+    def from_pretrained(cls: type[C], folder: str | Path) -> C:
+        """Read a SAELens folder, or the ICLR 2025 authors' top-k folder (`config.json`, `model.safetensors`).
+
+        `Coder.from_pretrained` reads any architecture, a class only its own. Everything comes from the folder, k too.
+
+        Raises:
+            StoreError: a file is missing or damaged, a setting is unknown or not supported, or the weights do not fit.
+        """
+        content = folders.read(folder)
+        kind = _ARCHITECTURES[content.architecture]
+        if not issubclass(kind, cls):
+            raise StoreError(
+                f"{folder} with architecture {content.architecture!r}",
+                f"architecture {cls.architecture!r}",
+                f"read it with {kind.__name__}.from_pretrained",
+            )
+        settings: dict[str, Any] = dict(content.settings)
+        d_sae, d_in = content.weights["W_dec"].shape
+        coder = kind(d_in, d_sae, **settings).to(content.weights["W_dec"].dtype)
+        coder.load_state_dict(content.weights)
+        return coder
+
+    @abstractmethod
+    def _biases(self) -> tuple[nn.Parameter, ...]:
+        """What scales with the vectors, b_dec aside."""
+
+    def _centred(self, x: Tensor) -> Tensor:
+        """The encoder's input x − b_dec, checked and in the type of the weights."""
+        if x.ndim == 0 or x.shape[-1] != self.d_in:
+            raise ShapeError(
+                f"vectors of shape {tuple(x.shape)}",
+                f"{self.d_in} coordinates on the last axis",
+                "pass one vector a row",
+            )
+        x = x.to(self.W_enc.dtype)
+        return x - self.b_dec if self.apply_b_dec_to_input else x
+
+
+@final
+class StandardSAE(Coder):
+    """The founding draft's: a = ReLU((x − b_dec) W_enc + b_enc).
+
+    Args and Raises: as `Coder`.
+
+    Source: founding draft, "MNIST SAE features"; SAELens' "standard".
+    """
+
+    architecture = "standard"
+
+    def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
+        super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+
+    def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
+        """a = ReLU((x − b_dec) W_enc + b_enc)."""
+        return functional.relu(self._centred(x) @ self.W_enc + self.b_enc)
+
+    def _biases(self) -> tuple[nn.Parameter, ...]:
+        return (self.b_enc,)
+
+
+@final
+class TopKSAE(Coder):
+    """The k largest of (x − b_dec) W_enc + b_enc, the others 0; ReLU on top unless `rectify` is false.
+
+    Args:
+        k: codes kept a vector, 1 … d_sae; with ReLU those of them that are negative are 0 too.
+        rectify: False is the ICLR 2025 authors' top-k, which keeps negative codes.
+        d_in, d_sae, seed, apply_b_dec_to_input: as `Coder`.
+
+    Raises:
+        BilensError: a size below 1, or k outside 1 … d_sae.
+
+    Source: arXiv 2406.04093; arXiv 2410.08417 without ReLU; SAELens' "topk".
+    """
+
+    architecture = "topk"
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        k: int,
+        *,
+        rectify: bool = True,
+        seed: int = 0,
+        apply_b_dec_to_input: bool = True,
+    ) -> None:
+        super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
+        if not 1 <= k <= d_sae:
+            raise BilensError(f"k = {k}", f"1 … {d_sae}, the number of features", "choose the codes kept a vector")
+        self.k = k
+        self.rectify = rectify
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+
+    def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
+        """The k largest of (x − b_dec) W_enc + b_enc, rectified; the others 0."""
+        values, features = self._select(self._centred(x).flatten(0, -2))
+        return values.new_zeros(len(values), self.d_sae).scatter(1, features, values).view(*x.shape[:-1], self.d_sae)
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
+        """x̂ = decode(encode(x)), decoded from the k codes alone."""
+        centred = self._centred(x)
+        return self._decode(*self._select(centred.flatten(0, -2))).view(centred.shape)
+
+    def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
+        """Codes and reconstructions of a batch; only x W_enc is a dense product, forwards and backwards."""
+        values, features = self._select(self._centred(x))
+        return Sparse(self._decode(values, features), values, features)
+
+    def _select(self, centred: Tensor) -> tuple[Tensor, Tensor]:
+        chosen: tuple[Tensor, Tensor] = _TopK.apply(centred, self.W_enc, self.b_enc, self.k)  # type: ignore[no-untyped-call]
+        values, features = chosen
+        return (functional.relu(values) if self.rectify else values), features
+
+    def _decode(self, values: Tensor, features: Tensor) -> Tensor:
+        return functional.embedding_bag(features, self.W_dec, per_sample_weights=values, mode="sum") + self.b_dec
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the coder was made with, the sizes aside, by name."""
+        return {**super().settings, "k": self.k, "rectify": self.rectify}
+
+    def _biases(self) -> tuple[nn.Parameter, ...]:
+        return (self.b_enc,)
+
+
+@final
+class JumpReLUSAE(Coder):
+    """a = p where p > threshold and p > 0, else 0, with p = (x − b_dec) W_enc + b_enc. Not trained here.
+
+    Args and Raises: as `Coder`.
+
+    Source: arXiv 2407.14435; SAELens' "jumprelu".
+    """
+
+    architecture = "jumprelu"
+
+    def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
+        super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.threshold = nn.Parameter(torch.zeros(d_sae))
+
+    def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
+        """a = ReLU(p) · [p > threshold]."""
+        pre = self._centred(x) @ self.W_enc + self.b_enc
+        return functional.relu(pre) * (pre > self.threshold)
+
+    def _biases(self) -> tuple[nn.Parameter, ...]:
+        return (self.b_enc, self.threshold)
+
+
+@final
+class GatedSAE(Coder):
+    """a = ReLU(z ⊙ e^r_mag + b_mag) where z + b_gate > 0, else 0, with z = (x − b_dec) W_enc. Not trained here.
+
+    Args and Raises: as `Coder`.
+
+    Source: arXiv 2404.16014; SAELens' "gated".
+    """
+
+    architecture = "gated"
+
+    def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
+        super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
+        self.b_gate = nn.Parameter(torch.zeros(d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(d_sae))
+        self.r_mag = nn.Parameter(torch.zeros(d_sae))
+
+    def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
+        """a = ReLU(z ⊙ e^r_mag + b_mag) · [z + b_gate > 0]."""
+        z = self._centred(x) @ self.W_enc
+        return functional.relu(z * self.r_mag.exp() + self.b_mag) * (z + self.b_gate > 0)
+
+    def _biases(self) -> tuple[nn.Parameter, ...]:
+        return (self.b_gate, self.b_mag)
+
+
+_ARCHITECTURES: dict[str, type[Coder]] = {
+    kind.architecture: kind for kind in (StandardSAE, TopKSAE, JumpReLUSAE, GatedSAE)
+}
+
+
+class _TopK(torch.autograd.Function):
+    """The k largest of z W + b a row, whose gradients touch those k entries alone: sparse sums, no dense product."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        values, features = torch.addmm(bias, z, weight).topk(k, dim=1, sorted=False)
+        ctx.save_for_backward(z, weight, features)
+        ctx.mark_non_differentiable(features)
+        return values, features
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        z, weight, features = ctx.saved_tensors
+        k = features.shape[1]
+        order = features.flatten().argsort(stable=True)
+        size = torch.bincount(features.flatten(), minlength=weight.shape[1])
+        sorted_grad = grad.flatten()[order]
+        # Bag f holds the rows that feature f codes, so that its sum is Σ_b grad_bf z_b: column f of the gradient of W.
+        start = size.cumsum(0) - size
+        weights = functional.embedding_bag(order // k, z, start, per_sample_weights=sorted_grad, mode="sum")
+        bias = grad.new_zeros(weight.shape[1]).index_add_(0, features.flatten(), grad.flatten())
+        inputs = None
+        if ctx.needs_input_grad[0]:
+            inputs = functional.embedding_bag(features, weight.T, per_sample_weights=grad, mode="sum")
+        return inputs, weights.T, bias, None

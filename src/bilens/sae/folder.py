@@ -1,0 +1,243 @@
+"""Folders of weights: SAELens' (`cfg.json`, `sae_weights.safetensors`) and the ICLR 2025 authors' top-k.
+
+Reading gives plain settings and weights; every setting is understood or refused, none is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.errors import StoreError
+from bilens.files import read_json, read_tensors, write_json, write_tensors
+
+SAE_LENS_VERSION = "6.54.12"
+"""The SAELens whose folders are written; SAELens reads folders from 6 on as they are and converts older ones."""
+
+_VECTORS = {
+    "standard": ("b_enc",),
+    "topk": ("b_enc",),
+    "jumprelu": ("b_enc", "threshold"),
+    "gated": ("b_gate", "b_mag", "r_mag"),
+}
+"""Weights of size d_sae of each architecture that is read."""
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_KNOWN = {"architecture", "d_in", "d_sae", "dtype", "device", "metadata", "apply_b_dec_to_input"}
+_ONLY = {"normalize_activations": "none", "reshape_activations": "none"}
+
+_AUTHORS_ONLY: dict[str, Any] = {
+    "target": None,
+    "normalize": None,
+    "bilinear_encoder": False,
+    "encoder_bias": False,
+    "token_lookup": False,
+    "kwargs": {},
+}
+"""What the authors' settings must be: each other value is another architecture."""
+_AUTHORS_TRAINING = {
+    "point",
+    "lr",
+    "in_batch",
+    "out_batch",
+    "n_buffers",
+    "n_batches",
+    "n_ctx",
+    "val_steps",
+    "dead_thresh",
+    "init_scale",
+    "decoder_decay",
+    "normalize_decoder",
+    "tag",
+}
+"""What the authors' settings say about training alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a folder holds, checked.
+
+    Args:
+        architecture: SAELens' name.
+        settings: what the class needs beside the sizes, for example k.
+        weights: by SAELens' names, of one type and of shapes that fit.
+    """
+
+    architecture: str
+    settings: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def read(folder: str | Path) -> Content:
+    """Read a SAELens folder or the authors' top-k folder, whichever it is.
+
+    Raises:
+        StoreError: a file is missing or damaged, a setting is unknown or not supported, or the weights do not fit.
+    """
+    folder = Path(folder)
+    if (folder / "cfg.json").exists():
+        return _read_saelens(folder)
+    if (folder / "config.json").exists():
+        return _read_authors(folder)
+    raise StoreError(
+        f"{folder} with neither cfg.json nor config.json",
+        "a SAELens folder (cfg.json, sae_weights.safetensors) or an authors' one (config.json, model.safetensors)",
+        "check the path",
+    )
+
+
+def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Write a SAELens folder; the settings file comes last, so that an interrupted folder is not read as a whole one.
+
+    Raises:
+        StoreError: SAELens has no such coder, a weight is not finite, or the folder cannot be written.
+    """
+    folder, settings = Path(folder), dict(settings)
+    if architecture == "topk":
+        if not settings.pop("rectify"):
+            raise StoreError(
+                "a top-k coder without ReLU",
+                "one with ReLU, the only one that SAELens has",
+                "store its weights otherwise",
+            )
+        settings["rescale_acts_by_decoder_norm"] = False
+    _check_finite(folder, weights)
+    d_sae, d_in = weights["W_dec"].shape
+    config = {
+        "architecture": architecture,
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "dtype": str(weights["W_dec"].dtype).removeprefix("torch."),
+        "device": "cpu",
+        **_ONLY,
+        **settings,
+        "metadata": {"sae_lens_version": SAE_LENS_VERSION, "sae_lens_training_version": None},
+    }
+    (folder / "cfg.json").unlink(missing_ok=True)
+    write_tensors(folder / "sae_weights.safetensors", weights)
+    write_json(folder / "cfg.json", config)
+
+
+def _read_saelens(folder: Path) -> Content:
+    path = folder / "cfg.json"
+    config = read_json(path)
+    architecture = _setting(path, config, "architecture", str)
+    if architecture not in _VECTORS:
+        raise StoreError(
+            f"{path} with architecture {architecture!r}", f"one of {', '.join(_VECTORS)}", "convert it with SAELens"
+        )
+    metadata = config.get("metadata")
+    version = metadata.get("sae_lens_version") if isinstance(metadata, dict) else None
+    if not isinstance(version, str) or not version.split(".")[0].isdecimal() or int(version.split(".")[0]) < 6:
+        raise StoreError(
+            f"{path} with metadata.sae_lens_version = {version!r}", "6 or later", "load and save it once with SAELens 6"
+        )
+    known = _KNOWN | _ONLY.keys() | ({"k", "rescale_acts_by_decoder_norm"} if architecture == "topk" else set())
+    _refuse_unknown(path, config, known)
+    for name, value in _ONLY.items():
+        if config.get(name, value) != value:
+            raise StoreError(
+                f"{path} with {name} = {config[name]!r}", f"{name} = {value!r}", "fold it into the weights with SAELens"
+            )
+    dtype = _DTYPES.get(str(config.get("dtype", "float32")).removeprefix("torch."))
+    if dtype is None:
+        raise StoreError(f"{path} with dtype = {config['dtype']!r}", f"one of {', '.join(_DTYPES)}", "convert it")
+    d_in, d_sae = _setting(path, config, "d_in", int), _setting(path, config, "d_sae", int)
+    settings: dict[str, Any] = {"apply_b_dec_to_input": True}
+    if "apply_b_dec_to_input" in config:
+        settings["apply_b_dec_to_input"] = _setting(path, config, "apply_b_dec_to_input", bool)
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    shapes |= dict.fromkeys(_VECTORS[architecture], (d_sae,))
+    weights = _weights(folder / "sae_weights.safetensors", shapes, dtype)
+    if architecture == "topk":
+        settings["k"] = _k(path, config, d_sae)
+        if "rescale_acts_by_decoder_norm" in config and _setting(path, config, "rescale_acts_by_decoder_norm", bool):
+            # SAELens takes the codes as p·n and decodes them by W_dec/n, with n the norms of the decoder's rows.
+            norm = weights["W_dec"].norm(dim=1)
+            weights["W_enc"] = weights["W_enc"] * norm
+            weights["b_enc"] = weights["b_enc"] * norm
+            weights["W_dec"] = weights["W_dec"] / torch.where(norm > 0, norm, 1)[:, None]
+    return Content(architecture, settings, weights)
+
+
+def _read_authors(folder: Path) -> Content:
+    path = folder / "config.json"
+    config = read_json(path)
+    _refuse_unknown(path, config, {"k", "d_model", "expansion"} | _AUTHORS_ONLY.keys() | _AUTHORS_TRAINING)
+    for name, value in _AUTHORS_ONLY.items():
+        if config.get(name, value) != value:
+            raise StoreError(
+                f"{path} with {name} = {config[name]!r}", f"{name} = {value!r}", "use a coder of the plain top-k kind"
+            )
+    d_in = _setting(path, config, "d_model", int)
+    d_sae = d_in * _setting(path, config, "expansion", int)
+    shapes = {"w_enc.weight": (d_sae, d_in), "w_dec.weight": (d_in, d_sae), "b_dec": (d_in,)}
+    theirs = _weights(folder / "model.safetensors", shapes, None)
+    weights = {
+        "W_enc": theirs["w_enc.weight"].T,
+        "W_dec": theirs["w_dec.weight"].T,
+        "b_dec": theirs["b_dec"],
+        "b_enc": theirs["b_dec"].new_zeros(d_sae),
+    }
+    return Content("topk", {"k": _k(path, config, d_sae), "rectify": False}, weights)
+
+
+def _setting(path: Path, config: Mapping[str, Any], name: str, kind: type) -> Any:
+    value: Any = config.get(name)
+    if type(value) is not kind or (kind is int and value < 1):
+        kinds = {str: "a text", int: "a number of at least 1", bool: "true or false"}
+        raise StoreError(
+            f"{path} with {name} = {value!r}" if name in config else f"{path} without {name}",
+            f"{name} as {kinds[kind]}",
+            "write it again",
+        )
+    return value
+
+
+def _k(path: Path, config: Mapping[str, Any], d_sae: int) -> int:
+    k: int = _setting(path, config, "k", int)
+    if k > d_sae:
+        raise StoreError(f"{path} with k = {k}", f"at most {d_sae}, the number of features", "write it again")
+    return k
+
+
+def _refuse_unknown(path: Path, config: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(config.keys() - known)
+    if unknown:
+        raise StoreError(
+            f"{path} with the unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",
+            f"only {', '.join(sorted(known))}",
+            "remove what does not change the codes; the rest is not supported",
+        )
+
+
+def _weights(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The named weights in one type (that of the file when None), checked against their shapes."""
+    tensors, _ = read_tensors(path)
+    if tensors.keys() != shapes.keys():
+        missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
+        parts = [f"{word} {', '.join(names)}" for word, names in (("without", missing), ("with", unknown)) if names]
+        raise StoreError(f"{path} {' and '.join(parts)}", f"exactly {', '.join(sorted(shapes))}", "write it again")
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape or tensors[name].dtype not in _DTYPES.values():
+            raise StoreError(
+                f"{path} with {name} of shape {tuple(tensors[name].shape)} and {tensors[name].dtype}",
+                f"{shape} of floating-point numbers, as the settings say",
+                "use the weights and the settings of one coder",
+            )
+    dtype = next(iter(tensors.values())).dtype if dtype is None else dtype
+    tensors = {name: value.to(dtype) for name, value in tensors.items()}
+    _check_finite(path, tensors)
+    return tensors
+
+
+def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise StoreError(f"{path} with NaN or infinity in {name}", "finite weights", "train the coder again")

@@ -1,0 +1,159 @@
+"""How sparse codes are and how well they rebuild the vectors, each with its formula."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.errors import BilensError, ShapeError
+from bilens.sae.coder import Coder
+from bilens.sae.streams import Stream, TensorStream, as_stream
+
+
+def l0(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
+    """Mean number of features that are not 0 on a vector."""
+    return (acts != 0).sum(dim=-1).double().mean()
+
+
+def dead_fraction(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
+    """Fraction of the features that are 0 on every vector given."""
+    return (acts == 0).flatten(0, -2).all(dim=0).double().mean()
+
+
+def nmse(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Σ‖x − x̂‖² / Σ‖x‖², in float64: predicting 0 gives 1, perfection 0. NaN when every x is 0 and rebuilt as such."""
+    _check_pair(x, x_hat)
+    x = x.double()
+    return (x - x_hat.double()).square().sum() / x.square().sum()
+
+
+def explained_variance(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², in float64, x̄ the mean vector: predicting x̄ gives 0, perfection 1.
+
+    It is taken about the mean: against Σ‖x‖² a coder that only knows the mean looks good when that is large.
+    NaN or −∞ when the vectors are all equal: there is no variance to explain.
+    """
+    _check_pair(x, x_hat)
+    x, x_hat = x.double().flatten(0, -2), x_hat.double().flatten(0, -2)
+    return 1 - (x - x_hat).square().sum() / (x - x.mean(dim=0)).square().sum()
+
+
+def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10) -> Float[Tensor, ""]:
+    """(Σ_{i≠j} |cos_ij|^p)^{1/p} over the rows of the decoder: 0 when they are orthogonal.
+
+    Rows that are 0 have no direction and count for nothing; a single row gives 0. Gradients are finite everywhere: the
+    cosines are divided by the largest before the power, and the value 0 has gradient 0.
+
+    Cost: two products of (d_sae, d_in) and (d_in, d_sae) with the gradient.
+
+    Raises:
+        BilensError: p below 1.
+
+    Source: founding draft, "MNIST SAE features": "penalty on decoder |cos| as an L_p norm, p = 10".
+    """
+    if p < 1:
+        raise BilensError(f"p = {p}", "at least 1", "use the draft's 10")
+    unit = functional.normalize(W_dec, dim=1)
+    cosines = (unit @ unit.T).abs()
+    cosines = cosines - torch.diag(cosines.diagonal())
+    largest = cosines.detach().amax().clamp_min(torch.finfo(W_dec.dtype).tiny)
+    total = (cosines / largest).pow(p).sum()
+    # At 0 the root has no finite slope: 1 in its place makes value and gradient 0.
+    return torch.where(total > 0, torch.where(total > 0, total, 1).pow(1 / p) * largest, total)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A coder measured over a set of vectors.
+
+    Args:
+        l0: mean number of features that are not 0 on a vector.
+        explained_variance: 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², x̄ the mean over the whole set.
+        nmse: Σ‖x − x̂‖² / Σ‖x‖².
+        dead_fraction: fraction of the features that are 0 on every vector.
+        frequency: (d_sae,), fraction of the vectors on which each feature is not 0.
+        mean_activation: (d_sae,), mean code of each feature over all vectors, its zeros included.
+        rows: how many vectors.
+
+    Raises:
+        ShapeError: frequency and mean_activation do not fit together.
+    """
+
+    l0: float
+    explained_variance: float
+    nmse: float
+    dead_fraction: float
+    frequency: Float[Tensor, " d_sae"]
+    mean_activation: Float[Tensor, " d_sae"]
+    rows: int
+
+    def __post_init__(self) -> None:
+        if self.frequency.ndim != 1 or self.frequency.shape != self.mean_activation.shape:
+            raise ShapeError(
+                f"frequency {tuple(self.frequency.shape)} and mean_activation {tuple(self.mean_activation.shape)}",
+                "(d_sae,) twice",
+                "give one number a feature",
+            )
+
+    @property
+    def active(self) -> Tensor:
+        """(d_sae,), the mask of the features that are not dead, as `Coder.dictionary` takes it."""
+        return self.frequency > 0
+
+
+@torch.no_grad()
+def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n d_in"]) -> Evaluation:
+    """Measure a coder over one epoch of a stream, or over all rows of a tensor, holding one batch at a time.
+
+    Means and squared distances to the mean are merged batch by batch in float64, so that nothing cancels.
+
+    Args:
+        coder: the coder; batches are moved to its device.
+        vectors: a stream, anything that `train` takes, or a tensor with one vector a row.
+
+    Raises:
+        ShapeError: vectors of another width.
+
+    Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+    """
+    stream = (
+        TensorStream(vectors, batch_size=4096, shuffle=False) if isinstance(vectors, Tensor) else as_stream(vectors)
+    )
+    device = coder.W_dec.device
+    fired, summed = torch.zeros(2, coder.d_sae, dtype=torch.float64, device=device)
+    mean = torch.zeros(coder.d_in, dtype=torch.float64, device=device)
+    error, power, spread = torch.zeros(3, dtype=torch.float64, device=device)
+    rows = 0
+    for n in range(len(stream)):
+        x = stream.batch(n).to(device)
+        acts = coder.encode(x)
+        error += (x.double() - coder.decode(acts).double()).square().sum()
+        fired += (acts != 0).sum(dim=0)
+        summed += acts.double().sum(dim=0)
+        x = x.double()
+        power += x.square().sum()
+        centre = x.mean(dim=0)
+        spread += (x - centre).square().sum() + (centre - mean).square().sum() * (rows * len(x) / (rows + len(x)))
+        mean += (centre - mean) * (len(x) / (rows + len(x)))
+        rows += len(x)
+    return Evaluation(
+        l0=float(fired.sum() / rows),
+        explained_variance=float(1 - error / spread),
+        nmse=float(error / power),
+        dead_fraction=float((fired == 0).double().mean()),
+        frequency=fired / rows,
+        mean_activation=summed / rows,
+        rows=rows,
+    )
+
+
+def _check_pair(x: Tensor, x_hat: Tensor) -> None:
+    if x.shape != x_hat.shape or x.ndim < 2:
+        raise ShapeError(
+            f"x of shape {tuple(x.shape)} and x_hat of {tuple(x_hat.shape)}", "two (n, d)", "pass one vector a row"
+        )
