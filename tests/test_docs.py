@@ -1,0 +1,51 @@
+"""The documentation is right: its examples print what it says, and it covers every module and decision."""
+
+import ast
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+EXAMPLES = [page for page in [*PAGES, ROOT / "README.md"] if "```pycon" in page.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_of_a_page_print_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```pycon\n(.*?)^```", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    examples = doctest.DocTestParser().get_doctest("\n\n".join(blocks), {}, page.name, str(page), 0)
+    report: list[str] = []
+    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples, out=report.append)
+    assert result.attempted > 0
+    assert result.failed == 0, "".join(report)
+
+
+def test_every_public_module_is_in_the_reference() -> None:
+    named = set(re.findall(r"^::: (\S+)", "".join(page.read_text("utf-8") for page in PAGES), flags=re.MULTILINE))
+    modules = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(path.read_text("utf-8")).body):
+            modules.add(".".join(part for part in parts if part != "__init__"))
+    missing = {module for module in modules if not any(module == name or module.startswith(f"{name}.") for name in named)}
+    assert not missing
+
+
+def test_decisions_are_numbered_listed_and_whole() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(folder.glob("[0-9]*.md"))
+    assert [page.name[:5] for page in pages] == [f"{number:04}-" for number in range(1, len(pages) + 1)]
+    index = (folder / "index.md").read_text("utf-8")
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert f"({page.name})" in index
+        headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+        assert headings == ["Context", "Choice", "Rejected", "What would change our mind"], page.name
+
+
+def test_pages_load_nothing_from_another_host() -> None:
+    for page in PAGES:
+        assert not re.search(r"!\[[^\]]*\]\(https?:|<(script|img|link|iframe)\b", page.read_text("utf-8")), page.name
