@@ -1,0 +1,710 @@
+"""Pictures of records: every function takes a record and gives a matplotlib `Figure`; `save` writes it as SVG or PNG.
+
+One house style, colours that colour-blind readers can tell apart, and nothing global: no pyplot, and matplotlib's
+settings are put back after each call. Blue is positive and red is negative, everywhere. Labels come from data and are
+drawn as they are: a dollar sign starts no formula.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bilens.decompose import Spectrum, TensorSVD
+from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
+from bilens.faithfulness import Curve
+from bilens.files import write_bytes
+from bilens.history import History
+from bilens.space import Space
+from bilens.views import CodeComparison, View
+
+INK = "#1b1f24"
+"""Colour of text."""
+MUTED = "#667080"
+"""Colour of what stands back: axes, ticks, captions."""
+RULE = "#d5d9df"
+"""Colour of grid lines and frames."""
+POSITIVE = "#2166ac"
+"""Colour of a positive number."""
+NEGATIVE = "#b2182b"
+"""Colour of a negative number."""
+BOTH = "#757d88"
+"""Colour of text that is read on white and on dark paper."""
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours of lines, in order (Okabe and Ito's palette)."""
+
+_ON_DARK = {
+    INK: "#e8eaed",
+    MUTED: "#9aa4b1",
+    RULE: "#3a414b",
+    POSITIVE: "#5aa2e6",
+    NEGATIVE: "#f0776b",
+    LINES[0]: "#4aa8e0",
+}
+_LEVELS = 255
+_TABLE = matplotlib.colormaps["RdBu"].resampled(_LEVELS)(np.arange(_LEVELS), bytes=True)[:, :3]
+_DIVERGING = ListedColormap(_TABLE / 255.0)
+_MARKERS = "osD^vP"
+_MANY = 3000
+_FONTS = ["system-ui", "Segoe UI", "Helvetica Neue", "Arial"]
+
+_STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", *_FONTS],
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9,
+    "axes.titlesize": 10,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.color": RULE,
+    "ytick.labelcolor": MUTED,
+    "ytick.labelsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bilens",
+}
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Numbers = NDArray[np.float64]
+
+
+def _styled(draw: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The function under the house style; matplotlib's own settings are put back when it ends."""
+
+    @functools.wraps(draw)
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@dataclass(frozen=True, eq=False)
+class LinearKernel:
+    """√|λ| v of one eigenpair, whose squared response is what the pair adds to the feature: ±(weights·x')².
+
+    Args:
+        rank: place in the spectrum, 0 for the largest |λ|; value: λ.
+        weights: √|λ| v, (i,), over the folded input, in float64.
+        input: the space of x.
+    """
+
+    rank: int
+    value: float
+    weights: Float[Tensor, " i"]
+    input: Space
+
+    @property
+    def image(self) -> Float[Tensor, " size"]:
+        """The weights without the constant coordinate's."""
+        return self.weights[: self.input.size]
+
+    @property
+    def bias(self) -> float | None:
+        """The weight of the constant coordinate, None where the space has none."""
+        return float(self.weights[-1]) if self.input.constant else None
+
+
+def linear_kernels(spectrum: Spectrum, k: int) -> tuple[LinearKernel, ...]:
+    """The linear kernels of a spectrum: at most k with λ > 0, then at most k with λ < 0, largest |λ| first.
+
+    λ (v·x')² = ±(√|λ| v·x')², so entries of √|λ| v have the unit of √output in every eigenvector of a kernel, and one
+    colour scale for all of them means something.
+
+    Raises:
+        BilensError: NaN or infinity, or k below 1.
+    """
+    _check_count("k", k)
+    values = _numbers("eigenvalues", spectrum.values)
+    vectors = _numbers("eigenvectors", spectrum.vectors)
+    chosen = [*np.flatnonzero(values > 0)[:k], *np.flatnonzero(values < 0)[:k]]
+    return tuple(
+        LinearKernel(int(i), float(values[i]), torch.from_numpy(np.sqrt(abs(values[i])) * vectors[i]), spectrum.input)
+        for i in chosen
+    )
+
+
+def shared_scale(kernels: Sequence[LinearKernel]) -> float:
+    """The largest |entry| over the linear kernels shown together, the constant coordinate aside; 1 when all are 0."""
+    largest = max((float(kernel.image.abs().max()) for kernel in kernels), default=0.0)
+    return largest if largest > 0 else 1.0
+
+
+def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = None) -> bytes:
+    """A PNG with one pixel a coordinate: blue where the entry is positive, red where it is negative, pale at 0.
+
+    An entry v has the colour `round(127 · v / scale)` steps from the middle, so that 0 is always the same neutral one;
+    entries beyond ±scale take the end colours. The constant coordinate is left out.
+
+    Args:
+        vector: (i,), with i = `space.dim`; space: with an image shape; scale: |entry| of the end colours, the largest
+            one when not given. Pass one scale for all images that are to be compared.
+
+    Raises:
+        SpaceError: the space has no image shape. ShapeError: a vector of another size. BilensError: NaN or infinity, or
+        a scale that is not above 0.
+    """
+    if space.image is None:
+        raise SpaceError(f"space {space.title}", "one with an image shape", "give it one: Space(..., image=(28, 28))")
+    if tuple(vector.shape) != (space.dim,):
+        raise ShapeError(f"a vector of shape {tuple(vector.shape)}", f"({space.dim},)", "pass one eigenvector")
+    values = _numbers("a vector", vector)[: space.size]
+    if scale is None:
+        scale = float(np.abs(values).max()) or 1.0
+    if not (np.isfinite(scale) and scale > 0):
+        raise BilensError(f"scale {scale}", "a number above 0", "pass the largest |entry| of the images shown together")
+    half = _LEVELS // 2
+    levels = (np.rint(np.clip(values / scale, -1, 1) * half) + half).astype(np.uint8).reshape(space.image)
+    rows = b"".join(b"\0" + row.tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", space.image[1], space.image[0], 8, 3, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"PLTE", _TABLE.tobytes()), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+@_styled
+def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
+    """Eigenvalues by rank, beside the top k positive and the top k negative eigenvectors as √|λ| v.
+
+    Images share one scale, centred on 0; inputs that are no images are drawn as their largest entries with labels. The
+    weight of the constant coordinate is stated under each eigenvector.
+
+    Raises:
+        BilensError: NaN or infinity, or k below 1.
+    """
+    shown = linear_kernels(spectrum, k)
+    scale = shared_scale(shown)
+    is_image = spectrum.input.image is not None
+    width = 1.25 if is_image else 2.3
+    figure = Figure(figsize=(3.6 + k * width + 0.3, 3.9))
+    left = 3.1 / (3.6 + k * width + 0.3)
+    bars = figure.add_axes((0.55 / (3.6 + k * width + 0.3), 0.15, left - 0.55 / (3.6 + k * width + 0.3), 0.66))
+    _eigenvalues(bars, spectrum, {kernel.rank for kernel in shown})
+    grid = figure.add_gridspec(
+        2, k, left=left + (0.06 if is_image else 0.12), right=0.985, top=0.81, bottom=0.1, hspace=0.5,
+        wspace=0.12 if is_image else 0.9,
+    )  # fmt: skip
+    for row, (sign, name) in enumerate(((1, "positive"), (-1, "negative"))):
+        mine = [kernel for kernel in shown if kernel.value * sign > 0]
+        for column in range(k):
+            axes = figure.add_subplot(grid[row, column])
+            if column < len(mine):
+                _kernel(axes, mine[column], scale)
+            else:
+                _empty(axes, f"no {'other ' if mine else ''}{name}\neigenvalue" if column == len(mine) else "")
+    figure.text(0.02, 0.955, f"Kernel of {spectrum.label}" if spectrum.label else "Kernel", size=12, weight="bold",
+                va="center")  # fmt: skip
+    figure.text(0.985, 0.955, "√|λ| · eigenvector, one colour scale:  blue +  red −", size=8, color=MUTED, ha="right",
+                va="center")  # fmt: skip
+    return figure
+
+
+@_styled
+def view(view: View, count: int = 8, k: int = 3) -> Figure:
+    """One row a feature: its label, what it speaks for, its top k positive and negative eigenvectors, its effects.
+
+    Args:
+        view: the features, most important first; count: how many of them; k: eigenvectors of each sign.
+
+    Raises:
+        BilensError: NaN or infinity, or a count or k below 1.
+    """
+    _check_count("count", count)
+    _check_view(view)
+    rows = min(count, len(view))
+    outputs = view.output.dim
+    is_image = all(item.input.image is not None for item in view.spectra)
+    cell = 1.0 if is_image else 1.9
+    text, bars = 1.75, min(2.6, 0.5 + 0.16 * outputs)
+    width, height = text + 2 * k * cell + 0.35 + bars + 0.2, rows * 1.28 + 0.75
+    figure = Figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        rows, 2 * k + 3, width_ratios=[text, *[cell] * k, 0.12, *[cell] * k, bars],
+        left=0.15 / width, right=1 - 0.2 / width, top=1 - 0.72 / height, bottom=0.3 / height,
+        hspace=0.34, wspace=0.1 if is_image else 0.75,
+    )  # fmt: skip
+    largest = max(float(view.effects[:rows].abs().max()), 1e-300)
+    for row in range(rows):
+        shown = linear_kernels(view.spectra[row], k)
+        scale = shared_scale(shown)
+        words = figure.add_subplot(grid[row, 0])
+        _empty(words, "")
+        words.text(0, 0.86, _short(view.spectra[row].label or f"feature {row}", 20), size=11, weight="bold", va="top")
+        importance = _numbers("importance", view.importance)[row]
+        words.text(0, 0.58, f"{_number(importance)} {_short(view.measure, 22)}", size=7.5, color=MUTED, va="top")
+        speaks = view.speaks_for(row)
+        words.text(0, 0.36, f"speaks for {', '.join(_short(s, 12) for s in speaks)}" if speaks else "speaks for none",
+                   size=7.5, color=INK, va="top")  # fmt: skip
+        for offset, sign in ((1, 1), (k + 2, -1)):
+            mine = [kernel for kernel in shown if kernel.value * sign > 0]
+            for column in range(k):
+                axes = figure.add_subplot(grid[row, offset + column])
+                _kernel(axes, mine[column], scale) if column < len(mine) else _empty(axes, "–")
+        effects = figure.add_subplot(grid[row, 2 * k + 2])
+        _effect_bars(effects, _numbers("effects", view.effects[row]), view.output, largest, last=row == rows - 1)
+    x = grid.get_grid_positions(figure)
+    for column, words_above in ((1, "positive eigenvectors"), (k + 2, "negative eigenvectors"), (2 * k + 2, "effect")):
+        figure.text(x[2][column], 1 - 0.42 / height, words_above, size=8.5, color=MUTED, va="center")
+    figure.text(0.15 / width, 1 - 0.42 / height, _short(view.name, 24), size=12, weight="bold", va="center")
+    return figure
+
+
+@_styled
+def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cross_entropy"] = "accuracy") -> Figure:
+    """Accuracy, cross-entropy recovered, or cross-entropy (nats) against the number of components kept.
+
+    Raises:
+        BilensError: no curve, NaN or infinity, or another quantity.
+    """
+    names = {
+        "accuracy": "accuracy",
+        "recovered": "cross-entropy recovered",
+        "cross_entropy": "cross-entropy, nats",
+    }
+    if which not in names:
+        raise BilensError(f"which = {which!r}", f"one of {', '.join(names)}", "choose one of these")
+    if not curves:
+        raise BilensError("no curve", "at least one", "pass the curves to draw")
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for place, curve in enumerate(curves):
+        kept, values = _numbers("kept", curve.kept), _numbers(which, getattr(curve, which))
+        style: dict[str, Any] = {"color": LINES[place % len(LINES)], "marker": _MARKERS[place % len(_MARKERS)]}
+        axes.plot(kept, values, label=_short(curve.name, 40), clip_on=False, zorder=3, **style)
+    _kept_axis(axes, curves)
+    axes.grid(axis="y")
+    if which != "cross_entropy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        low = min(float(getattr(curve, which).min()) for curve in curves)
+        axes.set_ylim(min(0.0, low), 1.0)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_title(names[which].capitalize())
+    if len(curves) > 1:
+        axes.legend(loc="lower right" if which != "cross_entropy" else "upper right")
+    return figure
+
+
+@_styled
+def certificate(curve: Curve) -> Figure:
+    """The proven bound on the truncation error beside the largest error measured, on a logarithmic scale.
+
+    Points where a quantity is 0 have no place on that scale and are left out.
+
+    Raises:
+        BilensError: the curve has no error or no bound, or NaN or infinity.
+    """
+    if curve.error is None or curve.bound is None:
+        raise BilensError(f"curve {curve.name!r} without a certificate", "one with error and bound", "compute both")
+    kept, error, bound = _numbers("kept", curve.kept), _numbers("error", curve.error), _numbers("bound", curve.bound)
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for values, name, color, marker in (
+        (bound, "proven bound", MUTED, "v"),
+        (error, "largest error measured", LINES[1], "o"),
+    ):
+        there = values > 0
+        axes.plot(kept[there], values[there], label=name, color=color, marker=marker, zorder=3)
+    both = (error > 0) & (bound > 0)
+    axes.fill_between(kept[both], error[both], bound[both], color=MUTED, alpha=0.12, linewidth=0)
+    if (error > 0).any() or (bound > 0).any():
+        axes.set_yscale("log")
+    axes.grid(axis="y")
+    axes.yaxis.set_minor_locator(NullLocator())
+    _kept_axis(axes, [curve])
+    axes.set_title(f"{_short(curve.name, 40)}: |logit − its reconstruction|")
+    axes.set_ylabel("logits, log scale")
+    axes.legend(loc="best")
+    return figure
+
+
+@_styled
+def codes(comparison: CodeComparison) -> Figure:
+    """Codes as trained (ReLU) against codes through the pseudoinverse, with the line where they are equal.
+
+    Few points are drawn one by one; more than 3,000 are counted in hexagons, dark for many.
+
+    Raises:
+        BilensError: no points, or NaN or infinity.
+    """
+    x, y = _numbers("codes", comparison.trained), _numbers("codes", comparison.pseudoinverse)
+    if not len(x):
+        raise BilensError("no codes", "at least one", "compare features that are active")
+    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = min(x.min(), y.min(), 0.0), max(x.max(), y.max(), 0.0)
+    high = high if high > low else low + 1.0
+    margin = 0.04 * (high - low)
+    if len(x) > _MANY:
+        counts = axes.hexbin(
+            x, y, gridsize=56, cmap="Blues", norm=LogNorm(vmin=1), mincnt=1, linewidths=0.1,
+            extent=(low, high, low, high),
+        )  # fmt: skip
+        bar = figure.colorbar(counts, ax=axes, shrink=0.55, aspect=24, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label("points in a hexagon")
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.scatter(x, y, s=8, color=LINES[0], alpha=0.35, linewidths=0)
+    axes.plot([low, high], [low, high], color=NEGATIVE, linewidth=1, linestyle=(0, (4, 3)), label="equal codes")
+    axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
+    axes.set_aspect("equal")
+    axes.set_xlabel("code as trained (ReLU)")
+    axes.set_ylabel("code through the pseudoinverse")
+    axes.set_title(f"r = {comparison.correlation:.3f}  ·  {comparison.features} features of rank {comparison.rank}")
+    axes.legend(loc="upper left")
+    return figure
+
+
+@_styled
+def history(history: History) -> Figure:
+    """What a training run logged: one panel a number, against optimiser steps.
+
+    Raises:
+        BilensError: nothing was logged, or NaN or infinity.
+    """
+    if not history.names or not len(history.steps):
+        raise BilensError("an empty history", "at least one number at one step", "log while training")
+    steps, values = _numbers("steps", history.steps), _numbers("values", history.values)
+    columns = min(3, len(history.names))
+    rows = -(-len(history.names) // columns)
+    figure = Figure(figsize=(0.4 + 3.2 * columns, 0.4 + 2.1 * rows), layout="constrained")
+    for place, name in enumerate(history.names):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.plot(steps, values[:, place], color=LINES[0], marker="" if len(steps) > 25 else "o", linewidth=1.2)
+        axes.set_title(_short(name, 34))
+        axes.grid(axis="y")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlabel("optimiser steps")
+    return figure
+
+
+@_styled
+def singular_values(svd: TensorSVD) -> Figure:
+    """Singular values by rank on a logarithmic scale, and the share of ‖B‖² that the first ones hold.
+
+    Raises:
+        BilensError: NaN or infinity.
+    """
+    values = _numbers("singular values", svd.values)
+    energy, floor = float(_numbers("energy", svd.energy)), float(_numbers("floor", svd.floor))
+    ranks = np.arange(1, len(values) + 1)
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    axes, share = figure.subplots(1, 2)
+    there = values > 0
+    style = {"marker": "o", "markersize": 3 if len(values) > 30 else 4, "linewidth": 1.0}
+    axes.plot(ranks[there], values[there], color=LINES[0], **style)
+    if there.any():
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(NullLocator())
+        if floor >= values[there].min() / 10:
+            axes.axhline(floor, color=NEGATIVE, linewidth=1, linestyle=(0, (4, 3)))
+            axes.text(ranks[-1], floor, "noise below", color=NEGATIVE, size=8, ha="right", va="bottom")
+    axes.set_title("Singular values σ")
+    axes.set_ylabel("σ, log scale")
+    held = np.cumsum(values**2) / energy if energy > 0 else np.ones(len(values))
+    share.plot(ranks, held, color=LINES[0], **style, clip_on=False)
+    share.set_ylim(0, 1)
+    share.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    share.set_title("Share of ‖B‖² in the first components")
+    for panel in (axes, share):
+        panel.grid(axis="y")
+        panel.set_xlabel("component")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+@_styled
+def effects(view: View, count: int = 30) -> Figure:
+    """A map of what one unit of each feature adds to each output: features down, outputs across, 0 in the middle.
+
+    Args:
+        view: the features, most important first; count: how many of them.
+
+    Raises:
+        BilensError: NaN or infinity, a view without features, or a count below 1.
+    """
+    _check_count("count", count)
+    _check_view(view)
+    values = _numbers("effects", view.effects)[:count]
+    rows, outputs = values.shape
+    figure = Figure(figsize=(1.9 + max(0.34 * outputs, 2.0), 0.95 + max(0.24 * rows, 1.0)), layout="constrained")
+    axes = figure.add_subplot()
+    scale = float(np.abs(values).max()) or 1.0
+    picture = axes.imshow(values, cmap=_DIVERGING, vmin=-scale, vmax=scale, aspect="auto", interpolation="none")
+    axes.set_xticks(range(outputs), [_short(view.output.label(o), 12) for o in range(outputs)],
+                    rotation=0 if outputs <= 12 else 90)  # fmt: skip
+    axes.set_yticks(range(rows), [_short(view.spectra[f].label or f"feature {f}", 18) for f in range(rows)])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel(_short(view.output.name, 30))
+    axes.set_title("Effect of one unit on each output")
+    bar = figure.colorbar(picture, ax=axes, shrink=0.7, aspect=24, pad=0.02)
+    bar.outline.set_visible(False)
+    return figure
+
+
+@_styled
+def gallery(view: View, columns: int = 10, count: int | None = None) -> Figure:
+    """The top positive eigenvector of each feature above its top negative one: a picture for a front page.
+
+    The two images of a feature share a scale. The background is transparent and the text grey, so that the picture
+    suits light and dark pages.
+
+    Args:
+        view: the features, most important first; columns: features side by side; count: how many, all when None.
+
+    Raises:
+        BilensError: NaN or infinity, a view without features, or a number below 1.
+    """
+    _check_count("columns", columns)
+    _check_view(view)
+    count = len(view) if count is None else min(count, len(view))
+    _check_count("count", count)
+    columns = min(columns, count)
+    blocks = -(-count // columns)
+    cell = 1.0 if view.spectra[0].input.image is not None else 2.0
+    margin, top, gap = 0.62, 0.34, 0.1
+    width, height = margin + columns * (cell + gap), blocks * (top + 2 * (cell + gap)) + 0.1
+    figure = Figure(figsize=(width, height), facecolor="none")
+    for feature in range(count):
+        block, column = divmod(feature, columns)
+        shown = linear_kernels(view.spectra[feature], 1)
+        scale = shared_scale(shown)
+        x = margin + column * (cell + gap)
+        y = height - block * (top + 2 * (cell + gap)) - top
+        figure.text((x + cell / 2) / width, (y + 0.13) / height, _short(view.spectra[feature].label, 12), size=12,
+                    color=BOTH, weight="bold", ha="center", va="center")  # fmt: skip
+        for row, sign in enumerate((1, -1)):
+            box = (x / width, (y - (row + 1) * cell - row * gap) / height, cell / width, cell / height)
+            axes = figure.add_axes(box)
+            mine = next((kernel for kernel in shown if kernel.value * sign > 0), None)
+            if mine is None:
+                _empty(axes, "–")
+            else:
+                _weights(axes, mine, scale, color=BOTH)
+            if column == 0:
+                figure.text((margin - 0.14) / width, box[1] + box[3] / 2, "λ > 0" if sign > 0 else "λ < 0", size=10,
+                            color=BOTH, ha="right", va="center")  # fmt: skip
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as SVG or PNG, by the path's ending; whole or not at all, and the same bytes each time.
+
+    Raises:
+        StoreError: another ending, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix == ".svg":
+        write_bytes(path, svg(figure))
+    elif path.suffix == ".png":
+        write_bytes(path, png(figure))
+    else:
+        raise StoreError(f"a figure to be written as {path.name!r}", "a name that ends in .svg or .png", "rename it")
+
+
+@_styled
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, 200 pixels an inch; the same bytes each time."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=200, facecolor="auto", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@_styled
+def svg(figure: Figure, *, paper: Literal["white", "light", "dark"] = "white") -> bytes:
+    """A figure as SVG; the same bytes each time.
+
+    Text stays text: it is measured with the font that matplotlib carries, and shown in the reader's own.
+
+    Args:
+        figure: as the functions here draw it; paper: the figure's own background, or none, with colours for a light or
+            for a dark page behind it.
+    """
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(
+        buffer, format="svg", facecolor="auto" if paper == "white" else "none", metadata={"Date": None, "Creator": None}
+    )
+    text = buffer.getvalue().decode().replace("'DejaVu Sans', ", "")
+    if paper == "dark":
+        for light, dark in _ON_DARK.items():
+            text = text.replace(light, dark)
+    return text.encode()
+
+
+def _eigenvalues(axes: Any, spectrum: Spectrum, shown: set[int]) -> None:
+    """Bars of λ by rank; the pairs shown as pictures in full colour."""
+    values = _numbers("eigenvalues", spectrum.values)
+    discarded = float(_numbers("discarded", spectrum.discarded))
+    count = min(len(values), 40)
+    for i in range(count):
+        color = POSITIVE if values[i] > 0 else NEGATIVE
+        axes.bar(i + 1, values[i], width=0.72, color=color, alpha=1 if i in shown else 0.4, linewidth=0)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    if discarded > 0 and count == len(values):
+        axes.axhspan(-discarded, discarded, color=MUTED, alpha=0.14, linewidth=0, zorder=0)
+        axes.text(0.99, 0.985, "grey: |λ| of the others", transform=axes.transAxes, size=7.5, color=MUTED, ha="right",
+                  va="top")  # fmt: skip
+    axes.set_xlim(0.3, max(count, 4) + 0.7)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("rank by |λ|" + (f", first {count} of {len(values)}" if count < len(values) else ""))
+    axes.set_title("Eigenvalues λ", pad=6)
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(axis="y")
+
+
+def _kernel(axes: Any, kernel: LinearKernel, scale: float) -> None:
+    """One eigenvector with its eigenvalue above and the weight of the constant coordinate below."""
+    _weights(axes, kernel, scale)
+    color = POSITIVE if kernel.value > 0 else NEGATIVE
+    axes.set_title(f"λ = {_signed(kernel.value)}", size=8, pad=3, color=color, loc="center")
+    if kernel.bias is not None:
+        axes.text(0.5, -0.03, f"constant {_signed(kernel.bias)}", transform=axes.transAxes, size=6.5, color=MUTED,
+                  ha="center", va="top")  # fmt: skip
+
+
+def _weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = MUTED, entries: int = 8) -> None:
+    """√|λ| v as an image, or as bars of its largest entries when the input is no image."""
+    weights = _numbers("weights", kernel.image)
+    if kernel.input.image is not None:
+        axes.imshow(weights.reshape(kernel.input.image), cmap=_DIVERGING, vmin=-scale, vmax=scale, interpolation="none")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set(visible=True, color=RULE, linewidth=0.6)
+        return
+    largest = np.argsort(-np.abs(weights), kind="stable")[:entries]
+    axes.barh(
+        range(len(largest)), weights[largest], height=0.7, linewidth=0,
+        color=[POSITIVE if value > 0 else NEGATIVE for value in weights[largest]],
+    )  # fmt: skip
+    axes.set_yticks(range(len(largest)), [_short(kernel.input.label(int(i)), 12) for i in largest], size=7, color=color)
+    axes.set_ylim(len(largest) - 0.4, -0.6)
+    axes.set_xlim(-1.05 * scale, 1.05 * scale)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.axvline(0, color=color, linewidth=0.6)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _effect_bars(axes: Any, values: _Numbers, output: Space, largest: float, *, last: bool) -> None:
+    axes.bar(
+        range(len(values)), values, width=0.7, linewidth=0,
+        color=[POSITIVE if value > 0 else NEGATIVE for value in values],
+    )  # fmt: skip
+    axes.axhline(0, color=MUTED, linewidth=0.6)
+    axes.set_ylim(-1.05 * largest, 1.05 * largest)
+    axes.set_yticks([])
+    labelled = last and len(values) <= 16
+    axes.set_xticks(range(len(values)) if labelled else [])
+    if labelled:
+        axes.set_xticklabels([_short(output.label(o), 5) for o in range(len(values))], size=7)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _kept_axis(axes: Any, curves: Sequence[Curve]) -> None:
+    """The axis of how many components are kept: linear up to 60, logarithmic beyond, with plain numbers."""
+    kept = sorted({int(value) for curve in curves for value in curve.kept.tolist()})
+    if not kept:
+        raise BilensError("a curve without points", "at least one", "score at least one number of components")
+    axes.set_xlabel("components kept")
+    if kept[-1] <= 60:
+        axes.locator_params(axis="x", integer=True)
+        return
+    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    steps = [0, *(base * 10**power for power in range(7) for base in (1, 2, 5))]
+    ticks = [step for step in steps if kept[0] <= step <= kept[-1]]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _empty(axes: Any, text: str) -> None:
+    axes.set_axis_off()
+    if text:
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, size=7.5, color=MUTED, ha="center", va="center")
+
+
+def _numbers(what: str, value: Tensor) -> _Numbers:
+    """A tensor as float64 numbers.
+
+    Raises:
+        BilensError: NaN or infinity.
+    """
+    numbers: _Numbers = value.detach().cpu().double().numpy()
+    if not np.isfinite(numbers).all():
+        raise BilensError(f"{what} with NaN or infinity", "finite numbers", "check how they were computed")
+    return numbers
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise BilensError(f"{name} = {value}", f"{name} ≥ 1", "show at least one")
+
+
+def _check_view(view: View) -> None:
+    if not len(view):
+        raise BilensError(f"view {view.name!r} without features", "at least one", "keep more features")
+    _numbers("effects", view.effects)
+
+
+def _short(text: str, limit: int) -> str:
+    """Text on one line, at most `limit` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
+
+
+def _signed(value: float) -> str:
+    """Three digits with a sign, a true minus included."""
+    return ("−" if value < 0 else "+") + _number(abs(value))
