@@ -36,7 +36,7 @@ bench: .venv/installed ## every script of benchmarks/
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 docs: .venv/installed-docs ## the documentation, in site/; a warning is an error
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 constraints: ## constraints.txt anew, from a fresh environment with the newest versions
 	rm -rf .venv-constraints
