@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,9 +155,21 @@ class Folder:
         path = self.path / "records" / name
         if exists(path):
             return load(path, kind)
+        started = time.monotonic()
         record = compute()
         save(record, path)
+        self.clock(name, time.monotonic() - started)
         return record
+
+    def clock(self, name: str, seconds: float) -> None:
+        """Note how long a step took, in seconds, in `timings.json`."""
+        files.write_json(self.path / "timings.json", self.timings | {name: round(seconds, 2)})
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds that each step took when it was computed."""
+        path = self.path / "timings.json"
+        return files.read_json(path) if path.exists() else {}
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -66,14 +66,27 @@ class TensorSVD:
         direction = self.tensor.kernel(self.outputs[s])
         return Kernel(direction.left, direction.right, direction.weights / self.values[s], direction.input, str(s))
 
+    def bound(self, k: int, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
+        """The truncation certificate: ‖y − y_k‖ ≤ σ_{k+1} · ‖x'‖², with y_k the output of `truncate(k)`.
+
+        The discarded part is Σ_{s>k} σ_s K_s(x, x) R_s with the K_s orthonormal, so that its norm is at most σ_{k+1} times
+        that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it.
+
+        Args:
+            k: components kept; x_norm: ‖x'‖, the norm of the folded input.
+        """
+        _check_kept(self, k)
+        left = self.energy.double() - self.values[:k].double().square().sum()
+        first = self.values[k] if k < len(self) else left.clamp(min=0).sqrt().to(self.values)
+        return first * torch.as_tensor(x_norm).to(self.values).square()
+
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.
 
         Raises:
             BilensError: k outside 0 … the number of components.
         """
-        if not 0 <= k <= len(self):
-            raise BilensError(f"k = {k}", f"0 ≤ k ≤ {len(self)}", "choose fewer components, or compute more")
+        _check_kept(self, k)
         outputs = self.outputs[:k]
         return self.tensor.then(outputs.T @ outputs, self.tensor.output)
 
@@ -136,6 +149,11 @@ def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | Non
     return TensorSVD(
         sigma[:k].to(like), outputs[:k].to(like), tensor, sigma.square().sum().to(like), (sigma[0] * floor).to(like)
     )
+
+
+def _check_kept(svd: TensorSVD, k: int) -> None:
+    if not 0 <= k <= len(svd):
+        raise BilensError(f"k = {k}", f"0 ≤ k ≤ {len(svd)}", "choose fewer components, or compute more")
 
 
 def _check_k(tensor: BilinearTensor, k: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
@@ -198,6 +199,24 @@ class ImageClassifier(nn.Module):
         tensor = self.hidden_tensor(detach=detach).then(weight.detach() if detach else weight, self.output)
         return tensor if bias is None else tensor.shift(bias.detach() if detach else bias)
 
+    def over(self, input: Space, output: Space) -> ImageClassifier:
+        """A copy with these spaces in place of its own, for example with the labels and image shape of a data set.
+
+        Raises:
+            ShapeError: a space of another size.
+        """
+        for ours, theirs in ((self.input, input), (self.output, output)):
+            if ours.size != theirs.size:
+                raise ShapeError(
+                    f"space {theirs.title} for a model's {ours.title}",
+                    f"{ours.size} coordinates",
+                    "name the data that the model was trained on",
+                )
+        other = copy.deepcopy(self)
+        other.input, other.output = input.without_constant(), output.without_constant()
+        other.config = self.config | {"input": _to_json(other.input), "output": _to_json(other.output)}
+        return other
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into a folder. Raises StoreError when that cannot be done."""
         write_tensors(Path(folder) / "model.safetensors", self.state_dict(), {"format": "pt"})
@@ -244,7 +263,7 @@ class ImageClassifier(nn.Module):
                 "correct or rewrite it",
             ) from error
         _check(weights, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
-        model.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
+        model.load_state_dict({name: value.contiguous() for name, value in tensors.items()}, assign=True)
         return model.requires_grad_(True)
 
 

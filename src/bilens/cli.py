@@ -1,0 +1,96 @@
+"""The command line: one table of commands, each the recipe that it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from bilens.errors import BilensError
+
+
+class Command(NamedTuple):
+    """Where a command's recipe is, what it does in one line, and an example."""
+
+    recipe: str
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "mnist": Command(
+        "bilens.recipes.mnist:mnist",
+        "Train a bilinear digit classifier and read its features from its weights in four ways.",
+        "bilens mnist --out runs/mnist",
+    ),
+    "decompile": Command(
+        "bilens.recipes.decompile:decompile",
+        "Do the same for a checkpoint that somebody else trained.",
+        "bilens decompile runs/mnist/model --data mnist --out runs/again",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 2 after bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"bilens {metadata.version('bilens')}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        names = ", ".join(COMMANDS)
+        return _fail(BilensError(f"command {arguments[0]!r}", f"one of {names}", "run bilens --help"))
+    command = COMMANDS[arguments[0]]
+    warnings.showwarning = _show_warning
+    try:
+        _run(f"bilens {arguments[0]}", _recipe(command.recipe), arguments[1:])
+    except BilensError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("\nbilens: stopped; what is finished is kept, and the same command continues from it", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(name: str, recipe: Callable[..., Any], arguments: Sequence[str]) -> None:
+    """Read a recipe's arguments from its signature and its docstring, and run it."""
+    tyro = importlib.import_module("tyro")
+    tyro.cli(recipe, prog=name, args=list(arguments))
+
+
+def _recipe(path: str) -> Callable[..., Any]:
+    module, name = path.split(":")
+    recipe: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return recipe
+
+
+def _help() -> str:
+    lines = [
+        "usage: bilens COMMAND [OPTIONS]",
+        "",
+        "Reads features straight from the weights of bilinear networks.",
+        "",
+    ]
+    for name, command in COMMANDS.items():
+        lines += [f"  {name:<10} {command.summary}", f"  {'':<10} example: {command.example}", ""]
+    lines.append("bilens COMMAND --help tells a command's options; bilens --version the version.")
+    return "\n".join(lines)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"bilens: {message}", file=sys.stderr)
+
+
+def _fail(error: BilensError) -> int:
+    print(f"bilens: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""What a run of the main job found: numbers, figures and the page, written from its records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from bilens import explorer, files, plots
+from bilens.decompose import TensorSVD
+from bilens.explorer import Report
+from bilens.faithfulness import Curve, Score
+from bilens.history import History
+from bilens.recipes.ways.inputs import PairFeatures
+from bilens.recipes.ways.outputs import OutputFeatures
+from bilens.recipes.ways.subject import Subject
+from bilens.store import Folder
+from bilens.views import View
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything that the four ways gave.
+
+    Args:
+        subject: the model and its images.
+        digits: the kernels of the outputs, and accuracy against eigenvectors kept.
+        components: the SVD's features, the SVD, and accuracy against components kept.
+        outputs: the SAE on outputs; None without images. pairs: the SAE on input pairs.
+        training: how the model was trained, where that is known.
+    """
+
+    subject: Subject
+    digits: tuple[View, Curve | None]
+    components: tuple[View, TensorSVD, Curve | None]
+    outputs: OutputFeatures | None
+    pairs: PairFeatures
+    training: History | None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The four views, in the order of the founding draft."""
+        sae = () if self.outputs is None else (self.outputs.view,)
+        return (self.digits[0], *sae, self.components[0], self.pairs.view)
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The curves that were measured."""
+        return tuple(curve for curve in (self.digits[1], self.components[2]) if curve is not None)
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """How faithful the model is when it runs through each view, by what was run; empty without images."""
+        if self.subject.dataset is None:
+            return {}
+        scores = {"the model itself": self.subject.original}
+        for curve, wanted in zip(self.curves, (10, 20), strict=True):
+            for k in wanted, *([50] if curve is self.curves[1] else []):
+                if k in curve.kept.tolist():
+                    scores[f"{k} {curve.name}"] = at(curve, k)
+        if self.outputs is not None:
+            count = self.outputs.comparison.features
+            scores["SAE on outputs, ReLU codes"] = self.outputs.trained
+            scores[f"SAE on outputs, pseudoinverse codes of {count} active features"] = self.outputs.pseudoinverse
+        if self.pairs.score is not None:
+            scores["SAE on input pairs, all features"] = self.pairs.score
+        return scores
+
+
+def at(curve: Curve, k: int) -> Score:
+    """The score of a curve at k components.
+
+    Raises:
+        ValueError: the curve was not measured at k.
+    """
+    place = curve.kept.tolist().index(k)
+    columns = (curve.accuracy, curve.cross_entropy, curve.recovered)
+    return Score(*(float(column[place]) for column in columns))
+
+
+def numbers(found: Findings, run: Folder) -> dict[str, Any]:
+    """Every number of a run, as JSON."""
+    subject, dataset = found.subject, found.subject.dataset
+    tensor, svd = subject.hidden, found.components[1]
+    summary: dict[str, Any] = {
+        "model": {
+            "inputs": tensor.input.size,
+            "hidden": subject.model.config["hidden"],
+            "outputs": subject.model.output.size,
+            "parameters": sum(value.numel() for value in subject.model.parameters()),
+            "tensor_numbers_factored": tensor.numel,
+            "tensor_numbers_dense": tensor.dense_numel,
+        },
+        "digits": {
+            "norms": dict(
+                zip([s.label for s in found.digits[0].spectra], found.digits[0].importance.tolist(), strict=True)
+            ),
+        },
+        "svd": {"singular_values": svd.values[:50].tolist(), "floor": float(svd.floor)},
+        "pairs": {
+            "pairs": found.pairs.evaluation.rows,
+            "features": len(found.pairs.evaluation.frequency),
+            "l0": found.pairs.evaluation.l0,
+            "nmse": found.pairs.evaluation.nmse,
+            "explained_variance": found.pairs.evaluation.explained_variance,
+            "dead_fraction": found.pairs.evaluation.dead_fraction,
+        },
+    }
+    if dataset is not None:
+        summary["data"] = {
+            "name": dataset.name,
+            "source": dataset.source,
+            "train": len(dataset.train.labels),
+            "test": len(dataset.test.labels),
+        }
+        summary["model"] |= {
+            "test_accuracy": subject.original.accuracy,
+            "test_cross_entropy": subject.original.cross_entropy,
+        }
+        summary["faithfulness"] = {name: vars(score) for name, score in found.scores.items()}
+        summary["faithfulness_baseline"] = f"ln {subject.model.output.size}: a uniform guess"
+        for name, curve in zip(("digits", "svd"), found.curves, strict=True):
+            summary[name]["curve"] = {
+                column: getattr(curve, column).tolist()
+                for column in ("kept", "accuracy", "cross_entropy", "recovered", "error", "bound")
+                if getattr(curve, column) is not None
+            }
+        summary["pairs"]["output_nmse"] = found.pairs.output_nmse
+    if found.outputs is not None:
+        evaluation, comparison = found.outputs.evaluation, found.outputs.comparison
+        summary["sae"] = {
+            "features": len(evaluation.frequency),
+            "l0": evaluation.l0,
+            "nmse": evaluation.nmse,
+            "explained_variance": evaluation.explained_variance,
+            "dead_fraction": evaluation.dead_fraction,
+            "active": comparison.features,
+            "active_threshold": comparison.threshold,
+            "active_rank": comparison.rank,
+            "code_correlation": comparison.correlation,
+        }
+    summary["seconds"] = run.timings
+    return summary
+
+
+def write(found: Findings, run: Folder) -> dict[str, Any]:
+    """Write `summary.json`, `figures/` and `report.html`, print the summary, and return it."""
+    summary = numbers(found, run)
+    files.write_json(run.path / "summary.json", summary)
+    _figures(found, run)
+    explorer.write(_report(found, summary), run.path / "report.html")
+    _print(found, summary, run)
+    return summary
+
+
+def _figures(found: Findings, run: Folder) -> None:
+    folder = run.path / "figures"
+    for view in found.views:
+        plots.save(plots.view(view), folder / f"{view.name}.svg")
+    for spectrum in found.digits[0].spectra:
+        number = found.digits[0].spectra.index(spectrum)
+        plots.save(plots.spectrum(spectrum), folder / f"digits-{number}.svg")
+    plots.save(plots.gallery(found.digits[0]), folder / "gallery.svg")
+    plots.save(plots.singular_values(found.components[1]), folder / "singular-values.svg")
+    plots.save(plots.effects(found.pairs.view), folder / "pairs-effects.svg")
+    if found.curves:
+        plots.save(plots.curves(found.curves), folder / "accuracy.svg")
+        plots.save(plots.curves(found.curves, "recovered"), folder / "recovered.svg")
+        for name, curve in zip(("digits", "svd"), found.curves, strict=True):
+            plots.save(plots.certificate(curve), folder / f"{name}-certificate.svg")
+    if found.outputs is not None:
+        plots.save(plots.codes(found.outputs.comparison), folder / "codes.svg")
+    if found.training is not None:
+        plots.save(plots.history(found.training), folder / "training.svg")
+
+
+def _report(found: Findings, summary: dict[str, Any]) -> Report:
+    subject, model = found.subject, summary["model"]
+    facts: dict[str, str | int | float] = {
+        "layer": f"{model['inputs']} inputs → {model['hidden']} hidden units → {model['outputs']} outputs",
+        "parameters": f"{model['parameters']:,}",
+        "tensor, factored": f"{model['tensor_numbers_factored']:,} numbers",
+        "tensor, dense": f"{model['tensor_numbers_dense']:,} numbers, never built",
+    }
+    notes = []
+    if subject.dataset is not None:
+        test = summary["data"]["test"]
+        facts = {"test accuracy": f"{subject.original.accuracy:.2%} of {test:,} images"} | facts
+        facts["data"] = subject.dataset.source
+        notes.append(
+            f"Faithfulness is measured on the {test:,} test images. Cross-entropy recovered is 1 for the model itself and "
+            f"0 for a uniform guess over the {model['outputs']} outputs."
+        )
+    if found.outputs is not None:
+        sae = summary["sae"]
+        notes.append(
+            f"SAE on outputs: {sae['features']:,} features, L0 {sae['l0']:.2f}, NMSE {sae['nmse']:.3f}, "
+            f"{sae['active']} features active on more than {sae['active_threshold']:.1%} of the training images."
+        )
+    pairs = summary["pairs"]
+    notes.append(
+        f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 {pairs['l0']:.1f}, NMSE "
+        f"{pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
+        + (
+            f" On real outputs of the layer, the model run through these features has NMSE {pairs['output_nmse']:.3f}."
+            if pairs.get("output_nmse") is not None
+            else ""
+        )
+    )
+    return Report(
+        title="A bilinear network, read from its weights",
+        summary=facts,
+        views=found.views,
+        scores=found.scores,
+        curves=found.curves,
+        codes=None if found.outputs is None else found.outputs.comparison,
+        svd=found.components[1],
+        history=found.training,
+        notes=tuple(notes),
+        features=subject.budget.count,
+    )
+
+
+def _print(found: Findings, summary: dict[str, Any], run: Folder) -> None:
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    if found.subject.dataset is not None:
+        data = summary["data"]
+        console.print(
+            f"{data['name']}: {data['train']:,} training and {data['test']:,} test images, from {data['source']}"
+        )
+        console.print(f"{'accuracy':>9} {'CE recovered':>13}  model run through")
+        for name, score in found.scores.items():
+            console.print(f"{score.accuracy:>9.2%} {score.recovered:>13.2%}  {name}")
+    pairs = summary["pairs"]
+    console.print(
+        f"SAE on input pairs: L0 {pairs['l0']:.1f}, NMSE {pairs['nmse']:.3f} on pairs"
+        + ("" if pairs.get("output_nmse") is None else f", {pairs['output_nmse']:.3f} on outputs")
+    )
+    if "sae" in summary:
+        sae = summary["sae"]
+        console.print(f"SAE on outputs: L0 {sae['l0']:.2f}, NMSE {sae['nmse']:.3f}, {sae['active']} active features")
+    console.print(f"numbers: {run.path / 'summary.json'}")
+    console.print(f"page:    {run.path / 'report.html'}")

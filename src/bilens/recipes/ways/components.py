@@ -1,0 +1,40 @@
+"""SVD of the layer's tensor before the read-out: features ordered by what the weights alone call large."""
+
+from __future__ import annotations
+
+from bilens import decompose
+from bilens.decompose import TensorSVD
+from bilens.faithfulness import Curve
+from bilens.recipes.ways.subject import Subject, kept
+from bilens.store import Folder
+from bilens.views import View
+
+
+def singular_values(subject: Subject, run: Folder) -> tuple[View, TensorSVD, Curve | None]:
+    """The layer's SVD before the read-out, its right kernels' eigenvectors, and accuracy against components kept."""
+    tensor = subject.hidden
+    found = run.record("svd", TensorSVD, lambda: decompose.svd(tensor))
+
+    def view() -> View:
+        solid = found.values[found.values > found.floor]
+        count = min(subject.budget.count, len(solid))
+        spectra = tuple(subject.spectrum(decompose.eigh(found.kernel(s))) for s in range(count))
+        effects = found.outputs[:count] @ subject.readout.T
+        return View("svd", spectra, found.values[:count], "singular value, σ", effects, subject.logits.output)
+
+    def curve() -> Curve:
+        outputs, images = subject.test_outputs, subject.data.test.images
+        whole, norms = subject.read(outputs), tensor.input.lift(images).norm(dim=1)
+        reach = subject.model.readout.weight.detach().norm(dim=1).max()
+        counts = kept(len(found))
+        scores, errors, bounds = [], [], []
+        for k in counts:
+            directions = found.outputs[:k]
+            logits = subject.read((outputs @ directions.T) @ directions)
+            scores.append(subject.score(logits))
+            errors.append(float((logits - whole).abs().max()))
+            bounds.append(float((reach * found.bound(k, norms)).max()))
+        return Curve.of("SVD components kept", counts, scores, error=errors, bound=bounds)
+
+    features = run.record("svd_view", View, view)
+    return features, found, None if subject.dataset is None else run.record("svd_curve", Curve, curve)

@@ -1,0 +1,118 @@
+"""An SAE on every input pair of the layer: features from the weights alone, and the model run through them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from bilens import decompose, pairs, sae
+from bilens.faithfulness import Score
+from bilens.history import History
+from bilens.pairs import PairCodes
+from bilens.progress import bar
+from bilens.recipes.ways.subject import MEASURE, Subject
+from bilens.sae import Evaluation, TopKSAE
+from bilens.store import Folder
+from bilens.tensor import BilinearTensor
+from bilens.views import View
+
+OUTPUT_SAMPLES = 2000
+"""Test images on which whole layer outputs are compared; logits are compared on all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairFeatures:
+    """What the SAE on input pairs gave: its features as explicit kernels, and the model run through them.
+
+    Args:
+        view: the features; evaluation: of the coder over all pairs i ≤ j.
+        score: of the model run through the features, on all test images; None without images.
+        output_nmse: Σ‖g − ĝ‖² / Σ‖g‖² of the layer's outputs on `OUTPUT_SAMPLES` test images; None without images.
+    """
+
+    view: View
+    evaluation: Evaluation
+    score: Score | None
+    output_nmse: float | None
+
+
+def pair_features(subject: Subject, run: Folder) -> PairFeatures:
+    """A TopK SAE on every pair vector r_ij of the layer, from the weights alone; each feature k is a kernel Φ_k."""
+    tensor, budget = subject.hidden, subject.budget
+    stream = pairs.stream(tensor, batch_size=4096, seed=subject.seed)
+    folder = run.path / "sae_pairs"
+    if (folder / "cfg.json").exists():
+        coder = TopKSAE.from_pretrained(folder)
+    else:
+        width = min(budget.pair_features, max(stream.rows // 4, 1))
+        coder = TopKSAE(stream.width, width, min(budget.pair_k, width), seed=subject.seed)
+        history = sae.train(coder, stream, steps=budget.pair_steps, checkpoint=run.path / "sae_pairs.part")
+        run.record("sae_pairs_history", History, lambda: history)
+        coder.save_pretrained(folder)
+        (run.path / "sae_pairs.part").unlink(missing_ok=True)
+    atoms, bias = coder.W_dec.detach(), coder.b_dec.detach()
+    effects = atoms @ subject.readout.T
+
+    @functools.cache
+    def codes() -> PairCodes:
+        with torch.no_grad(), bar("codes of all pairs", stream.rows) as step:
+            return PairCodes.of(tensor, coder.encode, step=step)
+
+    def view() -> View:
+        if subject.dataset is None:
+            means = codes().expectation(torch.eye(tensor.input.dim))
+            measure = "Σ_i f(r_ii) × ‖effect on the logits‖"
+        else:
+            means = codes().expectation(subject.second_moment)
+            measure = MEASURE
+        importance = means.to(effects) * effects.norm(dim=1)
+        best = importance.argsort(descending=True)[: budget.count]
+        spectra = tuple(subject.spectrum(decompose.eigh(codes().kernel(int(f), str(int(f))))) for f in best)
+        return View("pairs", spectra, importance[best], measure, effects[best], subject.logits.output)
+
+    def score() -> Score:
+        inputs = tensor.input.lift(subject.data.test.images)
+        logits = codes().contract(inputs, atoms @ subject.readout.T)
+        return subject.score(logits + inputs.sum(dim=1, keepdim=True).square() * (subject.readout @ bias) + offset)
+
+    def compared() -> tuple[float, ...]:
+        inputs = tensor.input.lift(subject.data.test.images[:OUTPUT_SAMPLES])
+        through = codes().contract(inputs, atoms) + inputs.sum(dim=1, keepdim=True).square() * bias
+        return (float(sae.nmse(subject.test_outputs[: len(inputs)], through)),)
+
+    readout_bias = subject.model.readout.bias
+    offset = 0 if readout_bias is None else (readout_bias - readout_bias.mean()).detach()
+    return PairFeatures(
+        run.record("pairs_view", View, view),
+        run.record("pairs_evaluation", Evaluation, lambda: _evaluate_pairs(tensor, codes(), coder)),
+        None if subject.dataset is None else run.record("pairs_score", Score, score),
+        None if subject.dataset is None else run.record("pairs_output_nmse", tuple, compared)[0],
+    )
+
+
+def _evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: TopKSAE) -> Evaluation:
+    """The coder over all pairs i ≤ j, from codes that are already there."""
+    features, m = pairs.Features.of(tensor), tensor.input.dim
+    rows, uses = pairs.count(m), torch.bincount(codes.features, minlength=codes.width)
+    error = energy = 0.0
+    mean = torch.zeros(features.width, dtype=torch.float64)
+    for start in range(0, rows, 8192):
+        stop = min(start + 8192, rows)
+        vectors = features.polarized(*pairs.unrank(torch.arange(start, stop), m))
+        rebuilt = codes.decode(start, stop, coder.W_dec.detach()) + coder.b_dec.detach()
+        error += float((vectors - rebuilt).double().square().sum())
+        energy += float(vectors.double().square().sum())
+        mean += vectors.double().sum(dim=0) / rows
+    variance = energy - rows * float(mean.square().sum())
+    total = torch.zeros(codes.width, dtype=torch.float64).index_add_(0, codes.features, codes.values.double())
+    return Evaluation(
+        l0=len(codes.values) / rows,
+        explained_variance=1 - error / variance,
+        nmse=error / energy,
+        dead_fraction=float((uses == 0).double().mean()),
+        frequency=uses / rows,
+        mean_activation=(total / rows).float(),
+        rows=rows,
+    )

@@ -1,0 +1,94 @@
+"""An SAE on the layer's outputs over the training images, its features read as kernels through the pseudoinverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from bilens import decompose, sae
+from bilens.errors import BilensError
+from bilens.faithfulness import Score
+from bilens.history import History
+from bilens.recipes.ways.subject import MEASURE, Subject
+from bilens.sae import Evaluation, StandardSAE
+from bilens.store import Folder
+from bilens.views import CodeComparison, View
+
+ACTIVE = 1e-3
+"""A feature counts as active when its code is not 0 on more than this share of the training images."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutputFeatures:
+    """What the SAE on the layer's outputs gave: its features through the pseudoinverse, and how faithful its codes are."""
+
+    view: View
+    evaluation: Evaluation
+    comparison: CodeComparison
+    trained: Score
+    pseudoinverse: Score
+
+
+def output_features(subject: Subject, run: Folder) -> OutputFeatures:
+    """A ReLU SAE on the layer's outputs over the training images; its active features as kernels, by pseudoinverse."""
+    tensor, budget = subject.hidden, subject.budget
+    folder = run.path / "sae_outputs"
+    if (folder / "cfg.json").exists():
+        coder = StandardSAE.from_pretrained(folder)
+    else:
+        coder = StandardSAE(tensor.output.size, budget.sae_features, seed=subject.seed)
+        history = sae.train(
+            coder,
+            sae.TensorStream(subject.train_outputs, batch_size=1024, seed=subject.seed),
+            steps=budget.sae_steps,
+            l1=budget.sae_l1,
+            similarity=budget.sae_similarity,
+            checkpoint=run.path / "sae_outputs.part",
+        )
+        run.record("sae_outputs_history", History, lambda: history)
+        coder.save_pretrained(folder)
+        (run.path / "sae_outputs.part").unlink(missing_ok=True)
+    evaluation = run.record("sae_evaluation", Evaluation, lambda: sae.evaluate(coder, subject.train_outputs))
+    active = (evaluation.frequency > ACTIVE).nonzero()[:, 0]
+    if not len(active):
+        raise BilensError(
+            "an SAE on outputs with no active feature", "some that are active", "lower its L1 penalty (--sae-l1)"
+        )
+    dictionary = coder.dictionary(tensor.output, active)
+    effects = dictionary.atoms @ subject.readout.T
+
+    def view() -> View:
+        importance = evaluation.mean_activation[active].to(effects) * effects.norm(dim=1)
+        best = importance.argsort(descending=True)[: budget.count]
+        codes = tensor.read(dictionary)
+        spectra = tuple(subject.spectrum(decompose.eigh(codes.kernel(int(f)))) for f in best)
+        return View("sae", spectra, importance[best], MEASURE, effects[best], subject.logits.output)
+
+    def comparison() -> CodeComparison:
+        with torch.no_grad():
+            trained = coder.encode(subject.test_outputs)[:, active]
+        inverse = dictionary.encode(subject.test_outputs)
+        both = torch.stack([trained.flatten(), inverse.flatten()]).double()
+        correlation = float(torch.corrcoef(both)[0, 1])
+        generator = torch.Generator().manual_seed(subject.seed)
+        drawn = torch.randperm(trained.numel(), generator=generator)[:20000]
+        return CodeComparison(
+            both[0, drawn].float(), both[1, drawn].float(), correlation, len(active), ACTIVE, dictionary.rank
+        )
+
+    def trained() -> Score:
+        with torch.no_grad():
+            return subject.score(subject.read(coder(subject.test_outputs)))
+
+    return OutputFeatures(
+        run.record("sae_view", View, view),
+        evaluation,
+        run.record("sae_codes", CodeComparison, comparison),
+        run.record("sae_score", Score, trained),
+        run.record(
+            "sae_pseudoinverse_score",
+            Score,
+            lambda: subject.score(subject.read(dictionary.project(subject.test_outputs))),
+        ),
+    )
