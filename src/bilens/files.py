@@ -113,7 +113,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            # Copies: a mapped file that is overwritten later would change the tensors, or end the process.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         raise StoreError(

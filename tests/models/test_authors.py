@@ -52,7 +52,9 @@ def test_two_layers_have_no_tensor_but_each_layer_has(tmp_path: Path) -> None:
     model = ImageClassifier.from_pretrained(folder(tmp_path, "image_bias_2layer"))
     io = load_file(GOLDEN / "image_bias_2layer.io.safetensors")
     for refused in (model.tensor, model.hidden_tensor):
-        with pytest.raises(BilensError, match=r"got .* of a model with 2 layers; expected .*; do use model\.layers\[k\]"):
+        with pytest.raises(
+            BilensError, match=r"got .* of a model with 2 layers; expected .*; do use model\.layers\[k\]"
+        ):
             refused()
     h = io["x"] @ model.embedding.weight.detach().T
     for layer in model.layers:
@@ -70,7 +72,10 @@ def test_a_residual_flag_changes_the_logits(tmp_path: Path) -> None:
 def test_saved_again_it_is_the_same_model_in_our_layout(tmp_path: Path) -> None:
     model = ImageClassifier.from_pretrained(folder(tmp_path, "image_bias_2layer"))
     model.save_pretrained(tmp_path / "ours")
-    again, io = ImageClassifier.from_pretrained(tmp_path / "ours"), load_file(GOLDEN / "image_bias_2layer.io.safetensors")
+    again, io = (
+        ImageClassifier.from_pretrained(tmp_path / "ours"),
+        load_file(GOLDEN / "image_bias_2layer.io.safetensors"),
+    )
     assert again.config == model.config
     assert torch.equal(again(io["x"]), model(io["x"]))
 
@@ -93,9 +98,15 @@ def test_a_square_number_of_pixels_is_an_image(tmp_path: Path) -> None:
         ({"bias": None}, r"got .*config\.json with bias = None; expected true or false; do "),
         ({"residual": ...}, r"got .*config\.json without residual; expected true or false; do "),
         ({"n_layer": 2}, r"got .*model\.safetensors without layers\.1\.left\.weight; expected .*; do "),
-        ({"n_layer": 10**9}, r"got .*config\.json with 1000000000 layers, but 4 tensors in model.safetensors; expected "),
+        (
+            {"n_layer": 10**9},
+            r"got .*config\.json with 1000000000 layers, but 4 tensors in model.safetensors; expected ",
+        ),
         ({"d_input": 13}, r"got .*embedding\.weight of shape \(8, 12\); expected \(8, 13\); do check the config"),
-        ({"d_hidden": 7}, r"got .*model\.safetensors with blocks\.0\.weight of shape \(16, 8\); expected only the tensors"),
+        (
+            {"d_hidden": 7},
+            r"got .*model\.safetensors with blocks\.0\.weight of shape \(16, 8\); expected only the tensors",
+        ),
         ({"bias": True}, r"got .*model\.safetensors without layers\.0\.left\.bias; expected .*; do "),
     ],
 )

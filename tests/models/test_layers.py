@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import array, dense, evaluate, near, with_one
 
 from bilens.errors import BilensError, ShapeError
 from bilens.models import Bilinear, Dense, Gated, swish
 from bilens.space import Space
+from oracle import array, dense, evaluate, near, with_one
 
 SIZES = st.integers(1, 5)
 

@@ -40,7 +40,7 @@ def convert(
     """
     for name in (*_SIZES, "bias", "residual"):
         value = config.get(name)
-        good = isinstance(value, bool) if name in ("bias", "residual") else type(value) is int and value >= 1
+        good = isinstance(value, bool) if name in ("bias", "residual") else type(value) is int and 1 <= value < 2**31
         if not good:
             raise StoreError(
                 f"{path} with {name} = {value!r}" if name in config else f"{path} without {name}",

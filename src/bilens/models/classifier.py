@@ -72,8 +72,8 @@ class ImageClassifier(nn.Module):
             ("layers", layers),
             ("embedding", 1 if embedding is None else embedding),
         ):
-            if type(size) is not int or size < 1:
-                raise BilensError(f"{name} = {size!r}", "a whole number of at least 1", "choose a size")
+            if type(size) is not int or not 1 <= size < 2**31:
+                raise BilensError(f"{name} = {size!r}", "a whole number from 1 to 2³¹ − 1", "choose a size")
         for name, switch in (("bias", bias), ("readout_bias", readout_bias), ("residual", residual)):
             if type(switch) is not bool:
                 raise BilensError(f"{name} = {switch!r}", "True or False", "choose one of them")
@@ -256,14 +256,14 @@ class ImageClassifier(nn.Module):
         try:
             with torch.device("meta"):
                 model = cls(**settings)
-        except (BilensError, TypeError, RuntimeError) as error:
+        except BilensError as error:
             raise StoreError(
                 f"{path}, which describes no model ({error})",
                 "the config of an image classifier",
                 "correct or rewrite it",
             ) from error
         _check(weights, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
-        model.load_state_dict({name: value.contiguous() for name, value in tensors.items()}, assign=True)
+        model.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
         return model.requires_grad_(True)
 
 
@@ -345,6 +345,7 @@ def _from_json(path: Path, what: str, entry: Any) -> Space:
     if (
         not isinstance(entry["name"], str)
         or type(entry["size"]) is not int
+        or entry["size"] >= 2**31
         or not (labels is None or (isinstance(labels, list) and all(isinstance(text, str) for text in labels)))
         or not (image is None or (isinstance(image, list) and [type(side) for side in image] == [int, int]))
     ):
