@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -58,11 +59,13 @@ _ON_DARK = {
     NEGATIVE: "#f0776b",
     LINES[0]: "#4aa8e0",
 }
-_LEVELS = 255
+_LEVELS = 127
 _TABLE = matplotlib.colormaps["RdBu"].resampled(_LEVELS)(np.arange(_LEVELS), bytes=True)[:, :3]
 _DIVERGING = ListedColormap(_TABLE / 255.0)
+_COUNTS = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256)))
 _MARKERS = "osD^vP"
 _MANY = 3000
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _FONTS = ["system-ui", "Segoe UI", "Helvetica Neue", "Arial"]
 
 _STYLE: dict[str, Any] = {
@@ -173,7 +176,7 @@ def shared_scale(kernels: Sequence[LinearKernel]) -> float:
 def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = None) -> bytes:
     """A PNG with one pixel a coordinate: blue where the entry is positive, red where it is negative, pale at 0.
 
-    An entry v has the colour `round(127 · v / scale)` steps from the middle, so that 0 is always the same neutral one;
+    An entry v has the colour `round(63 · v / scale)` steps from the middle, so that 0 is always the same neutral one;
     entries beyond ±scale take the end colours. The constant coordinate is left out.
 
     Args:
@@ -182,7 +185,7 @@ def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = N
 
     Raises:
         SpaceError: the space has no image shape. ShapeError: a vector of another size. BilensError: NaN or infinity, or
-        a scale that is not above 0.
+            a scale that is not above 0.
     """
     if space.image is None:
         raise SpaceError(f"space {space.title}", "one with an image shape", "give it one: Space(..., image=(28, 28))")
@@ -272,7 +275,7 @@ def view(view: View, count: int = 8, k: int = 3) -> Figure:
         _empty(words, "")
         words.text(0, 0.86, _short(view.spectra[row].label or f"feature {row}", 20), size=11, weight="bold", va="top")
         importance = _numbers("importance", view.importance)[row]
-        words.text(0, 0.58, f"{_number(importance)} {_short(view.measure, 22)}", size=7.5, color=MUTED, va="top")
+        words.text(0, 0.58, f"{_short(view.measure, 22)} {number(importance)}", size=7.5, color=MUTED, va="top")
         speaks = view.speaks_for(row)
         words.text(0, 0.36, f"speaks for {', '.join(_short(s, 12) for s in speaks)}" if speaks else "speaks for none",
                    size=7.5, color=INK, va="top")  # fmt: skip
@@ -348,10 +351,11 @@ def certificate(curve: Curve) -> Figure:
         axes.plot(kept[there], values[there], label=name, color=color, marker=marker, zorder=3)
     both = (error > 0) & (bound > 0)
     axes.fill_between(kept[both], error[both], bound[both], color=MUTED, alpha=0.12, linewidth=0)
-    if (error > 0).any() or (bound > 0).any():
+    positive = np.concatenate([error[error > 0], bound[bound > 0]])
+    if len(positive):
         axes.set_yscale("log")
+        _log_axis(axes.yaxis, positive)
     axes.grid(axis="y")
-    axes.yaxis.set_minor_locator(NullLocator())
     _kept_axis(axes, [curve])
     axes.set_title(f"{_short(curve.name, 40)}: |logit − its reconstruction|")
     axes.set_ylabel("logits, log scale")
@@ -373,24 +377,20 @@ def codes(comparison: CodeComparison) -> Figure:
         raise BilensError("no codes", "at least one", "compare features that are active")
     figure = Figure(figsize=(4.8, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    low, high = min(x.min(), y.min(), 0.0), max(x.max(), y.max(), 0.0)
-    high = high if high > low else low + 1.0
-    margin = 0.04 * (high - low)
+    box = (*_reach(x), *_reach(y))
     if len(x) > _MANY:
         counts = axes.hexbin(
-            x, y, gridsize=56, cmap="Blues", norm=LogNorm(vmin=1), mincnt=1, linewidths=0.1,
-            extent=(low, high, low, high),
+            x, y, gridsize=52, cmap=_COUNTS, norm=LogNorm(vmin=1), mincnt=1, linewidths=0.1, extent=box
         )  # fmt: skip
         bar = figure.colorbar(counts, ax=axes, shrink=0.55, aspect=24, pad=0.02)
         bar.outline.set_visible(False)
         bar.set_label("points in a hexagon")
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+        _log_axis(bar.ax.yaxis, np.asarray(counts.get_array(), dtype=np.float64))
     else:
         axes.scatter(x, y, s=8, color=LINES[0], alpha=0.35, linewidths=0)
-    axes.plot([low, high], [low, high], color=NEGATIVE, linewidth=1, linestyle=(0, (4, 3)), label="equal codes")
-    axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
-    axes.set_aspect("equal")
+    low, high = max(box[0], box[2]), min(box[1], box[3])
+    axes.plot([low, high], [low, high], color=NEGATIVE, linewidth=1.2, linestyle=(0, (4, 3)), label="equal codes")
+    axes.set(xlim=box[:2], ylim=box[2:])
     axes.set_xlabel("code as trained (ReLU)")
     axes.set_ylabel("code through the pseudoinverse")
     axes.set_title(f"r = {comparison.correlation:.3f}  ·  {comparison.features} features of rank {comparison.rank}")
@@ -439,7 +439,7 @@ def singular_values(svd: TensorSVD) -> Figure:
     axes.plot(ranks[there], values[there], color=LINES[0], **style)
     if there.any():
         axes.set_yscale("log")
-        axes.yaxis.set_minor_locator(NullLocator())
+        _log_axis(axes.yaxis, values[there])
         if floor >= values[there].min() / 10:
             axes.axhline(floor, color=NEGATIVE, linewidth=1, linestyle=(0, (4, 3)))
             axes.text(ranks[-1], floor, "noise below", color=NEGATIVE, size=8, ha="right", va="bottom")
@@ -483,7 +483,7 @@ def effects(view: View, count: int = 30) -> Figure:
         spine.set_visible(False)
     axes.set_xlabel(_short(view.output.name, 30))
     axes.set_title("Effect of one unit on each output")
-    bar = figure.colorbar(picture, ax=axes, shrink=0.7, aspect=24, pad=0.02)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.5, aspect=24, pad=0.02)
     bar.outline.set_visible(False)
     return figure
 
@@ -531,6 +531,23 @@ def gallery(view: View, columns: int = 10, count: int | None = None) -> Figure:
                 figure.text((margin - 0.14) / width, box[1] + box[3] / 2, "λ > 0" if sign > 0 else "λ < 0", size=10,
                             color=BOTH, ha="right", va="center")  # fmt: skip
     return figure
+
+
+def number(value: float) -> str:
+    """A number as figures and pages write it: three digits, a true minus, powers of ten far from 1."""
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e6:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        power = str(int(exponent)).translate(_SUPERSCRIPTS)
+        return (f"10{power}" if mantissa == "1.0" else f"{mantissa}·10{power}").replace("-", "−")
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """The same with its sign in front, plus included."""
+    return ("+" if value > 0 else "") + number(value)
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -602,9 +619,9 @@ def _kernel(axes: Any, kernel: LinearKernel, scale: float) -> None:
     """One eigenvector with its eigenvalue above and the weight of the constant coordinate below."""
     _weights(axes, kernel, scale)
     color = POSITIVE if kernel.value > 0 else NEGATIVE
-    axes.set_title(f"λ = {_signed(kernel.value)}", size=8, pad=3, color=color, loc="center")
+    axes.set_title(f"λ = {signed(kernel.value)}", size=8, pad=3, color=color, loc="center")
     if kernel.bias is not None:
-        axes.text(0.5, -0.03, f"constant {_signed(kernel.bias)}", transform=axes.transAxes, size=6.5, color=MUTED,
+        axes.text(0.5, -0.03, f"constant {signed(kernel.bias)}", transform=axes.transAxes, size=6.5, color=MUTED,
                   ha="center", va="top")  # fmt: skip
 
 
@@ -660,10 +677,18 @@ def _kept_axis(axes: Any, curves: Sequence[Curve]) -> None:
         axes.locator_params(axis="x", integer=True)
         return
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    axes.set_xlim(kept[0] * 0.85, kept[-1] * 1.02)
     steps = [0, *(base * 10**power for power in range(7) for base in (1, 2, 5))]
     ticks = [step for step in steps if kept[0] <= step <= kept[-1]]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _reach(values: _Numbers) -> tuple[float, float]:
+    """From the least to the largest value, 0 included, with a little room on both sides."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    room = 0.03 * (high - low) if high > low else 1.0
+    return low - room, high + room
 
 
 def _empty(axes: Any, text: str) -> None:
@@ -701,10 +726,10 @@ def _short(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
-
-
-def _signed(value: float) -> str:
-    """Three digits with a sign, a true minus included."""
-    return ("−" if value < 0 else "+") + _number(abs(value))
+def _log_axis(axis: Any, values: _Numbers) -> None:
+    """Ticks of a logarithmic axis as plain numbers: 1, 2 and 5 of each decade over few decades, else whole decades."""
+    low, high = float(values.min()), float(values.max())
+    subs = (1.0,) if high / low > 50 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_locator(NullLocator())
