@@ -57,7 +57,8 @@ def train(
         test_images, test_labels: measured at the end of each epoch; both or neither.
         epochs, batch_size: passes over the images, and images an update; the last batch of an epoch may be smaller.
         lr: learning rate; weight_decay: AdamW's, a step takes lr · weight_decay of each weight, biases included.
-        schedule: "cosine": lr · ½(1 + cos(π t/T)) at step t of T; "step": lr, lr/10 from 60 % of T on, lr/100 from 85 %.
+        schedule: "cosine": lr · ½(1 + cos(π t/T)) at step t of T; "step": lr, a tenth of it from 60 % of
+            the steps on, a hundredth from 85 %.
         noise: standard deviation of the Gaussian noise added to each training image, in raw pixel units, those of
             `images`: 0.3 is 0.3 of the way from black to white for images in [0, 1], whatever their own deviation.
         seed: of batch order and noise.
