@@ -261,26 +261,24 @@ class TopKSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """The k largest of (x − b_dec) W_enc + b_enc, rectified; the others 0."""
-        values, features = self._select(self._centred(x).flatten(0, -2))
+        values, features, _ = self._codes(self._centred(x).flatten(0, -2))
         return values.new_zeros(len(values), self.d_sae).scatter(1, features, values).view(*x.shape[:-1], self.d_sae)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
         """x̂ = decode(encode(x)), decoded from the k codes alone."""
         centred = self._centred(x)
-        return self._decode(*self._select(centred.flatten(0, -2))).view(centred.shape)
+        return self._codes(centred.flatten(0, -2))[2].view(centred.shape) + self.b_dec
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
         """Codes and reconstructions of a batch; only x W_enc is a dense product, forwards and backwards."""
-        values, features = self._select(self._centred(x))
-        return Sparse(self._decode(values, features), values, features)
+        values, features, sums = self._codes(self._centred(x))
+        return Sparse(sums + self.b_dec, values, features)
 
-    def _select(self, centred: Tensor) -> tuple[Tensor, Tensor]:
-        chosen: tuple[Tensor, Tensor] = _TopK.apply(centred, self.W_enc, self.b_enc, self.k)  # type: ignore[no-untyped-call]
-        values, features = chosen
-        return (functional.relu(values) if self.rectify else values), features
-
-    def _decode(self, values: Tensor, features: Tensor) -> Tensor:
-        return functional.embedding_bag(features, self.W_dec, per_sample_weights=values, mode="sum") + self.b_dec
+    def _codes(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        codes: tuple[Tensor, Tensor, Tensor] = _TopK.apply(  # type: ignore[no-untyped-call]
+            z, self.W_enc, self.b_enc, self.W_dec, self.k, self.rectify
+        )
+        return codes
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -348,27 +346,66 @@ _ARCHITECTURES: dict[str, type[Coder]] = {
 
 
 class _TopK(torch.autograd.Function):
-    """The k largest of z W + b a row, whose gradients touch those k entries alone: sparse sums, no dense product."""
+    """Codes and bare reconstructions of a top-k coder, whose gradients touch the chosen entries alone.
+
+    z: (b, d_in), the encoder's input. Gives values and features, (b, k), and Σ_k value · row of W_dec, (b, d_in).
+    Only z W_enc is a dense product; forwards and backwards, everything else sums rows that are named by `features`.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        values, features = torch.addmm(bias, z, weight).topk(k, dim=1, sorted=False)
-        ctx.save_for_backward(z, weight, features)
+    def forward(  # noqa: PLR0917 (autograd passes its inputs by position)
+        ctx: Any, z: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, k: int, rectify: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        values, features = top_k((z @ W_enc).add_(b_enc), k)
+        if rectify:
+            values.relu_()
+        ctx.rectify = rectify
+        ctx.save_for_backward(z, W_enc, W_dec, values, features)
         ctx.mark_non_differentiable(features)
-        return values, features
+        return values, features, _sum_rows(W_dec, features, values)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        z, weight, features = ctx.saved_tensors
-        k = features.shape[1]
+    def backward(ctx: Any, d_values: Tensor, _: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
+        z, W_enc, W_dec, values, features = ctx.saved_tensors
+        with torch.enable_grad():
+            through = values.detach().requires_grad_()
+            (d_through,) = torch.autograd.grad(_sum_rows(W_dec.detach(), features, through), through, d_sums)
+        grad = d_values + d_through
+        if ctx.rectify:
+            grad = grad * (values > 0)
+        # Bag f names the vectors that feature f codes: Σ_b value_bf d_sums_b and Σ_b grad_bf z_b sum their rows.
         order = features.flatten().argsort(stable=True)
-        size = torch.bincount(features.flatten(), minlength=weight.shape[1])
-        sorted_grad = grad.flatten()[order]
-        # Bag f holds the rows that feature f codes, so that its sum is Σ_b grad_bf z_b: column f of the gradient of W.
-        start = size.cumsum(0) - size
-        weights = functional.embedding_bag(order // k, z, start, per_sample_weights=sorted_grad, mode="sum")
-        bias = grad.new_zeros(weight.shape[1]).index_add_(0, features.flatten(), grad.flatten())
-        inputs = None
-        if ctx.needs_input_grad[0]:
-            inputs = functional.embedding_bag(features, weight.T, per_sample_weights=grad, mode="sum")
-        return inputs, weights.T, bias, None
+        size = torch.bincount(features.flatten(), minlength=len(W_dec))
+        vector, start = order // features.shape[1], size.cumsum(0) - size
+        d_dec = functional.embedding_bag(
+            vector, d_sums.contiguous(), start, per_sample_weights=values.flatten()[order], mode="sum"
+        )
+        d_enc = functional.embedding_bag(vector, z, start, per_sample_weights=grad.flatten()[order], mode="sum")
+        d_bias = torch.zeros_like(W_enc[0]).index_add_(0, features.flatten(), grad.flatten())
+        d_z = _sum_rows(W_enc.T.contiguous(), features, grad) if ctx.needs_input_grad[0] else None
+        return d_z, d_enc.T, d_bias, d_dec, None, None
+
+
+def _sum_rows(rows: Tensor, features: Tensor, values: Tensor) -> Tensor:
+    """Σ_k values_bk rows[features_bk], (b, d_in)."""
+    return functional.embedding_bag(features, rows, per_sample_weights=values, mode="sum")
+
+
+def top_k(pre: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
+    """The k largest entries of each row and their places, in no order: `torch.topk`, from fewer candidates.
+
+    The columns are dealt into groups of ten. The k groups with the largest maxima hold the k largest entries: every
+    other group has its maximum, and so all of its entries, below k others.
+    """
+    b, m = pre.shape
+    groups = m // _GROUP
+    if pre.device.type != "cpu" or groups * _GROUP != m or groups < 2 * k:
+        values, places = pre.topk(k, dim=1, sorted=False)
+        return values, places
+    chosen = pre.view(b, _GROUP, groups).amax(dim=1).topk(k, dim=1, sorted=False).indices
+    columns = (chosen[:, None, :] + torch.arange(0, m, groups)[:, None]).view(b, -1)
+    values, places = pre.gather(1, columns).topk(k, dim=1, sorted=False)
+    return values, columns.gather(1, places)
+
+
+_GROUP = 10

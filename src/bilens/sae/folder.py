@@ -189,8 +189,10 @@ def _read_authors(folder: Path) -> Content:
 
 
 def _setting(path: Path, config: Mapping[str, Any], name: str, kind: type) -> Any:
-    value: Any = config.get(name)
-    if type(value) is not kind or (kind is int and value < 1):
+    """A setting that must be there, a text, a count of at least 1, or true or false."""
+    value = config.get(name)
+    good = type(value) is kind and (type(value) is not int or value >= 1)
+    if not good:
         kinds = {str: "a text", int: "a number of at least 1", bool: "true or false"}
         raise StoreError(
             f"{path} with {name} = {value!r}" if name in config else f"{path} without {name}",

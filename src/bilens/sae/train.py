@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bilens import checkpoint as checkpoints
 from bilens import device as devices
@@ -214,9 +213,10 @@ def train(
 def _step(optimizer: torch.optim.Optimizer, rows: Tensor) -> None:
     """One update that keeps the rows of the decoder at norm 1."""
     if rows.grad is not None:
-        rows.grad.sub_((rows.grad * rows).sum(dim=1, keepdim=True) * rows)
+        along = torch.linalg.vecdot(rows.grad, rows)[:, None]
+        rows.grad.addcmul_(along, rows, value=-1)
     optimizer.step()
-    rows.copy_(functional.normalize(rows, dim=1))
+    rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
 
 
 @torch.no_grad()
