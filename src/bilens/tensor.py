@@ -277,8 +277,10 @@ class BilinearTensor:
                 f"at most {limit:,} bytes",
                 "work on the factors, or pass a larger limit",
             )
-        half = torch.einsum("oh,hi,hj->oij", self.down, self.left, self.right)
-        return (half + half.transpose(1, 2)) / 2
+        dense = self.left.new_empty(self.output.dim, self.input.dim, self.input.dim)
+        for o in range(self.output.dim):
+            dense[o] = self.kernel(o).dense()
+        return dense
 
     def _over(self, d: Dictionary) -> tuple[BilinearTensor, Dictionary]:
         """This tensor and a dictionary of its input, both folded when one of them needs the constant coordinate."""
@@ -353,8 +355,9 @@ class Kernel:
         return (one + two) / 2
 
     def dense(self) -> Float[Tensor, "i i"]:
-        """Q as a symmetric matrix; one product of (i, h) and (h, i)."""
-        half = (self.left * self.weights[:, None]).T @ self.right
+        """Q as a symmetric matrix; one product of (i, h) and (h, i), h the units whose weight is not 0."""
+        used = (self.weights != 0).nonzero()[:, 0]
+        half = (self.left[used] * self.weights[used, None]).T @ self.right[used]
         return (half + half.T) / 2
 
     def split(self) -> Split:
