@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap, LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -51,6 +52,7 @@ BOTH = "#757d88"
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Colours of lines, in order (Okabe and Ito's palette)."""
 
+_BLUES = [to_hex(color) for color in matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 12))]
 _ON_DARK = {
     INK: "#e8eaed",
     MUTED: "#9aa4b1",
@@ -58,11 +60,12 @@ _ON_DARK = {
     POSITIVE: "#5aa2e6",
     NEGATIVE: "#f0776b",
     LINES[0]: "#4aa8e0",
+    **dict(zip(_BLUES, reversed(_BLUES), strict=True)),
 }
 _LEVELS = 127
 _TABLE = matplotlib.colormaps["RdBu"].resampled(_LEVELS)(np.arange(_LEVELS), bytes=True)[:, :3]
 _DIVERGING = ListedColormap(_TABLE / 255.0)
-_COUNTS = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256)))
+_COUNTS = ListedColormap(_BLUES)
 _MARKERS = "osD^vP"
 _MANY = 3000
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -74,6 +77,7 @@ _STYLE: dict[str, Any] = {
     "font.size": 9,
     "text.color": INK,
     "text.parse_math": False,
+    "axes.facecolor": "none",
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
     "axes.labelsize": 9,
@@ -367,7 +371,7 @@ def certificate(curve: Curve) -> Figure:
 def codes(comparison: CodeComparison) -> Figure:
     """Codes as trained (ReLU) against codes through the pseudoinverse, with the line where they are equal.
 
-    Few points are drawn one by one; more than 3,000 are counted in hexagons, dark for many.
+    Few points are drawn one by one; more than 3,000 are counted in hexagons.
 
     Raises:
         BilensError: no points, or NaN or infinity.
@@ -589,8 +593,7 @@ def svg(figure: Figure, *, paper: Literal["white", "light", "dark"] = "white") -
     )
     text = buffer.getvalue().decode().replace("'DejaVu Sans', ", "")
     if paper == "dark":
-        for light, dark in _ON_DARK.items():
-            text = text.replace(light, dark)
+        text = re.sub("|".join(_ON_DARK), lambda match: _ON_DARK[match[0]], text)
     return text.encode()
 
 
@@ -731,5 +734,5 @@ def _log_axis(axis: Any, values: _Numbers) -> None:
     low, high = float(values.min()), float(values.max())
     subs = (1.0,) if high / low > 50 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-3 <= value < 1e4 else number(value)))
     axis.set_minor_locator(NullLocator())

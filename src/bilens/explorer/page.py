@@ -59,4 +59,4 @@ def _cell(value: float | str | None) -> str:
 
 
 def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %".replace("-", "−")
+    return f"{100 * value:.{digits}f}\u202f%".replace("-", "−")

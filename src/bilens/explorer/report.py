@@ -26,7 +26,7 @@ WAYS: Mapping[str, tuple[str, str]] = {
         "eigenvectors of its own.",
     ),
     "svd": (
-        "Singular value decomposition of the tensor",
+        "SVD of the tensor",
         "The layer is a tensor with one output axis and two input axes, and as a matrix of outputs × input pairs "
         "it has a singular value decomposition, found from the weights alone. Each component is a direction of "
         "the outputs with one kernel over the inputs, and the first K of them are the best summary of the weights"

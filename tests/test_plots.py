@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from bilens import decompose, plots
+from bilens.decompose import Spectrum
+from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
+from bilens.faithfulness import Curve
+from bilens.history import History
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+from bilens.views import CodeComparison, View
+
+PIXELS = Space("pixels", 6, image=(2, 3))
+WORDS = Space("words", 3, ("red", "$x$ & <b>", "blue"))
+CLASSES = Space("classes", 3, ("cat", "dog", "cow"))
+
+
+def make_spectrum(values: list[float], space: Space = PIXELS, label: str = "cat", discarded: float = 0.0) -> Spectrum:
+    vectors = torch.eye(space.dim, dtype=torch.float64)[: len(values)]
+    numbers = torch.tensor(values, dtype=torch.float64)
+    return Spectrum(
+        numbers, vectors, torch.zeros_like(numbers), torch.tensor(discarded), numbers.square().sum(), space, label
+    )
+
+
+def make_view(n: int, space: Space = PIXELS) -> View:
+    effects = torch.arange(3.0 * n, dtype=torch.float64).reshape(n, 3) - 1
+    spectra = tuple(make_spectrum([4.0, -1.0], space, f"f{i}") for i in range(n))
+    return View("svd", spectra, torch.arange(n, 0, -1, dtype=torch.float64), "σ", effects, CLASSES)
+
+
+def make_curve(**columns: torch.Tensor) -> Curve:
+    share = torch.tensor([0.2, 0.7, 0.95])
+    return Curve("SVD", torch.tensor([1, 10, 100]), share, 1 - share, share / 2, **columns)
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """The picture as (height, width, red green blue), 0 … 255, read by another program than the one that wrote it."""
+    return np.rint(255 * imread(io.BytesIO(png), format="png")[:, :, :3]).astype(int)
+
+
+def texts(figure: plots.Figure) -> list[str]:
+    found = [text.get_text() for text in figure.texts]
+    for axes in figure.axes:
+        found += [text.get_text() for text in axes.texts]
+        found += [axes.get_title(loc=loc) for loc in ("left", "center")]
+        found += [label.get_text() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+        found += [axes.get_xlabel(), axes.get_ylabel()]
+    return found
+
+
+def images(figure: plots.Figure) -> list[matplotlib.image.AxesImage]:
+    return [image for axes in figure.axes for image in axes.get_images()]
+
+
+def test_a_thumbnail_is_blue_above_zero_red_below_and_neutral_at_zero():
+    picture = pixels(plots.thumbnail(torch.tensor([1.0, -1.0, 0.0, 0.5, -0.5, 0.0]), PIXELS))
+    assert picture.shape == (2, 3, 3)
+    (plus, minus, zero), (half_plus, half_minus, zero_too) = picture
+    assert plus[2] > plus[0] + 50
+    assert minus[0] > minus[2] + 50
+    assert half_plus[2] > half_plus[0] + 50
+    assert half_minus[0] > half_minus[2] + 50
+    assert zero.tolist() == zero_too.tolist() == [247, 247, 247]
+    assert half_plus.sum() > plus.sum()  # paler, nearer to the neutral colour
+
+
+def test_the_scale_of_a_thumbnail_is_the_callers_and_larger_entries_take_the_end_colours():
+    one, two = torch.zeros(6), torch.zeros(6)
+    one[0], two[0] = 1.0, 2.0
+    alone = pixels(plots.thumbnail(one, PIXELS))
+    compared = pixels(plots.thumbnail(one, PIXELS, scale=2.0))
+    largest = pixels(plots.thumbnail(two, PIXELS, scale=2.0))
+    assert (alone == largest).all()
+    assert compared[0, 0].sum() > largest[0, 0].sum()
+    assert (pixels(plots.thumbnail(5 * two, PIXELS, scale=2.0)) == largest).all()
+
+
+def test_a_thumbnail_leaves_out_the_constant_coordinate_and_takes_a_zero_vector():
+    folded = PIXELS.with_constant()
+    vector = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 100.0])
+    expected = plots.thumbnail(vector[:-1], PIXELS)
+    assert plots.thumbnail(vector, folded) == expected
+    assert (pixels(plots.thumbnail(torch.zeros(6), PIXELS)) == 247).all()
+
+
+@pytest.mark.bad_input
+def test_a_thumbnail_refuses_what_is_no_image():
+    with pytest.raises(SpaceError, match="image shape"):
+        plots.thumbnail(torch.zeros(3), WORDS)
+    with pytest.raises(ShapeError, match=r"\(5,\); expected \(6,\)"):
+        plots.thumbnail(torch.zeros(5), PIXELS)
+    with pytest.raises(BilensError, match="NaN"):
+        plots.thumbnail(torch.full((6,), torch.nan), PIXELS)
+    with pytest.raises(BilensError, match="scale 0"):
+        plots.thumbnail(torch.zeros(6), PIXELS, scale=0.0)
+
+
+def test_linear_kernels_rebuild_the_output():
+    generator = torch.Generator().manual_seed(0)
+    left, right, down = (torch.randn(size, generator=generator).double() for size in ((4, 6), (4, 6), (3, 4)))
+    tensor = BilinearTensor.from_layer(left, right, down, left_bias=left[:, 0], input=PIXELS, output=CLASSES)
+    x = torch.randn(5, 6, generator=generator).double()
+    shown = plots.linear_kernels(decompose.eigh(tensor.kernel("dog")), 7)
+    lifted = torch.cat([x, torch.ones(5, 1)], dim=1).double()
+    rebuilt = sum((lifted @ kernel.weights).square() * (1 if kernel.value > 0 else -1) for kernel in shown)
+    torch.testing.assert_close(rebuilt, tensor(x)[:, 1])
+    assert [kernel.bias for kernel in shown] == [float(kernel.weights[6]) for kernel in shown]
+    signs = [kernel.value > 0 for kernel in shown]
+    assert signs == sorted(signs, reverse=True)
+
+
+def test_linear_kernels_take_the_largest_of_each_sign_and_no_zero():
+    shown = plots.linear_kernels(make_spectrum([5.0, -4.0, 3.0, 2.0, -1.0, 0.0]), 2)
+    assert [(kernel.rank, kernel.value) for kernel in shown] == [(0, 5.0), (2, 3.0), (1, -4.0), (4, -1.0)]
+    assert plots.linear_kernels(make_spectrum([0.0]), 2) == ()
+
+
+def test_a_spectrum_shows_eigenvalues_and_images_on_one_scale():
+    spectrum = make_spectrum([4.0, -1.0, 0.25], discarded=0.1)
+    figure = plots.spectrum(spectrum, k=2)
+    heights = [patch.get_height() for patch in figure.axes[0].patches if patch.get_height() in (4.0, -1.0, 0.25)]
+    assert heights == [4.0, -1.0, 0.25]
+    colors = [patch.get_facecolor() for patch in figure.axes[0].patches[:2]]
+    assert colors[0][2] > colors[0][0]
+    assert colors[1][0] > colors[1][2]
+    shown = images(figure)
+    assert [float(image.get_array().max()) for image in shown] == [2.0, 0.5, 1.0]  # √|λ| of an indicator vector
+    assert {image.get_clim() for image in shown} == {(-2.0, 2.0)}
+    assert {"λ = +4.00", "λ = −1.00", "λ = +0.250"} <= set(texts(figure))
+    assert any("no other negative" in text for text in texts(figure))
+
+
+def test_a_spectrum_states_the_weight_of_the_constant_and_keeps_it_out_of_the_image():
+    space = PIXELS.with_constant()
+    vector = torch.tensor([[0.6, 0.0, 0.0, 0.0, 0.0, 0.0, -0.8]], dtype=torch.float64)
+    spectrum = replace(make_spectrum([4.0], space), vectors=vector)
+    figure = plots.spectrum(spectrum, k=1)
+    (image,) = images(figure)
+    np.testing.assert_allclose(image.get_array(), [[1.2, 0, 0], [0, 0, 0]])
+    assert image.get_clim() == (-1.2, 1.2)
+    assert "constant −1.60" in texts(figure)
+
+
+def test_an_input_that_is_no_image_is_drawn_as_labelled_bars():
+    figure = plots.spectrum(make_spectrum([4.0, -1.0], WORDS), k=1)
+    assert not images(figure)
+    labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert sorted(labels) == sorted(WORDS.labels)
+    assert [patch.get_width() for patch in figure.axes[1].patches] == [2.0, 0.0, 0.0]
+    svg = plots.svg(figure).decode()
+    assert "$x$ &amp; &lt;b&gt;" in svg  # text as it is: neither mathematics nor markup
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_view_has_a_row_a_feature(n: int):
+    figure = plots.view(make_view(n), count=5, k=1)
+    assert len(images(figure)) == 2 * n
+    assert {f"f{i}" for i in range(n)} <= set(texts(figure))
+    assert "speaks for cow, dog" in texts(figure) or "speaks for cow" in texts(figure)
+    bars = figure.axes[-1].patches
+    assert [bar.get_height() for bar in bars] == make_view(n).effects[n - 1].tolist()
+    assert not images(plots.view(make_view(n, WORDS), k=1))
+
+
+def test_curves_go_through_their_points():
+    curve = make_curve()
+    for which in ("accuracy", "recovered", "cross_entropy"):
+        axes = plots.curves([curve, replace(curve, name="other")], which).axes[0]
+        assert len(axes.get_lines()) == 2
+        np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), [1, 10, 100])
+        np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), getattr(curve, which).double())
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["SVD", "other"]
+        assert axes.get_xlabel() == "components kept"
+
+
+def test_a_certificate_shows_bound_and_error_and_leaves_out_zeros():
+    curve = make_curve(error=torch.tensor([1.0, 0.1, 0.0]), bound=torch.tensor([9.0, 2.0, 0.0]))
+    axes = plots.certificate(curve).axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    np.testing.assert_allclose(lines["proven bound"].get_ydata(), [9, 2])
+    np.testing.assert_allclose(lines["largest error measured"].get_ydata(), [1, 0.1], rtol=1e-6)
+    assert axes.get_yscale() == "log"
+    with pytest.raises(BilensError, match="without a certificate"):
+        plots.certificate(make_curve())
+
+
+@pytest.mark.parametrize("n", [5, 4000])
+def test_codes_are_points_or_counts_with_the_line_of_equal_codes(n: int):
+    trained = torch.linspace(0, 3, n)
+    axes = plots.codes(CodeComparison(trained, 2 * trained - 1, 0.5, 7, 0.1, 6)).axes[0]
+    collection = axes.collections[0]
+    if n == 5:
+        np.testing.assert_allclose(collection.get_offsets(), torch.stack([trained, 2 * trained - 1], 1), atol=1e-6)
+    else:
+        assert collection.get_array().sum() == n
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == list(line.get_ydata())
+    assert "r = 0.500" in axes.get_title(loc="left")
+
+
+def test_history_has_a_panel_a_number():
+    figure = plots.history(History(("loss", "accuracy"), torch.tensor([0, 5]), torch.tensor([[2.0, 0.1], [1.0, 0.9]])))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy"]
+    assert list(figure.axes[0].get_lines()[0].get_ydata()) == [2.0, 1.0]
+    assert list(figure.axes[0].get_lines()[0].get_xdata()) == [0, 5]
+
+
+def test_singular_values_and_the_share_they_hold():
+    eye = torch.eye(3, dtype=torch.float64)
+    tensor = BilinearTensor.from_layer(eye, eye, torch.diag(torch.tensor([4.0, 3.0, 0.0]).double()),
+                                       input=WORDS, output=CLASSES)  # fmt: skip
+    values, share = plots.singular_values(decompose.svd(tensor)).axes
+    np.testing.assert_allclose(values.get_lines()[0].get_ydata()[:2], [4, 3])
+    np.testing.assert_allclose(share.get_lines()[0].get_ydata(), [16 / 25, 1, 1])
+
+
+def test_effects_are_a_map_centred_on_zero():
+    view = make_view(2)
+    figure = plots.effects(view)
+    (image,) = figure.axes[0].get_images()
+    np.testing.assert_allclose(image.get_array(), view.effects)
+    assert image.get_clim() == (-4.0, 4.0)
+    assert {"cat", "dog", "cow", "f0", "f1"} <= set(texts(figure))
+
+
+def test_a_gallery_has_positive_above_negative_and_no_background():
+    figure = plots.gallery(make_view(3), columns=2)
+    tops, bottoms = figure.axes[0::2], figure.axes[1::2]
+    assert len(tops) == len(bottoms) == 3
+    assert all(a.get_position().y0 > b.get_position().y1 for a, b in zip(tops, bottoms, strict=True))
+    assert tops[2].get_position().y1 < bottoms[0].get_position().y0  # the third starts a new block
+    png = imread(io.BytesIO(plots.png(figure)), format="png")
+    assert png[0, 0, 3] == 0
+    assert "f2" in texts(figure)
+
+
+def test_files_are_the_same_bytes_each_time_and_of_the_kind_their_name_says(tmp_path: Path):
+    contents = []
+    for name in ("a", "b"):
+        figure = plots.spectrum(make_spectrum([4.0, -1.0]), k=1)
+        for ending in ("svg", "png"):
+            plots.save(figure, tmp_path / f"{name}.{ending}")
+        plots.save(figure, tmp_path / f"{name}.svg")  # a second time from the same figure
+        contents.append([(tmp_path / f"{name}.{ending}").read_bytes() for ending in ("svg", "png")])
+    assert contents[0] == contents[1]
+    svg, png = contents[0]
+    assert svg.startswith(b"<?xml")
+    assert b"<dc:date>" not in svg
+    assert png.startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
+
+
+def test_a_figure_for_a_dark_page_has_light_text_and_no_background():
+    figure = plots.curves([make_curve()])
+    light, dark = plots.svg(figure, paper="light").decode(), plots.svg(figure, paper="dark").decode()
+    assert plots.INK in light
+    assert plots.INK not in dark
+    assert "#ffffff" not in light + dark
+    assert "#ffffff" in plots.svg(figure).decode()
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path):
+    figure = plots.curves([make_curve()])
+    with pytest.raises(StoreError, match=r"'x\.gif'; expected a name that ends in \.svg or \.png"):
+        plots.save(figure, tmp_path / "x.gif")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="on writing"):
+        plots.save(figure, tmp_path / "file" / "x.svg")
+
+
+def test_nothing_global_changes():
+    before = dict(matplotlib.rcParams)
+    plots.svg(plots.curves([make_curve()]))
+    with pytest.raises(BilensError):
+        plots.curves([])
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_what_cannot_be_drawn_is_refused():
+    nan = make_spectrum([torch.nan, 1.0])
+    with pytest.raises(BilensError, match="eigenvalues with NaN"):
+        plots.spectrum(nan)
+    with pytest.raises(BilensError, match="eigenvectors with NaN"):
+        plots.spectrum(replace(nan, values=torch.ones(2), vectors=torch.full((2, 6), torch.inf)))
+    with pytest.raises(BilensError, match="effects with NaN"):
+        plots.effects(replace(make_view(1), effects=torch.full((1, 3), torch.nan)))
+    with pytest.raises(BilensError, match="accuracy with NaN"):
+        plots.curves([replace(make_curve(), accuracy=torch.full((3,), torch.nan))])
+    with pytest.raises(BilensError, match="k = 0"):
+        plots.spectrum(make_spectrum([1.0]), k=0)
+    with pytest.raises(BilensError, match="no curve"):
+        plots.curves([])
+    with pytest.raises(BilensError, match="without features"):
+        plots.gallery(make_view(0))
+    with pytest.raises(BilensError, match="count = 0"):
+        plots.view(make_view(1), count=0)
+    with pytest.raises(BilensError, match="empty history"):
+        plots.history(History((), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0)))
+    with pytest.raises(BilensError, match="no codes"):
+        plots.codes(CodeComparison(torch.zeros(0), torch.zeros(0), 0.0, 1, 0.1, 1))
+
+
+@pytest.mark.bad_input
+def test_another_quantity_is_refused():
+    with pytest.raises(BilensError, match="'loss'; expected one of accuracy, recovered"):
+        plots.curves([make_curve()], "loss")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (1.0, "1.00"), (-0.33, "−0.330"), (12.345, "12.3"), (123456.0, "123,456"), (0.00123, "0.00123"),
+        (1e-8, "10⁻⁸"), (-2.5e-7, "−2.5·10⁻⁷"), (3e9, "3.0·10⁹"),
+    ],
+)  # fmt: skip
+def test_numbers_read_well(value: float, text: str):
+    assert plots.number(value) == text
+    assert plots.signed(value) == ("+" if value > 0 else "") + text
