@@ -1,0 +1,53 @@
+"""Settings that every test shares: hypothesis profiles, and a run that checks the shapes written in annotations."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default",
+    max_examples=30,
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--typecheck",
+        action="store_true",
+        help="check every annotated shape and type of bilens at run time; leaves out the tests marked bad_input",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--typecheck"):
+        return
+    if "bilens" in sys.modules:
+        raise pytest.UsageError("bilens was imported before --typecheck could hook its import")
+    from jaxtyping import install_import_hook
+
+    # beartype draws which items of a container to check; what a strategy returns does not depend on it
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+    )
+    config.stash[_HOOK] = install_import_hook("bilens", "beartype.beartype")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--typecheck"):
+        return
+    wrong = [item for item in items if item.get_closest_marker("bad_input")]
+    if wrong:
+        config.hook.pytest_deselected(items=wrong)
+        items[:] = [item for item in items if item not in wrong]
+
+
+_HOOK = pytest.StashKey[object]()
