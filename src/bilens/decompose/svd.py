@@ -69,8 +69,8 @@ class TensorSVD:
     def bound(self, k: int, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
         """The truncation certificate: ‖y − y_k‖ ≤ σ_{k+1} · ‖x'‖², with y_k the output of `truncate(k)`.
 
-        The discarded part is Σ_{s>k} σ_s K_s(x, x) R_s with the K_s orthonormal, so that its norm is at most σ_{k+1} times
-        that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it.
+        The discarded part is Σ_{s>k} σ_s K_s(x, x) R_s with the K_s orthonormal, so that its norm is at most σ_{k+1}
+        times that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it.
 
         Args:
             k: components kept; x_norm: ‖x'‖, the norm of the folded input.

@@ -56,7 +56,7 @@ def decompile(
     budget = Budget(count=count, sae_steps=sae_steps, sae_l1=sae_l1, pair_features=pair_features, pair_steps=pair_steps)
     dataset = None if data is None else datasets.load(data)
     run = Folder(out, settings("decompile", model, dataset, budget, seed) | {"weights": fingerprint(model)})
-    return derive(model, dataset, run, budget, seed)
+    return derive(model, dataset, run, budget, seed=seed)
 
 
 def settings(
@@ -81,6 +81,7 @@ def derive(
     dataset: Dataset | None,
     run: Folder,
     budget: Budget,
+    *,
     seed: int,
     training: History | None = None,
 ) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def mnist(
         asked = settings("mnist", given, dataset, budget, seed) | {"weights": fingerprint(given)}
         run = Folder(out, asked)
         given.save_pretrained(run.path / "model")
-        return derive(given, dataset, run, budget, seed)
+        return derive(given, dataset, run, budget, seed=seed)
     classifier = ImageClassifier(dataset.input, dataset.output, hidden, seed=seed)
     rounds = epochs or (40 if len(dataset.train.labels) < 20000 else 10)
     if rounds < 1:
@@ -92,4 +92,6 @@ def mnist(
 
     history = run.record("training", History, train)
     (run.path / "training.part").unlink(missing_ok=True)
-    return derive(ImageClassifier.from_pretrained(run.path / "model"), dataset, run, budget, seed, history)
+    return derive(
+        ImageClassifier.from_pretrained(run.path / "model"), dataset, run, budget, seed=seed, training=history
+    )

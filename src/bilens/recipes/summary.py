@@ -186,11 +186,11 @@ def _report(found: Findings, summary: dict[str, Any]) -> Report:
     notes = []
     if subject.dataset is not None:
         test = summary["data"]["test"]
-        facts = {"test accuracy": f"{subject.original.accuracy:.2%} of {test:,} images"} | facts
+        facts["test accuracy"] = f"{subject.original.accuracy:.2%} of {test:,} images"
         facts["data"] = subject.dataset.source
         notes.append(
-            f"Faithfulness is measured on the {test:,} test images. Cross-entropy recovered is 1 for the model itself and "
-            f"0 for a uniform guess over the {model['outputs']} outputs."
+            f"Faithfulness is measured on the {test:,} test images. Cross-entropy recovered is 1 for the model itself "
+            f"and 0 for a uniform guess over the {model['outputs']} outputs."
         )
     if found.outputs is not None:
         sae = summary["sae"]
@@ -200,8 +200,8 @@ def _report(found: Findings, summary: dict[str, Any]) -> Report:
         )
     pairs = summary["pairs"]
     notes.append(
-        f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 {pairs['l0']:.1f}, NMSE "
-        f"{pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
+        f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 {pairs['l0']:.1f}, "
+        f"NMSE {pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
         + (
             f" On real outputs of the layer, the model run through these features has NMSE {pairs['output_nmse']:.3f}."
             if pairs.get("output_nmse") is not None
@@ -226,9 +226,8 @@ def _print(found: Findings, summary: dict[str, Any], run: Folder) -> None:
     console = Console(markup=False, highlight=False, soft_wrap=True)
     if found.subject.dataset is not None:
         data = summary["data"]
-        console.print(
-            f"{data['name']}: {data['train']:,} training and {data['test']:,} test images, from {data['source']}"
-        )
+        sizes = f"{data['train']:,} training and {data['test']:,} test images"
+        console.print(f"{data['name']}: {sizes}, from {data['source']}")
         console.print(f"{'accuracy':>9} {'CE recovered':>13}  model run through")
         for name, score in found.scores.items():
             console.print(f"{score.accuracy:>9.2%} {score.recovered:>13.2%}  {name}")

@@ -43,6 +43,7 @@ def train(
     normalize: bool = True,
     checkpoint: str | Path | None = None,
     progress: bool = True,
+    title: str = "training",
     device: str | None = None,
 ) -> History:
     """Train a coder in place on a stream of vectors, and leave it on the device.
@@ -72,6 +73,7 @@ def train(
             It stays when training is done, and then gives the trained weights and the history at once; delete it when
             they are saved. A checkpoint of other arguments, or of a stream of other sizes or scale, is refused.
         progress: whether to show a bar with loss, NMSE, L0 and time left.
+        title: of the bar.
         device: a torch device, or None for CUDA, then MPS, then the CPU.
 
     Returns:
@@ -151,7 +153,7 @@ def train(
 
     between_updates = True
     try:
-        with torch.enable_grad(), bar("training", steps, done=done, show=progress) as step:
+        with torch.enable_grad(), bar(title, steps, done=done, show=progress) as step:
             saved = reported = time.monotonic()
             reported_at = done
             while done < steps:

@@ -48,7 +48,9 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
     else:
         width = min(budget.pair_features, max(stream.rows // 4, 1))
         coder = TopKSAE(stream.width, width, min(budget.pair_k, width), seed=subject.seed)
-        history = sae.train(coder, stream, steps=budget.pair_steps, checkpoint=run.path / "sae_pairs.part")
+        history = sae.train(
+            coder, stream, steps=budget.pair_steps, checkpoint=run.path / "sae_pairs.part", title="SAE on input pairs"
+        )
         run.record("sae_pairs_history", History, lambda: history)
         coder.save_pretrained(folder)
         (run.path / "sae_pairs.part").unlink(missing_ok=True)

@@ -21,7 +21,7 @@ ACTIVE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class OutputFeatures:
-    """What the SAE on the layer's outputs gave: its features through the pseudoinverse, and how faithful its codes are."""
+    """What the SAE on the layer's outputs gave: features through the pseudoinverse, and how faithful its codes are."""
 
     view: View
     evaluation: Evaluation
@@ -45,6 +45,7 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
             l1=budget.sae_l1,
             similarity=budget.sae_similarity,
             checkpoint=run.path / "sae_outputs.part",
+            title="SAE on outputs",
         )
         run.record("sae_outputs_history", History, lambda: history)
         coder.save_pretrained(folder)
