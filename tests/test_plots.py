@@ -262,7 +262,8 @@ def test_files_are_the_same_bytes_each_time_and_of_the_kind_their_name_says(tmp_
 
 def test_a_figure_for_a_dark_page_has_light_text_and_no_background():
     figure = plots.curves([make_curve()])
-    light, dark = plots.svg(figure, paper="light").decode(), plots.svg(figure, paper="dark").decode()
+    light = plots.svg(figure, background=False).decode()
+    dark = plots.on_dark(light.encode()).decode()
     assert plots.INK in light
     assert plots.INK not in dark
     assert "#ffffff" not in light + dark

@@ -279,7 +279,7 @@ def view(view: View, count: int = 8, k: int = 3) -> Figure:
         _empty(words, "")
         words.text(0, 0.86, _short(view.spectra[row].label or f"feature {row}", 20), size=11, weight="bold", va="top")
         importance = _numbers("importance", view.importance)[row]
-        words.text(0, 0.58, f"{_short(view.measure, 22)} {number(importance)}", size=7.5, color=MUTED, va="top")
+        words.text(0, 0.58, f"{_short(view.measure, 24)} {number(importance)}", size=7.5, color=MUTED, va="top")
         speaks = view.speaks_for(row)
         words.text(0, 0.36, f"speaks for {', '.join(_short(s, 12) for s in speaks)}" if speaks else "speaks for none",
                    size=7.5, color=INK, va="top")  # fmt: skip
@@ -578,23 +578,24 @@ def png(figure: Figure) -> bytes:
 
 
 @_styled
-def svg(figure: Figure, *, paper: Literal["white", "light", "dark"] = "white") -> bytes:
+def svg(figure: Figure, *, background: bool = True) -> bytes:
     """A figure as SVG; the same bytes each time.
 
     Text stays text: it is measured with the font that matplotlib carries, and shown in the reader's own.
 
     Args:
-        figure: as the functions here draw it; paper: the figure's own background, or none, with colours for a light or
-            for a dark page behind it.
+        figure: as the functions here draw it; background: whether it has its own, or shows the page behind it.
     """
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(
-        buffer, format="svg", facecolor="auto" if paper == "white" else "none", metadata={"Date": None, "Creator": None}
+        buffer, format="svg", facecolor="auto" if background else "none", metadata={"Date": None, "Creator": None}
     )
-    text = buffer.getvalue().decode().replace("'DejaVu Sans', ", "")
-    if paper == "dark":
-        text = re.sub("|".join(_ON_DARK), lambda match: _ON_DARK[match[0]], text)
-    return text.encode()
+    return buffer.getvalue().replace(b"'DejaVu Sans', ", b"")
+
+
+def on_dark(svg: bytes) -> bytes:
+    """An SVG without background, as `svg` writes it, in colours for a dark page behind it."""
+    return re.sub("|".join(_ON_DARK), lambda match: _ON_DARK[match[0]], svg.decode()).encode()
 
 
 def _eigenvalues(axes: Any, spectrum: Spectrum, shown: set[int]) -> None:

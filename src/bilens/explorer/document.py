@@ -349,11 +349,12 @@ def _training(report: Report) -> list[Chart]:
 
 
 def _chart(
-    figure: plots.Figure, alt: str, caption: str, columns: list[str], rows: Sequence[Sequence[float | None]]
+    figure: plots.Figure, alt: str, caption: str, columns: list[str], rows: Sequence[Sequence[float | int | None]]
 ) -> Chart:
+    light = plots.svg(figure, background=False)
     return {
-        "light": _uri("svg+xml", plots.svg(figure, paper="light")),
-        "dark": _uri("svg+xml", plots.svg(figure, paper="dark")),
+        "light": _uri("svg+xml", light),
+        "dark": _uri("svg+xml", plots.on_dark(light)),
         "alt": alt,
         "caption": caption,
         "columns": columns,
@@ -369,7 +370,7 @@ def _floats(what: str, values: Tensor) -> list[float]:
     return [_finite(what, value) for value in values.double().tolist()]
 
 
-def _finite(what: str, value: float) -> float:
+def _finite(what: str, value: float | int) -> float:
     if not math.isfinite(value):
         raise BilensError(f"{what} with NaN or infinity", "finite numbers", "check how they were computed")
-    return value
+    return float(value)

@@ -49,7 +49,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _cell(value: float | str | None) -> str:
+def _cell(value: float | int | str | None) -> str:
     """A number as tables show it: counts with thousands apart, others with three digits, "–" where there is none."""
     if value is None:
         return "–"
@@ -58,5 +58,5 @@ def _cell(value: float | str | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else plots.number(value)
 
 
-def _percent(value: float, digits: int = 1) -> str:
+def _percent(value: float | int, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}\u202f%".replace("-", "−")
