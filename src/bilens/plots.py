@@ -263,7 +263,7 @@ def view(view: View, count: int = 8, k: int = 3) -> Figure:
     outputs = view.output.dim
     is_image = all(item.input.image is not None for item in view.spectra)
     cell = 1.0 if is_image else 1.9
-    text, bars = 1.75, min(2.6, 0.5 + 0.16 * outputs)
+    text, bars = 1.75 if is_image else 2.5, min(2.6, 0.5 + 0.16 * outputs)
     width, height = text + 2 * k * cell + 0.35 + bars + 0.2, rows * 1.28 + 0.75
     figure = Figure(figsize=(width, height))
     grid = figure.add_gridspec(

@@ -287,8 +287,8 @@ def _faithfulness(report: Report) -> list[Chart]:
             _chart(
                 plots.certificate(curve),
                 f"Line chart of the proven bound and the largest measured error of {curve.name}",
-                f"{curve.name}: the error cannot exceed the bound, which needs the eigenvalues and ‖x‖ alone; "
-                "the largest error measured on the samples lies below it.",
+                f"The error of {curve.name} cannot exceed the bound, which follows from the weights and ‖x‖ alone; the "
+                "largest error measured on the samples lies below it.",
                 ["kept", "largest error measured", "proven bound"],
                 [
                     [float(k), error, bound]
