@@ -86,5 +86,11 @@ def _differences(theirs: str, ours: str) -> str:
         a, b = json.loads(theirs), json.loads(ours)
     except json.JSONDecodeError:
         return "none are recorded"
-    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
-    return ", ".join(f"{name} = {a.get(name)!r} and not {b.get(name)!r}" for name in names)
+    if not isinstance(a, dict):
+        return "none are recorded"
+    names = sorted(name for name in a.keys() | b.keys() if name not in a or name not in b or a[name] != b[name])
+    return ", ".join(f"{name} = {_shown(a, name)} and not {_shown(b, name)}" for name in names)
+
+
+def _shown(settings: dict[str, Any], name: str) -> str:
+    return repr(settings[name]) if name in settings else "nothing"

@@ -74,11 +74,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         safetensors.torch.save_file(contiguous, str(temporary), dict(metadata) if metadata else None)
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """A whole file. Raises StoreError when it is missing or cannot be read."""
+def read_bytes(path: str | Path, count: int = -1) -> bytes:
+    """The first bytes of a file, or all of them. Raises StoreError when it is missing or cannot be read."""
     path = Path(path)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(count)
     except OSError as error:
         raise StoreError(
             f"'{error.strerror}' on reading {path}", "a file that can be read", "check the path"
@@ -103,19 +104,20 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         StoreError: the file is missing, damaged, or a pickle (as `torch.save` writes).
     """
     path = Path(path)
-    content = read_bytes(path)
-    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise StoreError(
-            f"{path}, which looks like a pickle (torch.save)",
-            "a safetensors file, because unpickling runs code from the file",
-            "save the weights with safetensors.torch.save_file",
-        )
+    start = read_bytes(path, 2)
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = dict(file.metadata() or {})
             # Copies: a mapped file that is overwritten later would change the tensors, or end the process.
             return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
+        # Only now: a safetensors file begins with the length of its header, which may be any of these bytes.
+        if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise StoreError(
+                f"{path}, which looks like a pickle (torch.save)",
+                "a safetensors file, because unpickling runs code from the file",
+                "save the weights with safetensors.torch.save_file",
+            ) from error
         reason = str(error).removeprefix("Error while deserializing header: ")
         raise StoreError(
             f"{path}, which cannot be read ({reason})", "a whole safetensors file", "copy or download it again"

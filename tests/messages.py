@@ -1,0 +1,25 @@
+"""How every refusal of bilens must read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from bilens.errors import BilensError
+
+
+@contextlib.contextmanager
+def refuses(kind: type[BilensError], *words: str) -> Iterator[None]:
+    """Expect an error of exactly this kind, in one line "got … ; expected … ; do …", that contains these words."""
+    with pytest.raises(BilensError) as caught:
+        yield
+    line = str(caught.value)
+    assert type(caught.value) is kind, f"{type(caught.value).__name__}: {line}"
+    assert line.startswith("got ")
+    assert 0 < line.index("; expected ") < line.index("; do ")
+    assert line.isprintable(), "more than one line"
+    assert not line.endswith(("got", "expected", "do", ";"))
+    for word in words:
+        assert word in line, f"{word!r} is not in: {line}"

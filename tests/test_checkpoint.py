@@ -1,0 +1,151 @@
+"""Checkpoints: a run that was interrupted goes on as if it had not been."""
+
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from bilens import checkpoint
+from bilens.errors import StoreError
+from messages import refuses
+
+SETTINGS = {"lr": 0.1, "hidden": 4, "layers": [1, 2], "name": None}
+
+
+def model(seed: int = 0, width: int = 4) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Linear(width, 1)).double()
+
+
+OPTIMIZERS = {
+    "adamw": lambda module: torch.optim.AdamW(module.parameters(), lr=0.05, amsgrad=True),
+    "momentum": lambda module: torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9),
+    "plain": lambda module: torch.optim.SGD(module.parameters(), lr=0.05),
+}
+
+
+def train(module, optimizer, first, last):
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+        optimizer.zero_grad()
+        module(x).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_interrupted_run_ends_with_the_very_weights_of_a_whole_one(tmp_path, kind):
+    whole = model()
+    train(whole, OPTIMIZERS[kind](whole), 0, 9)
+
+    first = model()
+    optimizer = OPTIMIZERS[kind](first)
+    train(first, optimizer, 0, 4)
+    losses = torch.tensor([0.5, 0.25])
+    checkpoint.save(
+        tmp_path / "c", first, optimizer, done=4, settings=SETTINGS, extra={"losses": losses, "a.b": losses[0]}
+    )
+
+    second = model(seed=1)
+    optimizer = OPTIMIZERS[kind](second)
+    done, extra = checkpoint.load(tmp_path / "c", second, optimizer, settings=dict(reversed(SETTINGS.items())))
+    assert done == 4
+    assert set(extra) == {"losses", "a.b"}
+    torch.testing.assert_close(extra["losses"], losses, rtol=0, atol=0)
+    train(second, optimizer, done, 9)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_nothing_begun_is_nothing_done(tmp_path):
+    module = model()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    optimizer = OPTIMIZERS["adamw"](module)
+    assert checkpoint.load(tmp_path / "none", module, optimizer, settings=SETTINGS) == (0, {})
+    assert optimizer.state_dict()["state"] == {}
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_a_checkpoint_can_be_written_before_the_first_step(tmp_path):
+    module = model()
+    checkpoint.save(tmp_path / "c", module, OPTIMIZERS["adamw"](module), done=0, settings={})
+    other = model(seed=1)
+    assert checkpoint.load(tmp_path / "c", other, OPTIMIZERS["adamw"](other), settings={}) == (0, {})
+    torch.testing.assert_close(other[0].weight, module[0].weight, rtol=0, atol=0)
+
+
+def test_the_file_is_safetensors_and_replaced_as_one(tmp_path):
+    module = model()
+    optimizer = OPTIMIZERS["adamw"](module)
+    for done in (1, 2):
+        train(module, optimizer, done - 1, done)
+        checkpoint.save(tmp_path / "c", module, optimizer, done=done, settings=SETTINGS)
+    names = safetensors.torch.load_file(tmp_path / "c").keys()
+    assert {"module.0.weight", "module.1.running_mean", "optimizer.0.exp_avg", "optimizer.0.step"} <= set(names)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c"]
+
+
+# What does not fit is refused
+
+
+def written(path):
+    module = model()
+    optimizer = OPTIMIZERS["adamw"](module)
+    train(module, optimizer, 0, 1)
+    checkpoint.save(path, module, optimizer, done=1, settings=SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "difference"),
+    [
+        (SETTINGS | {"lr": 0.2}, "lr = 0.1 and not 0.2)"),
+        (SETTINGS | {"layers": [1, 3]}, "layers = [1, 2] and not [1, 3])"),
+        (SETTINGS | {"seed": 1}, "seed = nothing and not 1)"),
+        ({"lr": 0.1}, "hidden = 4 and not nothing, layers = [1, 2] and not nothing, name = None and not nothing"),
+    ],
+)
+def test_refuses_a_run_with_other_settings_and_names_them(tmp_path, settings, difference):
+    written(tmp_path / "c")
+    module = model(seed=1)
+    before = module[0].weight.clone()
+    with refuses(StoreError, str(tmp_path / "c"), "other settings", difference, "delete the checkpoint"):
+        checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=settings)
+    torch.testing.assert_close(module[0].weight, before, rtol=0, atol=0)
+
+
+def test_refuses_weights_of_another_model(tmp_path):
+    written(tmp_path / "c")
+    module = model(width=5)
+    with refuses(StoreError, str(tmp_path / "c"), "another model", "delete it"):
+        checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
+
+
+def test_refuses_a_file_that_is_no_checkpoint(tmp_path):
+    module = model()
+    for settings in (None, "not json", "[]", "3"):
+        metadata = None if settings is None else {"settings": settings}
+        safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "c", metadata)
+        with refuses(StoreError, str(tmp_path / "c"), "none are recorded"):
+            checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
+
+
+def test_refuses_a_pickle_and_a_truncated_checkpoint(tmp_path):
+    module = model()
+    torch.save(module.state_dict(), tmp_path / "p")
+    with refuses(StoreError, str(tmp_path / "p"), "pickle"):
+        checkpoint.load(tmp_path / "p", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
+    written(tmp_path / "c")
+    (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:-10])
+    with refuses(StoreError, str(tmp_path / "c"), "cannot be read"):
+        checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
+
+
+def test_refuses_to_write_where_it_cannot(tmp_path):
+    (tmp_path / "file").write_text("")
+    module = model()
+    with refuses(StoreError, "on writing", str(tmp_path / "file" / "c")):
+        checkpoint.save(tmp_path / "file" / "c", module, OPTIMIZERS["plain"](module), done=0, settings={})
