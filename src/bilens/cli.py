@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -46,22 +49,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in COMMANDS:
         names = ", ".join(COMMANDS)
         return _fail(BilensError(f"command {arguments[0]!r}", f"one of {names}", "run bilens --help"))
-    command = COMMANDS[arguments[0]]
     warnings.showwarning = _show_warning
     try:
-        _run(f"bilens {arguments[0]}", _recipe(command.recipe), arguments[1:])
+        _parse(arguments[0], arguments[1:])()
     except BilensError as error:
         return _fail(error)
     except KeyboardInterrupt:
         print("\nbilens: stopped; what is finished is kept, and the same command continues from it", file=sys.stderr)
         return 130
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
     return 0
 
 
-def _run(name: str, recipe: Callable[..., Any], arguments: Sequence[str]) -> None:
-    """Read a recipe's arguments from its signature and its docstring, and run it."""
-    tyro = importlib.import_module("tyro")
-    tyro.cli(recipe, prog=name, args=list(arguments))
+def _parse(name: str, arguments: Sequence[str]) -> Callable[[], object]:
+    """A recipe with its arguments, read by the recipe's signature and docstring.
+
+    Raises:
+        BilensError: arguments that the recipe does not take; the first lines of the parser's complaint, as one line.
+    """
+    recipe = _recipe(COMMANDS[name].recipe)
+
+    @functools.wraps(recipe)
+    def bind(*args: Any, **settings: Any) -> Callable[[], object]:
+        return functools.partial(recipe, *args, **settings)
+
+    complaint = io.StringIO()
+    parser = importlib.import_module("tyro")
+    try:
+        with contextlib.redirect_stderr(complaint):
+            bound: Callable[[], object] = parser.cli(bind, prog=f"bilens {name}", args=list(arguments))
+            return bound
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
+        rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+        told = " ".join(line for line in lines[:rule] if not line.startswith("╭")).rstrip(".")
+        raise BilensError(
+            f"arguments that bilens {name} does not take ({told})",
+            "the arguments that its help lists",
+            f"run bilens {name} --help",
+        ) from None
 
 
 def _recipe(path: str) -> Callable[..., Any]:

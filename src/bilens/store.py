@@ -19,6 +19,7 @@ from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
+from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
@@ -37,6 +38,7 @@ RECORDS: dict[str, type] = {
         Evaluation,
         History,
         Kernel,
+        PairCodes,
         Score,
         Space,
         Spectrum,
@@ -46,6 +48,8 @@ RECORDS: dict[str, type] = {
     )
 }
 """Every record that can be stored, by name. A new record is one more line here."""
+
+_AGAIN = "delete it and run the same command again"
 
 R = TypeVar("R")
 
@@ -89,21 +93,19 @@ def load(path: str | Path, kind: type[R]) -> R:
             f"{source} of format {header.get('format')!r}", f"format {FORMAT}", "write it again with this version"
         )
     tensors: dict[str, Tensor] = {}
-    if "tensors" in header:
-        file = _beside(path, ".safetensors")
-        if _checksum(file) != header["tensors"].get("sha256"):
-            raise StoreError(
-                f"{file} with another checksum than {source} states", "the file as written", "run it again"
-            )
-        tensors, _ = files.read_tensors(file)
     try:
+        if "tensors" in header:
+            file = _beside(path, ".safetensors")
+            if _checksum(file) != header["tensors"]["sha256"]:
+                raise StoreError(f"{file} with another checksum than {source} states", "the file as written", _AGAIN)
+            tensors, _ = files.read_tensors(file)
         record = _decode(header.get("record"), tensors)
+    except StoreError:
+        raise
     except BilensError as error:
-        raise StoreError(
-            f"{source} with a record that is not valid ({error})", "a whole record", "run it again"
-        ) from error
+        raise StoreError(f"{source} with a record that is not valid ({error})", "a whole record", _AGAIN) from error
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise StoreError(f"{source} with a damaged record ({error})", "a whole record", "run it again") from error
+        raise StoreError(f"{source} with a damaged record ({error})", "a whole record", _AGAIN) from error
     if not isinstance(record, kind):
         raise StoreError(f"{source} with a {type(record).__name__}", f"a {kind.__name__}", "name the right file")
     return record

@@ -54,10 +54,10 @@ def mnist(
     """
     budget = Budget(
         count=count,
-        sae_steps=sae_steps or (500 if small else Budget.sae_steps),
+        sae_steps=_or(sae_steps, 500 if small else Budget.sae_steps),
         sae_l1=sae_l1,
-        pair_features=pair_features or (1000 if small else Budget.pair_features),
-        pair_steps=pair_steps or (60 if small else Budget.pair_steps),
+        pair_features=_or(pair_features, 1000 if small else Budget.pair_features),
+        pair_steps=_or(pair_steps, 60 if small else Budget.pair_steps),
     )
     dataset = datasets.load("small_mnist" if small and data == "mnist" else data)
     if model is not None:
@@ -68,7 +68,7 @@ def mnist(
         given.save_pretrained(run.path / "model")
         return derive(given, dataset, run, budget, seed=seed)
     classifier = ImageClassifier(dataset.input, dataset.output, hidden, seed=seed)
-    rounds = epochs or (40 if len(dataset.train.labels) < 20000 else 10)
+    rounds = _or(epochs, 40 if len(dataset.train.labels) < 20000 else 10)
     if rounds < 1:
         raise BilensError(f"epochs = {rounds}", "at least 1", "choose another number")
     training = {"epochs": rounds, "weight_decay": weight_decay, "noise": noise}
@@ -95,3 +95,7 @@ def mnist(
     return derive(
         ImageClassifier.from_pretrained(run.path / "model"), dataset, run, budget, seed=seed, training=history
     )
+
+
+def _or(asked: int | None, usual: int) -> int:
+    return usual if asked is None else asked

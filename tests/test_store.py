@@ -1,0 +1,183 @@
+"""The store: every record comes back as it was, and nothing that was altered is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from bilens import decompose, store
+from bilens.dictionary import Dictionary
+from bilens.errors import StoreError
+from bilens.faithfulness import Curve, Score
+from bilens.history import History
+from bilens.pairs import PairCodes
+from bilens.sae import Evaluation
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+from bilens.views import CodeComparison, View
+
+
+def layer() -> BilinearTensor:
+    generator = torch.Generator().manual_seed(0)
+    left, right, down = (torch.randn(*shape, generator=generator) for shape in ((4, 6), (4, 6), (3, 4)))
+    space = Space("pixels", 6, image=(2, 3))
+    return BilinearTensor.from_layer(
+        left, right, down, left_bias=torch.ones(4), input=space, output=Space("digits", 3, ("a", "</b>", "ü"))
+    )
+
+
+def records() -> list:
+    tensor = layer()
+    spectrum = decompose.eigh(tensor.kernel("a"), 2)
+    moment = decompose.second_moment(torch.eye(6), tensor.input)
+    return [
+        tensor,
+        tensor.kernel("ü"),
+        tensor.input,
+        spectrum,
+        decompose.svd(tensor, 2),
+        decompose.eigh_weighted(tensor.kernel(0), moment, 3),
+        Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),
+        Score(0.5, 1.25, -0.25),
+        Curve.of("kept", [1, 2], [Score(0.1, 2.0, 0.3), Score(0.2, 1.0, 0.6)], error=[1.0, 0.5], bound=[2.0, 1.0]),
+        History(("loss",), torch.tensor([1, 2]), torch.tensor([[0.5], [0.25]])),
+        Evaluation(1.0, 0.5, 0.25, 0.0, torch.ones(3), torch.zeros(3), 7),
+        View("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
+        CodeComparison(torch.ones(3), torch.zeros(3), 0.5, 2, 1e-3, 2),
+        PairCodes.of(tensor, torch.relu),
+    ]
+
+
+def same(a: object, b: object) -> None:
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    elif dataclasses.is_dataclass(a):
+        for field in dataclasses.fields(a):
+            same(getattr(a, field.name), getattr(b, field.name))
+    elif isinstance(a, tuple):
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            same(one, other)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("record", records(), ids=lambda record: type(record).__name__)
+def test_every_record_comes_back_as_it_was(record: object, tmp_path) -> None:
+    store.save(record, tmp_path / "one")
+    same(record, store.load(tmp_path / "one", type(record)))
+
+
+def test_every_record_that_can_be_stored_is_tested() -> None:
+    assert {type(record).__name__ for record in records()} == set(store.RECORDS)
+
+
+def test_a_tuple_of_records_comes_back(tmp_path) -> None:
+    store.save((Score(0.5, 1.0, 0.5), Space("x", 2)), tmp_path / "two")
+    assert store.load(tmp_path / "two", tuple) == (Score(0.5, 1.0, 0.5), Space("x", 2))
+
+
+def message(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert text.startswith("got ")
+    assert "; expected " in text
+    assert "; do " in text
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("alter", "told"),
+    [
+        (lambda folder: (folder / "one.safetensors").write_bytes(b"x" * 400), "checksum"),
+        (lambda folder: (folder / "one.safetensors").unlink(), "one.safetensors"),
+        (lambda folder: (folder / "one.json").unlink(), "one.json"),
+        (lambda folder: (folder / "one.json").write_text("{"), "no JSON"),
+        (lambda folder: (folder / "one.json").write_text("[]"), "list"),
+        (lambda folder: edit(folder, "format", 99), "format 99"),
+        (lambda folder: edit(folder, "record", {"kind": "os.system", "fields": {}}), "damaged"),
+        (lambda folder: edit(folder, "record", {"kind": "Spectrum", "fields": {"nothing": 1}}), "damaged"),
+        (lambda folder: edit(folder, "record", "text"), "str"),
+        (lambda folder: edit(folder, "record", {"tensor": "no such"}), "damaged"),
+        (lambda folder: edit(folder, "tensors", "text"), "damaged"),
+    ],
+)
+def test_an_altered_record_is_refused(alter, told: str, tmp_path) -> None:
+    store.save(records()[3], tmp_path / "one")
+    alter(tmp_path)
+    with pytest.raises(StoreError) as error:
+        store.load(tmp_path / "one", decompose.Spectrum)
+    assert told in message(error)
+
+
+def edit(folder, name: str, value: object) -> None:
+    header = json.loads((folder / "one.json").read_text())
+    header[name] = value
+    (folder / "one.json").write_text(json.dumps(header))
+
+
+def test_shapes_that_do_not_fit_are_refused_on_reading(tmp_path) -> None:
+    store.save(records()[3], tmp_path / "one")
+    header = json.loads((tmp_path / "one.json").read_text())
+    header["record"]["fields"]["values"] = header["record"]["fields"]["vectors"]
+    (tmp_path / "one.json").write_text(json.dumps(header))
+    with pytest.raises(StoreError, match="not valid"):
+        store.load(tmp_path / "one", decompose.Spectrum)
+
+
+def test_a_record_of_another_kind_is_refused(tmp_path) -> None:
+    store.save(Score(0.5, 1.0, 0.5), tmp_path / "one")
+    with pytest.raises(StoreError) as error:
+        store.load(tmp_path / "one", View)
+    assert "a Score" in message(error)
+
+
+@pytest.mark.parametrize("thing", [object(), {"a": 1}, float("nan"), torch.nn.Linear(1, 1), lambda: 0])
+def test_what_is_no_record_is_refused_and_nothing_is_written(thing: object, tmp_path) -> None:
+    with pytest.raises(StoreError):
+        store.save(thing, tmp_path / "one")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_computes_each_record_once(tmp_path) -> None:
+    calls = []
+
+    def compute() -> Score:
+        calls.append(1)
+        return Score(0.5, 1.0, 0.5)
+
+    for _ in range(2):
+        run = store.Folder(tmp_path / "run", {"seed": 1, "sizes": (1, 2)})
+        assert run.record("score", Score, compute) == Score(0.5, 1.0, 0.5)
+    assert calls == [1]
+    assert set(run.timings) == {"score"}
+
+
+def test_a_folder_of_other_settings_is_refused_and_left_as_it_is(tmp_path) -> None:
+    store.Folder(tmp_path / "run", {"seed": 1})
+    before = (tmp_path / "run" / "settings.json").read_bytes()
+    with pytest.raises(StoreError) as error:
+        store.Folder(tmp_path / "run", {"seed": 2})
+    assert "seed = 1 and not 2" in message(error)
+    assert (tmp_path / "run" / "settings.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError) as error:
+        store.Folder(tmp_path, {"seed": 2})
+    assert "something else" in message(error)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path) -> None:
+    (tmp_path / "run").write_text("text")
+    with pytest.raises(StoreError) as error:
+        store.Folder(tmp_path / "run", {"seed": 2})
+    assert "a file" in message(error)
+    with pytest.raises(StoreError):
+        store.Folder(tmp_path / "run" / "deeper", {"seed": 2})
