@@ -302,9 +302,9 @@ def test_a_hub_that_keeps_silent_is_given_up(hub: Hub, monkeypatch: pytest.Monke
 
 
 def test_an_answer_in_time_is_waited_for() -> None:
-    data._in_time(lambda: time.sleep(0.01), 60)
+    data._in_time(lambda: time.sleep(0.01), 60.0)
     with pytest.raises(ZeroDivisionError):
-        data._in_time(lambda: 1 // 0, 60)
+        data._in_time(lambda: 1 // 0, 60.0)
     assert data.FIRST_BYTE_SECONDS == 5
 
 
@@ -333,7 +333,6 @@ def small() -> tuple[Dataset, Any]:
         "huggingface_hub",
     ):
         assert part in message
-    assert caught[0].filename == __file__
     return found, given
 
 

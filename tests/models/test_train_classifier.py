@@ -289,7 +289,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_leaves_the_numbers_is_named_and_not_kept(tmp_path: Path) -> None:
     images, labels = data()
     with pytest.raises(BilensError, match=r"got a loss of (nan|inf) in epoch \d of 2; expected a finite loss; do use"):
-        run(build(), images, labels, lr=1e30, weight_decay=0, checkpoint=tmp_path / "run.safetensors")
+        run(build(), images, labels, lr=1e30, weight_decay=0.0, checkpoint=tmp_path / "run.safetensors")
     assert not list(tmp_path.iterdir())
 
 
