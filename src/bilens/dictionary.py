@@ -55,8 +55,7 @@ class Dictionary:
                     f"{expected}: features {self.features.title} × space {self.space.title}",
                     "pass one atom a row",
                 )
-            if not bool(torch.isfinite(value).all()):
-                raise BilensError(f"{name} with NaN or infinity", "finite numbers", "check how they were trained")
+            _check_numbers(name, value)
             if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
                 raise BilensError(
                     f"{name} as {value.dtype} on {value.device}",
@@ -100,8 +99,7 @@ class Dictionary:
                 f"(number of atoms, {space.dim}) for space {space.title}",
                 "pass at least one atom, one a row",
             )
-        if not bool(torch.isfinite(atoms).all()):
-            raise BilensError("atoms with NaN or infinity", "finite numbers", "check how they were trained")
+        _check_numbers("atoms", atoms)
         duals, rank = pseudoinverse_duals(atoms, rtol)
         features = Space(
             name or f"features of {space.name}", atoms.shape[0], tuple(labels) if labels is not None else None
@@ -129,11 +127,14 @@ class Dictionary:
     def restrict(self, indices: Sequence[int] | Tensor) -> Dictionary:
         """The dictionary of some of the atoms, with their own pseudoinverse; labels keep the old numbers.
 
+        The constant atom of a folded dictionary stays the constant coordinate of the codes.
+
         Args:
-            indices: which atoms, as numbers or as a mask of length m.
+            indices: which atoms, as numbers or as a mask of length m; the constant atom, if it is one of them, last.
 
         Raises:
-            BilensError: no atom is named, or one outside 0 … m−1.
+            BilensError: no atom is named, or one outside 0 … m−1, or the constant atom is not last.
+            SpaceError: an atom is named twice. ShapeError: a mask of another length.
         """
         index = torch.as_tensor(indices, device=self.atoms.device)
         if index.dtype == torch.bool:
@@ -142,17 +143,23 @@ class Dictionary:
                     f"a mask of shape {tuple(index.shape)}", f"({self.features.dim},)", "give one value an atom"
                 )
             index = index.nonzero()[:, 0]
-        index = index.to(torch.int64)
-        if index.ndim != 1 or len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= self.features.dim:
+        wrong = index.is_floating_point() or index.ndim != 1 or len(index) == 0
+        if wrong or int(index.min()) < 0 or int(index.max()) >= self.features.dim:
             raise BilensError(
                 f"atoms {index.tolist()}" if index.numel() < 8 else f"{index.numel()} atoms",
                 f"at least one number from 0 to {self.features.dim - 1}",
                 "choose some of the atoms",
             )
-        labels = [self.features.label(i) for i in index.tolist()]
-        return Dictionary.from_atoms(
-            self.atoms[index], self.space, offset=self.offset, name=self.features.name, labels=labels
-        )
+        numbers = index.tolist()
+        constant = self.features.constant and numbers[-1] == self.features.size
+        names = numbers[:-1] if constant else numbers
+        if self.features.constant and self.features.size in names:
+            raise BilensError(f"the constant atom, {self.features.size}, before others", "it last", "move it there")
+        atoms = self.atoms[index.to(torch.int64)]
+        duals, rank = pseudoinverse_duals(atoms)
+        labels = tuple(self.features.label(i) for i in names)
+        features = Space(self.features.name, len(names), labels, constant=constant)
+        return Dictionary(atoms, duals, self.space, features, rank, self.offset)
 
     def folded(self) -> Dictionary:
         """The affine dictionary as a linear one on the folded space, with one more atom: [b; 1], last.
@@ -188,3 +195,10 @@ def pseudoinverse_duals(atoms: Float[Tensor, "m n"], rtol: float | None = None) 
     kept = s > rtol * s[0]
     inverse = torch.where(kept, 1 / torch.where(kept, s, torch.ones_like(s)), torch.zeros_like(s))
     return ((u * inverse) @ vt).to(atoms.dtype), int(kept.sum())
+
+
+def _check_numbers(name: str, value: Tensor) -> None:
+    if not value.is_floating_point():
+        raise BilensError(f"{name} of type {value.dtype}", "floating-point numbers", "convert it with .float()")
+    if not bool(torch.isfinite(value).all()):
+        raise BilensError(f"{name} with NaN or infinity", "finite numbers", "check how they were trained")
