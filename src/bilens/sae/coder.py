@@ -261,13 +261,13 @@ class TopKSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """The k largest of (x − b_dec) W_enc + b_enc, rectified; the others 0."""
-        values, features, _ = self._codes(self._centred(x).flatten(0, -2))
+        values, features, _ = self._codes(self._centred(x).reshape(-1, self.d_in))
         return values.new_zeros(len(values), self.d_sae).scatter(1, features, values).view(*x.shape[:-1], self.d_sae)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
         """x̂ = decode(encode(x)), decoded from the k codes alone."""
         centred = self._centred(x)
-        return self._codes(centred.flatten(0, -2))[2].view(centred.shape) + self.b_dec
+        return self._codes(centred.reshape(-1, self.d_in))[2].view(centred.shape) + self.b_dec
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
         """Codes and reconstructions of a batch; only x W_enc is a dense product, forwards and backwards."""

@@ -112,7 +112,7 @@ class IterableStream:
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
-        if iter(batches) is batches:
+        if isinstance(batches, Iterator):
             raise BilensError(
                 f"a {type(batches).__name__}, which can be read once",
                 "batches that can be read again",
