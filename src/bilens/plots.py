@@ -352,7 +352,7 @@ def certificate(curve: Curve) -> Figure:
         (error, "largest error measured", LINES[1], "o"),
     ):
         there = values > 0
-        axes.plot(kept[there], values[there], label=name, color=color, marker=marker, zorder=3)
+        axes.plot(kept[there], values[there], label=name, color=color, marker=marker, zorder=3, clip_on=False)
     both = (error > 0) & (bound > 0)
     axes.fill_between(kept[both], error[both], bound[both], color=MUTED, alpha=0.12, linewidth=0)
     positive = np.concatenate([error[error > 0], bound[bound > 0]])
