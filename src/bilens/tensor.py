@@ -74,8 +74,8 @@ class BilinearTensor:
             left_bias, right_bias: b and c, (h,), 0 when None; down_bias: e, (o,).
             input: space of x (size d); output: space of y.
         """
-        if left.ndim != 2:
-            raise ShapeError(f"left of shape {tuple(left.shape)}", "(hidden, input)", "pass a matrix")
+        _check_matrix("left", left, "(hidden, input)")
+        _check_matrix("right", right, "(hidden, input)")
         if down is None:
             down = torch.eye(len(left), dtype=left.dtype, device=left.device)
         if input.constant or left_bias is not None or right_bias is not None:
@@ -91,6 +91,7 @@ class BilinearTensor:
 
         Added to a layer's tensor it is the path that goes around the layer, for example a residual connection.
         """
+        _check_factor("matrix", matrix, (output.dim, input.size), f"{output.title} × {input.title}")
         lifted = _with_column("bias", matrix, None)
         left = torch.zeros_like(lifted)
         left[:, -1] = 1
@@ -408,6 +409,11 @@ def _check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str
         raise BilensError(f"{name} of type {value.dtype}", "floating-point numbers", "convert it with .float()")
     if not bool(torch.isfinite(value).all()):
         raise BilensError(f"{name} with NaN or infinity", "finite numbers", "check how the model was trained or saved")
+
+
+def _check_matrix(name: str, value: Tensor, shape: str) -> None:
+    if value.ndim != 2:
+        raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape, "pass a matrix")
 
 
 def _check_factors(left: Tensor, right: Tensor, input: Space) -> None:
