@@ -77,7 +77,7 @@ def test_codes_and_reconstructions_are_those_of_the_formulas(
     assert_close(coder(x).detach(), x_hat)
     codes = coder.sparse(x)
     assert_close(codes.x_hat.detach(), x_hat)
-    dense = codes.values if codes.features is None else torch.zeros_like(acts).scatter(1, codes.features, codes.values)
+    dense = torch.zeros_like(acts).scatter(1, codes.features.expand_as(codes.values), codes.values)
     assert_close(dense.detach(), acts)
 
 
@@ -88,6 +88,25 @@ def test_any_leading_axes(kind: str) -> None:
     assert_close(coder.encode(x)[1, 2], coder.encode(x[1, 2]))
     assert_close(coder(x)[1], coder(x[1]))
     assert coder.encode(x[:0]).shape == (0, 3, 9)
+
+
+def test_gradients_of_the_lit_features_are_those_of_all() -> None:
+    coder = build("standard", 4, 30)
+    with torch.no_grad():
+        coder.b_enc -= 4  # some features are lit by no vector
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 4, dtype=torch.float64)
+    inputs = [x, *coder.parameters()]
+    codes = coder.sparse(x)
+    assert 0 < len(codes.features) < 30
+    ours = torch.autograd.grad((codes.x_hat * weight).sum() + codes.values.pow(3).sum(), inputs)
+    acts = coder.encode(x)
+    dense = torch.autograd.grad((coder.decode(acts) * weight).sum() + acts.pow(3).sum(), inputs)
+    for a, b in zip(ours, dense, strict=True):
+        assert_close(a, b)
+    with torch.no_grad():
+        coder.b_enc -= 1000
+    assert_close(coder.sparse(x).x_hat, coder.b_dec.expand(6, 4))
 
 
 @pytest.mark.parametrize("rectify", [True, False])

@@ -30,12 +30,12 @@ class Sparse(NamedTuple):
     Args:
         x_hat: (b, d_in), the reconstructions.
         values: (b, p), codes; every code that is not named here is 0.
-        features: (b, p), number of the feature of each value; or None when p = d_sae, all in order.
+        features: (b, p), number of the feature of each value; or (p,) when they are the same for every vector.
     """
 
     x_hat: Float[Tensor, "b d_in"]
     values: Float[Tensor, "b p"]
-    features: Int[Tensor, "b p"] | None
+    features: Int[Tensor, "b p"] | Int[Tensor, " p"]
 
 
 class Coder(nn.Module, ABC):
@@ -112,7 +112,7 @@ class Coder(nn.Module, ABC):
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
         """Codes and reconstructions of a batch together, as training needs them; gradients flow through both."""
         acts = self.encode(x)
-        return Sparse(self.decode(acts), acts, None)
+        return Sparse(self.decode(acts), acts, torch.arange(self.d_sae, device=acts.device))
 
     def dictionary(self, space: Space, active: Sequence[int] | Sequence[bool] | Tensor | None = None) -> Dictionary:
         """The decoder as a dictionary: atoms = rows of W_dec, offset = b_dec, duals = their pseudoinverse.
@@ -220,6 +220,19 @@ class StandardSAE(Coder):
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU((x − b_dec) W_enc + b_enc)."""
         return functional.relu(self._centred(x) @ self.W_enc + self.b_enc)
+
+    def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
+        """Codes and reconstructions of a batch; on a CPU only of the features that are lit by it.
+
+        One dense product finds those; the others have zeros for codes and gradients, and cost nothing more.
+        """
+        if x.device.type != "cpu":
+            return super().sparse(x)
+        z = self._centred(x)
+        with torch.no_grad():
+            lit = ((z @ self.W_enc).amax(dim=0) + self.b_enc > 0).nonzero()[:, 0]
+        acts = functional.relu(z @ self.W_enc.T[lit].T + self.b_enc[lit])
+        return Sparse(acts @ self.W_dec[lit] + self.b_dec, acts, lit)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
         return (self.b_enc,)

@@ -175,10 +175,8 @@ def train(
                     between_updates = False
                     _step(optimizer, coder.W_dec)
                     sums += now
-                    if codes.features is None:
-                        fired += lit.sum(dim=0)
-                    else:
-                        fired.index_add_(0, codes.features.flatten(), lit.flatten())
+                    lit = lit.sum(dim=0) if codes.features.ndim == 1 else lit
+                    fired.index_add_(0, codes.features.flatten(), lit.flatten())
                 done += 1
                 if done % every == 0 or done == steps:
                     window = done - (steps_logged[-1] if steps_logged else 0)
