@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 import oracle
 from bilens import decompose, pairs
@@ -18,6 +16,7 @@ from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel, hidden_gram
+from largest import Largest
 from messages import refuses
 from oracle import array, near, with_one
 from strategies import SEEDS, kernels, layers, matrices, samples, vectors
@@ -215,21 +214,6 @@ def test_no_rotation_of_hidden_units_changes_a_tensor(layer, seed):
 
 
 # Nothing builds the dense tensor
-
-
-class Largest(TorchDispatchMode):
-    """Records how many numbers the largest tensor has that any operation makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for value in tree_iter(out):
-            if isinstance(value, torch.Tensor):
-                self.numel = max(self.numel, value.numel())
-        return out
 
 
 def test_nothing_builds_the_dense_tensor(monkeypatch):

@@ -54,11 +54,26 @@ class Features:
     Args:
         left: (m, h), row i is L v_i; right: (m, h), row i is R v_i.
         down: (o, h), or None when the layer is studied before its read-out (D = I).
+
+    Raises:
+        ShapeError: the shapes do not fit together.
     """
 
     left: Float[Tensor, "m h"]
     right: Float[Tensor, "m h"]
     down: Float[Tensor, "o h"] | None
+
+    def __post_init__(self) -> None:
+        if self.left.ndim != 2 or self.left.shape != self.right.shape:
+            raise ShapeError(
+                f"left of shape {tuple(self.left.shape)} and right of {tuple(self.right.shape)}",
+                "one shape (features, hidden)",
+                "use Features.of",
+            )
+        if self.down is not None and (self.down.ndim != 2 or self.down.shape[1] != self.left.shape[1]):
+            raise ShapeError(
+                f"down of shape {tuple(self.down.shape)}", f"(outputs, {self.left.shape[1]})", "use Features.of"
+            )
 
     @classmethod
     def of(cls, tensor: BilinearTensor, dictionary: Dictionary | None = None) -> Features:
@@ -136,12 +151,19 @@ class PairStream:
         kind: which pair vector the rows are.
         batch_size: pairs a batch; the last batch of an epoch has what is left.
         seed: order of the pairs; every epoch has its own.
+
+    Raises:
+        BilensError: a batch size below 1.
     """
 
     features: Features
     kind: Literal["polarized", "two_hot"]
     batch_size: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise BilensError(f"batch_size = {self.batch_size}", "at least 1", "choose the pairs a batch")
 
     @property
     def width(self) -> int:
@@ -393,8 +415,6 @@ def _stream(
     batch_size: int,
     seed: int,
 ) -> PairStream:
-    if batch_size < 1:
-        raise BilensError(f"batch_size = {batch_size}", "at least 1", "choose the pairs a batch")
     return PairStream(Features.of(tensor, dictionary), kind, batch_size, seed)
 
 
