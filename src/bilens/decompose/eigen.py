@@ -157,6 +157,9 @@ class WeightedSpectrum:
         values: μ, (k,), largest |μ| first; readers: p, (k, i), with P Σ Pᵀ = I.
         discarded: Σ|μ| of the pairs left out, a number: the bound on E|error|.
         input: the space of x; label: what the kernel's direction stands for.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
     """
 
     values: Float[Tensor, " k"]
@@ -164,6 +167,16 @@ class WeightedSpectrum:
     discarded: Float[Tensor, ""]
     input: Space
     label: str = ""
+
+    def __post_init__(self) -> None:
+        k = len(self.values)
+        for name, value, shape in (
+            ("values", self.values, (k,)),
+            ("readers", self.readers, (k, self.input.dim)),
+            ("discarded", self.discarded, ()),
+        ):
+            if tuple(value.shape) != shape:
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one eigenpair a row")
 
     def terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
         """μ_k (p_k·x')² for each sample and pair."""

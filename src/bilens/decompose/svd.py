@@ -12,8 +12,7 @@ from bilens import pairs
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import BilinearTensor, Kernel
 
-GRAM_FLOOR = 1e-8
-"""Singular values below this times the largest are noise when they come from a Gram matrix in float64."""
+EPSILON = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +69,21 @@ class TensorSVD:
         """The truncation certificate: ‖y − y_k‖ ≤ σ_{k+1} · ‖x'‖², with y_k the output of `truncate(k)`.
 
         The discarded part is Σ_{s>k} σ_s K_s(x, x) R_s with the K_s orthonormal, so that its norm is at most σ_{k+1}
-        times that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it.
+        times that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it, rounded up by what the
+        subtraction may have lost.
 
         Args:
             k: components kept; x_norm: ‖x'‖, the norm of the folded input.
         """
         _check_kept(self, k)
-        left = self.energy.double() - self.values[:k].double().square().sum()
-        first = self.values[k] if k < len(self) else left.clamp(min=0).sqrt().to(self.values)
+        if k < len(self):
+            first = self.values[k]
+        elif k == self.tensor.output.dim:
+            first = self.values.new_zeros(())
+        else:
+            left = self.energy.double() - self.values.double().square().sum()
+            lost = 2 * torch.finfo(self.values.dtype).eps * self.energy.double()
+            first = (left.clamp(min=0) + lost).sqrt().to(self.values)
         return first * torch.as_tensor(x_norm).to(self.values).square()
 
     def truncate(self, k: int) -> BilinearTensor:
@@ -100,8 +106,8 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
         tensor: B; k: how many components, from 1 to `output.dim`; all when None.
 
     Cost: three (h, i)·(i, h) products, two (o, h)·(h, ·) products and one o × o eigenproblem, all in float64; memory
-    O(h² + o²). Floor: a Gram squares the condition number, so σ below about 1e-8·σ₁ is noise (`floor`); `svd_accurate`
-    gives the tail.
+    O(h² + o²). Floor: a Gram squares the condition number, so σ below √(max(o, h)·ε)·σ₁ is noise, about
+    1e-8·√max(o, h)·σ₁ (`floor`); `svd_accurate` gives the tail.
 
     Raises:
         BilensError: k out of range.
@@ -110,7 +116,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     values, vectors = torch.linalg.eigh(tensor.gram())
     values, vectors = values.flip(0), vectors.flip(1)
     sigma = values.clamp(min=0).sqrt()
-    return _record(tensor, sigma, vectors.T, k, GRAM_FLOOR)
+    return _record(tensor, sigma, vectors.T, k, (max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5)
 
 
 def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4096) -> TensorSVD:
@@ -125,11 +131,13 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
     Cost: O(i² o²) operations against O(h² i) for `svd`; memory (block + o)·o numbers.
 
     Raises:
-        BilensError: k out of range.
+        BilensError: k out of range, or a block without pairs.
 
     Source: identity of `pairs` with √2; Golub and Van Loan, "Matrix Computations", sequential QR.
     """
     _check_k(tensor, k)
+    if block < 1:
+        raise BilensError(f"block = {block}", "at least 1", "choose the pair vectors at a time")
     features = pairs.Features.of(tensor.to(torch.float64))
     m, triangle = len(features.left), tensor.left.new_zeros(0, tensor.output.dim).double()
     for start in range(0, pairs.count(m), block):
@@ -139,7 +147,7 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
         triangle = torch.linalg.qr(torch.cat([triangle, rows]), mode="r")[1]
     vectors, sigma, _ = torch.linalg.svd(triangle.T)
     sigma = torch.cat([sigma, sigma.new_zeros(len(vectors) - len(sigma))])
-    return _record(tensor, sigma, vectors.T, k, tensor.output.dim * torch.finfo(torch.float64).eps)
+    return _record(tensor, sigma, vectors.T, k, tensor.output.dim * EPSILON)
 
 
 def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | None, floor: float) -> TensorSVD:

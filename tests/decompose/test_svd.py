@@ -1,0 +1,223 @@
+"""The singular value decomposition of a tensor, from its factors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import oracle
+from bilens import decompose
+from bilens.errors import BilensError, ShapeError
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+from messages import refuses
+from oracle import array, near, with_one
+from strategies import SEEDS, layers, samples
+
+BOTH = pytest.mark.parametrize("method", [decompose.svd, decompose.svd_accurate])
+
+
+def random_tensor(o: int, h: int, d: int, *, rank: int | None = None, seed: int = 0) -> BilinearTensor:
+    """A tensor whose read-out has this rank, full when None."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(h, d, generator=generator, dtype=torch.float64) for _ in range(2))
+    down = torch.randn(o, h, generator=generator, dtype=torch.float64)
+    if rank is not None:
+        down = torch.randn(o, rank, generator=generator, dtype=torch.float64) @ down[:rank]
+    return BilinearTensor(left, right, down, Space("x", d), Space("y", o))
+
+
+def known(sigma: list[float], seed: int = 0) -> BilinearTensor:
+    """A tensor with these singular values: orthonormal kernels e_s e_sᵀ and a rotated read-out."""
+    n = len(sigma)
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
+    eye = torch.eye(n, dtype=torch.float64)
+    return BilinearTensor(eye, eye, rotation * torch.tensor(sigma, dtype=torch.float64), Space("x", n), Space("y", n))
+
+
+@BOTH
+@given(st.data(), layers())
+def test_fewer_components_are_the_first_ones(method, data, layer):
+    tensor = layer.tensor()
+    k = data.draw(st.integers(1, layer.output.size))
+    whole, part = method(tensor), method(tensor, k)
+    assert (len(whole), len(part)) == (layer.output.size, k)
+    near(part.values, whole.values[:k], 0)
+    near(part.outputs, whole.outputs[:k], 0)
+    near(part.energy, whole.energy, 0)
+    assert list(array(whole.values)) == sorted(array(whole.values), reverse=True)
+    assert part.tensor is tensor
+
+
+@BOTH
+@given(layers())
+def test_each_output_direction_has_its_singular_value(method, layer):
+    tensor = layer.tensor()
+    found, dense = method(tensor), oracle.tensor(layer, constant=layer.biased)
+    natural = np.linalg.norm(oracle.dense(tensor.left.abs(), tensor.right.abs(), tensor.down.abs()))
+    for value, direction in zip(array(found.values), array(found.outputs), strict=True):
+        near(np.linalg.norm(oracle.kernel(dense, direction)) ** 2, value**2, natural**2)
+    near(found.outputs @ found.outputs.T, np.eye(len(found)))
+
+
+@BOTH
+@given(st.data(), layers())
+def test_the_certificate_of_a_truncation_holds(method, data, layer):
+    x = data.draw(samples(layer.input.size))
+    tensor = layer.tensor()
+    computed = data.draw(st.none() | st.integers(1, layer.output.size))
+    found = method(tensor, computed)
+    lifted = with_one(x) if layer.biased else array(x)
+    norms = np.linalg.norm(lifted, axis=1)
+    natural = np.linalg.norm(oracle.dense(tensor.left.abs(), tensor.right.abs(), tensor.down.abs()))
+    for k in range(len(found) + 1):
+        error = np.linalg.norm(oracle.forward(layer, x) - array(found.truncate(k)(x)), axis=1)
+        certificate = array(found.bound(k, torch.tensor(norms)))
+        # a Gram's singular values are only known to 1e-8 of the largest
+        assert (error <= certificate + (1e-7 if method is decompose.svd else 1e-9) * natural * norms**2).all()
+        if k < len(found):
+            near(certificate, float(found.values[k]) * norms**2, natural * (norms**2).sum())
+
+
+@given(SEEDS, st.integers(1, 4))
+def test_a_certificate_in_single_precision_is_no_smaller_than_the_truth(seed, k):
+    sigma = [1.0, 0.5, 0.25, 0.1, 1e-4]
+    found = decompose.svd(known(sigma, seed).to(torch.float32), k)
+    assert float(found.bound(k, 1.0)) >= sigma[k] * (1 - 1e-5)
+
+
+def test_a_certificate_without_the_next_value_uses_the_energy_that_is_left():
+    sigma = [3.0, 2.0, 1.0, 0.5]
+    found = decompose.svd(known(sigma), 2)
+    near(found.bound(1, 1.0), 2.0)
+    near(found.bound(2, 1.0), np.sqrt(1.25), rtol=1e-6)
+    near(found.bound(2, torch.tensor([0.0, 2.0])), [0.0, 4 * np.sqrt(1.25)], rtol=1e-6)
+    assert float(decompose.svd(known(sigma)).bound(4, 1.0)) == 0
+
+
+@BOTH
+def test_truncation_is_the_best_of_its_rank(method):
+    tensor = random_tensor(6, 9, 5)
+    best = method(tensor).truncate(2)
+    assert best.output == tensor.output
+    error = (tensor.to_dense() - best.to_dense()).norm()
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(50):
+        basis = torch.linalg.qr(torch.randn(6, 2, generator=generator, dtype=torch.float64))[0]
+        other = tensor.then(basis @ basis.T, tensor.output)
+        assert (tensor.to_dense() - other.to_dense()).norm() >= error
+    near(method(tensor).truncate(0).norm(), 0.0, 0)
+
+
+@BOTH
+def test_equal_singular_values_are_compared_as_a_subspace(method):
+    tensor = known([2.0, 2.0, 1.0])
+    found = method(tensor)
+    near(found.values, [2, 2, 1])
+    directions = array(tensor.down)[:, :2]  # the first two columns span the directions of σ = 2
+    near(oracle.projector(found.outputs[:2]), oracle.projector(directions.T))
+    near(abs(array(found.outputs[2]) @ array(tensor.down)[:, 2]), 1.0)
+
+
+@BOTH
+def test_signs_are_fixed_by_the_largest_entry(method):
+    for seed in range(5):
+        for direction in array(method(random_tensor(4, 5, 3, seed=seed)).outputs):
+            assert direction[abs(direction).argmax()] > 0
+
+
+@BOTH
+def test_more_outputs_than_pairs_have_zeros_at_the_end(method):
+    found = method(random_tensor(5, 4, 1))  # one input: one pair, so rank one
+    assert len(found.values) == 5
+    near(found.values[1:], np.zeros(4), float(found.values[0]), rtol=1e-7)
+
+
+@given(st.integers(2, 40), st.integers(1, 3), st.integers(3, 30), st.integers(3, 12), SEEDS)
+def test_what_is_noise_lies_below_the_floor(o, rank, h, d, seed):
+    tensor = random_tensor(o, h, d, rank=min(rank, o), seed=seed)
+    for found in (decompose.svd(tensor), decompose.svd_accurate(tensor)):
+        noise = array(found.values)[min(rank, o) :]
+        assert (noise <= float(found.floor)).all()
+        assert float(found.floor) < 1e-6 * float(found.values[0])
+
+
+def test_the_accurate_path_reads_any_block_size():
+    tensor = random_tensor(4, 5, 6)
+    expected = oracle.svd(oracle.dense(tensor.left, tensor.right, tensor.down))[1]
+    for block in (1, 2, 20, 21, 22, 10_000):
+        near(decompose.svd_accurate(tensor, block=block).values, expected, rtol=1e-13)
+
+
+@BOTH
+def test_single_precision_is_answered_in_kind(method):
+    tensor = random_tensor(4, 5, 6)
+    single = method(tensor.to(torch.float32))
+    for field in ("values", "outputs", "energy", "floor"):
+        assert getattr(single, field).dtype == torch.float32
+    near(single.values, method(tensor).values, float(single.values[0]), rtol=1e-6)
+    assert single.kernel(0).weights.dtype == torch.float32
+
+
+def test_right_kernels_stay_factored_and_have_norm_one():
+    tensor = random_tensor(4, 5, 6)
+    found = decompose.svd(tensor)
+    for s in range(4):
+        kernel = found.kernel(s)
+        assert kernel.left is tensor.left
+        assert kernel.input is tensor.input
+        assert kernel.label == str(s)
+        near(kernel.norm(), 1.0)
+
+
+# What is refused
+
+
+@BOTH
+@pytest.mark.parametrize("k", [0, -2, 5])
+def test_refuses_more_components_than_outputs(method, k):
+    with refuses(BilensError, f"k = {k}", "1 ≤ k ≤ 4"):
+        method(random_tensor(4, 5, 6), k)
+
+
+def test_refuses_a_block_without_pairs():
+    with refuses(BilensError, "block = 0", "at least 1"):
+        decompose.svd_accurate(random_tensor(4, 5, 6), block=0)
+
+
+@pytest.mark.parametrize("s", [-1, 2])
+def test_refuses_a_component_that_was_not_computed(s):
+    with refuses(BilensError, f"component {s}", "0 ≤ s < 2", "more components"):
+        decompose.svd(random_tensor(4, 5, 6), 2).kernel(s)
+
+
+def test_refuses_the_kernel_of_noise():
+    found = decompose.svd(random_tensor(4, 5, 6, rank=2))
+    with refuses(BilensError, "component 2 with σ = ", "above the floor", "svd_accurate"):
+        found.kernel(2)
+    zero = random_tensor(4, 5, 6)
+    zero = dataclasses.replace(zero, down=zero.down * 0)
+    for method in (decompose.svd, decompose.svd_accurate):
+        with refuses(BilensError, "component 0 with σ = 0", "floor 0"):
+            method(zero).kernel(0)
+
+
+@pytest.mark.parametrize("k", [-1, 3])
+def test_refuses_to_keep_more_than_was_computed(k):
+    found = decompose.svd(random_tensor(4, 5, 6), 2)
+    for call in (lambda: found.truncate(k), lambda: found.bound(k, 1.0)):
+        with refuses(BilensError, f"k = {k}", "0 ≤ k ≤ 2", "compute more"):
+            call()
+
+
+@pytest.mark.bad_input
+def test_refuses_a_record_that_does_not_fit():
+    found = decompose.svd(random_tensor(4, 5, 6))
+    with refuses(ShapeError, "outputs of shape (4, 3)", "(4, 4)"):
+        dataclasses.replace(found, outputs=found.outputs[:, :3])
