@@ -4,6 +4,7 @@ PYTHON ?= python3
 OUT ?= runs/mnist
 FLAGS ?=
 
+ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py test_pairs.py decompose)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
 
@@ -21,7 +22,7 @@ demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, 
 
 test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --typecheck tests/test_identities.py
+	$(BIN)/python -m pytest --typecheck $(ALGEBRA)
 
 check: .venv/installed ## format, lint, types and the architecture test; changes nothing
 	$(BIN)/ruff format --check .
