@@ -78,7 +78,7 @@ def looped_similarity(rows: Tensor, p: float) -> float:
     return total ** (1 / p)
 
 
-@given(st.data(), st.integers(1, 6), st.integers(1, 5), st.sampled_from([1.0, 2.0, 10.0]))
+@given(st.data(), st.integers(1, 6), st.integers(1, 5), st.sampled_from([1.0, 2.0, 2.5, 10.0]))
 def test_similarity_is_the_norm_of_the_cosines_and_its_gradient_is_finite(
     data: st.DataObject, m: int, d: int, p: float
 ) -> None:
@@ -93,7 +93,8 @@ def test_similarity_is_the_norm_of_the_cosines_and_its_gradient_is_finite(
 
 def test_similarity_has_the_gradient_of_finite_differences() -> None:
     rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(sae.decoder_similarity, rows)
+    for p in (1.5, 2.0, 4.0, 10.0, 11.0):
+        assert torch.autograd.gradcheck(lambda r, p=p: sae.decoder_similarity(r, p), rows)
 
 
 def test_similarity_at_the_edges() -> None:

@@ -35,7 +35,7 @@ def train(
     stream: Stream | Iterable[Any],
     *,
     steps: int,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     l1: float = 0.0,
     similarity: float = 0.0,
     warmup: float = 0.05,
@@ -247,7 +247,7 @@ def _check_settings(*, steps: int, lr: float, l1: float, similarity: float, warm
     if steps < 1:
         raise BilensError(f"steps = {steps}", "at least 1", "choose how many updates to make")
     if not (lr > 0 and math.isfinite(lr)):
-        raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.001")
+        raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.003")
     for name, value in (("l1", l1), ("similarity", similarity)):
         if not (value >= 0 and math.isfinite(value)):
             raise BilensError(f"{name} = {value:g}", "0 or more", "choose another number")
