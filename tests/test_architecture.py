@@ -1,0 +1,356 @@
+"""The house: which module may import which, and what no module may do; read from the source, not from a run."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "bilens"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+LEVELS = {
+    **dict.fromkeys(("errors", "space", "files", "progress", "checkpoint", "history", "device"), 0),
+    **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
+    **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness"), 2),
+    **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
+    "recipes": 4,
+    "cli": 5,
+}
+"""Every module or package of the library and its level; arrows point down."""
+
+WITHIN = {
+    "space": {"errors"},
+    "files": {"errors"},
+    "checkpoint": {"errors", "files"},
+    "history": {"errors"},
+    "device": {"errors"},
+    "tensor": {"dictionary"},
+    "pairs": {"tensor", "dictionary"},
+    "store": {"views"},
+    "plots": {"views"},
+    "explorer": {"plots", "views"},
+}
+"""The only arrows within a level."""
+
+APART = {
+    "models": {"pairs", "dictionary"},  # .tensor() is the only bridge to the algebra
+    "sae": {"tensor", "pairs"},  # knows vectors and dictionaries
+    "data": {"tensor", "pairs", "dictionary"},  # plain tensors
+    "faithfulness": {"tensor", "pairs", "dictionary"},
+    "store": {"models", "data"},  # records only
+    "plots": {"models", "data", "sae"},
+    "explorer": {"models", "data", "sae"},
+    "cli": set(LEVELS) - {"errors", "cli"},  # names recipes by path, so that --help does not import torch
+}
+"""Arrows that would point down and are still not drawn."""
+
+DEPENDENCIES = {"torch", "numpy", "scipy", "jaxtyping", "safetensors", "rich", "matplotlib", "jinja2"}
+"""What may be imported at the top of a module; everything else is optional, or imported by a command when it runs."""
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module(path: Path) -> str:
+    """Dotted name below bilens: "decompose.svd"; "" for the package itself."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+MODULES = {module(path) for path in FILES}
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Full names that an import statement brings in: "bilens.errors.BilensError", "numpy"."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "a relative import"
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def arrows(path: Path) -> set[str]:
+    """Modules of the library that a file imports, dotted, below bilens."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        for name in imported(node):
+            if top(name) == "bilens":
+                rest = name.partition(".")[2]
+                while rest and rest not in MODULES:
+                    rest = rest.rpartition(".")[0]
+                assert rest, f"{name} is no module of the library"
+                found.add(rest)
+    return found
+
+
+def allowed(source: str, target: str) -> bool:
+    """Whether a module may import another, both by their names at the top level."""
+    if source == target:
+        return True
+    if target in APART.get(source, set()):
+        return False
+    return LEVELS[target] < LEVELS[source] or target in WITHIN.get(source, set())
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call in a file, by its dotted name as written."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: module(path) or "bilens")
+
+
+def test_every_module_has_a_level():
+    assert {top(name) for name in MODULES} - {""} <= set(LEVELS)
+
+
+def test_the_arrows_have_no_cycle():
+    """The rules themselves: each allowed arrow goes down a level, or down the order that WITHIN gives."""
+    order = ["errors", *sorted(set(LEVELS) - {"errors"}, key=lambda name: (LEVELS[name], len(depth(name))))]
+    for source, targets in WITHIN.items():
+        for target in targets:
+            assert LEVELS[source] == LEVELS[target]
+            assert order.index(target) < order.index(source)
+
+
+def depth(name: str) -> set[str]:
+    """All modules of its level that a module may reach."""
+    reached: set[str] = set()
+    for target in WITHIN.get(name, set()):
+        reached |= {target} | depth(target)
+    return reached
+
+
+@by_file
+def test_arrows_point_down(path):
+    name = module(path)
+    if not name:  # the package may name whatever is public
+        return
+    wrong = {target for target in arrows(path) if not allowed(top(name), top(target))}
+    assert not wrong, f"{name} imports {', '.join(sorted(wrong))}"
+
+
+def test_the_rules_refuse_what_the_design_refuses():
+    for source, target in (
+        ("errors", "space"),
+        ("tensor", "pairs"),
+        ("dictionary", "tensor"),
+        ("decompose", "models"),
+        ("models", "decompose"),
+        ("sae", "models"),
+        ("sae", "tensor"),
+        ("plots", "models"),
+        ("store", "plots"),
+        ("recipes", "cli"),
+        ("cli", "recipes"),
+        ("data", "tensor"),
+    ):
+        assert not allowed(source, target), f"{source} → {target}"
+    for source, target in (
+        ("decompose", "pairs"),
+        ("sae", "dictionary"),
+        ("explorer", "decompose"),
+        ("models", "tensor"),
+    ):
+        assert allowed(source, target), f"{source} → {target}"
+
+
+def test_no_package_imports_itself_in_a_circle():
+    """Within a package too: importing its files one after another must end."""
+    inside = {module(path): {target for target in arrows(path) if top(target) == top(module(path))} for path in FILES}
+    done: set[str] = set()
+    while len(done) < len(inside):
+        ready = {name for name, needs in inside.items() if name not in done and needs - {name} <= done}
+        assert ready, f"a circle among {', '.join(sorted(set(inside) - done))}"
+        done |= ready
+
+
+@by_file
+def test_nothing_private_is_imported_from_elsewhere(path):
+    for node in ast.walk(tree(path)):
+        for name in imported(node):
+            assert not name.rpartition(".")[2].startswith("_") or name.startswith("__future__"), name
+
+
+@by_file
+def test_only_declared_dependencies_at_the_top(path):
+    for node in ast.walk(tree(path)):
+        for name in imported(node):
+            known = top(name) in sys.stdlib_module_names or top(name) in DEPENDENCIES | {"bilens"}
+            assert known or node not in tree(path).body, f"{module(path)} imports {name}"
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def guards(node: ast.AST) -> set[int]:
+    """Lines inside `try: import … except ImportError: raise …Error(… "install" …)`."""
+    lines: set[int] = set()
+    for attempt in ast.walk(node):
+        if not isinstance(attempt, ast.Try):
+            continue
+        for handler in attempt.handlers:
+            caught = ast.unparse(handler.type) if handler.type else ""
+            raised = [ast.unparse(part) for part in ast.walk(handler) if isinstance(part, ast.Raise)]
+            if caught in ("ImportError", "ModuleNotFoundError") and any(
+                "Error(" in text and "install" in text for text in raised
+            ):
+                lines |= {line for part in attempt.body for line in range(part.lineno, (part.end_lineno or 0) + 1)}
+    return lines
+
+
+@by_file
+def test_no_import_inside_a_function_but_a_guarded_optional_one(path):
+    for function in functions(path):
+        guarded = guards(function)
+        for node in ast.walk(function):
+            for name in imported(node):
+                assert node.lineno in guarded, f"{module(path)}:{node.lineno} imports {name} inside {function.name}"
+                assert top(name) not in DEPENDENCIES | {"bilens"} | sys.stdlib_module_names
+
+
+def test_modules_are_imported_by_name_only_by_commands_and_for_optional_data():
+    who = set()
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).endswith(
+                ("import_module", "__import__")
+            ):
+                who.add(module(path))
+    assert who <= {"", "cli", "data"}
+
+
+# What no module does
+
+
+FORBIDDEN = {
+    "torch.save": "pickles",
+    "torch.load": "unpickles",
+    "eval": "runs text",
+    "exec": "runs text",
+    "torch.manual_seed": "is global: use a torch.Generator",
+    "torch.seed": "is global",
+    "np.random.seed": "is global",
+    "random.seed": "is global",
+    "torch.set_default_dtype": "is global",
+    "torch.set_default_device": "is global",
+    "torch.set_grad_enabled": "is global",
+    "torch.set_num_threads": "is global",
+    "torch.use_deterministic_algorithms": "is global",
+    "pdb.set_trace": "stops",
+    "breakpoint": "stops",
+}
+
+
+@by_file
+def test_no_pickle_and_nothing_global(path):
+    for node in ast.walk(tree(path)):
+        for name in imported(node):
+            assert top(name) not in ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"), name
+            assert name not in FORBIDDEN, name
+        if isinstance(node, ast.keyword):
+            assert node.arg not in ("allow_pickle", "weights_only"), node.arg
+        assert not isinstance(node, ast.Global), f"{module(path)} has a global statement"
+        assert not isinstance(node, ast.Assert), f"{module(path)}:{getattr(node, 'lineno', 0)} asserts"
+    blocks = [item.context_expr for node in ast.walk(tree(path)) if isinstance(node, ast.With) for item in node.items]
+    local = {(block.lineno, block.col_offset) for block in blocks}  # a with block puts back what it changed
+    for name, node in calls(path):
+        if name == "torch.set_grad_enabled" and (node.lineno, node.col_offset) in local:
+            continue
+        assert name not in FORBIDDEN, f"{module(path)}:{node.lineno} {name} {FORBIDDEN.get(name)}"
+
+
+@by_file
+def test_only_the_command_line_and_recipes_print(path):
+    if top(module(path)) not in ("cli", "recipes"):
+        assert not [node.lineno for name, node in calls(path) if name in ("print", "sys.stdout.write")]
+
+
+@by_file
+def test_nothing_but_to_dense_builds_the_dense_tensor(path):
+    assert not [node.lineno for name, node in calls(path) if name.endswith(".to_dense")]
+
+
+@by_file
+def test_no_keyword_arguments_that_swallow_typos(path):
+    for function in functions(path):
+        extra = function.args.kwarg
+        if extra is not None and not ast.unparse(extra.annotation or ast.Constant(None)).endswith(".kwargs"):
+            assert extra.arg not in ("kwargs", "kw", "options"), f"{module(path)}.{function.name}"
+
+
+def test_no_grab_bags():
+    for name in MODULES:
+        assert name.split(".")[-1] not in ("utils", "util", "helpers", "misc", "common", "config")
+        assert not name.split(".")[-1].startswith("_")
+
+
+# Docstrings
+
+
+@by_file
+def test_every_public_name_says_what_it_is(path):
+    body = tree(path)
+    said = ast.get_docstring(body)
+    assert said, f"{module(path)} has no docstring"
+    assert said.splitlines()[0].endswith("."), f"{module(path)}: {said.splitlines()[0]!r}"
+    classes = [node for node in body.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    for owner in [body, *classes]:
+        for node in owner.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                first = (ast.get_docstring(node) or "").splitlines()[:1]
+                assert first, f"{module(path)}.{node.name} has no docstring"
+                assert first[0].strip(), f"{module(path)}.{node.name} begins with an empty line"
+
+
+# What an import costs
+
+
+def test_help_needs_no_torch_and_imports_change_nothing_global():
+    script = f"""
+        import contextlib, importlib, io, sys
+        if {(SOURCE / "cli.py").exists()}:
+            from bilens.cli import main
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                for arguments in (["--help"], [], ["--version"]):
+                    status = main(arguments)
+                    assert not status, status
+            assert "usage" in out.getvalue().lower()
+            for heavy in ("torch", "numpy", "matplotlib", "scipy"):
+                assert heavy not in sys.modules, f"bilens --help imports {{heavy}}"
+
+        import torch
+        state, threads = torch.get_rng_state(), torch.get_num_threads()
+        import bilens
+        for name in getattr(bilens, "__all__", ()):
+            getattr(bilens, name)
+        for heavy in ("matplotlib", "jinja2", "tyro", "sklearn", "mlxtend", "huggingface_hub", "pandas"):
+            assert heavy not in sys.modules, f"import bilens imports {{heavy}}"
+
+        for name in {sorted(MODULES - {""})!r}:
+            importlib.import_module(f"bilens.{{name}}")
+        for optional in ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "sae_lens", "transformers"):
+            assert optional not in sys.modules, f"a module of bilens imports {{optional}}"
+        assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+        assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
