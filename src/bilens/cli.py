@@ -9,9 +9,9 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Any, NamedTuple
 
+from bilens import __version__
 from bilens.errors import BilensError
 
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if arguments[0] in ("-V", "--version"):
-        print(f"bilens {metadata.version('bilens')}")
+        print(f"bilens {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
         names = ", ".join(COMMANDS)

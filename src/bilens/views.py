@@ -47,10 +47,10 @@ class View:
         return len(self.spectra)
 
     def speaks_for(self, feature: int, count: int = 2) -> tuple[str, ...]:
-        """Labels of the outputs that a feature raises most, at most `count`, each with a positive effect."""
+        """Labels of the outputs that a feature raises most, at most `count`, each by at least half of the first."""
         effect = self.effects[feature]
         best = effect.argsort(descending=True)[:count].tolist()
-        return tuple(self.output.label(o) for o in best if float(effect[o]) > 0)
+        return tuple(self.output.label(o) for o in best if float(effect[o]) > max(0.0, float(effect[best[0]]) / 2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,8 +56,8 @@ def mnist(
         count=count,
         sae_steps=_or(sae_steps, 500 if small else Budget.sae_steps),
         sae_l1=sae_l1,
-        pair_features=_or(pair_features, 1000 if small else Budget.pair_features),
-        pair_steps=_or(pair_steps, 60 if small else Budget.pair_steps),
+        pair_features=_or(pair_features, 2000 if small else Budget.pair_features),
+        pair_steps=_or(pair_steps, 250 if small else Budget.pair_steps),
     )
     dataset = datasets.load("small_mnist" if small and data == "mnist" else data)
     if model is not None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bilens import explorer, files, plots
 from bilens.decompose import TensorSVD
-from bilens.explorer import Report
+from bilens.explorer import WAYS, Report
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
 from bilens.recipes.ways.inputs import PairFeatures
@@ -218,6 +218,7 @@ def _report(found: Findings, summary: dict[str, Any]) -> Report:
         svd=found.components[1],
         history=found.training,
         notes=tuple(notes),
+        texts={"digits": ("Digit directions", WAYS["digits"][1])} if subject.model.output.name == "digits" else {},
         features=subject.budget.count,
     )
 

@@ -41,7 +41,7 @@ class PairFeatures:
 def pair_features(subject: Subject, run: Folder) -> PairFeatures:
     """A TopK SAE on every pair vector r_ij of the layer, from the weights alone; each feature k is a kernel Φ_k."""
     tensor, budget = subject.hidden, subject.budget
-    stream = pairs.stream(tensor, batch_size=4096, seed=subject.seed)
+    stream = pairs.stream(tensor, batch_size=1024, seed=subject.seed)
     folder = run.path / "sae_pairs"
     if (folder / "cfg.json").exists():
         coder = TopKSAE.from_pretrained(folder)

@@ -35,7 +35,7 @@ class Budget:
         sae_features: features of the coder on the layer's outputs; sae_steps: its updates, of 1,024 vectors; sae_l1 and
             sae_similarity: its penalties, for vectors scaled to a mean squared norm of d_in.
         pair_features: features of the coder on pair vectors; pair_k: how many of them a pair may use; pair_steps: its
-            updates, of 4,096 pairs.
+            updates, of 1,024 pairs.
 
     Raises:
         BilensError: a count below 1.
@@ -43,12 +43,12 @@ class Budget:
 
     count: int = 24
     sae_features: int = 2000
-    sae_steps: int = 2000
-    sae_l1: float = 1.0
+    sae_steps: int = 1000
+    sae_l1: float = 5.0
     sae_similarity: float = 0.0
     pair_features: int = 5000
     pair_k: int = 30
-    pair_steps: int = 300
+    pair_steps: int = 1000
 
     def __post_init__(self) -> None:
         for name in ("count", "sae_features", "sae_steps", "pair_features", "pair_k", "pair_steps"):
