@@ -66,7 +66,7 @@ def job(kind: str, checkpoint: str | None, wrap: Any = lambda stream: stream) ->
     """The run that is killed and resumed, on a stream whose epochs end in between."""
     coder = build(kind)
     stream = wrap(sae.TensorStream(sparse_vectors(300)[0] * 1e-3, batch_size=64))
-    return coder, run(coder, stream, steps=25, l1=0.1, similarity=0.1, checkpoint=checkpoint)
+    return coder, run(coder, stream, steps=250, l1=0.1, similarity=0.1, checkpoint=checkpoint)  # two steps a row
 
 
 def same(a: sae.Coder, b: sae.Coder) -> bool:
