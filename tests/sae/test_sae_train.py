@@ -65,7 +65,7 @@ def run(coder: sae.Coder, stream: Any, **arguments: Any) -> History:
 def job(kind: str, checkpoint: str | None, wrap: Any = lambda stream: stream) -> tuple[sae.Coder, History]:
     """The run that is killed and resumed, on a stream whose epochs end in between."""
     coder = build(kind)
-    stream = wrap(sae.TensorStream(sparse_vectors(300)[0] * 1e-3, batch_size=64))
+    stream = wrap(sae.TensorStream(sparse_vectors(100)[0] * 1e-3, batch_size=8))
     return coder, run(coder, stream, steps=250, l1=0.1, similarity=0.1, checkpoint=checkpoint)  # two steps a row
 
 
@@ -92,7 +92,7 @@ def test_a_run_killed_and_resumed_ends_like_one_that_was_not(tmp_path: Path) -> 
             seen.append(n)
             return stream.batch(n)
 
-    stream = sae.TensorStream(sparse_vectors(300)[0] * 1e-3, batch_size=64)
+    stream = sae.TensorStream(sparse_vectors(100)[0] * 1e-3, batch_size=8)
     straight, history = job(kind, None)
     resumed, resumed_history = job(kind, str(path), wrap=lambda s: Watched([s.batch(n) for n in range(len(s))]))
     assert seen[:3] == [0, 0, 11]  # the width, the scale, and the first step that is left
