@@ -44,7 +44,7 @@ def explained_variance(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> 
     return 1 - (x - x_hat).square().sum() / (x - x.mean(dim=0)).square().sum()
 
 
-def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10) -> Float[Tensor, ""]:
+def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10.0) -> Float[Tensor, ""]:
     """(Σ_{i≠j} |cos_ij|^p)^{1/p} over the rows of the decoder: 0 when they are orthogonal.
 
     Rows that are 0 have no direction and count for nothing; a single row gives 0. Gradients are finite everywhere: the
@@ -59,7 +59,7 @@ def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10) -> Flo
     """
     if p < 1:
         raise BilensError(f"p = {p}", "at least 1", "use the draft's 10")
-    value: Tensor = _CosineNorm.apply(functional.normalize(W_dec, dim=1), p)  # type: ignore[no-untyped-call]
+    value: Tensor = _CosineNorm.apply(functional.normalize(W_dec, dim=1), float(p))  # type: ignore[no-untyped-call]
     return value
 
 
