@@ -2,9 +2,7 @@
 
 import torch
 
-from bilens import decompose
-from bilens.space import Space
-from bilens.tensor import BilinearTensor
+from bilens import BilinearTensor, Space, decompose
 
 generator = torch.Generator().manual_seed(0)
 pixels, classes = Space("pixels", 16, image=(4, 4)), Space("classes", 3, labels=("cat", "dog", "cow"))

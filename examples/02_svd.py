@@ -1,8 +1,6 @@
 """Features of a layer from its weights alone: the singular value decomposition, never building the tensor."""
 
-from bilens import decompose
-from bilens.models import ImageClassifier
-from bilens.space import Space
+from bilens import ImageClassifier, Space, decompose
 
 model = ImageClassifier(Space("pixels", 64, image=(8, 8)), Space("digits", 10), hidden=40, bias=True)
 H = model.layer.tensor()  # pixels (and the constant) → hidden units, before the read-out

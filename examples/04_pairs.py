@@ -2,9 +2,7 @@
 
 import torch
 
-from bilens import pairs, sae
-from bilens.models import ImageClassifier
-from bilens.space import Space
+from bilens import ImageClassifier, Space, pairs, sae
 
 H = ImageClassifier(Space("pixels", 16, image=(4, 4)), Space("classes", 3), hidden=12, bias=True).layer.tensor()
 stream = pairs.stream(H, batch_size=64)  # every pair of pixels (and the constant) once an epoch
