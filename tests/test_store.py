@@ -120,6 +120,7 @@ def edit(folder, name: str, value: object) -> None:
     (folder / "one.json").write_text(json.dumps(header))
 
 
+@pytest.mark.bad_input
 def test_shapes_that_do_not_fit_are_refused_on_reading(tmp_path) -> None:
     store.save(records()[3], tmp_path / "one")
     header = json.loads((tmp_path / "one.json").read_text())
