@@ -6,6 +6,8 @@ FLAGS ?=
 
 ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py test_pairs.py decompose)
 BIN := .venv/bin
+# Test files side by side, one thread each.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -21,8 +23,8 @@ demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, 
 	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
 
 test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --typecheck $(ALGEBRA)
+	$(TEST)
+	$(TEST) --typecheck $(ALGEBRA)
 
 check: .venv/installed ## format, lint, types and the architecture test; changes nothing
 	$(BIN)/ruff format --check .

@@ -54,7 +54,7 @@ def mnist(
     """
     budget = Budget(
         count=count,
-        sae_steps=_or(sae_steps, 500 if small else Budget.sae_steps),
+        sae_steps=_or(sae_steps, 250 if small else Budget.sae_steps),
         sae_l1=sae_l1,
         pair_features=_or(pair_features, 2000 if small else Budget.pair_features),
         pair_steps=_or(pair_steps, 250 if small else Budget.pair_steps),

@@ -43,9 +43,9 @@ class Budget:
 
     count: int = 24
     sae_features: int = 2000
-    sae_steps: int = 1000
-    sae_l1: float = 5.0
-    sae_similarity: float = 0.0
+    sae_steps: int = 500
+    sae_l1: float = 4.0
+    sae_similarity: float = 10.0
     pair_features: int = 5000
     pair_k: int = 30
     pair_steps: int = 1000
