@@ -2,6 +2,16 @@
 
 from bilens.models.classifier import ImageClassifier, matched_width
 from bilens.models.layers import Bilinear, Dense, Gated, swish
-from bilens.models.train import accuracy, train
+from bilens.models.train import accuracy, check_settings, train
 
-__all__ = ["Bilinear", "Dense", "Gated", "ImageClassifier", "accuracy", "matched_width", "swish", "train"]
+__all__ = [
+    "Bilinear",
+    "Dense",
+    "Gated",
+    "ImageClassifier",
+    "accuracy",
+    "check_settings",
+    "matched_width",
+    "swish",
+    "train",
+]

@@ -76,7 +76,7 @@ def train(
         ShapeError: images, labels and model do not fit together. StoreError: a checkpoint of another run, or damaged.
         BilensError: NaN or infinity, labels out of range, a number out of range, or a loss that is no longer finite.
     """
-    _check_settings(
+    check_settings(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -227,9 +227,17 @@ def _fingerprint(images: Tensor, labels: Tensor) -> int:
     )
 
 
-def _check_settings(
-    *, epochs: int, batch_size: int, lr: float, weight_decay: float, schedule: str, noise: float, seed: int
+def check_settings(
+    *,
+    epochs: int,
+    weight_decay: float,
+    noise: float,
+    seed: int,
+    batch_size: int = 100,
+    lr: float = 1e-3,
+    schedule: str = "step",
 ) -> None:
+    """Refuse settings that `train` would refuse, before anything else is done. Raises BilensError."""
     for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         if count < least:
             raise BilensError(f"{name} = {count}", f"at least {least}", "choose another number")

@@ -55,6 +55,8 @@ def decompile(
     model.tensor()  # a model that is not bilinear is refused before anything is written
     budget = Budget(count=count, sae_steps=sae_steps, sae_l1=sae_l1, pair_features=pair_features, pair_steps=pair_steps)
     dataset = None if data is None else datasets.load(data)
+    if dataset is not None:
+        model = model.over(dataset.input, dataset.output)
     run = Folder(out, settings("decompile", model, dataset, budget, seed) | {"weights": fingerprint(model)})
     return derive(model, dataset, run, budget, seed=seed)
 
@@ -87,11 +89,8 @@ def derive(
 ) -> dict[str, Any]:
     """Features in four ways, their figures, `summary.json` and `report.html` in the run's folder.
 
-    Raises:
-        ShapeError: the images do not fit the model.
+    The model's spaces are the data's, see `ImageClassifier.over`.
     """
-    if dataset is not None:
-        model = model.over(dataset.input, dataset.output)
     subject = Subject(model.eval().requires_grad_(False).cpu(), dataset, budget, seed)
     found = summary.Findings(
         subject=subject,

@@ -7,7 +7,6 @@ from typing import Any
 
 from bilens import data as datasets
 from bilens import models
-from bilens.errors import BilensError
 from bilens.history import History
 from bilens.models import ImageClassifier
 from bilens.recipes.decompile import DataName, derive, fingerprint, settings
@@ -69,8 +68,7 @@ def mnist(
         return derive(given, dataset, run, budget, seed=seed)
     classifier = ImageClassifier(dataset.input, dataset.output, hidden, seed=seed)
     rounds = _or(epochs, 40 if len(dataset.train.labels) < 20000 else 10)
-    if rounds < 1:
-        raise BilensError(f"epochs = {rounds}", "at least 1", "choose another number")
+    models.check_settings(epochs=rounds, weight_decay=weight_decay, noise=noise, seed=seed)
     training = {"epochs": rounds, "weight_decay": weight_decay, "noise": noise}
     run = Folder(out, settings("mnist", classifier, dataset, budget, seed) | {"training": training})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ class Budget:
             updates, of 1,024 pairs.
 
     Raises:
-        BilensError: a count below 1.
+        BilensError: a count below 1, or a penalty below 0.
     """
 
     count: int = 24
@@ -54,6 +55,9 @@ class Budget:
         for name in ("count", "sae_features", "sae_steps", "pair_features", "pair_k", "pair_steps"):
             if getattr(self, name) < 1:
                 raise BilensError(f"{name} = {getattr(self, name)}", "at least 1", f"choose another {name}")
+        for name in ("sae_l1", "sae_similarity"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BilensError(f"{name} = {getattr(self, name)}", "0 or more", f"choose another {name}")
 
 
 @dataclass(frozen=True, eq=False)
