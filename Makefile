@@ -22,7 +22,6 @@ install: .venv/installed ## the virtual environment .venv with bilens and its to
 demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
 	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
 
-test: export OMP_NUM_THREADS := 1 # arrays are tiny here: more threads only wait for one another
 test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
 	$(TEST)
 	$(TEST) --typecheck $(ALGEBRA)
