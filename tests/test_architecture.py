@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "checkpoint", "history", "device"), 0),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
-    **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness"), 2),
+    **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching"), 2),
     **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
     "recipes": 4,
     "cli": 5,
@@ -33,6 +33,7 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary"},
     "pairs": {"tensor", "dictionary"},
+    "measurement": {"faithfulness"},
     "store": {"views"},
     "plots": {"views"},
     "explorer": {"plots", "views"},

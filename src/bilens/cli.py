@@ -29,6 +29,11 @@ COMMANDS = {
         "Train a bilinear digit classifier and read its features from its weights in four ways.",
         "bilens mnist --out runs/mnist",
     ),
+    "reproduce": Command(
+        "bilens.recipes.reproduce:reproduce",
+        "Measure the claims of the founding programme again, over seeds, with intervals.",
+        "bilens reproduce svd --seeds 5 --out runs/reproduce",
+    ),
     "decompile": Command(
         "bilens.recipes.decompile:decompile",
         "Do the same for a checkpoint that somebody else trained.",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bilens.errors import BilensError, ShapeError
@@ -115,6 +115,36 @@ class Dictionary:
     def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
         """Pseudoinverse codes a = duals (y − b), one vector a row."""
         return (self._require(y, self.space.dim) - self._offset) @ self.duals.T
+
+    def encode_among(self, y: Float[Tensor, "k n"], active: Bool[Tensor, "k m"]) -> Float[Tensor, "k m"]:
+        """Least-squares codes of each vector over its own active atoms alone; the other codes are 0.
+
+        For the set S of a row, a_S = (A_Sᵀ)⁺ (y − b), by the normal equations G_SS a_S = A_S (y − b) in float64.
+
+        Args:
+            y: one vector a row; active: which atoms each row may use, for example those that a trained encoder lit.
+
+        Cost: one product with the atoms and one pseudoinverse of the size of the largest set for each row.
+        """
+        self._require(y, self.space.dim)
+        if tuple(active.shape) != (len(y), self.features.dim):
+            raise ShapeError(
+                f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})", "one mask for each vector"
+            )
+        atoms = self.atoms.double()
+        gram, right = atoms @ atoms.T, (y - self._offset).double() @ atoms.T
+        codes = torch.zeros_like(right)
+        sizes = active.sum(dim=1)
+        for size in set(sizes.tolist()):  # rows with as many atoms are solved together
+            rows = (sizes == size).nonzero()[:, 0]
+            if size == 0:
+                continue
+            for part in torch.split(rows, max(1, 2**22 // size**2)):
+                chosen = active[part].nonzero()[:, 1].reshape(len(part), size)
+                inverse = torch.linalg.pinv(gram[chosen[:, :, None], chosen[:, None, :]], hermitian=True, rtol=1e-10)
+                solved = (inverse @ right[part[:, None], chosen][:, :, None])[:, :, 0]
+                codes[part[:, None], chosen] = solved
+        return codes.to(y.dtype)
 
     def decode(self, codes: Float[Tensor, "*k m"]) -> Float[Tensor, "*k n"]:
         """Vectors Aᵀa + b, one a row."""

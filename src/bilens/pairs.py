@@ -300,13 +300,39 @@ class PairCodes:
             tensor: the layer; encode: from pair vectors (b, o) to codes (b, d_sae); dictionary: the features.
             block: pairs at a time; step: called with the number of pairs after each block.
         """
+        return cls._of(tensor, dictionary, vectors=Features.polarized, encode=encode, block=block, step=step)
+
+    @classmethod
+    def of_two_hot(
+        cls,
+        tensor: BilinearTensor,
+        encode: Callable[[Tensor], Tensor],
+        dictionary: Dictionary | None = None,
+        *,
+        block: int = 4096,
+        step: Callable[[int], object] | None = None,
+    ) -> PairCodes:
+        """As `of`, for the draft's two-hot vectors u_ij; `rebuild_two_hot` says what they rebuild."""
+        return cls._of(tensor, dictionary, vectors=Features.two_hot, encode=encode, block=block, step=step)
+
+    @classmethod
+    def _of(
+        cls,
+        tensor: BilinearTensor,
+        dictionary: Dictionary | None,
+        *,
+        vectors: Callable[[Features, Tensor, Tensor], Tensor],
+        encode: Callable[[Tensor], Tensor],
+        block: int,
+        step: Callable[[int], object] | None,
+    ) -> PairCodes:
         prepared = Features.of(tensor, dictionary)
         m = len(prepared.left)
         counts, features, values = [], [], []
         width = 0
         for start in range(0, count(m), block):
             places = torch.arange(start, min(start + block, count(m)), device=prepared.left.device)
-            codes = encode(prepared.polarized(*unrank(places, m))).detach()
+            codes = encode(vectors(prepared, *unrank(places, m))).detach()
             width = codes.shape[1]
             row, feature = codes.nonzero(as_tuple=True)
             counts.append(torch.bincount(row, minlength=len(codes)))
@@ -366,6 +392,32 @@ class PairCodes:
             return self.decode(start, start + m - i, atoms)
 
         return _contract(codes, m, rows)
+
+    def rebuild(
+        self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"], *, bias: Float[Tensor, " p"]
+    ) -> Float[Tensor, "n p"]:
+        """g(x) ≈ Aᵀ(Σ_ij a_i a_j f_ij) + (Σ a)² b_dec, from codes of the polarised vectors r_ij ≈ Aᵀ f_ij + b_dec.
+
+        Args:
+            codes: (n, m), one sample a row; atoms: (d_sae, p), A or a map of it; bias: (p,), b_dec, mapped alike.
+        """
+        return self.contract(codes, atoms) + codes.sum(dim=1, keepdim=True).square() * bias
+
+    def rebuild_two_hot(
+        self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"], *, bias: Float[Tensor, " p"]
+    ) -> Float[Tensor, "n p"]:
+        """g(x) from codes of the two-hot vectors û_ij = Aᵀ f_ij + b_dec: ½ Σ_ij a_i a_j û_ij − ¼ (Σ a) Σ_i a_i û_ii.
+
+        From r_ij = ½(u_ij − r_ii − r_jj) with r_ii = ¼ u_ii; exact when û = u.
+
+        Args:
+            codes, atoms, bias: as `rebuild`.
+        """
+        m = self.space.dim
+        places = [i * m - i * (i - 1) // 2 for i in range(m)]
+        itself = torch.cat([self.decode(place, place + 1, atoms) for place in places]) + bias
+        own = codes.sum(dim=1, keepdim=True) * (codes @ itself.to(codes))
+        return self.rebuild(codes, atoms, bias=bias) / 2 - own / 4
 
 
 def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"]:

@@ -13,7 +13,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -35,7 +35,8 @@ from bilens.faithfulness import Curve
 from bilens.files import write_bytes
 from bilens.history import History
 from bilens.space import Space
-from bilens.views import CodeComparison, View
+from bilens.statistics import interval
+from bilens.views import CodeComparison, Explanation, View
 
 INK = "#1b1f24"
 """Colour of text."""
@@ -330,6 +331,192 @@ def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cro
     axes.set_title(names[which].capitalize())
     if len(curves) > 1:
         axes.legend(loc="lower right" if which != "cross_entropy" else "upper right")
+    return figure
+
+
+@_styled
+def bands(groups: Mapping[str, Sequence[Curve]], which: Literal["accuracy", "recovered"] = "accuracy") -> Figure:
+    """Mean of several curves of one kind, for example one a seed, with its 95 % interval as a band.
+
+    Args:
+        groups: curves measured at the same numbers of components, by the name that the legend shows.
+        which: accuracy or cross-entropy recovered.
+
+    Raises:
+        BilensError: no group, an empty one, curves measured at different points, NaN or infinity.
+    """
+    if not groups or not all(groups.values()):
+        raise BilensError("no curves", "at least one in each group", "pass the curves to draw")
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (name, curves) in enumerate(groups.items()):
+        kept = _numbers("kept", curves[0].kept)
+        if any(curve.kept.tolist() != curves[0].kept.tolist() for curve in curves):
+            raise BilensError(
+                f"curves of {name!r} measured at different points", "the same points", "measure them again"
+            )
+        rows = np.stack([_numbers(which, getattr(curve, which)) for curve in curves])
+        means = [interval(column.tolist()) for column in rows.T]
+        middle = np.array([value.mean for value in means])
+        style: dict[str, Any] = {"color": LINES[place % len(LINES)], "marker": _MARKERS[place % len(_MARKERS)]}
+        axes.plot(kept, middle, label=_short(name, 40), clip_on=False, zorder=3, **style)
+        if len(curves) > 1:
+            half = np.array([value.half for value in means])
+            axes.fill_between(kept, middle - half, middle + half, color=style["color"], alpha=0.2, linewidth=0)
+    _kept_axis(axes, [curves[0] for curves in groups.values()])
+    axes.grid(axis="y")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    low = min(float(getattr(curve, which).min()) for curves in groups.values() for curve in curves)
+    axes.set_ylim(min(0.0, low), 1.0)
+    axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which])
+    if len(groups) > 1:
+        axes.legend(loc="lower right")
+    return figure
+
+
+@_styled
+def dots(
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    label: str,
+    *,
+    line: float | None = None,
+    shared: bool = True,
+) -> Figure:
+    """Means with their 95 % intervals as bars: a panel a group, a row a name, and every sample as a small dot below.
+
+    A single sample has no interval, and then the mean stands alone.
+
+    Args:
+        groups: samples, for example one a seed, by row, by panel; each panel has the same rows.
+        label: of the horizontal axis, with its unit.
+        line: where to draw a vertical line, for example 0 for a difference.
+        shared: whether the panels have one scale.
+
+    Raises:
+        BilensError: no panel, panels with different rows or none, a row without samples, NaN or infinity.
+    """
+    rows = list(next(iter(groups.values()), ()))
+    if not rows or any(list(panel) != rows for panel in groups.values()):
+        raise BilensError("panels without rows, or with different ones", "the same rows in each", "name them alike")
+    longest = min(32, max(map(len, rows)))
+    size = (0.5 + 0.075 * longest + 2.6 * len(groups), 0.95 + 0.27 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (title, panel) in zip(
+        np.ravel(figure.subplots(1, len(groups), sharex=shared, sharey=True, squeeze=False)),
+        groups.items(),
+        strict=True,
+    ):
+        for place, samples in enumerate(panel.values()):
+            found = interval(samples)
+            axes.plot(samples, [place + 0.3] * len(samples), "o", color=MUTED, markersize=2, zorder=2)
+            if math.isfinite(found.half):
+                ends = (found.mean - found.half, found.mean + found.half)
+                axes.plot(ends, (place, place), color=LINES[0], solid_capstyle="butt", zorder=3)
+            axes.plot([found.mean], [place], "o", color=LINES[0], markersize=5, zorder=4)
+        if line is not None:
+            axes.axvline(line, color=MUTED, linewidth=0.8, zorder=1)
+        axes.grid(axis="x")
+        axes.set_title(_short(title, 40))
+        axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(rows)), [_short(row, 32) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    figure.supxlabel(label, size=9, color=MUTED)
+    return figure
+
+
+@_styled
+def intervals(groups: Mapping[str, Mapping[int, Sequence[float]]], title: str, x: str, y: str) -> Figure:
+    """Mean of samples, for example one a seed, with its 95 % interval as a bar, against a size on a logarithmic axis.
+
+    Args:
+        groups: the samples at each size, by the name that the legend shows.
+        title: of the figure; x: what the sizes are; y: what the samples are, with its unit.
+
+    Raises:
+        BilensError: no group, an empty one, a size below 1, NaN or infinity.
+    """
+    if not groups or not all(groups.values()):
+        raise BilensError("no samples", "at least one size in each group", "pass the samples to draw")
+    sizes = sorted({size for samples in groups.values() for size in samples})
+    _check_count("size", sizes[0])
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (name, samples) in enumerate(groups.items()):
+        means = [interval(list(values)) for values in samples.values()]
+        half = [0.0 if math.isinf(value.half) else value.half for value in means]
+        axes.errorbar(
+            list(samples), [value.mean for value in means], half, label=_short(name, 40), capsize=3, elinewidth=1,
+            color=LINES[place % len(LINES)], marker=_MARKERS[place % len(_MARKERS)], zorder=3,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if len(groups) > 1:
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def terms(explanation: Explanation) -> Figure:
+    """A sample beside the sum that makes its number: a bar a term from where the last one ended, largest |term| first,
+    then what all other terms add, then the total; the eigenvector √|λ| v of each term above its bar.
+
+    Raises:
+        BilensError: no term, NaN or infinity.
+    """
+    values = _numbers("terms", explanation.terms)
+    if not len(values):
+        raise BilensError("an explanation without terms", "at least one", "keep an eigenpair")
+    total = float(_numbers("total", torch.tensor(explanation.total)))
+    spectrum, count = explanation.spectrum, len(values)
+    order = np.argsort(-np.abs(values), kind="stable")
+    steps = [*values[order].tolist(), total - float(values.sum())]
+    ends = np.cumsum(steps)
+    cell = 0.72 if spectrum.input.image is not None else 1.5
+    sample, chart, height = 1.9, (count + 2) * cell, 3.7
+    width = sample + chart + 1.1
+    figure = Figure(figsize=(width, height))
+    picture = figure.add_axes((0.15 / width, (height - 2.35) / height, 1.6 / width, 1.6 / height))
+    lifted = spectrum.input.lift(explanation.x.detach().cpu().double())
+    shown = LinearKernel(0, 1.0, lifted, spectrum.input)
+    _weights(picture, shown, shared_scale([shown]))
+    picture.set_title("the sample", size=8.5, color=MUTED)
+    left, bottom, top = (sample + 0.75) / width, 0.62 / height, (height - 0.55 - cell) / height
+    axes = figure.add_axes((left, bottom, chart / width, top - bottom))
+    for place, (step, end) in enumerate(zip(steps, ends.tolist(), strict=True)):
+        axes.bar(place, step, bottom=end - step, width=0.72, color=POSITIVE if step > 0 else NEGATIVE, linewidth=0,
+                 alpha=1 if place < count else 0.45)  # fmt: skip
+        axes.plot((place - 0.36, place + 1.36), (end, end), color=MUTED, linewidth=0.6, marker="", zorder=1)
+        axes.text(place, max(end, end - step), signed(step), size=7, color=MUTED, ha="center", va="bottom")
+    axes.bar(count + 1, total, width=0.72, color=INK, linewidth=0)
+    axes.text(count + 1, max(total, 0.0), signed(total), size=7.5, color=INK, ha="center", va="bottom", weight="bold")
+    low, high = _reach(np.array([0.0, *ends.tolist(), total]))
+    axes.set_ylim(low, high + 0.06 * (high - low))
+    axes.set_xlim(-0.5, count + 1.5)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    names = [f"λ {signed(float(spectrum.values[int(place)]))}" for place in order]
+    axes.set_xticks(range(count + 2), [*names, "all others", "sum"], size=7)
+    axes.tick_params(length=0)
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(axis="y")
+    axes.set_ylabel("sum of the terms so far")
+    root = spectrum.values.detach().double().abs().sqrt()[:, None] * spectrum.vectors.detach().double()
+    kernels = [
+        LinearKernel(int(place), float(spectrum.values[int(place)]), root[int(place)].cpu(), spectrum.input)
+        for place in order
+    ]
+    scale = shared_scale(kernels)
+    for place, kernel in enumerate(kernels):
+        box = (left + (place + 0.06) * cell / width, top + 0.08 / height, 0.88 * cell / width, 0.88 * cell / height)
+        _weights(figure.add_axes(box), kernel, scale, entries=4)
+    figure.text(0.15 / width, 1 - 0.28 / height, _short(explanation.title, 110), size=11, weight="bold", va="center")
+    note = "a term is λ(v·x)²; above it √|λ| · eigenvector, one colour scale:  blue +  red −"
+    figure.text(0.15 / width, 0.16 / height, note, size=8, color=MUTED, va="center")
     return figure
 
 

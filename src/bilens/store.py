@@ -19,11 +19,12 @@ from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
+from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import CodeComparison, View
+from bilens.views import CodeComparison, Explanation, View
 
 FORMAT = 1
 """Version of the layout; a file of another version is refused."""
@@ -36,8 +37,10 @@ RECORDS: dict[str, type] = {
         Curve,
         Dictionary,
         Evaluation,
+        Explanation,
         History,
         Kernel,
+        Measurement,
         PairCodes,
         Score,
         Space,
@@ -162,6 +165,10 @@ class Folder:
         save(record, path)
         self.clock(name, time.monotonic() - started)
         return record
+
+    def has(self, name: str) -> bool:
+        """Whether the record of this name is there."""
+        return exists(self.path / "records" / name)
 
     def clock(self, name: str, seconds: float) -> None:
         """Note how long a step took, in seconds, in `timings.json`."""

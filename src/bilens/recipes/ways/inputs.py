@@ -76,12 +76,12 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
 
     def score() -> Score:
         inputs = tensor.input.lift(subject.data.test.images)
-        logits = codes().contract(inputs, atoms @ subject.readout.T)
-        return subject.score(logits + inputs.sum(dim=1, keepdim=True).square() * (subject.readout @ bias) + offset)
+        logits = codes().rebuild(inputs, atoms @ subject.readout.T, bias=subject.readout @ bias)
+        return subject.score(logits + offset)
 
     def compared() -> tuple[float, ...]:
         inputs = tensor.input.lift(subject.data.test.images[:OUTPUT_SAMPLES])
-        through = codes().contract(inputs, atoms) + inputs.sum(dim=1, keepdim=True).square() * bias
+        through = codes().rebuild(inputs, atoms, bias=bias)
         return (float(sae.nmse(subject.test_outputs[: len(inputs)], through)),)
 
     readout_bias = subject.model.readout.bias

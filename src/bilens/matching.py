@@ -1,0 +1,90 @@
+"""Which features of two sets are the same: optimal one-to-one assignment, and angles between subspaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from bilens.errors import BilensError, ShapeError
+from bilens.tensor import BilinearTensor, hidden_gram
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """A one-to-one assignment of the features of one set to those of another.
+
+    Args:
+        similarity: (n,), of each feature of the first set and its partner, in the order of the first set.
+        partner: (n,), the partner's number in the second set.
+    """
+
+    similarity: Float[Tensor, " n"]
+    partner: Int[Tensor, " n"]
+
+
+def assign(similarity: Float[Tensor, "n m"]) -> Matching:
+    """The one-to-one assignment with the largest sum of similarities, n ≤ m.
+
+    A best match for each feature on its own would let one feature serve many, and pairing by rank breaks where two
+    eigenvalues are nearly equal.
+
+    Raises:
+        ShapeError: more features in the first set than in the second. BilensError: NaN or infinity.
+
+    Source: Kuhn (1955), as in scipy.optimize.linear_sum_assignment.
+    """
+    if similarity.ndim != 2 or similarity.shape[0] > similarity.shape[1] or similarity.shape[0] < 1:
+        raise ShapeError(
+            f"similarities of shape {tuple(similarity.shape)}", "(n, m) with 1 ≤ n ≤ m", "pass the smaller set first"
+        )
+    if not bool(torch.isfinite(similarity).all()):
+        raise BilensError("similarities with NaN or infinity", "finite numbers", "drop features that are 0")
+    _, partner = linear_sum_assignment(similarity.double().cpu().numpy(), maximize=True)
+    chosen = torch.as_tensor(partner, dtype=torch.int64, device=similarity.device)
+    return Matching(similarity.gather(1, chosen[:, None])[:, 0], chosen)
+
+
+def kernel_cosines(first: BilinearTensor, second: BilinearTensor) -> Float[Tensor, "o p"]:
+    """Frobenius cosines ⟨Q_o, P_p⟩ / (‖Q_o‖ ‖P_p‖) of the kernels of two tensors' outputs, from their factors.
+
+    One Gram of the two hidden layers serves all of them: ⟨Q_o, P_p⟩ = (D₁ G₁₂ D₂ᵀ)_op. A kernel that is 0 has cosine 0.
+    Read the tensors in the outputs to be compared first, for example `tensor.then(svd.outputs, …)`.
+
+    Raises:
+        SpaceError: tensors over other inputs.
+    """
+    first.input.require(second.input, "a tensor")
+    cross = first.down.double() @ hidden_gram(first.left, first.right, second.left, second.right)
+    inner = cross @ second.down.double().T
+    norms = [tensor.gram().diagonal().clamp(min=0).sqrt() for tensor in (first, second)]
+    product = norms[0][:, None] * norms[1]
+    return torch.where(product > 0, inner / torch.where(product > 0, product, 1), 0)
+
+
+def subspace_cosines(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Float[Tensor, " k"]:
+    """Cosines of the principal angles between the spans of two sets of rows, largest first, k = min(rank, rank).
+
+    They do not depend on signs, order or scale of the vectors, nor on the choice of basis in a degenerate eigenspace.
+
+    Raises:
+        ShapeError: vectors of different sizes.
+
+    Source: Björck and Golub, "Numerical methods for computing angles between linear subspaces" (1973).
+    """
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ShapeError(
+            f"vectors of shape {tuple(first.shape)} and {tuple(second.shape)}", "(n, d) and (m, d)", "use one space"
+        )
+    bases = [_basis(vectors.double()) for vectors in (first, second)]
+    cosines: Tensor = torch.linalg.svdvals(bases[0] @ bases[1].T).clamp(max=1)
+    return cosines
+
+
+def _basis(vectors: Tensor) -> Tensor:
+    _, values, rows = torch.linalg.svd(vectors, full_matrices=False)
+    basis: Tensor = rows[values > max(vectors.shape) * torch.finfo(vectors.dtype).eps * values[0]]
+    return basis

@@ -1,0 +1,120 @@
+"""What the recipes of the programme share: data, trained models, and the form of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bilens import data, files, models
+from bilens.data import Dataset
+from bilens.measurement import Measurement
+from bilens.models import ImageClassifier
+from bilens.store import Folder
+
+
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """Data and trained models, each made once and kept in the run's folder.
+
+    Args:
+        run: the folder of the whole programme.
+        quick: the 5,000 digits and small models, to see that everything works; its numbers say nothing of the claims.
+    """
+
+    run: Folder
+    quick: bool
+    _datasets: dict[str, Dataset] = field(default_factory=dict)
+
+    def dataset(self, name: str = "mnist") -> Dataset:
+        """A data set by name; the small one of its kind in a quick programme."""
+        if self.quick:
+            name = {"mnist": "small_mnist", "fashion_mnist": "digits"}.get(name, name)
+        if name not in self._datasets:
+            self._datasets[name] = data.load(name)
+        return self._datasets[name]
+
+    def size(self, full: int, quick: int) -> int:
+        """A number that a quick programme makes smaller."""
+        return quick if self.quick else full
+
+    def classifier(
+        self,
+        seed: int,
+        *,
+        hidden: int,
+        dataset: str = "mnist",
+        activation: str = "bilinear",
+        epochs: int = 10,
+        batch_size: int = 100,
+        weight_decay: float = 1.0,
+        noise: float = 0.0,
+        schedule: str = "step",
+    ) -> ImageClassifier:
+        """A trained classifier, without gradients and on the CPU: read from the folder, or trained and kept there.
+
+        The founding draft's setting, AdamW with lr 1e-3 and weight decay 1, unless something else is asked for.
+        """
+        images = self.dataset(dataset)
+        settings: Mapping[str, Any] = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "weight_decay": weight_decay,
+            "noise": noise,
+            "schedule": schedule,
+            "seed": seed,
+        }
+        name = f"{images.name}-{len(images.train.labels)}-{activation}-{hidden}-" + "-".join(
+            f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()
+        )
+        folder = self.run.path / "models" / name
+        if not (folder / "config.json").exists():
+            model = ImageClassifier(images.input, images.output, hidden, activation=activation, seed=seed)
+            checkpoint = self.run.path / "models" / f"{name}.part"
+            models.train(model, images.train.images, images.train.labels, checkpoint=checkpoint, **settings)
+            files.write_json(folder / "training.json", dict(settings))
+            model.cpu().save_pretrained(folder)
+            checkpoint.unlink(missing_ok=True)
+        return ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the table of results.
+
+    Args:
+        text: what is claimed; number: the name of the measured number that answers it.
+        draft: what the founding draft, or a later paper, says; "–" where nobody has said anything.
+        form: a format for the number, for example ".1f"; scale: what it is multiplied by; unit: written behind it.
+    """
+
+    text: str
+    number: str
+    draft: str = "–"
+    form: str = ".2f"
+    scale: float = 1.0
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment of the programme.
+
+    Args:
+        name: on the command line and in file names; title: in the table and over its section.
+        settings: what was done, in one line.
+        measure: one seed's measurement.
+        claims: the lines of the table, given the numbers that were measured.
+        figures: of all seeds' measurements, by name, each with its caption.
+        findings: a paragraph on what was found, written from the measurements.
+    """
+
+    name: str
+    title: str
+    settings: Callable[[Lab], str]
+    measure: Callable[[Lab, int], Measurement]
+    claims: Callable[[Measurement], Sequence[Claim]]
+    figures: Callable[[Sequence[Measurement]], Mapping[str, tuple[Figure, str]]]
+    findings: Callable[[Sequence[Measurement]], str]

@@ -1,0 +1,54 @@
+"""Uncertainty of a mean over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import scipy.stats
+
+from bilens.errors import BilensError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval, mean ± half.
+
+    Args:
+        mean: of the samples; half: half the width of the interval, infinite for a single sample.
+        count: how many samples; level: of confidence, 0 … 1.
+    """
+
+    mean: float
+    half: float
+    count: int
+    level: float
+
+    def text(self, form: str = ".3f", scale: float = 1.0) -> str:
+        """ "mean ± half" in a number format, both times `scale`; the mean alone for a single sample."""
+        mean = format(self.mean * scale, form)
+        return mean if math.isinf(self.half) else f"{mean} ± {format(self.half * scale, form)}"
+
+
+def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
+    """Student's interval of the mean: x̄ ± t_{(1+level)/2, n−1} · s/√n, s² the unbiased variance.
+
+    Args:
+        samples: independent measurements, for example one a seed; level: of confidence.
+
+    Raises:
+        BilensError: no sample, one that is not finite, or a level outside 0 … 1.
+
+    Source: Student, "The probable error of a mean" (1908).
+    """
+    if not samples or not all(math.isfinite(value) for value in samples):
+        raise BilensError(f"samples {list(samples)!r:.60}", "at least one, all finite", "measure them again")
+    if not 0 < level < 1:
+        raise BilensError(f"level = {level}", "0 < level < 1", "use 0.95")
+    n, mean = len(samples), math.fsum(samples) / len(samples)
+    if n == 1:
+        return Interval(mean, math.inf, 1, level)
+    variance = math.fsum((value - mean) ** 2 for value in samples) / (n - 1)
+    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance / n)
+    return Interval(mean, half, n, level)
