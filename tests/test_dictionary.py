@@ -50,6 +50,28 @@ def test_codes_are_the_least_norm_least_squares_ones(data, size):
     near(dictionary.project(dictionary.project(y)), dictionary.project(y), scale * inverse)
 
 
+@given(SEEDS, st.integers(1, 6), st.integers(1, 5), st.booleans())
+def test_codes_among_active_atoms_are_least_squares_on_those_alone(seed, m, n, offset):
+    generator = torch.Generator().manual_seed(seed)
+    atoms, y = (torch.randn(rows, n, generator=generator, dtype=torch.float64) for rows in (m, 4))
+    b = torch.randn(n, generator=generator, dtype=torch.float64) if offset else None
+    active = torch.rand(4, m, generator=generator) < 0.5
+    codes = array(Dictionary.from_atoms(atoms, Space("y", n), offset=b).encode_among(y, active))
+    for row in range(4):
+        chosen = active.numpy()[row].nonzero()[0]
+        assert not codes[row][~active.numpy()[row]].any()
+        shifted = array(y)[row] - (0 if b is None else array(b))
+        solved = np.linalg.lstsq(array(atoms)[chosen].T, shifted, rcond=None)[0] if len(chosen) else np.zeros(0)
+        near(codes[row][chosen] @ array(atoms)[chosen], solved @ array(atoms)[chosen], 1e3 * np.linalg.norm(shifted))
+
+
+@pytest.mark.bad_input
+def test_refuses_a_mask_that_does_not_fit_the_vectors():
+    dictionary = Dictionary.from_atoms(torch.eye(3), Space("y", 3))
+    with refuses(ShapeError, "active of shape (2, 2)", "(2, 3)"):
+        dictionary.encode_among(torch.zeros(2, 3), torch.ones(2, 2, dtype=torch.bool))
+
+
 @given(st.data(), st.integers(1, 5))
 def test_decode_is_a_sum_of_atoms(data, size):
     dictionary = data.draw(dictionaries(Space("y", size)))

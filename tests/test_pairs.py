@@ -262,6 +262,34 @@ def test_contraction_passes_over_features_that_are_off():
     assert sum(seen) <= 8
 
 
+@given(st.data(), layers(max_d=4), SEEDS)
+def test_codes_of_either_kind_of_pair_vector_rebuild_the_layer(data, layer, seed):
+    """A coder that loses nothing, r = Aᵀ f + b, rebuilds g(x); two-hot vectors only through polarisation."""
+    tensor, o = layer.tensor(), layer.tensor().output.dim
+    generator = torch.Generator().manual_seed(seed)
+    bias = torch.randn(o, generator=generator, dtype=torch.float64)
+    atoms = torch.eye(o, dtype=torch.float64) * 2
+    x = data.draw(samples(layer.input.size))
+    a = tensor.input.lift(x)
+    scale = (1 + a.abs().sum(1, keepdim=True)) ** 2 * (1 + tensor.left.abs().sum() * tensor.right.abs().sum())
+    scale = array(scale * (1 + tensor.down.abs().sum() + bias.abs().max()))
+    expected = oracle.forward(layer, x)
+    for make, rebuild in ((PairCodes.of, "rebuild"), (PairCodes.of_two_hot, "rebuild_two_hot")):
+        codes = make(tensor, lambda r: (r - bias) / 2)
+        near(getattr(codes, rebuild)(a, atoms, bias=bias), expected, scale)
+        near(
+            codes.contract(a, atoms) + a.sum(dim=1, keepdim=True) ** 2 * bias, codes.rebuild(a, atoms, bias=bias), scale
+        )
+
+
+def test_two_hot_codes_taken_as_polarised_do_not_rebuild_the_layer():
+    tensor = random_tensor()
+    a = torch.rand(3, tensor.input.dim, dtype=torch.float64)
+    eye, zero = torch.eye(tensor.output.dim, dtype=torch.float64), torch.zeros(tensor.output.dim, dtype=torch.float64)
+    wrong = PairCodes.of_two_hot(tensor, lambda u: u).rebuild(a, eye, bias=zero)
+    assert float((wrong - tensor(a)).norm() / tensor(a).norm()) > 0.1
+
+
 @given(st.data(), layers(max_d=4), st.integers(1, 5), st.integers(1, 30), SEEDS)
 def test_pair_codes_are_what_the_encoder_says(data, layer, width, block, seed):
     tensor = layer.tensor()
