@@ -82,3 +82,38 @@ class CodeComparison:
                 "two lists of one length",
                 "compare the same samples",
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A number of one sample as a sum of eigenvector terms: total = Σ_k λ_k (v_k·x')² + the terms left out.
+
+    Args:
+        title: what the number is and for which sample.
+        x: (d,), the sample; spectrum: the pairs whose terms are shown, whatever their order.
+        total: the sum over all pairs, for example a logit or the margin between two.
+
+    Raises:
+        ShapeError: the sample is not one of the spectrum's input space.
+    """
+
+    title: str
+    x: Float[Tensor, " d"]
+    spectrum: Spectrum
+    total: float
+
+    def __post_init__(self) -> None:
+        if tuple(self.x.shape) != (self.spectrum.input.size,):
+            raise ShapeError(
+                f"a sample of shape {tuple(self.x.shape)}", f"({self.spectrum.input.size},)", "pass one sample"
+            )
+
+    @property
+    def terms(self) -> Float[Tensor, " k"]:
+        """λ_k (v_k·x')² of the pairs shown."""
+        return self.spectrum.terms(self.x)
+
+    @property
+    def rest(self) -> float:
+        """The sum of the terms that are not shown."""
+        return self.total - float(self.terms.sum())
