@@ -10,7 +10,15 @@ from bilens import files, plots
 from bilens.errors import BilensError
 from bilens.measurement import Measurement
 from bilens.progress import bar
-from bilens.recipes.programme import boolean, equal_parameters, output_sae, pair_sae, tensor_svd
+from bilens.recipes.programme import (
+    boolean,
+    digit_directions,
+    equal_parameters,
+    one_sample,
+    output_sae,
+    pair_sae,
+    tensor_svd,
+)
 from bilens.recipes.programme.lab import Claim, Lab, Recipe
 from bilens.statistics import interval
 from bilens.store import Folder
@@ -19,10 +27,12 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         equal_parameters.RECIPE,
+        digit_directions.RECIPE,
         tensor_svd.RECIPE,
         output_sae.RECIPE,
         pair_sae.RECIPE,
         boolean.RECIPE,
+        one_sample.RECIPE,
     )
 }
 """Every recipe, in the order of the founding draft."""
