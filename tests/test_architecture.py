@@ -45,6 +45,8 @@ APART = {
     "sae": {"tensor", "pairs"},  # knows vectors and dictionaries
     "data": {"tensor", "pairs", "dictionary"},  # plain tensors
     "faithfulness": {"tensor", "pairs", "dictionary"},
+    "statistics": {"tensor", "pairs", "dictionary"},  # plain numbers
+    "measurement": {"tensor", "pairs", "dictionary"},
     "store": {"models", "data"},  # records only
     "plots": {"models", "data", "sae"},
     "explorer": {"models", "data", "sae"},

@@ -18,11 +18,14 @@ from bilens.faithfulness import Curve
 from bilens.history import History
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, View
+from bilens.views import CodeComparison, Explanation, View
 
 PIXELS = Space("pixels", 6, image=(2, 3))
 WORDS = Space("words", 3, ("red", "$x$ & <b>", "blue"))
 CLASSES = Space("classes", 3, ("cat", "dog", "cow"))
+
+T2 = 0.95 * (2 / (1 - 0.95**2)) ** 0.5
+"""Student's t of a 95 % interval with two degrees of freedom, in closed form."""
 
 
 def make_spectrum(values: list[float], space: Space = PIXELS, label: str = "cat", discarded: float = 0.0) -> Spectrum:
@@ -184,6 +187,69 @@ def test_curves_go_through_their_points():
         assert axes.get_xlabel() == "components kept"
 
 
+def test_bands_go_through_the_means_and_reach_as_far_as_the_intervals():
+    values = torch.tensor([[0.2, 0.7, 0.95], [0.3, 0.5, 0.95], [0.1, 0.6, 0.95]], dtype=torch.float64)
+    seeds = [replace(make_curve(), accuracy=row) for row in values]
+    axes = plots.bands({"three seeds": seeds, "one seed": [make_curve()]}).axes[0]
+    three, one = axes.get_lines()
+    np.testing.assert_allclose(three.get_xdata(), [1, 10, 100])
+    np.testing.assert_allclose(three.get_ydata(), [0.2, 0.6, 0.95])
+    np.testing.assert_allclose(one.get_ydata(), [0.2, 0.7, 0.95])
+    (band,) = axes.collections  # none for a single seed
+    corners = band.get_paths()[0].vertices
+    for kept, mean, half in ((1, 0.2, T2 * 0.1 / 3**0.5), (10, 0.6, T2 * 0.1 / 3**0.5), (100, 0.95, 0)):
+        here = corners[np.isclose(corners[:, 0], kept), 1]
+        np.testing.assert_allclose([here.min(), here.max()], [mean - half, mean + half], atol=1e-9)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["three seeds", "one seed"]
+    recovered = plots.bands({"": seeds}, "recovered").axes[0]
+    np.testing.assert_allclose(recovered.get_lines()[0].get_ydata(), make_curve().recovered)
+    assert recovered.get_title(loc="left") == "Cross-entropy recovered"
+
+
+def test_bands_of_curves_that_do_not_fit_are_refused():
+    for groups in ({}, {"empty": []}, {"full": [make_curve()], "empty": []}):
+        with pytest.raises(BilensError, match="no curves"):
+            plots.bands(groups)
+    other = replace(make_curve(), kept=torch.tensor([1, 10, 50]))
+    with pytest.raises(BilensError, match="'mixed' measured at different points"):
+        plots.bands({"mixed": [make_curve(), other]})
+    with pytest.raises(BilensError, match="accuracy with NaN"):
+        plots.bands({"nan": [replace(make_curve(), accuracy=torch.full((3,), torch.nan))]})
+
+
+def test_dots_show_every_sample_the_mean_and_the_interval():
+    groups = {"left": {"a": [1.0, 3.0, 2.0], "b": [5.0]}, "right": {"a": [0.0, 0.0], "b": [-1.0, 1.0]}}
+    figure = plots.dots(groups, "points, %", line=0)
+    left, right = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["left", "right"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
+    assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row on top
+    samples, bar, mean, alone, middle, _ = left.get_lines()
+    assert list(samples.get_xdata()) == [1, 3, 2]
+    np.testing.assert_allclose(bar.get_xdata(), [2 - T2 / 3**0.5, 2 + T2 / 3**0.5])
+    assert list(bar.get_ydata()) == [0, 0]
+    assert [list(data) for data in mean.get_data()] == [[2], [0]]
+    assert list(alone.get_xdata()) == list(middle.get_xdata()) == [5]  # one sample: no bar between them
+    assert list(middle.get_ydata()) == [1]
+    np.testing.assert_allclose(right.get_lines()[4].get_xdata(), [-12.7062, 12.7062], rtol=1e-5)  # t of one degree
+    assert all(list(axes.get_lines()[-1].get_xdata()) == [0, 0] for axes in figure.axes)
+    assert left.get_xlim() == right.get_xlim()
+    assert "points, %" in plots.svg(figure).decode()
+    apart = plots.dots(groups, "points", shared=False).axes
+    assert apart[0].get_xlim() != apart[1].get_xlim()
+    assert len(apart[0].get_lines()) == 5  # and no line at 0
+
+
+def test_dots_in_panels_that_do_not_fit_are_refused():
+    for groups in ({}, {"empty": {}}, {"a": {"x": [1.0]}, "b": {"y": [1.0]}}):
+        with pytest.raises(BilensError, match="panels without rows"):
+            plots.dots(groups, "")
+    with pytest.raises(BilensError, match="samples"):
+        plots.dots({"a": {"x": []}}, "")
+    with pytest.raises(BilensError, match="samples"):
+        plots.dots({"a": {"x": [1.0, float("nan")]}}, "")
+
+
 def test_a_certificate_shows_bound_and_error_and_leaves_out_zeros():
     curve = make_curve(error=torch.tensor([1.0, 0.1, 0.0]), bound=torch.tensor([9.0, 2.0, 0.0]))
     axes = plots.certificate(curve).axes[0]
@@ -193,6 +259,59 @@ def test_a_certificate_shows_bound_and_error_and_leaves_out_zeros():
     assert axes.get_yscale() == "log"
     with pytest.raises(BilensError, match="without a certificate"):
         plots.certificate(make_curve())
+
+
+def test_terms_are_bars_that_end_at_the_total():
+    spectrum = make_spectrum([4.0, -3.0, 0.5])
+    x = torch.tensor([0.5, 1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64)  # terms 1, −3, 0.5
+    figure = plots.terms(Explanation("cat less dog", x, spectrum, 2.25))
+    axes = next(axes for axes in figure.axes if axes.get_ylabel() == "sum of the terms so far")
+    bars = axes.patches
+    assert [bar.get_height() for bar in bars] == [-3.0, 1.0, 0.5, 3.75, 2.25]
+    ends = np.cumsum([-3.0, 1.0, 0.5, 3.75])
+    assert [bar.get_y() for bar in bars] == [0.0, *ends[:-1], 0.0]
+    assert bars[0].get_facecolor()[0] > bars[0].get_facecolor()[2]
+    assert bars[1].get_facecolor()[2] > bars[1].get_facecolor()[0]
+    assert {"cat less dog", "all others", "sum", "+2.25", "−3.00", "λ +4.00", "λ −3.00"} <= set(texts(figure))
+    sample, *shown = images(figure)
+    np.testing.assert_allclose(sample.get_array(), x.reshape(2, 3))
+    peaks = [np.flatnonzero(image.get_array()).tolist() for image in shown]
+    assert peaks == [[1], [0], [2]]  # largest |term| first: √|λ| of indicator vectors, on one scale
+    np.testing.assert_allclose([image.get_array().max() for image in shown], np.sqrt([3, 4, 0.5]))
+    assert len({image.get_clim() for image in shown}) == 1
+
+
+def test_terms_of_an_input_that_is_no_image_are_drawn_and_what_is_none_is_refused():
+    spectrum = make_spectrum([4.0, -1.0], WORDS.with_constant())
+    assert not images(plots.terms(Explanation("sum", torch.ones(3).double(), spectrum, 3.0)))
+    none = Explanation("sum", torch.ones(3).double(), spectrum.keep(0), 3.0)
+    with pytest.raises(BilensError, match="without terms"):
+        plots.terms(none)
+    with pytest.raises(BilensError, match="total with NaN"):
+        plots.terms(replace(none, spectrum=spectrum, total=torch.nan))
+
+
+@pytest.mark.bad_input
+def test_an_explanation_refuses_a_sample_of_another_size():
+    with pytest.raises(ShapeError, match=r"\(5,\); expected \(6,\)"):
+        Explanation("sum", torch.ones(5), make_spectrum([1.0]), 1.0)
+
+
+def test_intervals_are_means_with_student_intervals():
+    figure = plots.intervals(
+        {"ours": {30: [1.0, 2.0, 3.0], 1000: [5.0]}, "theirs": {30: [4.0]}}, "Needed", "h", "count"
+    )
+    axes = figure.axes[0]
+    lines, _, (bars,) = axes.containers[0]
+    np.testing.assert_allclose(lines.get_xdata(orig=False), [30, 1000])
+    np.testing.assert_allclose(lines.get_ydata(orig=False), [2, 5])
+    low, high = bars.get_segments()[0][:, 1]
+    np.testing.assert_allclose([low, high], [2 - 2.48414, 2 + 2.48414], rtol=1e-5)  # t = 4.30265, s = 1, n = 3
+    np.testing.assert_allclose(np.diff(bars.get_segments()[1][:, 1]), 0)  # one sample has no interval
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["30", "1,000"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == ("h", "count", "Needed")
+    with pytest.raises(BilensError, match="no samples"):
+        plots.intervals({"ours": {}}, "Needed", "h", "count")
 
 
 @pytest.mark.parametrize("n", [5, 4000])

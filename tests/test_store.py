@@ -13,11 +13,12 @@ from bilens.dictionary import Dictionary
 from bilens.errors import StoreError
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
+from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, View
+from bilens.views import CodeComparison, Explanation, View
 
 
 def layer() -> BilinearTensor:
@@ -48,6 +49,8 @@ def records() -> list:
         View("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
         CodeComparison(torch.ones(3), torch.zeros(3), 0.5, 2, 1e-3, 2),
         PairCodes.of(tensor, torch.relu),
+        Explanation("a less b", torch.rand(6, generator=torch.Generator().manual_seed(1)), spectrum, 1.5),
+        Measurement.of({"a": 0.5, "b": 2.0}, [Curve.of("kept", [1], [Score(0.1, 2.0, 0.3)])], [spectrum]),
     ]
 
 
@@ -156,6 +159,14 @@ def test_a_folder_computes_each_record_once(tmp_path) -> None:
         assert run.record("score", Score, compute) == Score(0.5, 1.0, 0.5)
     assert calls == [1]
     assert set(run.timings) == {"score"}
+
+
+def test_a_folder_knows_which_records_it_has(tmp_path) -> None:
+    run = store.Folder(tmp_path / "run", {})
+    assert not run.has("a/0")
+    run.record("a/0", Score, lambda: Score(0.5, 1.0, 0.5))
+    assert run.has("a/0")
+    assert not run.has("a/1")
 
 
 def test_a_folder_of_other_settings_is_refused_and_left_as_it_is(tmp_path) -> None:

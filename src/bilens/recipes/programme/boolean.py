@@ -241,23 +241,27 @@ def _value(split: Split, x: Float[Tensor, "s n"]) -> Float[Tensor, " s"]:
 def claims(measured: Measurement) -> Sequence[Claim]:
     """Recovery from weights with and without folding the diagonal, and in superposition."""
     n = int(measured["inputs"])
+    kept, out = "diagonal folded into the linear part", "diagonal left out"
+    read, error = "functions read right from the weights alone", "root mean squared error of the linear parts"
+    changed, cosine = (
+        "largest change of an output by folding the diagonal",
+        "cosine of one function's kernels in two seeds",
+    )
     table = [
-        Claim("largest error of an output over all inputs", "largest error of an output", form=".1e"),
-        Claim("functions read from the weights alone, pair and truth table right", "recovered", "–", ".1f", 100, " %"),
-        Claim(
-            "the same with the squares left out, not folded", "recovered without the diagonal", "–", ".1f", 100, " %"
-        ),
-        Claim("root mean squared error of the linear parts, as trained", "error of the linear part, as trained"),
-        Claim("the same, diagonal folded", "error of the linear part, folded", form=".1e"),
+        Claim("largest error of an output over all Boolean inputs", "largest error of an output", form=".1e"),
+        Claim(f"{read}, {kept}", "recovered", "–", ".1f", 100, " %"),
+        Claim(f"{read}, {out}", "recovered without the diagonal", "–", ".1f", 100, " %"),
+        Claim(f"{error}, as trained", "error of the linear part, as trained"),
+        Claim(f"{error}, {kept}", "error of the linear part, folded", form=".1e"),
         Claim("share of the diagonal in the squared quadratic parts", "share of the diagonal", "–", ".1f", 100, " %"),
-        Claim("largest change of an output by folding, on inputs 0 and 1", "change on Boolean inputs", form=".1e"),
-        Claim("the same where every input is ½", "change at ½"),
-        Claim("cosine of a function's kernels in two seeds, as trained", "cosine with another seed, as trained"),
-        Claim("the same, diagonal folded", "cosine with another seed, folded", form=".4f"),
+        Claim(f"{changed}, inputs 0 and 1", "change on Boolean inputs", form=".1e"),
+        Claim(f"{changed}, every input ½", "change at ½"),
+        Claim(f"{cosine}, as trained", "cosine with another seed, as trained"),
+        Claim(f"{cosine}, {kept}", "cosine with another seed, folded", form=".4f"),
     ]
     for name in SHARES:
         for d in _dimensions(n):
-            text = f"functions read from the weights, {n} inputs in {d} dimensions, {name}"
+            text = f"{read}, {n} inputs in {d} dimensions, {name}"
             table.append(Claim(text, f"recovered, {d}, {name}, trained", "–", ".1f", 100, " %"))
     return table
 

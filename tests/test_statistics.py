@@ -1,0 +1,68 @@
+"""Intervals of a mean: the closed form, an independent one, and how often they cover the truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bilens.errors import BilensError
+from bilens.statistics import Interval, interval
+from messages import refuses
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=2, max_size=12),
+    st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+def test_an_interval_is_students(samples: list[float], level: float) -> None:
+    found = interval(samples, level)
+    error = np.std(samples, ddof=1) / math.sqrt(len(samples))
+    assert found.mean == pytest.approx(np.mean(samples), abs=1e-9)
+    assert found.half == pytest.approx(scipy.stats.t(len(samples) - 1).isf((1 - level) / 2) * error, abs=1e-9)
+    assert (found.count, found.level) == (len(samples), level)
+
+
+def test_two_and_three_samples_have_closed_forms() -> None:
+    # With one degree of freedom t is Cauchy, tan(π p/2); with two, t = p √(2/(1 − p²)); p is the level.
+    for level in (0.5, 0.8, 0.95):
+        assert interval([1.0, 3.0], level).half == pytest.approx(math.tan(math.pi * level / 2))
+        three = level * math.sqrt(2 / (1 - level**2)) * 1 / math.sqrt(3)
+        assert interval([1.0, 2.0, 3.0], level).half == pytest.approx(three)
+    assert interval([1.0, 3.0]).mean == 2
+
+
+@pytest.mark.parametrize(("n", "level"), [(3, 0.95), (5, 0.95), (5, 0.5)])
+def test_an_interval_covers_the_true_mean_as_often_as_it_says(n: int, level: float) -> None:
+    trials, true = 2000, 4.2
+    drawn = np.random.default_rng(0).normal(true, 3.0, (trials, n))
+    covered = sum(abs(found.mean - true) <= found.half for found in (interval(row.tolist(), level) for row in drawn))
+    low, high = scipy.stats.binom(trials, level).interval(0.9999)
+    assert low <= covered <= high
+
+
+def test_equal_samples_have_no_width_and_one_sample_no_interval() -> None:
+    assert interval([0.5] * 4) == Interval(0.5, 0.0, 4, 0.95)
+    assert interval([0.5]) == Interval(0.5, math.inf, 1, 0.95)
+
+
+def test_the_text_is_scaled_and_one_sample_stands_alone() -> None:
+    assert Interval(0.97812, 0.00124, 5, 0.95).text(".2f", 100) == "97.81 ± 0.12"
+    assert Interval(0.97812, 0.00124, 5, 0.95).text() == "0.978 ± 0.001"
+    assert interval([0.25]).text(".1f", 100) == "25.0"
+
+
+@pytest.mark.parametrize("samples", [[], [1.0, math.nan], [math.inf, 1.0]])
+def test_samples_that_have_no_mean_are_refused(samples: list[float]) -> None:
+    with refuses(BilensError, "at least one, all finite"):
+        interval(samples)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 95.0, math.nan])
+def test_a_level_that_is_no_probability_is_refused(level: float) -> None:
+    with refuses(BilensError, "level", "0.95"):
+        interval([1.0, 2.0], level)
