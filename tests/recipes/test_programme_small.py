@@ -130,7 +130,7 @@ def test_a_machine_without_fashion_mnist_measures_mnist_and_says_so(parameters) 
     check_report(equal_parameters.RECIPE, [alone[0], seeds[1]])  # found since the first seed
 
 
-def test_damaged_data_is_not_taken_for_missing_data(tmp_path) -> None:
+def test_no_other_error_is_taken_for_missing_data(tmp_path) -> None:
     class Broken(TinyLab):
         def dataset(self, name: str = "mnist") -> Dataset:
             raise BilensError("pixels from 0 to 255", "pixels from 0 to 1", "divide them")
@@ -272,4 +272,5 @@ def test_the_report_on_boolean_functions_is_whole(toys) -> None:
 def test_settings_are_said(tmp_path) -> None:
     made = lab(tmp_path)
     assert "h = 12" in equal_parameters.RECIPE.settings(made)
+    assert "300 training images" in equal_parameters.RECIPE.settings(made)
     assert "3 inputs" in boolean.RECIPE.settings(made)

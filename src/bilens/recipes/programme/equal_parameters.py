@@ -129,7 +129,7 @@ def findings(seeds: Sequence[Measurement]) -> str:
             "with the one setting that the draft gives for the bilinear layer: nothing was tuned for any of them."
         )
     if not {"fashion_mnist", "digits"} & set(_measured(*seeds)):
-        said.append("Fashion-MNIST was not found where this was measured, so that its lines are absent.")
+        said.append("Fashion-MNIST was not found whole where this was measured, so that its lines are absent.")
     return " ".join(said)
 
 
@@ -138,7 +138,8 @@ RECIPE = Recipe(
     "Bilinear, gated and ungated layers at equal parameter counts",
     lambda lab: (
         f"h = {_hidden(lab)} for bilinear, ReGLU and SwiGLU, and the width with as many parameters for ReLU and GELU; "
-        f"{lab.size(10, 4)} epochs, batch 100, AdamW, lr 1e-3, step schedule, weight decay 1, no noise, no biases."
+        f"{lab.size(10, 4)} epochs, batch 100, AdamW, lr 1e-3, step schedule, weight decay 1, no noise, no biases, "
+        f"{len(lab.dataset().train.labels):,} training images of MNIST."
     ),
     measure,
     claims,
