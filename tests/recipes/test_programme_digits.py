@@ -127,10 +127,14 @@ def test_needed_counts_from_where_the_accuracy_stays() -> None:
     assert digits.needed(accuracies[3:], 0.9) == 1
 
 
-def test_the_recipe_of_digit_directions(lab: Lab) -> None:
+def test_the_recipe_of_digit_directions(lab: Lab, subject) -> None:
+    _, kernels, _ = subject
     test = lab.dataset().test
     first = lab.run.record("digits/0", Measurement, lambda: digits.measure(lab, 0))
     seeds = [lab.run.record("digits/0", Measurement, lambda: pytest.fail("measured again")), digits.measure(lab, 1)]
+    values = np.linalg.eigvalsh(kernels)
+    ranks = np.abs(values).sum(axis=1) ** 2 / (values**2).sum(axis=1)
+    assert first["effective rank, h = 10"] == pytest.approx(ranks.mean(), rel=1e-4)
     for hidden in digits.QUICK_WIDTHS:
         model = lab.classifier(0, hidden=hidden, epochs=6)
         own = float((model(test.images).argmax(dim=1) == test.labels).double().mean())
