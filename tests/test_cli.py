@@ -207,8 +207,22 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     assert cli.main([name, "--help"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"Example: bilens {name} " in told
-    for option in ("--out", "--seed", "--count", "--pair-steps"):
+    for option in {"reproduce": ("--out", "--seeds", "--quick")}.get(
+        name, ("--out", "--seed", "--count", "--pair-steps")
+    ):
         assert option in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["reproduce", "nonsense"], "nonsense"),
+        (["reproduce", "svd", "--seeds", "0"], "seeds = 0"),
+    ],
+)
+def test_a_programme_that_cannot_be_run_is_refused(arguments: list[str], told: str, tmp_path, capsys) -> None:
+    assert told in refused(capsys, *arguments, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_version_is_told(capsys) -> None:

@@ -39,7 +39,9 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def reproduce(
-    *names: str,
+    names: tuple[str, ...] = (),
+    /,
+    *,
     seeds: int = 5,
     out: Path = Path("runs/reproduce"),
     quick: bool = False,
