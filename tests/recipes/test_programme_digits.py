@@ -13,6 +13,7 @@ from bilens.measurement import Measurement
 from bilens.recipes.programme import digit_directions as digits
 from bilens.recipes.programme import one_sample as sample
 from bilens.recipes.programme.lab import Lab
+from bilens.statistics import interval
 from bilens.store import Folder
 
 
@@ -223,7 +224,9 @@ def test_the_recipe_of_one_sample(lab: Lab) -> None:
     assert ["rightly" in told.title for told in explained] == [True, False]
     assert [told.total for told in explained] == pytest.approx([seeds[0]["margin, right"], seeds[0]["margin, wrong"]])
     assert all(claim.number in seed.names for claim in sample.claims(seeds[0]) for seed in seeds)
-    assert "differs by" in sample.findings(seeds)
+    gap = [seed["terms, wrong"] - seed["terms, right, margin alike"] for seed in seeds]
+    assert f"differs by {interval(gap).text('.1f')}" in sample.findings(seeds)
+    assert "one seed has no interval" in sample.findings(seeds[:1])
     figures = sample.figures(seeds)
     assert list(figures) == ["sample-right", "sample-wrong"]
     assert all(plots.svg(figure) for figure, _ in figures.values())

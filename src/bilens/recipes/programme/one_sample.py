@@ -181,12 +181,12 @@ def findings(seeds: Sequence[Measurement]) -> str:
     )
     worst = max(seed["error of a logit"] for seed in seeds)
     gap = interval([seed["terms, wrong"] - seed["terms, right, margin alike"] for seed in seeds])
-    differs = gap.count > 1 and abs(gap.mean) > gap.half
-    verdict = (
-        "wrong predictions are other sums than right ones of the same margin"
-        if differs
-        else "no difference is measured, and a small margin alone explains the count"
-    )
+    if gap.count == 1:
+        verdict = "one seed has no interval, and nothing follows from it"
+    elif abs(gap.mean) > gap.half:
+        verdict = "wrong predictions are other sums than right ones of the same margin"
+    else:
+        verdict = "the interval holds 0, so a difference beyond that of the margins is not shown"
     return (
         f"Every logit of every test image is the sum of its eigenvector terms to {worst:.0e}. The margin between the "
         f"predicted class and the runner-up has a spectrum of its own, that of the difference of the two kernels. "
