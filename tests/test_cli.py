@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -68,6 +69,19 @@ def cut(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
 
 
+def cast(dtype: torch.dtype) -> Callable[[Path], object]:
+    return lambda folder: weights(folder, lambda tensors: tensors.update({k: v.to(dtype) for k, v in tensors.items()}))
+
+
+def config(space: str, name: str, value: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        content[space][name] = value
+        (folder / "config.json").write_text(json.dumps(content))
+
+    return change
+
+
 def other(**settings: object) -> Callable[[Path], object]:
     return lambda folder: ImageClassifier(PIXELS, DIGITS, 6, **settings).save_pretrained(folder)
 
@@ -84,6 +98,14 @@ BAD_CHECKPOINTS = {
     "missing tensor": (drop("readout.weight"), "readout.weight"),
     "NaN": (poison(float("nan")), "NaN"),
     "infinity": (poison(float("inf")), "infinity"),
+    "whole numbers": (cast(torch.int32), "int32"),
+    "eight bits": (cast(torch.float8_e4m3fn), "float8"),
+    "a label that is no text": (config("output", "labels", ["\ud800", *"123456789"]), "config.json"),
+    "an image of negative size": (config("input", "image", [-8, -8]), "config.json"),
+    "a number of 6,000 digits": (
+        lambda folder: (folder / "config.json").write_text('{"hidden": ' + "9" * 6000 + "}"),
+        "JSON",
+    ),
     "not bilinear": (other(activation="relu"), "relu"),
     "gated": (other(activation="swiglu"), "swiglu"),
     "two layers": (other(layers=2), "2 layers"),
@@ -155,6 +177,51 @@ def test_a_dictionary_of_another_space_is_told(use: str, checkpoint) -> None:
     stranger = Dictionary.from_atoms(torch.eye(64), Space("tokens", 64))
     with pytest.raises(SpaceError, match=r"^got a dictionary over space 'tokens' \(64\); expected .*; do "):
         getattr(tensor, use)(stranger)
+
+
+def test_a_name_that_no_file_system_takes_is_told(checkpoint, tmp_path, capsys) -> None:
+    assert "too long" in refused(capsys, "decompile", checkpoint, "--out", tmp_path / ("x" * 300))
+
+
+def test_a_given_model_and_training_together_are_refused(checkpoint, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    for flag in ("--hidden", "--epochs", "--weight-decay", "--noise"):
+        line = refused(capsys, "mnist", "--model", checkpoint, "--data", "digits", flag, "1", "--out", out)
+        assert flag in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_weights_of_other_types_are_read(dtype: torch.dtype, checkpoint, tmp_path) -> None:
+    cast(dtype)(checkpoint)
+    flags = ["--data", "digits", "--sae-steps", "10", "--sae-l1", "0.1", *SMALL]
+    assert cli.main(["decompile", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
+
+
+def test_a_model_worse_than_a_guess_is_read_all_the_same(checkpoint, tmp_path, capsys) -> None:
+    weights(checkpoint, lambda tensors: tensors["readout.weight"].mul_(1e5))
+    flags = ["--data", "digits", "--sae-steps", "10", "--sae-l1", "0.1", *SMALL]
+    assert cli.main(["decompile", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["faithfulness"]["the model itself"]["recovered"] is None
+    assert 0 <= summary["model"]["test_accuracy"] <= 1
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_layer_with_one_input_is_read(tmp_path) -> None:
+    ImageClassifier(Space("in", 1), Space("out", 3), 4).save_pretrained(tmp_path / "model")
+    assert cli.main(["decompile", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
+
+
+def test_labels_are_text_and_never_markup(tmp_path) -> None:
+    labels = ("</script><img src=x onerror=alert(1)>", "\x1b[31mred\x00", "[red]rich[/red]", "two\nlines", "$x^2$")
+    ImageClassifier(PIXELS, Space("out", 5, labels), 4).save_pretrained(tmp_path / "model")
+    assert cli.main(["decompile", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<img src=x" not in page
+    assert not any(character in page for character in "\x1b\x00")
+    for figure in (tmp_path / "out" / "figures").glob("*.svg"):
+        ElementTree.parse(figure)
 
 
 def test_an_output_folder_that_cannot_be_made_is_told(checkpoint, tmp_path, capsys) -> None:

@@ -19,12 +19,13 @@ class Score:
     Args:
         accuracy: share of samples whose largest logit is their label, 0 … 1.
         cross_entropy: mean −log softmax(logits)[label], in nats.
-        recovered: `ce_loss_score`, 1 for the model itself and 0 for the baseline.
+        recovered: `ce_loss_score`, 1 for the model itself and 0 for the baseline; None where the model is no better
+            than the baseline, so that there is nothing to recover.
     """
 
     accuracy: float
     cross_entropy: float
-    recovered: float
+    recovered: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,8 @@ class Curve:
 
     Args:
         name: what is kept; kept: (n,), how many.
-        accuracy: (n,), 0 … 1; cross_entropy: (n,), nats; recovered: (n,), 1 for the whole model.
+        accuracy: (n,), 0 … 1; cross_entropy: (n,), nats; recovered: (n,), 1 for the whole model, or
+            None where the model is no better than the baseline.
         error: (n,), largest measured |logit − its reconstruction| over the samples, or None.
         bound: (n,), the certificate for the same samples, or None.
 
@@ -45,7 +47,7 @@ class Curve:
     kept: Int[Tensor, " n"]
     accuracy: Float[Tensor, " n"]
     cross_entropy: Float[Tensor, " n"]
-    recovered: Float[Tensor, " n"]
+    recovered: Float[Tensor, " n"] | None
     error: Float[Tensor, " n"] | None = None
     bound: Float[Tensor, " n"] | None = None
 
@@ -66,12 +68,13 @@ class Curve:
         bound: list[float] | None = None,
     ) -> Curve:
         """The curve of these scores, one for each number of kept components."""
+        recovered = [score.recovered for score in scores]
         return cls(
             name,
             torch.tensor(kept, dtype=torch.int64),
             torch.tensor([score.accuracy for score in scores], dtype=torch.float64),
             torch.tensor([score.cross_entropy for score in scores], dtype=torch.float64),
-            torch.tensor([score.recovered for score in scores], dtype=torch.float64),
+            None if None in recovered else torch.tensor(recovered, dtype=torch.float64),
             None if error is None else torch.tensor(error, dtype=torch.float64),
             None if bound is None else torch.tensor(bound, dtype=torch.float64),
         )
@@ -114,10 +117,12 @@ def score(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], origina
     """Accuracy, cross-entropy, and cross-entropy recovered against the uniform guess ln(classes).
 
     Args:
-        logits: through the view; labels: true classes; original: the model's own cross-entropy, nats.
+        logits: through the view; labels: true classes; original: the model's own cross-entropy, nats. A model
+            that is no better than the guess has nothing to recover, whatever its accuracy: None.
     """
-    loss = cross_entropy(logits, labels)
-    return Score(accuracy(logits, labels), loss, ce_loss_score(loss, original, math.log(logits.shape[1])))
+    loss, baseline = cross_entropy(logits, labels), math.log(logits.shape[1])
+    recovered = ce_loss_score(loss, original, baseline) if original < baseline else None
+    return Score(accuracy(logits, labels), loss, recovered)
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:

@@ -90,7 +90,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """A JSON object. Raises StoreError when the file is missing, is no JSON or holds no object."""
     try:
         content = json.loads(read_bytes(path).decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}, which is no JSON", "a JSON file", "write it again") from error
     if not isinstance(content, dict):
         raise StoreError(f"{path} with a JSON {type(content).__name__}", "a JSON object", "write it again")

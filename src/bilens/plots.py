@@ -12,6 +12,7 @@ import io
 import math
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def _styled(draw: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(draw)
     def styled(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with matplotlib.rc_context():
+        with matplotlib.rc_context(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the reader's own font is used
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(_STYLE)
             return draw(*args, **kwargs)
@@ -241,8 +243,8 @@ def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
                 _kernel(axes, mine[column], scale)
             else:
                 _empty(axes, f"no {'other ' if mine else ''}{name}\neigenvalue" if column == len(mine) else "")
-    figure.text(0.02, 0.955, f"Kernel of {spectrum.label}" if spectrum.label else "Kernel", size=12, weight="bold",
-                va="center")  # fmt: skip
+    title = f"Kernel of {_short(spectrum.label, 60)}" if spectrum.label else "Kernel"
+    figure.text(0.02, 0.955, title, size=12, weight="bold", va="center")
     figure.text(0.985, 0.955, "√|λ| · eigenvector, one colour scale:  blue +  red −", size=8, color=MUTED, ha="right",
                 va="center")  # fmt: skip
     return figure
@@ -314,6 +316,8 @@ def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cro
         raise BilensError(f"which = {which!r}", f"one of {', '.join(names)}", "choose one of these")
     if not curves:
         raise BilensError("no curve", "at least one", "pass the curves to draw")
+    if any(getattr(curve, which) is None for curve in curves):
+        raise BilensError(f"a curve without {names[which]}", "a model better than its baseline", "draw the accuracy")
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for place, curve in enumerate(curves):

@@ -46,7 +46,12 @@ class Space:
             if len(set(self.labels)) != self.size:
                 twice = next(label for label in self.labels if self.labels.count(label) > 1)
                 raise SpaceError(f"label {twice!r} more than once", "labels that differ", "rename one of them")
-        if self.image is not None and self.image[0] * self.image[1] != self.size:
+            for label in self.labels:
+                try:
+                    label.encode()
+                except UnicodeEncodeError:
+                    raise SpaceError(f"label {label!a}", "text that can be written as UTF-8", "rename it") from None
+        if self.image is not None and (min(self.image) < 1 or self.image[0] * self.image[1] != self.size):
             raise ShapeError(
                 f"image shape {self.image} for space {self.name!r}",
                 f"height × width = {self.size}",
@@ -99,6 +104,10 @@ class Space:
         Raises:
             SpaceError: no such coordinate.
         """
+        if not isinstance(label, (int, str)):
+            raise SpaceError(
+                f"label {label!r} of type {type(label).__name__}", "a text or a whole number", "convert it"
+            )
         if isinstance(label, int):
             if 0 <= label < self.size:
                 return label

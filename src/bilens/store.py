@@ -134,6 +134,17 @@ class Folder:
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
         self.path = Path(path)
+        try:
+            self._claim(settings)
+        except OSError as error:
+            raise StoreError(
+                f"'{error.strerror}' on opening {self.path}",
+                "a folder that can be read and written",
+                "name another --out",
+            ) from error
+
+    def _claim(self, settings: dict[str, Any]) -> None:
+        """Write the settings into a new folder, or check that they are those of an old one."""
         known = self.path / "settings.json"
         if known.exists():
             settings = json.loads(json.dumps(settings))

@@ -237,7 +237,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
 
 
 def _check_k(k: int | None, dim: int) -> None:
-    if k is not None and not 1 <= k <= dim:
+    if k is not None and not (type(k) is int and 1 <= k <= dim):
         raise BilensError(f"k = {k}", f"1 ≤ k ≤ {dim}", "choose k in that range, or leave it out for all")
 
 

@@ -165,5 +165,5 @@ def _check_kept(svd: TensorSVD, k: int) -> None:
 
 
 def _check_k(tensor: BilinearTensor, k: int | None) -> None:
-    if k is not None and not 1 <= k <= tensor.output.dim:
+    if k is not None and not (type(k) is int and 1 <= k <= tensor.output.dim):
         raise BilensError(f"k = {k}", f"1 ≤ k ≤ {tensor.output.dim}", "choose k in that range, or leave it out for all")

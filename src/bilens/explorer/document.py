@@ -106,7 +106,7 @@ class ScoreRow(TypedDict):
     name: str
     accuracy: float
     cross_entropy: float
-    recovered: float
+    recovered: float | None
 
 
 class Document(TypedDict):
@@ -138,7 +138,7 @@ def document(report: Report) -> Document:
                 "name": name,
                 "accuracy": _finite(name, score.accuracy),
                 "cross_entropy": _finite(name, score.cross_entropy),
-                "recovered": _finite(name, score.recovered),
+                "recovered": None if score.recovered is None else _finite(name, score.recovered),
             }
             for name, score in report.scores.items()
         ],
@@ -262,6 +262,8 @@ def _faithfulness(report: Report) -> list[Chart]:
     names = [curve.name for curve in report.curves]
     kept = sorted({int(k) for curve in report.curves for k in curve.kept.tolist()})
     for which, words in (("accuracy", "Share of samples classified right"), ("recovered", "Cross-entropy recovered")):
+        if any(getattr(curve, which) is None for curve in report.curves):
+            continue
         rows: list[list[float | None]] = []
         for k in kept:
             row: list[float | None] = [k]
@@ -287,8 +289,8 @@ def _faithfulness(report: Report) -> list[Chart]:
             _chart(
                 plots.certificate(curve),
                 f"Line chart of the proven bound and the largest measured error of {curve.name}",
-                f"The error of {curve.name} cannot exceed the bound, which follows from the weights and ‖x‖ alone; the "
-                "largest error measured on the samples lies below it.",
+                f"The error of {curve.name} cannot exceed the bound, which follows from the weights and ‖x‖ alone, "
+                "but for rounding; the largest error measured on the samples lies below it.",
                 ["kept", "largest error measured", "proven bound"],
                 [
                     [float(k), error, bound]

@@ -40,6 +40,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -47,6 +48,13 @@ def _environment() -> jinja2.Environment:
     environment.filters["signed"] = plots.signed
     environment.filters["percent"] = _percent
     return environment
+
+
+def _printable(value: object) -> object:
+    """Text of the data without control characters; everything else, and what is markup already, as it is."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in value)
 
 
 def _cell(value: float | int | str | None) -> str:

@@ -21,6 +21,9 @@ from bilens.tensor import BilinearTensor
 
 _FORMAT = "bilens image classifier 1"
 
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of weights that are read."""
+
 
 class ImageClassifier(nn.Module):
     """logits = D h_L + e, with h_0 = E x (or x) and h_k = layer_k(h_{k−1}), plus h_{k−1} in a residual model.
@@ -378,9 +381,11 @@ def _check(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple
                 f"{path} with {name} of shape {tuple(value.shape)}", f"{shapes[name]}", "check the config beside it"
             )
         first = next(iter(tensors.values())).dtype
-        if not value.is_floating_point() or value.dtype != first:
+        if value.dtype not in _TYPES or value.dtype != first:
             raise StoreError(
-                f"{path} with {name} of type {value.dtype}", "one floating-point type for all weights", "convert them"
+                f"{path} with {name} of type {value.dtype}",
+                "one type for all weights, float16, bfloat16, float32 or float64",
+                "convert them",
             )
         if not bool(torch.isfinite(value).all()):
             raise StoreError(f"{path} with NaN or infinity in {name}", "finite numbers", "train or download it again")

@@ -40,7 +40,7 @@ def decompile(
 
     Args:
         checkpoint: folder with config.json and model.safetensors, from bilens or in the layout that the authors of
-            bilinear MLPs publish.
+            bilinear MLPs publish; weights of other types are read in single precision.
         out: folder for the results; the same command run again continues there.
         data: images to train the SAE on outputs with and to measure faithfulness on; without them, only what the
             weights alone give.
@@ -51,7 +51,7 @@ def decompile(
         pair_steps: its updates.
         seed: of the sparse coders.
     """
-    model = ImageClassifier.from_pretrained(checkpoint)
+    model = ImageClassifier.from_pretrained(checkpoint).float()
     model.tensor()  # a model that is not bilinear is refused before anything is written
     budget = Budget(count=count, sae_steps=sae_steps, sae_l1=sae_l1, pair_features=pair_features, pair_steps=pair_steps)
     dataset = None if data is None else datasets.load(data)

@@ -60,9 +60,10 @@ class Findings:
                 if k in curve.kept.tolist():
                     scores[f"{k} {curve.name}"] = at(curve, k)
         if self.outputs is not None:
-            count = self.outputs.comparison.features
+            count, rank = self.outputs.comparison.features, self.outputs.comparison.rank
+            name = f"SAE on outputs, pseudoinverse codes of {count} active features (rank {rank})"
             scores["SAE on outputs, ReLU codes"] = self.outputs.trained
-            scores[f"SAE on outputs, pseudoinverse codes of {count} active features"] = self.outputs.pseudoinverse
+            scores[name] = self.outputs.pseudoinverse
         if self.pairs.score is not None:
             scores["SAE on input pairs, all features"] = self.pairs.score
         return scores
@@ -75,8 +76,8 @@ def at(curve: Curve, k: int) -> Score:
         ValueError: the curve was not measured at k.
     """
     place = curve.kept.tolist().index(k)
-    columns = (curve.accuracy, curve.cross_entropy, curve.recovered)
-    return Score(*(float(column[place]) for column in columns))
+    recovered = None if curve.recovered is None else float(curve.recovered[place])
+    return Score(float(curve.accuracy[place]), float(curve.cross_entropy[place]), recovered)
 
 
 def numbers(found: Findings, run: Folder) -> dict[str, Any]:
@@ -166,7 +167,8 @@ def _figures(found: Findings, run: Folder) -> None:
     plots.save(plots.effects(found.pairs.view), folder / "pairs-effects.svg")
     if found.curves:
         plots.save(plots.curves(found.curves), folder / "accuracy.svg")
-        plots.save(plots.curves(found.curves, "recovered"), folder / "recovered.svg")
+        if all(curve.recovered is not None for curve in found.curves):
+            plots.save(plots.curves(found.curves, "recovered"), folder / "recovered.svg")
         for name, curve in zip(("digits", "svd"), found.curves, strict=True):
             plots.save(plots.certificate(curve), folder / f"{name}-certificate.svg")
     if found.outputs is not None:
@@ -231,7 +233,8 @@ def _print(found: Findings, summary: dict[str, Any], run: Folder) -> None:
         console.print(f"{data['name']}: {sizes}, from {data['source']}")
         console.print(f"{'accuracy':>9} {'CE recovered':>13}  model run through")
         for name, score in found.scores.items():
-            console.print(f"{score.accuracy:>9.2%} {score.recovered:>13.2%}  {name}")
+            recovered = "–" if score.recovered is None else f"{score.recovered:.2%}"
+            console.print(f"{score.accuracy:>9.2%} {recovered:>13}  {name}")
     pairs = summary["pairs"]
     console.print(
         f"SAE on input pairs: L0 {pairs['l0']:.1f}, NMSE {pairs['nmse']:.3f} on pairs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -76,14 +77,14 @@ def _variant(lab: Lab, seed: int, variant: str) -> dict[str, float]:
         found["NMSE on outputs"] = float(sae.nmse(outputs, run(some, atoms)))
         found["NMSE on outputs without the bias term"] = float(sae.nmse(outputs, run(some, atoms, bias=0 * bias)))
         own = model.readout(model.hidden_outputs(test.images))
-    loss = faithfulness.cross_entropy(own, test.labels)
-    score = faithfulness.score(logits, test.labels, loss)
+    loss, through = (faithfulness.cross_entropy(value, test.labels) for value in (own, logits))
+    accuracy, kept = (faithfulness.accuracy(value, test.labels) for value in (own, logits))
     checkpoint.unlink(missing_ok=True)
     return found | {
-        "accuracy of the model": faithfulness.accuracy(own, test.labels),
-        "accuracy": score.accuracy,
-        "accuracy lost": faithfulness.accuracy(own, test.labels) - score.accuracy,
-        "recovered": score.recovered,
+        "accuracy of the model": accuracy,
+        "accuracy": kept,
+        "accuracy lost": accuracy - kept,
+        "recovered": faithfulness.ce_loss_score(through, loss, math.log(model.output.size)),
     }
 
 

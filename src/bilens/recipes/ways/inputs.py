@@ -43,17 +43,18 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
     tensor, budget = subject.hidden, subject.budget
     stream = pairs.stream(tensor, batch_size=1024, seed=subject.seed)
     folder = run.path / "sae_pairs"
-    if (folder / "cfg.json").exists():
-        coder = TopKSAE.from_pretrained(folder)
-    else:
+
+    def train() -> History:
         width = min(budget.pair_features, max(stream.rows // 4, 1))
         coder = TopKSAE(stream.width, width, min(budget.pair_k, width), seed=subject.seed)
-        history = sae.train(
-            coder, stream, steps=budget.pair_steps, checkpoint=run.path / "sae_pairs.part", title="SAE on input pairs"
-        )
-        run.record("sae_pairs_history", History, lambda: history)
-        coder.save_pretrained(folder)
-        (run.path / "sae_pairs.part").unlink(missing_ok=True)
+        checkpoint = run.path / "sae_pairs.part"
+        history = sae.train(coder, stream, steps=budget.pair_steps, checkpoint=checkpoint, title="SAE on input pairs")
+        coder.cpu().save_pretrained(folder)
+        return history
+
+    run.record("sae_pairs_history", History, train)
+    (run.path / "sae_pairs.part").unlink(missing_ok=True)
+    coder = TopKSAE.from_pretrained(folder)
     atoms, bias = coder.W_dec.detach(), coder.b_dec.detach()
     effects = atoms @ subject.readout.T
 
@@ -65,7 +66,7 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
     def view() -> View:
         if subject.dataset is None:
             means = codes().expectation(torch.eye(tensor.input.dim))
-            measure = "Σ_i f(r_ii) × ‖effect on the logits‖"
+            measure = "Σ_i f(r_ii) × ‖effect‖"
         else:
             means = codes().expectation(subject.second_moment)
             measure = MEASURE
@@ -111,7 +112,7 @@ def _evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: TopKSAE) ->
     total = torch.zeros(codes.width, dtype=torch.float64).index_add_(0, codes.features, codes.values.double())
     return Evaluation(
         l0=len(codes.values) / rows,
-        explained_variance=1 - error / variance,
+        explained_variance=1 - error / variance if variance > 0 else 0.0,  # of one pair there is no variance to explain
         nmse=error / energy,
         dead_fraction=float((uses == 0).double().mean()),
         frequency=uses / rows,

@@ -34,9 +34,8 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
     """A ReLU SAE on the layer's outputs over the training images; its active features as kernels, by pseudoinverse."""
     tensor, budget = subject.hidden, subject.budget
     folder = run.path / "sae_outputs"
-    if (folder / "cfg.json").exists():
-        coder = StandardSAE.from_pretrained(folder)
-    else:
+
+    def train() -> History:
         coder = StandardSAE(tensor.output.size, budget.sae_features, seed=subject.seed)
         history = sae.train(
             coder,
@@ -47,9 +46,12 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
             checkpoint=run.path / "sae_outputs.part",
             title="SAE on outputs",
         )
-        run.record("sae_outputs_history", History, lambda: history)
-        coder.save_pretrained(folder)
-        (run.path / "sae_outputs.part").unlink(missing_ok=True)
+        coder.cpu().save_pretrained(folder)
+        return history
+
+    run.record("sae_outputs_history", History, train)
+    (run.path / "sae_outputs.part").unlink(missing_ok=True)
+    coder = StandardSAE.from_pretrained(folder)
     evaluation = run.record("sae_evaluation", Evaluation, lambda: sae.evaluate(coder, subject.train_outputs))
     active = (evaluation.frequency > ACTIVE).nonzero()[:, 0]
     if not len(active):

@@ -21,7 +21,7 @@ from bilens.tensor import BilinearTensor
 STORED = 32
 """Eigenpairs stored for each feature of a view."""
 
-MEASURE = "mean code × ‖effect on the logits‖"
+MEASURE = "mean code × ‖effect‖"
 """How much a feature moves the centred logits on average."""
 
 _KEPT = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 500)
@@ -111,7 +111,7 @@ class Subject:
         """The model itself on the test images."""
         logits, labels = self.read(self.test_outputs), self.data.test.labels
         loss = faithfulness.cross_entropy(logits, labels)
-        return Score(faithfulness.accuracy(logits, labels), loss, 1.0)
+        return faithfulness.score(logits, labels, loss)
 
     def read(self, outputs: Float[Tensor, "n h"]) -> Float[Tensor, "n o"]:
         """Logits of layer outputs, or of what a view makes of them."""
