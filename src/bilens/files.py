@@ -88,8 +88,9 @@ def read_bytes(path: str | Path, count: int = -1) -> bytes:
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """A JSON object. Raises StoreError when the file is missing, is no JSON or holds no object."""
+    read = read_bytes(path)
     try:
-        content = json.loads(read_bytes(path).decode("utf-8"))
+        content = json.loads(read.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}, which is no JSON", "a JSON file", "write it again") from error
     if not isinstance(content, dict):

@@ -223,7 +223,7 @@ def test_decompile_reads_the_authors_layout_without_images(name: str, tmp_path, 
 
 def test_a_given_model_is_read_and_not_trained(run: Path, summary: dict, tmp_path, undrawn) -> None:
     out = tmp_path / "given"
-    assert job(out, "--model", str(run / "model")) == 0
+    assert main(["mnist", "--model", str(run / "model"), "--data", "digits", *BUDGET, "--out", str(out)]) == 0
     assert json.loads((out / "summary.json").read_text())["model"] == summary["model"]
     ours, theirs = ((folder / "model" / "model.safetensors").read_bytes() for folder in (out, run))
     assert ours == theirs

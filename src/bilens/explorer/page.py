@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import jinja2
@@ -54,7 +55,7 @@ def _printable(value: object) -> object:
     """Text of the data without control characters; everything else, and what is markup already, as it is."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in value)
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in value)
 
 
 def _cell(value: float | int | str | None) -> str:

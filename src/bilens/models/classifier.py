@@ -384,7 +384,7 @@ def _check(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple
         if value.dtype not in _TYPES or value.dtype != first:
             raise StoreError(
                 f"{path} with {name} of type {value.dtype}",
-                "one type for all weights, float16, bfloat16, float32 or float64",
+                "one floating-point type, 16 to 64 bits, for all weights",
                 "convert them",
             )
         if not bool(torch.isfinite(value).all()):
