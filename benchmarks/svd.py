@@ -1,8 +1,7 @@
 """SVD of the tensor of an MNIST layer: `decompose.svd` on the factors against `torch.linalg.svd` of the dense tensor.
 
 Each side runs in a process of its own on the same weights, so that its peak memory is its own; the factored side runs
-before and after the dense one. The dense side needs
-about 8 GB and some minutes at 1,000 hidden units.
+before and after the dense one. The dense side needs about 8 GB and some minutes at 1,000 hidden units.
 
 Run: python benchmarks/svd.py [--hidden 1000] [--write benchmarks/results.md]
 """
