@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import oracle
 from bilens import pairs
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
-from bilens.pairs import Features, PairCodes, PairStream
+from bilens.pairs import Features, PairCodes, PairStream, SampledStream
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from largest import Largest
@@ -205,6 +207,118 @@ def test_streaming_holds_one_batch_whatever_the_number_of_pairs():
 def test_a_stream_stays_in_its_precision():
     stream = pairs.stream(random_tensor().to(torch.float32), batch_size=4)
     assert stream.batch(0).dtype == torch.float32
+
+
+# Pairs by weight
+
+
+def weighted(tensor: BilinearTensor, *, seed: int = 0, **settings: Any) -> tuple[np.ndarray, SampledStream]:
+    """A stream by random weights, every third of them 0, and the chances they stand for."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    weights = torch.rand(pairs.count(tensor.input.dim), generator=generator, dtype=torch.float64)
+    weights[::3] = 0
+    return array(weights / weights.sum()), pairs.sampled(tensor, weights, seed=seed, **settings)
+
+
+@pytest.mark.parametrize("kind", ["polarized", "two_hot"])
+def test_pairs_are_drawn_by_their_chances_and_importance_undoes_them(kind):
+    tensor = random_tensor(7, constant=True)
+    chances, stream = weighted(tensor, kind=kind, batch_size=50_000)
+    i, j = stream.pairs(3)
+    place = {pair: t for t, pair in enumerate(every_pair(8))}
+    drawn = np.array([place[pair] for pair in zip(i.tolist(), j.tolist(), strict=True)])
+    counts = np.bincount(drawn, minlength=36)
+    assert (counts[chances == 0] == 0).all()
+    assert (abs(counts - 50_000 * chances) <= 5 * np.sqrt(50_000 * chances * (1 - chances))).all()
+    near(stream.importance(3), 1 / (36 * chances[drawn]))
+    direct = {"polarized": pairs.polarized, "two_hot": pairs.two_hot}[kind](tensor, i, j)
+    near(stream.batch(3), array(direct))
+
+
+def test_the_mean_by_importance_is_that_over_all_pairs():
+    tensor = random_tensor(7)
+    i, j = pairs.unrank(torch.arange(pairs.count(7)), 7)
+    every = array(pairs.polarized(tensor, i, j))
+    weights = pairs.norms(tensor) ** 3
+    chances = array(weights / weights.sum())[:, None]
+    stream = pairs.sampled(tensor, weights, batch_size=20_000, seed=2)
+    drawn = array(stream.batch(0))
+    mean = (array(stream.importance(0))[:, None] * drawn).mean(axis=0)
+    deviation = np.sqrt(((every / len(every)) ** 2 / chances).sum(axis=0) / 20_000)
+    assert (abs(mean - every.mean(axis=0)) < 5 * deviation).all()
+    assert np.abs(drawn.mean(axis=0) - every.mean(axis=0)).max() > 0.2
+
+
+def test_a_batch_by_weight_depends_on_seed_and_number_alone():
+    tensor = random_tensor(9)
+    streams = [weighted(tensor, batch_size=16, seed=seed)[1] for seed in (5, 5, 6)]
+    first, again, other = streams
+    assert (first.rows, len(first), first.width) == (45, 3, 3)
+    for n in (7, 0, 3):
+        torch.testing.assert_close(first.batch(n), again.batch(n), rtol=0, atol=0)
+        assert first.pairs(n)[0].tolist() != other.pairs(n)[0].tolist()
+    assert first.pairs(0)[0].tolist() != first.pairs(1)[0].tolist()
+
+
+def test_a_single_pair_with_a_weight_is_the_only_one_drawn():
+    for place in (0, 10, 20):
+        weights = torch.zeros(21)
+        weights[place] = 1e-30
+        i, j = pairs.sampled(random_tensor(), weights, batch_size=500).pairs(0)
+        assert {*zip(i.tolist(), j.tolist(), strict=True)} == {every_pair(6)[place]}
+
+
+@given(layers(max_d=4), st.data())
+def test_norms_are_those_of_the_pair_vectors(layer, data):
+    tensor = layer.tensor()
+    block = data.draw(st.integers(1, 12))
+    dense = oracle.tensor(layer, constant=tensor.input.constant)
+    vectors = oracle.pair_vectors(dense, np.eye(tensor.input.dim))
+    natural = oracle.pair_vectors(oracle.dense(*(getattr(tensor, n).abs() for n in NAMES)), np.eye(tensor.input.dim))
+    expected = [np.linalg.norm(vectors[i, j]) for i, j in every_pair(tensor.input.dim)]
+    scale = [4 * np.linalg.norm(natural[i, j]) for i, j in every_pair(tensor.input.dim)]
+    near(pairs.norms(tensor, block=block), np.array(expected), np.array(scale))
+
+
+def test_second_moments_are_the_mean_squared_output_of_orthonormal_pair_vectors():
+    """With r_ij orthonormal, E‖g(x)‖² = Σ_{i≤j} E[(c_ij a_i a_j)²]: each term on its own, by leaving out the others."""
+    m = 5
+    i, j = (array(part) for part in pairs.unrank(torch.arange(pairs.count(m)), m))
+    eye = torch.eye(m, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randn(40, m, generator=generator, dtype=torch.float64)
+    found = pairs.second_moments(codes)
+    space = Space("x", m)
+    for t in range(len(i)):
+        down = torch.zeros(len(i), len(i), dtype=torch.float64)
+        down[t, t] = 1 if i[t] == j[t] else 2
+        tensor = BilinearTensor(eye[i], eye[j], down, space, Space("y", len(i)))
+        near(pairs.polarized(tensor, torch.tensor([i[t]]), torch.tensor([j[t]]))[0, t], np.array(1.0))
+        near(found[t], array(tensor(codes).square().sum(dim=1).mean()))
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings", "said"),
+    [
+        (torch.ones(20), {}, "weights of shape (20,)"),
+        (torch.full((21,), -1.0), {}, "negative, not finite or all 0"),
+        (torch.full((21,), float("nan")), {}, "negative, not finite or all 0"),
+        (torch.zeros(21), {}, "negative, not finite or all 0"),
+        (torch.ones(21), {"batch_size": 0}, "batch_size = 0"),
+        (torch.ones(21), {"kind": "squared"}, "kind 'squared'"),
+    ],
+)
+@pytest.mark.bad_input
+def test_refuses_weights_that_are_no_chances(weights, settings, said):
+    with pytest.raises((BilensError, ShapeError), match=re.escape(said)):
+        pairs.sampled(random_tensor(), weights, **settings)
+
+
+@pytest.mark.bad_input
+def test_refuses_second_moments_of_nothing():
+    for codes in (torch.ones(3), torch.ones(0, 4)):
+        with pytest.raises(ShapeError, match=r"\(samples, features\)"):
+            pairs.second_moments(codes)
 
 
 # Prepared layers

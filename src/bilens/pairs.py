@@ -162,8 +162,7 @@ class PairStream:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise BilensError(f"batch_size = {self.batch_size}", "at least 1", "choose the pairs a batch")
+        _check_batch_size(self.batch_size)
 
     @property
     def width(self) -> int:
@@ -188,8 +187,7 @@ class PairStream:
 
     def batch(self, n: int) -> Float[Tensor, "b o"]:
         """Pair vectors of the n-th batch, one a row."""
-        i, j = self.pairs(n)
-        return self.features.polarized(i, j) if self.kind == "polarized" else self.features.two_hot(i, j)
+        return _vectors(self.features, self.kind, *self.pairs(n))
 
 
 def stream(
@@ -215,6 +213,142 @@ def two_hot_stream(
     Args and Raises: as `stream`.
     """
     return _stream(tensor, dictionary, "two_hot", batch_size, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledStream:
+    """Pairs i ≤ j drawn with replacement, pair t with the chance p_t ∝ its weight; any batch can be asked for directly.
+
+    Training on the stream minimises Σ_t p_t ‖r_t − r̂_t‖². For a mean over all N pairs alike, weigh pair t by
+    1/(N p_t), which `importance` gives: the weighted mean over a batch is unbiased for Σ_t f(r_t)/N where f is 0
+    wherever p is 0.
+
+    Args:
+        features: the prepared layer; kind: which pair vector the rows are.
+        ends: (pairs,), running sums of the chances in the order of `unrank`, the last one 1; float64.
+        batch_size: pairs a batch; seed: batch n depends on (seed, n) alone.
+
+    Raises:
+        BilensError: a batch size below 1. ShapeError: not one chance a pair.
+
+    Memory: one number a pair beside a batch.
+    """
+
+    features: Features
+    kind: Literal["polarized", "two_hot"]
+    ends: Float[Tensor, " pairs"]
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_batch_size(self.batch_size)
+        _check_one_a_pair("chances", self.ends, len(self.features.left))
+
+    @property
+    def width(self) -> int:
+        """Size of a pair vector."""
+        return self.features.width
+
+    @property
+    def rows(self) -> int:
+        """Pairs an epoch: as many draws as there are pairs."""
+        return len(self.ends)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return (self.rows + self.batch_size - 1) // self.batch_size
+
+    def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Feature numbers (i, j) of the n-th batch."""
+        return unrank(self._places(n), len(self.features.left))
+
+    def batch(self, n: int) -> Float[Tensor, "b o"]:
+        """Pair vectors of the n-th batch, one a row."""
+        return _vectors(self.features, self.kind, *self.pairs(n))
+
+    def importance(self, n: int) -> Float[Tensor, " b"]:
+        """1/(N p_t) of each pair of the n-th batch, N the number of pairs: 1 where all are alike."""
+        places = self._places(n)
+        before = torch.where(places > 0, self.ends[places - 1], 0)
+        return 1 / (self.rows * (self.ends[places] - before))
+
+    def _places(self, n: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + n) % 2**63)
+        drawn = torch.rand(self.batch_size, generator=generator, dtype=torch.float64).to(self.ends.device)
+        # The first end beyond the number drawn: a pair of chance 0 ends where the pair before it does.
+        return torch.searchsorted(self.ends, drawn, right=True).clamp(max=self.rows - 1)
+
+
+def sampled(
+    tensor: BilinearTensor,
+    weights: Float[Tensor, " pairs"],
+    dictionary: Dictionary | None = None,
+    *,
+    kind: Literal["polarized", "two_hot"] = "polarized",
+    batch_size: int = 4096,
+    seed: int = 0,
+) -> SampledStream:
+    """A stream of pair vectors drawn with chances in proportion to weights, with replacement.
+
+    Args:
+        tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
+        weights: (m(m+1)/2,), one a pair in the order of `unrank`, for example `norms` or `second_moments`.
+        kind: which pair vector; batch_size: pairs a batch, at least 1; seed: of the draws.
+
+    Raises:
+        ShapeError: not one weight a pair. BilensError: a weight below 0 or not finite, or all of them 0; a batch size
+            below 1. SpaceError: a dictionary of another space.
+    """
+    features = Features.of(tensor, dictionary)
+    _check_one_a_pair("weights", weights, len(features.left))
+    if not bool(torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
+        raise BilensError("weights of pairs that are negative, not finite or all 0", "0 or more", "correct them")
+    if kind not in ("polarized", "two_hot"):
+        raise BilensError(f"kind {kind!r}", "'polarized' or 'two_hot'", "choose one of them")
+    ends = weights.double().cumsum(0)
+    # What the last pair of a chance ends at is 1 exactly, so that no draw falls behind it.
+    last = int(weights.nonzero()[-1])
+    ends = ends / ends[last]
+    ends[last:] = 1
+    return SampledStream(features, kind, ends, batch_size, seed)
+
+
+def norms(
+    tensor: BilinearTensor, dictionary: Dictionary | None = None, *, block: int = 8192
+) -> Float[Tensor, " pairs"]:
+    """‖r_ij‖ of every pair i ≤ j, in the order of `unrank`, a block of pairs at a time.
+
+    Args:
+        tensor: the layer; dictionary: the features, the input's coordinates when None; block: pairs at a time.
+    """
+    features = Features.of(tensor, dictionary)
+    m = len(features.left)
+    found = []
+    for start in range(0, count(m), block):
+        places = torch.arange(start, min(start + block, count(m)), device=features.left.device)
+        found.append(features.polarized(*unrank(places, m)).norm(dim=1))
+    return torch.cat(found)
+
+
+def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
+    """E[(c_ij a_i a_j)²] of every pair i ≤ j, in the order of `unrank`; c is 1 on i = j and 2 off it.
+
+    g(Σ a_i v_i) is Σ_{i≤j} c_ij a_i a_j r_ij, so that pair errors e_ij that are uncorrelated with one another make a
+    mean squared error of the output of Σ_{i≤j} E[(c_ij a_i a_j)²] ‖e_ij‖².
+
+    Args:
+        codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+
+    Raises:
+        ShapeError: no matrix with at least one row.
+    """
+    if codes.ndim != 2 or 0 in codes.shape:
+        raise ShapeError(f"codes of shape {tuple(codes.shape)}", "(samples, features)", "pass one sample a row")
+    squares = codes.square()
+    moments = (squares.T @ squares).div_(len(codes)).mul_(4)
+    moments.diagonal().div_(4)
+    i, j = torch.triu_indices(codes.shape[1], codes.shape[1], device=codes.device)
+    return moments[i, j]
 
 
 def contract(
@@ -468,6 +602,20 @@ def _stream(
     seed: int,
 ) -> PairStream:
     return PairStream(Features.of(tensor, dictionary), kind, batch_size, seed)
+
+
+def _vectors(features: Features, kind: Literal["polarized", "two_hot"], i: Tensor, j: Tensor) -> Tensor:
+    return features.polarized(i, j) if kind == "polarized" else features.two_hot(i, j)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise BilensError(f"batch_size = {batch_size}", "at least 1", "choose the pairs a batch")
+
+
+def _check_one_a_pair(name: str, value: Tensor, m: int) -> None:
+    if value.shape != (count(m),):
+        raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"({count(m)},)", "give one number a pair i ≤ j")
 
 
 def _check_numbers(i: Tensor, j: Tensor, m: int) -> None:
