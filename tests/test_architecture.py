@@ -18,7 +18,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "checkpoint", "history", "device"), 0),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
-    **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching"), 2),
+    **dict.fromkeys(
+        ("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching", "patterns"), 2
+    ),
     **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
     "recipes": 4,
     "cli": 5,
@@ -47,6 +49,7 @@ APART = {
     "faithfulness": {"tensor", "pairs", "dictionary"},
     "statistics": {"tensor", "pairs", "dictionary"},  # plain numbers
     "measurement": {"tensor", "pairs", "dictionary"},
+    "patterns": {"pairs", "dictionary"},
     "store": {"models", "data"},  # records only
     "plots": {"models", "data", "sae"},
     "explorer": {"models", "data", "sae"},

@@ -1,10 +1,12 @@
 """Models whose layers are bilinear, and the ones they are compared with; `.tensor()` is the bridge to the algebra."""
 
+from bilens.models.augmentation import Augmentation
 from bilens.models.classifier import ImageClassifier, matched_width
 from bilens.models.layers import Bilinear, Dense, Gated, swish
 from bilens.models.train import accuracy, check_settings, train
 
 __all__ = [
+    "Augmentation",
     "Bilinear",
     "Dense",
     "Gated",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import time
@@ -17,6 +18,7 @@ from bilens import checkpoint as checkpoints
 from bilens import device as devices
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
+from bilens.models.augmentation import Augmentation
 from bilens.models.classifier import ImageClassifier
 from bilens.progress import bar
 
@@ -40,6 +42,7 @@ def train(
     weight_decay: float = 1.0,
     schedule: Literal["step", "cosine"] = "step",
     noise: float = 0.0,
+    augmentation: Augmentation | None = None,
     seed: int = 0,
     device: str | None = None,
     checkpoint: str | Path | None = None,
@@ -47,9 +50,9 @@ def train(
 ) -> History:
     """Train a classifier in place by AdamW on the cross-entropy, and leave it on the device.
 
-    Batch order depends on (seed, epoch) alone and noise on (seed, step) alone, so that a run that was killed and
-    started again with the same arguments ends with the same weights as one that was not: bit for bit on a CPU, with as
-    many threads.
+    Batch order depends on (seed, epoch) alone, noise and augmentation on (seed, step) alone, so that a run that was
+    killed and started again with the same arguments ends with the same weights as one that was not: bit for bit on a
+    CPU, with as many threads.
 
     Args:
         model: the classifier, with its own seed for the first weights.
@@ -61,7 +64,8 @@ def train(
             the steps on, a hundredth from 85 %.
         noise: standard deviation of the Gaussian noise added to each training image, in raw pixel units, those of
             `images`: 0.3 is 0.3 of the way from black to white for images in [0, 1], whatever their own deviation.
-        seed: of batch order and noise.
+        augmentation: how each training image is changed at random before the noise, anew in each epoch; None for not.
+        seed: of batch order, noise and augmentation.
         device: a torch device, or None for CUDA, then MPS, then the CPU.
         checkpoint: a file to continue from when it exists and to write to: every few seconds, after each epoch, and on
             Ctrl-C. It stays when training is done, and then gives the trained weights and the history at once;
@@ -74,7 +78,8 @@ def train(
 
     Raises:
         ShapeError: images, labels and model do not fit together. StoreError: a checkpoint of another run, or damaged.
-        BilensError: NaN or infinity, labels out of range, a number out of range, or a loss that is no longer finite.
+        BilensError: NaN or infinity, labels out of range, a number out of range, augmentation without an image shape,
+            or a loss that is no longer finite.
     """
     check_settings(
         epochs=epochs,
@@ -90,6 +95,13 @@ def train(
     _check_data(model, images, labels, "images", "labels")
     if test_images is not None and test_labels is not None:
         _check_data(model, test_images, test_labels, "test images", "test labels")
+    shape = model.input.image
+    if augmentation is not None and shape is None:
+        raise BilensError(
+            f"augmentation for a model of {model.input.title}",
+            "an input space with an image shape",
+            "give it one: Space(..., image=(28, 28))",
+        )
     where = devices.choose(device)
     model.to(where)
     dtype = model.readout.weight.dtype
@@ -108,6 +120,8 @@ def train(
             "noise": noise,
             "seed": seed,
         }
+        if augmentation is not None:
+            settings["augmentation"] = dataclasses.asdict(augmentation)
     images, labels = images.to(where, dtype), labels.to(where, torch.int64)
     if test_images is not None and test_labels is not None:
         test_images, test_labels = test_images.to(where, dtype), test_labels.to(where, torch.int64)
@@ -141,6 +155,8 @@ def train(
                 for number in range(done - epoch * epoch_steps, epoch_steps):
                     index = order[number * batch_size : (number + 1) * batch_size]
                     x, y = images.index_select(0, index), labels.index_select(0, index)
+                    if augmentation is not None and shape is not None:
+                        x = augmentation(x, shape, _generator(seed, "augmentation", done))
                     if noise > 0:
                         noise_generator.manual_seed(_mixed(seed, "noise", done))
                         x += noise * torch.randn(x.shape, generator=noise_generator, device=where, dtype=dtype)

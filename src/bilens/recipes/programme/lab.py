@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from bilens import data, files, models
-from bilens.data import Dataset
+from bilens.data import Dataset, Split
 from bilens.measurement import Measurement
-from bilens.models import ImageClassifier
+from bilens.models import Augmentation, ImageClassifier
 from bilens.store import Folder
 
 
@@ -52,12 +52,17 @@ class Lab:
         weight_decay: float = 1.0,
         noise: float = 0.0,
         schedule: str = "step",
+        embedding: int | None = None,
+        augmentation: Augmentation | None = None,
+        few: int | None = None,
     ) -> ImageClassifier:
         """A trained classifier, without gradients and on the CPU: read from the folder, or trained and kept there.
 
         The founding draft's setting, AdamW with lr 1e-3 and weight decay 1, unless something else is asked for.
+        `few` takes the first training images alone.
         """
         images = self.dataset(dataset)
+        train = Split(images.train.images[:few], images.train.labels[:few])
         settings: Mapping[str, Any] = {
             "epochs": epochs,
             "batch_size": batch_size,
@@ -66,15 +71,24 @@ class Lab:
             "schedule": schedule,
             "seed": seed,
         }
-        name = f"{images.name}-{len(images.train.labels)}-{activation}-{hidden}-" + "-".join(
+        name = f"{images.name}-{len(train)}-{activation}-{hidden}-" + "-".join(
             f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()
         )
+        if embedding is not None:
+            name += f"-embedding-{embedding}"
+        if augmentation is not None:
+            name += "".join(f"-{how}-{amount:g}" for how, amount in asdict(augmentation).items() if amount)
         folder = self.run.path / "models" / name
         if not (folder / "config.json").exists():
-            model = ImageClassifier(images.input, images.output, hidden, activation=activation, seed=seed)
+            model = ImageClassifier(
+                images.input, images.output, hidden, embedding=embedding, activation=activation, seed=seed
+            )
             checkpoint = self.run.path / "models" / f"{name}.part"
-            models.train(model, images.train.images, images.train.labels, checkpoint=checkpoint, **settings)
-            files.write_json(folder / "training.json", dict(settings))
+            models.train(
+                model, train.images, train.labels, augmentation=augmentation, checkpoint=checkpoint, **settings
+            )
+            changes = {} if augmentation is None else {"augmentation": asdict(augmentation)}
+            files.write_json(folder / "training.json", {**settings, **changes})
             model.cpu().save_pretrained(folder)
             checkpoint.unlink(missing_ok=True)
         return ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
