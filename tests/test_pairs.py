@@ -283,7 +283,7 @@ def test_norms_are_those_of_the_pair_vectors(layer, data):
 def test_second_moments_are_the_mean_squared_output_of_orthonormal_pair_vectors():
     """With r_ij orthonormal, E‖g(x)‖² = Σ_{i≤j} E[(c_ij a_i a_j)²]: each term on its own, by leaving out the others."""
     m = 5
-    i, j = (array(part) for part in pairs.unrank(torch.arange(pairs.count(m)), m))
+    i, j = pairs.unrank(torch.arange(pairs.count(m)), m)
     eye = torch.eye(m, dtype=torch.float64)
     generator = torch.Generator().manual_seed(3)
     codes = torch.randn(40, m, generator=generator, dtype=torch.float64)
@@ -293,7 +293,7 @@ def test_second_moments_are_the_mean_squared_output_of_orthonormal_pair_vectors(
         down = torch.zeros(len(i), len(i), dtype=torch.float64)
         down[t, t] = 1 if i[t] == j[t] else 2
         tensor = BilinearTensor(eye[i], eye[j], down, space, Space("y", len(i)))
-        near(pairs.polarized(tensor, torch.tensor([i[t]]), torch.tensor([j[t]]))[0, t], np.array(1.0))
+        near(pairs.polarized(tensor, i[t, None], j[t, None])[0, t], np.array(1.0))
         near(found[t], array(tensor(codes).square().sum(dim=1).mean()))
 
 

@@ -12,10 +12,10 @@ from bilens.faithfulness import Score
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.progress import bar
+from bilens.recipes.pair_coder import evaluate_pairs
 from bilens.recipes.ways.subject import MEASURE, Subject
 from bilens.sae import Evaluation, TopKSAE
 from bilens.store import Folder
-from bilens.tensor import BilinearTensor
 from bilens.views import View
 
 OUTPUT_SAMPLES = 2000
@@ -89,33 +89,7 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
     offset = 0 if readout_bias is None else (readout_bias - readout_bias.mean()).detach()
     return PairFeatures(
         run.record("pairs_view", View, view),
-        run.record("pairs_evaluation", Evaluation, lambda: _evaluate_pairs(tensor, codes(), coder)),
+        run.record("pairs_evaluation", Evaluation, lambda: evaluate_pairs(tensor, codes(), coder)),
         None if subject.dataset is None else run.record("pairs_score", Score, score),
         None if subject.dataset is None else run.record("pairs_output_nmse", tuple, compared)[0],
-    )
-
-
-def _evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: TopKSAE) -> Evaluation:
-    """The coder over all pairs i ≤ j, from codes that are already there."""
-    features, m = pairs.Features.of(tensor), tensor.input.dim
-    rows, uses = pairs.count(m), torch.bincount(codes.features, minlength=codes.width)
-    error = energy = 0.0
-    mean = torch.zeros(features.width, dtype=torch.float64)
-    for start in range(0, rows, 8192):
-        stop = min(start + 8192, rows)
-        vectors = features.polarized(*pairs.unrank(torch.arange(start, stop), m))
-        rebuilt = codes.decode(start, stop, coder.W_dec.detach()) + coder.b_dec.detach()
-        error += float((vectors - rebuilt).double().square().sum())
-        energy += float(vectors.double().square().sum())
-        mean += vectors.double().sum(dim=0) / rows
-    variance = energy - rows * float(mean.square().sum())
-    total = torch.zeros(codes.width, dtype=torch.float64).index_add_(0, codes.features, codes.values.double())
-    return Evaluation(
-        l0=len(codes.values) / rows,
-        explained_variance=1 - error / variance if variance > 0 else 0.0,  # of one pair there is no variance to explain
-        nmse=error / energy,
-        dead_fraction=float((uses == 0).double().mean()),
-        frequency=uses / rows,
-        mean_activation=(total / rows).float(),
-        rows=rows,
     )

@@ -1,0 +1,49 @@
+"""A sparse coder measured over every pair of a layer, from codes that are already there."""
+
+from __future__ import annotations
+
+import torch
+
+from bilens import pairs
+from bilens.errors import ShapeError
+from bilens.pairs import Features, PairCodes
+from bilens.sae import Coder, Evaluation
+from bilens.tensor import BilinearTensor
+
+
+@torch.no_grad()
+def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, two_hot: bool = False) -> Evaluation:
+    """Measure a coder over every pair i ≤ j of a layer, alike, from the codes that were already taken of them.
+
+    Args:
+        tensor: the layer; codes: of all of its pairs, by the coder's encoder; coder: that decodes them.
+        two_hot: whether the codes are of the two-hot vectors u_ij and not of the polarised r_ij.
+
+    Raises:
+        ShapeError: codes of another number of features than the coder's.
+    """
+    if codes.width != coder.d_sae:
+        raise ShapeError(f"codes of {codes.width} features", f"{coder.d_sae}, the coder's", "encode with this coder")
+    features, m = Features.of(tensor), tensor.input.dim
+    vectors = features.two_hot if two_hot else features.polarized
+    rows, uses = pairs.count(m), torch.bincount(codes.features, minlength=codes.width)
+    error = energy = 0.0
+    mean = torch.zeros(features.width, dtype=torch.float64)
+    for start in range(0, rows, 8192):
+        stop = min(start + 8192, rows)
+        x = vectors(*pairs.unrank(torch.arange(start, stop), m))
+        rebuilt = codes.decode(start, stop, coder.W_dec) + coder.b_dec
+        error += float((x - rebuilt).double().square().sum())
+        energy += float(x.double().square().sum())
+        mean += x.double().sum(dim=0) / rows
+    variance = energy - rows * float(mean.square().sum())
+    total = torch.zeros(codes.width, dtype=torch.float64).index_add_(0, codes.features, codes.values.double())
+    return Evaluation(
+        l0=len(codes.values) / rows,
+        explained_variance=1 - error / variance if variance > 0 else 0.0,  # of one pair there is no variance to explain
+        nmse=error / energy,
+        dead_fraction=float((uses == 0).double().mean()),
+        frequency=uses / rows,
+        mean_activation=(total / rows).float(),
+        rows=rows,
+    )
