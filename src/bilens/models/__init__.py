@@ -3,7 +3,7 @@
 from bilens.models.augmentation import Augmentation
 from bilens.models.classifier import ImageClassifier, matched_width
 from bilens.models.layers import Bilinear, Dense, Gated, swish
-from bilens.models.train import accuracy, check_settings, train
+from bilens.models.train import accuracy, check_settings, schedule_factor, train
 
 __all__ = [
     "Augmentation",
@@ -14,6 +14,7 @@ __all__ = [
     "accuracy",
     "check_settings",
     "matched_width",
+    "schedule_factor",
     "swish",
     "train",
 ]

@@ -161,7 +161,7 @@ def train(
                         noise_generator.manual_seed(_mixed(seed, "noise", done))
                         x += noise * torch.randn(x.shape, generator=noise_generator, device=where, dtype=dtype)
                     for group in optimizer.param_groups:
-                        group["lr"] = lr * _factor(schedule, done, total)
+                        group["lr"] = lr * schedule_factor(schedule, done, total)
                     logits = model(x)
                     loss = nn.functional.cross_entropy(logits, y)
                     optimizer.zero_grad(set_to_none=True)
@@ -220,7 +220,8 @@ def accuracy(
     return right / len(images)
 
 
-def _factor(schedule: str, step: int, total: int) -> float:
+def schedule_factor(schedule: str, step: int, total: int) -> float:
+    """What a schedule multiplies the learning rate by at a step of `total`: "cosine" or "step", as in `train`."""
     if schedule == "cosine":
         return (1 + math.cos(math.pi * step / total)) / 2
     return 1.0 if 100 * step < 60 * total else 0.1 if 100 * step < 85 * total else 0.01

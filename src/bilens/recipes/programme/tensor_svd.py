@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import scipy.stats
 import torch
 from matplotlib.figure import Figure
 
@@ -11,7 +15,7 @@ from bilens import decompose, faithfulness, matching, plots
 from bilens.decompose import TensorSVD
 from bilens.faithfulness import Curve
 from bilens.measurement import Measurement
-from bilens.models import ImageClassifier
+from bilens.models import ImageClassifier, schedule_factor
 from bilens.recipes.programme.lab import Claim, Lab, Recipe
 from bilens.statistics import interval
 from bilens.tensor import BilinearTensor
@@ -21,14 +25,50 @@ KEPT = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 COMPARED = 20
 """Components that are compared between seeds."""
 
-REGIMES = {"batch 100, step": (100, "step"), "batch 512, step": (512, "step"), "batch 512, cosine": (512, "cosine")}
-"""Batch size and schedule, to find which of them the drop depends on."""
+SPANS = (5, 10, 20)
+"""How many of the first components span the subspaces that are compared."""
 
 
-def _classifier(lab: Lab, seed: int, batch_size: int, schedule: str) -> ImageClassifier:
-    return lab.classifier(
-        seed, hidden=lab.size(1000, 60), epochs=lab.size(10, 6), batch_size=batch_size, schedule=schedule
-    )
+@dataclass(frozen=True)
+class Regime:
+    """Settings of training: what the drop may depend on."""
+
+    batch_size: int = 100
+    schedule: Literal["step", "cosine"] = "step"
+    weight_decay: float = 1.0
+
+    def classifier(self, lab: Lab, seed: int) -> ImageClassifier:
+        """A model trained so."""
+        return lab.classifier(
+            seed,
+            hidden=lab.size(1000, 60),
+            epochs=lab.size(10, 6),
+            batch_size=self.batch_size,
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
+        )
+
+    def total_decay(self, lab: Lab) -> float:
+        """Σ lr · weight decay over all updates: decay alone would shrink every weight by e to the minus this."""
+        steps = lab.size(10, 6) * math.ceil(len(lab.dataset().train.labels) / self.batch_size)
+        return 1e-3 * self.weight_decay * sum(schedule_factor(self.schedule, step, steps) for step in range(steps))
+
+
+FOUNDING = "batch 100, step"
+
+REGIMES = {
+    FOUNDING: Regime(),
+    "batch 512, step": Regime(512),
+    "batch 512, cosine": Regime(512, "cosine"),
+    "batch 512, cosine, decay 6.4": Regime(512, "cosine", 6.4),
+    "batch 100, step, decay 0.16": Regime(weight_decay=0.16),
+    "batch 100, step, decay 0": Regime(weight_decay=0.0),
+}
+"""Weight decay is 1 where no other is named; 6.4 and 0.16 exchange the totals of the first and the third."""
+
+
+PIXELS = ("all pixels", "lit pixels")
+OTHERS = ("another seed", "an untrained model")
 
 
 def _curve(lab: Lab, name: str, model: ImageClassifier, svd: TensorSVD) -> tuple[Curve, float]:
@@ -59,32 +99,46 @@ def _components(lab: Lab, tensor: BilinearTensor, svd: TensorSVD, *, lit: bool) 
     return tensor.then(svd.outputs[:count], type(tensor.output)("components", count))
 
 
+def agreement(ours: BilinearTensor, theirs: BilinearTensor) -> dict[str, float]:
+    """How alike the first components of two SVDs are: cosines with their partners, and angles between their spans.
+
+    Components are orthonormal kernels, so that the singular values of the cosines between the first n of each are the
+    cosines of the principal angles between their spans.
+    """
+    cosines = matching.kernel_cosines(ours, theirs)
+    found = {
+        f"component {place}": value for place, value in enumerate(matching.assign(cosines.abs()).similarity.tolist())
+    }
+    for n in SPANS:
+        found[f"span of {n}"] = float(torch.linalg.svdvals(cosines[:n, :n]).mean())
+    return found
+
+
 def measure(lab: Lab, seed: int) -> Measurement:
     """Accuracy through K components in each regime, and the cosines of the components with those of the next seed."""
     numbers: dict[str, float] = {}
     curves = []
-    for regime, (batch_size, schedule) in REGIMES.items():
-        model = _classifier(lab, seed, batch_size, schedule)
+    for regime, settings in REGIMES.items():
+        model = settings.classifier(lab, seed)
         tensor = model.hidden_tensor()
         svd = decompose.svd(tensor)
         curve, accuracy = _curve(lab, regime, model, svd)
         curves.append(curve)
         numbers[f"accuracy, {regime}"] = accuracy
+        numbers[f"total decay, {regime}"] = settings.total_decay(lab)
+        numbers[f"effective rank, {regime}"] = float(svd.values.sum().square() / svd.energy)
         for k, reached in zip(curve.kept.tolist(), curve.accuracy.tolist(), strict=True):
             numbers[f"drop at {k}, {regime}"] = accuracy - reached
-        if regime == "batch 100, step":
+        if regime == FOUNDING:
             energy = svd.values.double().square().cumsum(0) / svd.energy.double()
             numbers["energy of the first 20"] = float(energy[min(20, len(energy)) - 1])
-            other = _classifier(lab, seed + 1000, batch_size, schedule).hidden_tensor()
+            other = settings.classifier(lab, seed + 1000).hidden_tensor()
             blank = ImageClassifier(model.input, model.output, model.config["hidden"], seed=seed).hidden_tensor()
-            for which, lit in (("all pixels", False), ("lit pixels", True)):
+            for which, lit in zip(PIXELS, (False, True), strict=True):
                 ours = _components(lab, tensor, svd, lit=lit)
-                for name, theirs in (("another seed", other), ("an untrained model", blank)):
+                for name, theirs in zip(OTHERS, (other, blank), strict=True):
                     read = _components(lab, theirs, decompose.svd(theirs, min(COMPARED, theirs.output.size)), lit=lit)
-                    cosines = matching.kernel_cosines(ours, read).abs()
-                    matched = matching.assign(cosines).similarity.tolist()
-                    for place, value in enumerate(matched):
-                        numbers[f"component {place} with {name}, {which}"] = value
+                    numbers |= {f"{key} with {name}, {which}": value for key, value in agreement(ours, read).items()}
     return Measurement.of(numbers, curves)
 
 
@@ -92,48 +146,116 @@ def claims(measured: Measurement) -> Sequence[Claim]:
     """N1, N2 and N3, and the regimes beside each other."""
     draft = {10: "≈ 13", 20: "≈ 1.3", 30: "≈ 0.4", 50: "≤ 0.1"}
     table = [
-        Claim("test accuracy of the bilinear layer (N1)", "accuracy, batch 100, step", "97.8", ".2f", 100, " %"),
+        Claim("test accuracy of the bilinear layer (N1)", f"accuracy, {FOUNDING}", "97.8", ".2f", 100, " %"),
         *(
-            Claim(
-                f"accuracy lost with {k} SVD components (N2)", f"drop at {k}, batch 100, step", said, ".2f", 100, " pts"
-            )
+            Claim(f"accuracy lost with {k} SVD components (N2)", f"drop at {k}, {FOUNDING}", said, ".2f", 100, " pts")
             for k, said in draft.items()
         ),
     ]
-    for regime in list(REGIMES)[1:]:
-        for k in (20, 50):
-            text = f"accuracy lost with {k} SVD components, {regime}"
-            table.append(Claim(text, f"drop at {k}, {regime}", "–", ".2f", 100, " pts"))
-    said = (".93", ".85", ".84", ".81", ".81", ".68")
-    for place in range(6):
+    for regime in REGIMES:
+        table.append(Claim(f"Σ lr · weight decay, {regime}", f"total decay, {regime}"))
+        if regime != FOUNDING:
+            table.append(Claim(f"test accuracy, {regime}", f"accuracy, {regime}", "–", ".2f", 100, " %"))
+            for k in (20, 50):
+                text = f"accuracy lost with {k} SVD components, {regime}"
+                table.append(Claim(text, f"drop at {k}, {regime}", "–", ".2f", 100, " pts"))
+        table.append(Claim(f"effective rank (Σσ)² / Σσ², {regime}", f"effective rank, {regime}", "–", ".0f"))
+    said = {0: ".93", 1: ".85", 2: ".84", 3: ".81", 4: ".81", 5: ".68", 19: ".30"}
+    for place in (*range(6), 9, 19):
         text = f"component {place + 1}, cosine with its match in another seed"
-        for which in ("all pixels", "lit pixels"):
-            number = f"component {place} with another seed, {which}"
-            table.append(Claim(f"{text}, {which} (N3)", number, said[place] if which == "all pixels" else "–"))
-    number = "component 0 with an untrained model, all pixels"
-    table.append(Claim("the same for component 1 against an untrained model", number, "–"))
+        for which in PIXELS:
+            claimed = said.get(place, "–") if which == PIXELS[0] else "–"
+            table.append(Claim(f"{text}, {which} (N3)", f"component {place} with another seed, {which}", claimed))
+    for which in PIXELS:
+        for n in SPANS:
+            for name in OTHERS:
+                text = f"mean cosine of the angles between the spans of the first {n} and those of {name}, {which}"
+                table.append(Claim(text, f"span of {n} with {name}, {which}"))
+    text = "component 1, cosine with its match in an untrained model, all pixels"
+    table.append(Claim(text, f"component 0 with {OTHERS[1]}, {PIXELS[0]}"))
     return [claim for claim in table if claim.number in measured.names]
 
 
 def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
-    """Accuracy against K in each regime."""
+    """Accuracy against K in each regime, the drop in the order of total decay, and the agreement of seeds."""
     groups = {regime: [seed.curve(regime) for seed in seeds] for regime in REGIMES}
-    caption = "Accuracy of the model run on the first K components of its SVD: mean and 95 % interval over seeds."
-    return {"svd-accuracy": (plots.bands(groups), caption)}
+    ordered = sorted(REGIMES, key=lambda regime: seeds[0][f"total decay, {regime}"])
+    drops = {
+        f"{regime}: {seeds[0][f'total decay, {regime}']:.2g}": [100 * s[f"drop at 20, {regime}"] for s in seeds]
+        for regime in ordered
+    }
+    places = [
+        place for place in range(COMPARED) if f"component {place} with {OTHERS[0]}, {PIXELS[0]}" in seeds[0].names
+    ]
+    agreed = {
+        f"{name}, {which}": {
+            place + 1: [seed[f"component {place} with {name}, {which}"] for seed in seeds] for place in places
+        }
+        for name in OTHERS
+        for which in PIXELS
+    }
+    return {
+        "svd-accuracy": (
+            plots.bands(groups),
+            "Accuracy of the model run on the first K components of its SVD: mean and 95 % interval over seeds.",
+        ),
+        "svd-decay": (
+            plots.dots({"20 SVD components": drops}, "accuracy lost, points", line=0),
+            "Accuracy lost with 20 components in each training regime, ordered by Σ lr · weight decay, which stands "
+            "behind the colon: each seed, mean and 95 % interval.",
+        ),
+        "svd-seeds": (
+            plots.intervals(agreed, "SVD components matched one to one", "component", "|cosine| with its match"),
+            "Cosine of each component's kernel with its partner in another seed and in an untrained model, over all "
+            "pixels and over those that are lit in some training image: mean and 95 % interval.",
+        ),
+    }
 
 
 def findings(seeds: Sequence[Measurement]) -> str:
-    """What the settings of training do to the drop."""
-    said = []
-    for regime in REGIMES:
-        drop = interval([seed[f"drop at 20, {regime}"] for seed in seeds])
-        said.append(f"{drop.text('.2f', 100)} points with {regime}")
-    matched = interval([seed["component 0 with another seed, all pixels"] for seed in seeds])
-    null = interval([seed["component 0 with an untrained model, all pixels"] for seed in seeds])
+    """What the settings of training do to the drop, and how alike the components of two seeds are."""
+
+    def said(name: str, form: str = ".2f", scale: float = 1.0) -> str:
+        return interval([seed[name] for seed in seeds]).text(form, scale)
+
+    def mean(name: str) -> float:
+        return interval([seed[name] for seed in seeds]).mean
+
+    drops = "; ".join(
+        f"{said(f'drop at 20, {regime}', scale=100)} points with {regime} ({said(f'total decay, {regime}', '.2g')})"
+        for regime in REGIMES
+    )
+    decays, lost = ([mean(f"{name}, {regime}") for regime in REGIMES] for name in ("total decay", "drop at 20"))
+    order = float(scipy.stats.spearmanr(decays, lost).statistic)
+    kept, moved, small = (
+        mean(f"drop at 20, {regime}")
+        for regime in (FOUNDING, "batch 512, cosine, decay 6.4", "batch 100, step, decay 0.16")
+    )
+    large = mean("drop at 20, batch 512, cosine")
+    swapped = moved < (kept + large) / 2 < small
+    verdict = (
+        "Batch size and schedule matter through it: with the totals exchanged, by weight decay alone, the drops change "
+        "places too."
+        if swapped
+        else "Exchanging the totals by weight decay alone does not exchange the drops, so it is not the whole cause."
+    )
+    ours, null = (said(f"component 0 with {name}, {PIXELS[0]}") for name in OTHERS)
+    spans = ", ".join(f"{said(f'span of {n} with {OTHERS[0]}, {PIXELS[0]}')} (first {n})" for n in SPANS)
+    later = [
+        place for place in range(6, COMPARED) if f"component {place} with {OTHERS[0]}, {PIXELS[0]}" in seeds[0].names
+    ]
+    tail = ""
+    if later:
+        end = later[-1]
+        there = said(f"component {end} with {OTHERS[0]}, {PIXELS[0]}")
+        tail = (
+            f" Component {end + 1} has {there}: an assignment gives every component a partner of its own, where the "
+            "draft's best match may use one twice and stays among the strongest."
+        )
     return (
-        f"Keeping 20 components costs {'; '.join(said)}. The first component's match in another seed has cosine "
-        f"{matched.text('.2f')}, against {null.text('.2f')} for an untrained model. Matches are by optimal one-to-one "
-        f"assignment of the first {COMPARED} components, so that no component serves twice."
+        f"Accuracy lost with 20 components, and Σ lr · weight decay in brackets: {drops}. Over the regimes the rank "
+        f"correlation of the two is {order:.2f}. {verdict} The first component's partner in another seed has cosine "
+        f"{ours}, in an untrained model {null}; the spans have mean cosines {spans}.{tail}"
     )
 
 
