@@ -12,6 +12,7 @@ from bilens.sae.metrics import (
 )
 from bilens.sae.streams import IterableStream, Stream, TensorStream, as_stream
 from bilens.sae.train import train
+from bilens.sae.transcoder import Transcoder, transcode
 
 from_pretrained = Coder.from_pretrained
 """Read a SAELens or an authors' folder as whichever coder it holds."""
@@ -27,6 +28,7 @@ __all__ = [
     "Stream",
     "TensorStream",
     "TopKSAE",
+    "Transcoder",
     "as_stream",
     "dead_fraction",
     "decoder_similarity",
@@ -36,4 +38,5 @@ __all__ = [
     "l0",
     "nmse",
     "train",
+    "transcode",
 ]
