@@ -40,6 +40,8 @@ def records() -> list:
         tensor.input,
         spectrum,
         decompose.svd(tensor, 2),
+        decompose.squares(tensor.kernel(1), torch.eye(7)[:2]),
+        decompose.box(tensor.kernel(2), starts=3),
         decompose.eigh_weighted(tensor.kernel(0), moment, 3),
         Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),
         Score(0.5, 1.25, -0.25),

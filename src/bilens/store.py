@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from bilens import files
-from bilens.decompose import Spectrum, TensorSVD, WeightedSpectrum
+from bilens.decompose import Extrema, Spectrum, Squares, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Score
@@ -38,6 +38,7 @@ RECORDS: dict[str, type] = {
         Dictionary,
         Evaluation,
         Explanation,
+        Extrema,
         History,
         Kernel,
         Measurement,
@@ -45,6 +46,7 @@ RECORDS: dict[str, type] = {
         Score,
         Space,
         Spectrum,
+        Squares,
         TensorSVD,
         View,
         WeightedSpectrum,

@@ -1,23 +1,42 @@
 """Decompositions of kernels and tensors: functions that return frozen records, one method a file."""
 
+from bilens.decompose.cluster import agreement, block_vectors, clusters, inside
 from bilens.decompose.eigen import Spectrum, WeightedSpectrum, eigh, eigh_weighted, second_moment
+from bilens.decompose.extrema import Extrema, box, sphere, sshopm, sufficient_shift
 from bilens.decompose.hosvd import InputBasis, input_basis
 from bilens.decompose.interactions import Interactions, effective_number, holding, interactions
+from bilens.decompose.sparse import hoyer, sparse_eigh
+from bilens.decompose.squares import Squares, pursuit, span_residual, squares
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
 
 __all__ = [
+    "Extrema",
     "InputBasis",
     "Interactions",
     "Spectrum",
+    "Squares",
     "TensorSVD",
     "WeightedSpectrum",
+    "agreement",
+    "block_vectors",
+    "box",
+    "clusters",
     "effective_number",
     "eigh",
     "eigh_weighted",
     "holding",
+    "hoyer",
     "input_basis",
+    "inside",
     "interactions",
+    "pursuit",
     "second_moment",
+    "span_residual",
+    "sparse_eigh",
+    "sphere",
+    "squares",
+    "sshopm",
+    "sufficient_shift",
     "svd",
     "svd_accurate",
 ]

@@ -1,0 +1,112 @@
+"""Sparse directions of a kernel, and how sparse a direction is."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse.linalg
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bilens.decompose.squares import Squares, squares
+from bilens.errors import BilensError, ShapeError
+from bilens.tensor import Kernel
+
+SMALL = 64
+"""Size up to which all eigenvectors of a matrix cost less than its two outer ones."""
+
+
+def hoyer(vectors: Float[Tensor, "*k n"]) -> Float[Tensor, "*k"]:
+    """Hoyer's sparsity (√n − ‖v‖₁/‖v‖₂) / (√n − 1) of each row: 1 for a single entry, 0 for entries of one size.
+
+    Raises:
+        ShapeError: rows of fewer than two entries. BilensError: a row that is 0, NaN or infinity.
+
+    Source: Hoyer, "Non-negative matrix factorization with sparseness constraints" (2004).
+    """
+    rows = _rows(vectors)
+    root = rows.shape[-1] ** 0.5
+    found: Tensor = (root - rows.abs().sum(dim=-1) / rows.norm(dim=-1)) / (root - 1)
+    return found.to(vectors.dtype)
+
+
+def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 500) -> Squares:
+    """At most k directions of `nonzero` coordinates each, one after another: sparse PCA of a kernel of either sign.
+
+    Each maximises |xᵀEx| over ‖x‖ = 1, ‖x‖₀ ≤ `nonzero`, with E = Q − Σ c_j v_j v_jᵀ what the directions before it
+    leave, all weights fitted anew each time. By the truncated power method, x ← the largest entries of ±Ex + αx, from
+    the top eigenvector of each sign, with α so that no step goes down: a local maximum, not a certified one. Fewer than
+    k come back when nothing is left.
+
+    Args:
+        kernel: Q; k: how many; nonzero: coordinates of each; steps: of one ascent, at most.
+
+    Cost: the two outer eigenvectors of E a direction, and O(i²) a step.
+
+    Raises:
+        BilensError: k or steps below 1, or `nonzero` outside 1 … `input.dim`.
+
+    Source: Yuan and Zhang, "Truncated power method for sparse eigenvalue problems" (2013).
+    """
+    dim = kernel.input.dim
+    if k < 1 or steps < 1:
+        raise BilensError(f"k = {k}, steps = {steps}", "both at least 1", "choose at least one direction")
+    if not 1 <= nonzero <= dim:
+        raise BilensError(f"nonzero = {nonzero}", f"1 ≤ nonzero ≤ {dim}", "choose a tenth of the coordinates")
+    double = kernel.to(torch.float64)
+    dense = double.dense()
+    floor, rest = 1e-12 * float(dense.norm()), dense
+    found = squares(double, dense[:0])
+    for _ in range(k):
+        (least, most), (lowest, highest) = _ends(rest)
+        plus = _ascend(rest, highest, -least, nonzero, steps)
+        minus = _ascend(-rest, lowest, most, nonzero, steps)
+        best = max((plus, minus), key=lambda x: abs(float(x @ rest @ x)))
+        if abs(float(best @ rest @ best)) <= floor:
+            break
+        found = squares(double, torch.cat([found.vectors, best[None]]))
+        rest = dense - (found.vectors.T * found.values) @ found.vectors
+        rest = (rest + rest.T) / 2
+    return squares(kernel, found.vectors.to(kernel.left))
+
+
+def _ends(matrix: Tensor) -> tuple[tuple[float, float], tuple[Tensor, Tensor]]:
+    """Lowest and highest eigenvalue, each a little further out than it is, and their eigenvectors."""
+    if len(matrix) <= SMALL:
+        values, columns = torch.linalg.eigh(matrix)
+    else:
+        start = np.random.default_rng(0).standard_normal(len(matrix))
+        found = scipy.sparse.linalg.eigsh(matrix.cpu().numpy(), 2, which="BE", v0=start, tol=1e-3)
+        values, columns = (torch.as_tensor(part).to(matrix) for part in found)
+    room = 0.01 * float(values.abs().max())
+    return (float(values[0]) - room, float(values[-1]) + room), (columns[:, 0], columns[:, -1])
+
+
+def _ascend(matrix: Tensor, start: Tensor, shift: float, nonzero: int, steps: int) -> Tensor:
+    """The truncated power method; the largest entry of its end is positive."""
+    x = _truncated(start, nonzero)
+    for _ in range(steps):
+        moved = _truncated(matrix @ x + max(shift, 0.0) * x, nonzero)
+        if bool((moved - x).norm() < 1e-10):
+            break
+        x = moved
+    return -x if bool(x[x.abs().argmax()] < 0) else x
+
+
+def _truncated(x: Tensor, nonzero: int) -> Tensor:
+    """The largest entries at norm 1, the others 0."""
+    kept = torch.zeros_like(x)
+    places = x.abs().topk(nonzero).indices
+    kept[places] = x[places]
+    norm: Tensor = kept.norm()
+    return kept / norm.clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _rows(vectors: Tensor) -> Tensor:
+    if vectors.ndim < 1 or vectors.shape[-1] < 2:
+        raise ShapeError(f"vectors of shape {tuple(vectors.shape)}", "rows of at least 2 entries", "pass one a row")
+    rows = vectors.double()
+    norms: Tensor = rows.norm(dim=-1)
+    if not bool((torch.isfinite(norms) & (norms > 0)).all()):
+        raise BilensError("vectors that are 0, NaN or infinite", "finite ones with a norm", "leave them out")
+    return rows
