@@ -77,8 +77,14 @@ def test_codes_and_reconstructions_are_those_of_the_formulas(
     assert_close(coder(x).detach(), x_hat)
     codes = coder.sparse(x)
     assert_close(codes.x_hat.detach(), x_hat)
-    dense = torch.zeros_like(acts).scatter(1, codes.features.expand_as(codes.values), codes.values)
-    assert_close(dense.detach(), acts)
+    if codes.values.ndim == 1:
+        assert_close(codes.values.detach(), acts[acts != 0])
+        assert torch.equal(codes.features, acts.nonzero()[:, 1])
+    else:
+        dense = torch.zeros_like(acts).scatter(1, codes.features.expand_as(codes.values), codes.values)
+        assert_close(dense.detach(), acts)
+    features, uses = codes.uses()
+    assert_close(torch.zeros(d_sae).double().index_add_(0, features, uses), (acts != 0).sum(dim=0).double())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,15 +96,22 @@ def test_any_leading_axes(kind: str) -> None:
     assert coder.encode(x[:0]).shape == (0, 3, 9)
 
 
-def test_gradients_of_the_lit_features_are_those_of_all() -> None:
+@pytest.mark.parametrize("few", [False, True])
+def test_gradients_of_the_lit_features_are_those_of_all(few: bool) -> None:
     coder = build("standard", 4, 30)
     with torch.no_grad():
         coder.b_enc -= 4  # some features are lit by no vector
+        if few:
+            coder.b_enc[3:] -= 1000
     x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    if few:
+        with torch.no_grad():
+            x[2] = coder.b_dec + 20 * coder.W_enc[:, 1]  # one vector with a code, five without
     weight = torch.randn(6, 4, dtype=torch.float64)
     inputs = [x, *coder.parameters()]
     codes = coder.sparse(x)
     assert 0 < len(codes.features) < 30
+    assert codes.values.ndim == (1 if few else 2)
     ours = torch.autograd.grad((codes.x_hat * weight).sum() + codes.values.pow(3).sum(), inputs)
     acts = coder.encode(x)
     dense = torch.autograd.grad((coder.decode(acts) * weight).sum() + acts.pow(3).sum(), inputs)

@@ -29,13 +29,20 @@ class Sparse(NamedTuple):
 
     Args:
         x_hat: (b, d_in), the reconstructions.
-        values: (b, p), codes; every code that is not named here is 0.
-        features: (b, p), number of the feature of each value; or (p,) when they are the same for every vector.
+        values: (b, p), codes; every code that is not named here is 0. Or (nnz,), those of all vectors in one list.
+        features: of the shape of values, each one's feature; or (p,) when they are the same for every vector.
     """
 
     x_hat: Float[Tensor, "b d_in"]
-    values: Float[Tensor, "b p"]
-    features: Int[Tensor, "b p"] | Int[Tensor, " p"]
+    values: Float[Tensor, "b p"] | Float[Tensor, " nnz"]
+    features: Int[Tensor, "b p"] | Int[Tensor, " p"] | Int[Tensor, " nnz"]
+
+    def uses(self) -> tuple[Tensor, Tensor]:
+        """Features, and how often each of them is not 0; a feature may stand there more than once."""
+        lit = (self.values != 0).to(self.values.dtype)
+        if self.values.ndim == 2 and self.features.ndim == 1:
+            lit = lit.sum(dim=0)
+        return self.features.flatten(), lit.flatten()
 
 
 class Coder(nn.Module, ABC):
@@ -222,7 +229,7 @@ class StandardSAE(Coder):
         return functional.relu(self._centred(x) @ self.W_enc + self.b_enc)
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
-        """Codes and reconstructions of a batch; on a CPU only of the features that are lit by it.
+        """Codes and reconstructions of a batch; on a CPU only of the codes, or the features, that are lit by it.
 
         One dense product finds those; the others have zeros for codes and gradients, and cost nothing more.
         """
@@ -230,7 +237,15 @@ class StandardSAE(Coder):
             return super().sparse(x)
         z = self._centred(x)
         with torch.no_grad():
-            lit = ((z @ self.W_enc).amax(dim=0) + self.b_enc > 0).nonzero()[:, 0]
+            acts = (z @ self.W_enc).add_(self.b_enc).relu_()
+            row, feature = acts.nonzero(as_tuple=True)
+            few = len(row) < _FEW * acts.numel()
+        if few:
+            sums, values = _Lit.apply(  # type: ignore[no-untyped-call]
+                z, self.W_enc, self.b_enc, self.W_dec, acts[row, feature], row, feature
+            )
+            return Sparse(sums + self.b_dec, values, feature)
+        lit = torch.bincount(feature, minlength=self.d_sae).nonzero()[:, 0]
         acts = functional.relu(z @ self.W_enc.T[lit].T + self.b_enc[lit])
         return Sparse(acts @ self.W_dec[lit] + self.b_dec, acts, lit)
 
@@ -358,6 +373,41 @@ _ARCHITECTURES: dict[str, type[Coder]] = {
 }
 
 
+_FEW = 0.03
+"""Share of codes that are not 0 below which sums of named rows beat dense products on a CPU."""
+
+
+class _Lit(torch.autograd.Function):
+    """Bare reconstructions from ReLU codes that are few, and those codes, with gradients that touch them alone.
+
+    z: (b, d_in), the encoder's input; values, row, feature: (nnz,), the codes above 0, row after row. Gives
+    Σ value · row of W_dec for each vector, (b, d_in), and the values.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 (autograd passes its inputs by position)
+        ctx: Any,
+        z: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        W_dec: Tensor,
+        values: Tensor,
+        row: Tensor,
+        feature: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(z, W_enc, W_dec, values, row, feature)
+        return _sum_rows(W_dec, feature, values, _starts(row, len(z))), values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, d_sums: Tensor, d_values: Tensor) -> tuple[Tensor | None, ...]:
+        z, W_enc, W_dec, values, row, feature = ctx.saved_tensors
+        starts = _starts(row, len(z))
+        grad = d_values + _of_weights(W_dec, feature, values, starts, d_sums)
+        d_dec, d_enc, d_bias = _by_feature(W_dec, feature, row, values, grad, d_sums, z)
+        d_z = _sum_rows(W_enc.T.contiguous(), feature, grad, starts) if ctx.needs_input_grad[0] else None
+        return d_z, d_enc.T, d_bias, d_dec, None, None, None
+
+
 class _TopK(torch.autograd.Function):
     """Codes and bare reconstructions of a top-k coder, whose gradients touch the chosen entries alone.
 
@@ -380,28 +430,44 @@ class _TopK(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_values: Tensor, _: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
         z, W_enc, W_dec, values, features = ctx.saved_tensors
-        with torch.enable_grad():
-            through = values.detach().requires_grad_()
-            (d_through,) = torch.autograd.grad(_sum_rows(W_dec.detach(), features, through), through, d_sums)
-        grad = d_values + d_through
+        grad = d_values + _of_weights(W_dec, features, values, None, d_sums)
         if ctx.rectify:
             grad = grad * (values > 0)
-        # Bag f names the vectors that feature f codes: Σ_b value_bf d_sums_b and Σ_b grad_bf z_b sum their rows.
-        order = features.flatten().argsort(stable=True)
-        size = torch.bincount(features.flatten(), minlength=len(W_dec))
-        vector, start = order // features.shape[1], size.cumsum(0) - size
-        d_dec = functional.embedding_bag(
-            vector, d_sums.contiguous(), start, per_sample_weights=values.flatten()[order], mode="sum"
-        )
-        d_enc = functional.embedding_bag(vector, z, start, per_sample_weights=grad.flatten()[order], mode="sum")
-        d_bias = torch.zeros_like(W_enc[0]).index_add_(0, features.flatten(), grad.flatten())
+        b, k = features.shape
+        row = torch.arange(b, device=z.device).repeat_interleave(k)
+        d_dec, d_enc, d_bias = _by_feature(W_dec, features.flatten(), row, values.flatten(), grad.flatten(), d_sums, z)
         d_z = _sum_rows(W_enc.T.contiguous(), features, grad) if ctx.needs_input_grad[0] else None
         return d_z, d_enc.T, d_bias, d_dec, None, None
 
 
-def _sum_rows(rows: Tensor, features: Tensor, values: Tensor) -> Tensor:
-    """Σ_k values_bk rows[features_bk], (b, d_in)."""
-    return functional.embedding_bag(features, rows, per_sample_weights=values, mode="sum")
+def _sum_rows(rows: Tensor, features: Tensor, values: Tensor, starts: Tensor | None = None) -> Tensor:
+    """Σ_k values_bk rows[features_bk], (b, d_in); with starts, of lists in which vector follows vector."""
+    return functional.embedding_bag(features, rows, starts, per_sample_weights=values, mode="sum")
+
+
+def _starts(row: Tensor, b: int) -> Tensor:
+    """Where each vector's codes start in a list that is sorted by vector."""
+    size = torch.bincount(row, minlength=b)
+    return size.cumsum(0) - size
+
+
+def _of_weights(rows: Tensor, features: Tensor, values: Tensor, starts: Tensor | None, d_sums: Tensor) -> Tensor:
+    """The gradient of `_sum_rows` in its values: each code's row times the gradient of its vector's sum."""
+    with torch.enable_grad():
+        through = values.detach().requires_grad_()
+        (found,) = torch.autograd.grad(_sum_rows(rows.detach(), features, through, starts), through, d_sums)
+    return found
+
+
+def _by_feature(  # noqa: PLR0917 (seven tensors of one batch)
+    W_dec: Tensor, feature: Tensor, row: Tensor, values: Tensor, grad: Tensor, d_sums: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ value · d_sums[row], Σ grad · z[row] and Σ grad over each feature: gradients of W_dec, W_encᵀ and b_enc."""
+    order = feature.argsort(stable=True)
+    starts = _starts(feature, len(W_dec))
+    d_dec = _sum_rows(d_sums.contiguous(), row[order], values[order], starts)
+    d_enc = _sum_rows(z, row[order], grad[order], starts)
+    return d_dec, d_enc, torch.zeros_like(W_dec[:, 0]).index_add_(0, feature, grad)
 
 
 def top_k(pre: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:

@@ -170,13 +170,12 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 with torch.no_grad():
-                    lit = (codes.values != 0).to(fired)
-                    now = torch.stack([loss, error / x.square().sum(), lit.sum() / len(x)])
+                    features, uses = codes.uses()
+                    now = torch.stack([loss, error / x.square().sum(), uses.sum() / len(x)])
                     between_updates = False
                     _step(optimizer, coder.W_dec)
                     sums += now
-                    lit = lit.sum(dim=0) if codes.features.ndim == 1 else lit
-                    fired.index_add_(0, codes.features.flatten(), lit.flatten())
+                    fired.index_add_(0, features, uses.to(fired))
                 done += 1
                 if done % every == 0 or done == steps:
                     window = done - (steps_logged[-1] if steps_logged else 0)
