@@ -12,7 +12,7 @@ import torch
 from matplotlib.image import imread
 
 from bilens import decompose, plots
-from bilens.decompose import Spectrum
+from bilens.decompose import Spectrum, Squares
 from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
 from bilens.faithfulness import Curve
 from bilens.history import History
@@ -362,6 +362,44 @@ def test_a_gallery_has_positive_above_negative_and_no_background():
     png = imread(io.BytesIO(plots.png(figure)), format="png")
     assert png[0, 0, 3] == 0
     assert "f2" in texts(figure)
+
+
+def test_directions_have_a_row_a_method_and_their_weights_above():
+    vectors = torch.eye(6, dtype=torch.float64)
+    one = Squares(torch.tensor([4.0, -1.0]), vectors[:2], torch.tensor(0.5), PIXELS)
+    two = Squares(torch.tensor([0.0, 9.0, 1.0]), -vectors[3:], torch.tensor(0.5), PIXELS)
+    figure = plots.directions({"eigenvectors": one, "others": two}, 2)
+    assert len(figure.axes) == 4
+    for axes, (sign, at) in zip(figure.axes, ((2, 0), (1, 1), (0, 3), (-3, 4)), strict=True):
+        expected = np.zeros(6)
+        expected[at] = sign
+        np.testing.assert_allclose(axes.get_images()[0].get_array().ravel(), expected)
+    assert {"eigenvectors", "others", "c = +4.00", "c = −1.00", "c = +9.00"} <= set(texts(figure))
+    assert figure.axes[0].get_position().y0 > figure.axes[2].get_position().y1
+    assert plots.svg(figure)
+    with pytest.raises(BilensError, match="no directions"):
+        plots.directions({"none": Squares(torch.ones(0), vectors[:0], torch.tensor(1.0), PIXELS)})
+    with pytest.raises(BilensError, match="count"):
+        plots.directions({"one": one}, 0)
+
+
+def test_an_atlas_has_a_row_a_view_and_each_image_a_scale_of_its_own():
+    large = make_view(2)
+    small = replace(make_view(2), name="SAE", spectra=tuple(make_spectrum([v], label="f0") for v in (0.01, -4.0)))
+    figure = plots.atlas([large, small])
+    shown = images(figure)
+    assert len(shown) == 4
+    for image, size in zip(shown, (2, 2, 0.1, 2), strict=True):  # √|λ| of the first pair, whatever its sign
+        assert image.get_clim() == pytest.approx((-size, size))
+        assert image.get_array()[0, 0] == pytest.approx(size)
+    assert {"svd", "SAE", "f0", "f1"} <= set(texts(figure))
+    rows = [axes.get_position().y0 for axes in figure.axes]
+    assert rows[:2] == pytest.approx([max(rows)] * 2)
+    assert rows[2:] == pytest.approx([min(rows)] * 2)
+    assert max(rows) > figure.axes[2].get_position().y1
+    for views in ([], [make_view(2), make_view(3)]):
+        with pytest.raises(BilensError, match="views of different sizes"):
+            plots.atlas(views)
 
 
 def test_files_are_the_same_bytes_each_time_and_of_the_kind_their_name_says(tmp_path: Path):

@@ -12,6 +12,7 @@ import io
 import math
 import re
 import struct
+import textwrap
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilens.decompose import Spectrum, TensorSVD
+from bilens.decompose import Spectrum, Squares, TensorSVD
 from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
 from bilens.faithfulness import Curve
 from bilens.files import write_bytes
@@ -339,12 +340,16 @@ def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cro
 
 
 @_styled
-def bands(groups: Mapping[str, Sequence[Curve]], which: Literal["accuracy", "recovered"] = "accuracy") -> Figure:
+def bands(
+    groups: Mapping[str, Sequence[Curve]],
+    which: Literal["accuracy", "recovered"] = "accuracy",
+    x: str = "components kept",
+) -> Figure:
     """Mean of several curves of one kind, for example one a seed, with its 95 % interval as a band.
 
     Args:
         groups: curves measured at the same numbers of components, by the name that the legend shows.
-        which: accuracy or cross-entropy recovered.
+        which: accuracy or cross-entropy recovered; x: what the numbers that are kept count.
 
     Raises:
         BilensError: no group, an empty one, curves measured at different points, NaN or infinity.
@@ -368,6 +373,7 @@ def bands(groups: Mapping[str, Sequence[Curve]], which: Literal["accuracy", "rec
             half = np.array([value.half for value in means])
             axes.fill_between(kept, middle - half, middle + half, color=style["color"], alpha=0.2, linewidth=0)
     _kept_axis(axes, [curves[0] for curves in groups.values()])
+    axes.set_xlabel(x)
     axes.grid(axis="y")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     low = min(float(getattr(curve, which).min()) for curves in groups.values() for curve in curves)
@@ -728,6 +734,80 @@ def gallery(view: View, columns: int = 10, count: int | None = None) -> Figure:
     return figure
 
 
+@_styled
+def atlas(views: Sequence[View]) -> Figure:
+    """A map of features under several settings: a row a view, a column a feature, its first eigenvector in each.
+
+    Columns have the labels of the first view's features. Each image has a scale of its own: the map shows shapes, and
+    says nothing of sizes.
+
+    Args:
+        views: each with as many features.
+
+    Raises:
+        BilensError: no view, views of different sizes or without features, NaN or infinity.
+    """
+    if not views or len({len(view) for view in views}) > 1:
+        raise BilensError("no views, or views of different sizes", "as many features in each", "show the same features")
+    for view in views:
+        _check_view(view)
+    cell = 0.8 if views[0].spectra[0].input.image is not None else 1.9
+    names = [textwrap.wrap(_short(item.label, 40), 13 if cell < 1 else 28) for item in views[0].spectra]
+    gap, top = 0.07, 0.2 + 0.13 * max(1, *map(len, names))
+    margin = 0.25 + 0.075 * min(40, max(len(view.name) for view in views))
+    width, height = margin + len(views[0]) * (cell + gap) + 0.1, top + len(views) * (cell + gap) + 0.05
+    figure = Figure(figsize=(width, height))
+    for row, view in enumerate(views):
+        y = height - top - row * (cell + gap) - cell
+        figure.text((margin - 0.12) / width, (y + cell / 2) / height, _short(view.name, 40), size=8.5, ha="right",
+                    va="center")  # fmt: skip
+        for column, item in enumerate(view.spectra):
+            x = margin + column * (cell + gap)
+            if row == 0:
+                figure.text((x + cell / 2) / width, 1 - (top - 0.07) / height, "\n".join(names[column]), size=8.5,
+                            color=MUTED, ha="center", va="bottom")  # fmt: skip
+            axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
+            shown = linear_kernels(item.keep(min(1, len(item))), 1)
+            _weights(axes, shown[0], shared_scale(shown)) if shown else _empty(axes, "–")
+    return figure
+
+
+@_styled
+def directions(rows: Mapping[str, Squares], count: int = 6) -> Figure:
+    """Directions of one kernel as several methods find them: a row a method, its first directions side by side.
+
+    Each image shows √|c| v on a scale of its own, with its weight c above.
+
+    Args:
+        rows: the directions of each method, by the name that stands beside them; count: how many of each.
+
+    Raises:
+        BilensError: no row, rows without a direction, NaN or infinity, or a count below 1.
+    """
+    _check_count("count", count)
+    if not rows or not all(len(row) for row in rows.values()):
+        raise BilensError("no directions", "at least one in each row", "leave empty rows out")
+    columns = min(count, max(map(len, rows.values())))
+    cell = 1.1 if next(iter(rows.values())).input.image is not None else 2.0
+    margin, gap, top = 0.25 + 0.08 * min(32, max(map(len, rows))), 0.08, 0.24
+    width, height = margin + columns * (cell + gap), len(rows) * (cell + top) + 0.05
+    figure = Figure(figsize=(width, height))
+    for place, (name, row) in enumerate(rows.items()):
+        values, vectors = _numbers("weights", row.values), _numbers("directions", row.vectors)
+        y = height - (place + 1) * (cell + top)
+        figure.text((margin - 0.12) / width, (y + cell / 2) / height, _short(name, 32), size=8.5, ha="right",
+                    va="center")  # fmt: skip
+        for column in range(min(columns, len(row))):
+            x = margin + column * (cell + gap)
+            axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
+            weights = torch.from_numpy(np.sqrt(abs(values[column])) * vectors[column])
+            shown = LinearKernel(column, float(values[column]), weights, row.input)
+            _weights(axes, shown, shared_scale([shown]))
+            axes.set_title(f"c = {signed(shown.value)}", size=7.5, pad=3, loc="center",
+                           color=POSITIVE if shown.value > 0 else NEGATIVE)  # fmt: skip
+    return figure
+
+
 def number(value: float) -> str:
     """A number as figures and pages write it: three digits, a true minus, powers of ten far from 1."""
     if value == 0:
@@ -873,7 +953,8 @@ def _kept_axis(axes: Any, curves: Sequence[Curve]) -> None:
         return
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     axes.set_xlim(kept[0] * 0.85, kept[-1] * 1.02)
-    steps = [0, *(base * 10**power for power in range(7) for base in (1, 2, 5))]
+    bases = (1, 2, 5) if kept[-1] < 10**4 * max(1, kept[0]) else (1,)
+    steps = [0, *(base * 10**power for power in range(len(str(kept[-1]))) for base in bases)]
     ticks = [step for step in steps if kept[0] <= step <= kept[-1]]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
