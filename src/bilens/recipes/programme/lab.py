@@ -14,6 +14,9 @@ from bilens.measurement import Measurement
 from bilens.models import Augmentation, ImageClassifier
 from bilens.store import Folder
 
+_LR = 1e-3
+"""The founding draft's learning rate; another one is named in the folder of the model."""
+
 
 @dataclass(frozen=True, eq=False)
 class Lab:
@@ -49,6 +52,7 @@ class Lab:
         activation: str = "bilinear",
         epochs: int = 10,
         batch_size: int = 100,
+        lr: float = 1e-3,
         weight_decay: float = 1.0,
         noise: float = 0.0,
         schedule: str = "step",
@@ -71,6 +75,8 @@ class Lab:
             "schedule": schedule,
             "seed": seed,
         }
+        if lr != _LR:
+            settings = {"lr": lr, **settings}
         name = f"{images.name}-{len(train)}-{activation}-{hidden}-" + "-".join(
             f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()
         )
