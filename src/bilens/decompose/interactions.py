@@ -46,7 +46,7 @@ class Interactions:
                 f"{expected}: pairs of {self.input.title} × {self.output.title}",
                 "pass one pair a row",
             )
-        if not bool(torch.isfinite(self.coefficients).all()):
+        if not bool(torch.isfinite(torch.stack(self.coefficients.aminmax())).all()):
             raise BilensError("coefficients with NaN or infinity", "finite numbers", "check the weights")
 
     def __len__(self) -> int:
@@ -170,13 +170,13 @@ class Interactions:
 
     def used(self) -> tuple[Bool[Tensor, " m"], Bool[Tensor, " o"]]:
         """Which input features, the constant included, and which output features an interaction that is not 0 names."""
-        there = self.coefficients != 0
-        live = there.any(dim=1)
+        sizes = self.coefficients.abs()
+        named = sizes @ sizes.new_ones(self.output.dim) > 0
         i, j = self._pairs()
-        inputs = torch.zeros(self.input.dim, dtype=torch.bool, device=there.device)
-        inputs[i[live]] = True
-        inputs[j[live]] = True
-        return inputs, there.any(dim=0)
+        inputs = torch.zeros(self.input.dim, dtype=torch.bool, device=sizes.device)
+        inputs[i[named]] = True
+        inputs[j[named]] = True
+        return inputs, sizes.new_ones(len(sizes)) @ sizes > 0
 
     def lit(self, codes: Float[Tensor, "n size"]) -> float:
         """How many interactions are at work on a sample, the mean over samples: those whose two codes are not 0."""
