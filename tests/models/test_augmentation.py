@@ -142,6 +142,21 @@ def test_an_interrupted_training_with_augmentation_ends_as_a_straight_one(
         job(tmp_path / "cut", Augmentation(15.0, 1))
 
 
+def test_each_step_has_amounts_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, seen = Augmentation.__call__, []
+
+    def noted(
+        self: Augmentation, images: torch.Tensor, image: tuple[int, int], generator: torch.Generator
+    ) -> torch.Tensor:
+        seen.append((generator.initial_seed(), image))
+        return plain(self, images, image, generator)
+
+    monkeypatch.setattr(Augmentation, "__call__", noted)
+    job(tmp_path, Augmentation(shift=1))
+    assert len(set(seen)) == len(seen) == 12  # three epochs of four batches
+    assert {image for _, image in seen} == {(3, 4)}
+
+
 def test_what_cannot_be_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BilensError, match="an input space with an image shape"):
         job(tmp_path, Augmentation(shift=1), None)
