@@ -380,7 +380,7 @@ def bands(
     axes.set_ylim(min(0.0, low), 1.0)
     axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which])
     if len(groups) > 1:
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
     return figure
 
 
@@ -953,7 +953,7 @@ def _kept_axis(axes: Any, curves: Sequence[Curve]) -> None:
         return
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     axes.set_xlim(kept[0] * 0.85, kept[-1] * 1.02)
-    bases = (1, 2, 5) if kept[-1] < 10**4 * max(1, kept[0]) else (1,)
+    bases = (1, 2, 5) if kept[-1] <= 10**3 * max(1, kept[0]) else (1,)
     steps = [0, *(base * 10**power for power in range(len(str(kept[-1]))) for base in bases)]
     ticks = [step for step in steps if kept[0] <= step <= kept[-1]]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])

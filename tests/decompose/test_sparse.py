@@ -119,7 +119,7 @@ def test_with_all_coordinates_they_are_the_eigenvectors() -> None:
     for size in (8, 80):
         kernel = random_kernel(size, 0)
         spectrum = decompose.eigh(kernel, 3)
-        found = decompose.sparse_eigh(kernel, 3, size, steps=5000)
+        found = decompose.sparse_eigh(kernel, 3, size)
         near(found.values, spectrum.values, float(spectrum.values[0].abs()), rtol=1e-6)
         near((found.vectors * spectrum.vectors).sum(dim=1).abs(), np.ones(3), rtol=1e-4)
 
@@ -143,7 +143,7 @@ def test_no_step_of_the_truncated_power_method_goes_down(size, seed, data):
     start = torch.randn(size, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
     (least, _), _ = sparse._ends(matrix)
     before = -float("inf")
-    for steps in range(1, 12):
+    for steps in range(1, 8):
         x = sparse._ascend(matrix, start, -least, nonzero, steps)
         value = float(x @ matrix @ x)
         assert value >= before - 1e-12
