@@ -204,6 +204,19 @@ def test_bands_go_through_the_means_and_reach_as_far_as_the_intervals():
     recovered = plots.bands({"": seeds}, "recovered").axes[0]
     np.testing.assert_allclose(recovered.get_lines()[0].get_ydata(), make_curve().recovered)
     assert recovered.get_title(loc="left") == "Cross-entropy recovered"
+    assert [axes.get_xlabel(), plots.bands({"": seeds}, x="numbers stored").axes[0].get_xlabel()] == [
+        "components kept",
+        "numbers stored",
+    ]
+
+
+def test_a_long_axis_has_a_tick_for_each_power_of_ten_alone():
+    for kept, ticks in (
+        ([1, 200, 1000], ["1", "2", "5", "10", "20", "50", "100", "200", "500", "1,000"]),
+        ([10, 3000, 30_000_000], ["10", "100", "1,000", "10,000", "100,000", "1,000,000", "10,000,000"]),
+    ):
+        axes = plots.bands({"": [replace(make_curve(), kept=torch.tensor(kept))]}).axes[0]
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks
 
 
 def test_bands_of_curves_that_do_not_fit_are_refused():

@@ -23,7 +23,7 @@ def filled(d_in: int, d_out: int, m: int, k: int, seed: int = 0) -> Transcoder:
     return made
 
 
-@pytest.mark.parametrize(("m", "k"), [(7, 3), (7, 7), (40, 2), (1, 1)])
+@pytest.mark.parametrize(("m", "k"), [(7, 3), (7, 6), (7, 7), (40, 2), (1, 1)])
 def test_it_is_its_formula(m: int, k: int) -> None:
     made, x = filled(5, 4, m, k), torch.randn(9, 5, generator=torch.Generator().manual_seed(1)).double()
     before = array(x) @ array(made.W_enc) + array(made.b_enc)

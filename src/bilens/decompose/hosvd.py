@@ -73,7 +73,8 @@ class InputBasis:
         if len(self) < self.input.dim:  # what was not computed, rounded up by what the subtraction may have lost
             beyond = self.energy.double() - self.values.double().square().sum()
             rest = rest + beyond.clamp(min=0) + 2 * torch.finfo(self.values.dtype).eps * self.energy.double()
-        return (2 * rest).sqrt().to(self.values) * torch.as_tensor(x_norm).to(self.values).square()
+        norm = torch.as_tensor(x_norm, dtype=rest.dtype, device=rest.device)
+        return ((2 * rest).sqrt() * norm.square()).to(self.values)
 
 
 def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:

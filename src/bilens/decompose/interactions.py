@@ -165,7 +165,7 @@ class Interactions:
             norm: ‖z'‖, the norm of the codes with their constant coordinate.
         """
         mass = (self.coefficients.double().square() / self._multiplicity()[:, None]).sum(dim=0).sqrt()
-        squares = torch.as_tensor(norm).to(mass).square()
+        squares = torch.as_tensor(norm, dtype=mass.dtype, device=mass.device).square()
         return (squares[..., None] * mass).to(self.coefficients)
 
     def used(self) -> tuple[Bool[Tensor, " m"], Bool[Tensor, " o"]]:
