@@ -380,7 +380,7 @@ def bands(
     axes.set_ylim(min(0.0, low), 1.0)
     axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which])
     if len(groups) > 1:
-        axes.legend(loc="best")
+        axes.legend(loc="lower right") if len(groups) < 5 else figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

@@ -48,8 +48,8 @@ def seeds(made: Lab) -> list[Measurement]:
 
 @pytest.fixture(scope="module")
 def tensor(made: Lab) -> BilinearTensor:
-    lit = (made.dataset().train.images > 0).any(dim=0)
-    return alternatives.lit_pixels(made.classifier(0, hidden=12, epochs=2).tensor().centered(), lit)
+    lit = alternatives.lit(made)
+    return alternatives.over(made.classifier(0, hidden=12, epochs=2).tensor().centered(), lit)
 
 
 def squares_of(*rows: list[float]) -> Squares:
@@ -59,15 +59,19 @@ def squares_of(*rows: list[float]) -> Squares:
 
 def test_the_tensor_over_lit_pixels_is_the_model_on_images_that_light_no_other(made, tensor) -> None:
     train = made.dataset().train.images
-    lit = (train > 0).any(dim=0)
-    assert 0 < int(lit.sum()) < len(lit)
+    lit = alternatives.lit(made)
+    counts = (train > 0).sum(dim=0)
+    assert lit.tolist() == (counts > alternatives.QUICK_LIT * len(train)).tolist()
+    assert alternatives.lit(replace(made, quick=False)).tolist() == (counts > 0).tolist()
+    assert 0 < int(lit.sum()) < int((counts > 0).sum()) < len(lit)
+    train = train * lit
     own = made.classifier(0, hidden=12, epochs=2)(train)
     oracle.near(tensor(train[:, lit]), own - own.mean(dim=1, keepdim=True), 10.0, rtol=1e-6)
 
 
 def test_logits_are_rebuilt_from_the_first_directions_by_least_squares_on_the_weights(made, tensor, seeds) -> None:
     test = made.dataset().test
-    lit = (made.dataset().train.images > 0).any(dim=0)
+    lit = alternatives.lit(made)
     x, labels = oracle.array(test.images[:, lit]), oracle.array(test.labels)
     dense = oracle.dense(tensor.left, tensor.right, tensor.down)
     for k in (1, 5, KEPT[-1]):
@@ -117,7 +121,7 @@ def test_directions_are_matched_digit_by_digit_whatever_their_order_and_sign() -
 
 
 def test_seeds_are_compared_with_other_models(made, tensor, seeds) -> None:
-    lit = (made.dataset().train.images > 0).any(dim=0)
+    lit = alternatives.lit(made)
     other = made.classifier(1000, hidden=12, epochs=2)
     blank = ImageClassifier(other.input, other.output, 12, seed=1000)
 
@@ -125,7 +129,7 @@ def test_seeds_are_compared_with_other_models(made, tensor, seeds) -> None:
         return [oracle.array(decompose.eigh(part.kernel(o), 5).vectors) for o in range(10)]
 
     for name, model in (("another seed", other), ("an untrained model", blank)):
-        theirs = spans(alternatives.lit_pixels(model.tensor().centered(), lit))
+        theirs = spans(alternatives.over(model.tensor().centered(), lit))
         angles = [np.linalg.svd(a @ b.T, compute_uv=False).mean() for a, b in zip(spans(tensor), theirs, strict=True)]
         oracle.near(seeds[0][f"{EIGENVECTORS}, angles with {name}"], np.mean(angles), rtol=1e-4)
         assert np.mean(angles) < 0.99
