@@ -184,12 +184,13 @@ class Folder:
         return exists(self.path / "records" / name)
 
     def clock(self, name: str, seconds: float) -> None:
-        """Note how long a step took, in seconds, in `timings.json`."""
-        files.write_json(self.path / "timings.json", self.timings | {name: round(seconds, 2)})
+        """Add the seconds that a step took to those it took before, in `timings.json`."""
+        known = self.timings
+        files.write_json(self.path / "timings.json", known | {name: round(known.get(name, 0.0) + seconds, 2)})
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds that each step took when it was computed."""
+        """Seconds that each step took, whenever it was computed."""
         path = self.path / "timings.json"
         return files.read_json(path) if path.exists() else {}
 

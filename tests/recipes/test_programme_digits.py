@@ -112,14 +112,17 @@ def test_activations_are_terms_on_the_digits_own_images(subject) -> None:
     tensor, kernels, images = subject
     x, labels = images.test.images.double().numpy(), images.test.labels.numpy()
     split = data.Split(images.test.images.double(), images.test.labels)
-    raising, either = 0, 0
+    raising, either, relative = 0, 0, 0
     for digit, kernel in enumerate(kernels):
         values, columns = np.linalg.eigh(kernel)
         means = ((x[labels == digit] @ columns) ** 2 * values).mean(axis=0)
         raising, either = raising + (means > 0.1).sum(), either + (abs(means) > 0.1).sum()
+        relative += (means > 0.1 * means.max()).sum()
     found = digits.activations(digits.spectra_of(tensor), split)
-    assert found == {"active, raising": raising / 10, "active, either sign": either / 10}
+    counts = {"raising": raising, "either sign": either, "relative": relative}
+    assert found == {f"active, {name}": count / 10 for name, count in counts.items()}
     assert 0 < raising < either
+    assert relative != raising
 
 
 def test_needed_counts_from_where_the_accuracy_stays() -> None:

@@ -80,7 +80,9 @@ class Spectrum:
         Args:
             x_norm: ‖x'‖, the norm of the folded input, `input.lift(x).norm(dim=-1)`.
         """
-        return self.discarded * torch.as_tensor(x_norm).to(self.discarded).square()
+        return (
+            self.discarded * torch.as_tensor(x_norm, dtype=self.discarded.dtype, device=self.discarded.device).square()
+        )
 
     def effective_rank(self) -> float:
         """(Σ|λ| / ‖λ‖₂)²: how many eigenvalues of equal size would spread as widely.

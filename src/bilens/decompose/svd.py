@@ -84,7 +84,7 @@ class TensorSVD:
             left = self.energy.double() - self.values.double().square().sum()
             lost = 2 * torch.finfo(self.values.dtype).eps * self.energy.double()
             first = (left.clamp(min=0) + lost).sqrt().to(self.values)
-        return first * torch.as_tensor(x_norm).to(self.values).square()
+        return first * torch.as_tensor(x_norm, dtype=self.values.dtype, device=self.values.device).square()
 
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from bilens import files, plots
 from bilens.errors import BilensError
 from bilens.measurement import Measurement
@@ -14,13 +16,17 @@ from bilens.recipes.programme import (
     boolean,
     digit_directions,
     equal_parameters,
+    full_decompile,
+    headline,
     one_sample,
     output_sae,
     pair_sae,
+    results,
     tensor_svd,
+    training,
 )
-from bilens.recipes.programme.lab import Claim, Lab, Recipe
-from bilens.statistics import interval
+from bilens.recipes.programme.lab import Lab, Recipe
+from bilens.recipes.programme.results import Result
 from bilens.store import Folder
 
 RECIPES: Mapping[str, Recipe] = {
@@ -31,7 +37,9 @@ RECIPES: Mapping[str, Recipe] = {
         tensor_svd.RECIPE,
         output_sae.RECIPE,
         pair_sae.RECIPE,
+        full_decompile.RECIPE,
         boolean.RECIPE,
+        training.RECIPE,
         one_sample.RECIPE,
     )
 }
@@ -45,6 +53,7 @@ def reproduce(
     seeds: int = 5,
     out: Path = Path("runs/reproduce"),
     quick: bool = False,
+    docs: Path | None = None,
 ) -> dict[str, Any]:
     """Measure the claims of the founding programme again, over seeds, with 95 % intervals.
 
@@ -55,12 +64,15 @@ def reproduce(
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.
+        docs: a folder of documentation where results.md goes too, with its figures and numbers in results/.
     """
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         raise BilensError(f"recipe {unknown[0]!r}", f"one of {', '.join(RECIPES)}", "choose some of these, or none")
     if seeds < 1:
         raise BilensError(f"seeds = {seeds}", "at least 1", "use 5")
+    if docs is not None and not docs.is_dir():
+        raise BilensError(f"--docs {docs}", "a folder", "make it first")
     chosen = [RECIPES[name] for name in names or RECIPES]
     lab = Lab(Folder(out, {"command": "reproduce", "quick": quick}), quick)
     with bar("recipes × seeds", len(chosen) * seeds) as step:
@@ -68,7 +80,7 @@ def reproduce(
             for recipe in chosen:
                 measured(lab, recipe, seed)
                 step(1)
-    return report(lab)
+    return report(lab, docs)
 
 
 def measured(lab: Lab, recipe: Recipe, seed: int) -> Measurement:
@@ -84,48 +96,52 @@ def finished(lab: Lab, recipe: Recipe) -> list[Measurement]:
     return found
 
 
-def report(lab: Lab) -> dict[str, Any]:
+def report(lab: Lab, docs: Path | None = None) -> dict[str, Any]:
     """Write `results.md`, `results.json` and the figures from every record in the folder, and print the table."""
-    out, sections, table = lab.run.path, [], []
-    lines = ["| claim | draft | ours | seeds |", "|---|---|---|---|"]
+    found = []
     for recipe in RECIPES.values():
         seeds = finished(lab, recipe)
-        if not seeds:
-            continue
-        for claim in recipe.claims(seeds[0]):
-            row = row_of(claim, seeds)
-            table.append({"recipe": recipe.name, **row})
-            lines.append(f"| {claim.text} | {claim.draft} | {row['ours']} | {len(seeds)} |")
         seconds = sum(lab.run.timings.get(f"{recipe.name}/{seed}", 0.0) for seed in range(len(seeds)))
-        sections += [f"## {recipe.title}", "", f"{recipe.settings(lab)} {len(seeds)} seeds, {seconds:.0f} s.", ""]
-        sections += [recipe.findings(seeds), ""]
-        for name, (figure, caption) in recipe.figures(seeds).items():
-            plots.save(figure, out / "figures" / f"{name}.svg")
-            sections += [f"![{caption}](figures/{name}.svg)", "", f"*{caption}*", ""]
-    quick = ["*Quick setting: small data and small models. The numbers say nothing about the claims.*", ""]
-    head = ["# Results", "", *(quick if lab.quick else []), _HEAD, "", *lines, ""]
-    files.write_text(out / "results.md", "\n".join(head + sections))
-    results = {"quick": lab.quick, "claims": table}
-    files.write_json(out / "results.json", results)
-    for row in table:
-        print(f"{row['ours']:>24}  {row['claim']}")
-    print(f"table: {out / 'results.md'}")
-    return results
+        if seeds:
+            found.append(Result(recipe, recipe.settings(lab), seconds, tuple(seeds)))
+    drawn = _drawn(found)
+    captions = {name: {key: caption for key, (_, caption) in figures.items()} for name, figures in drawn.items()}
+    content = {**results.encode(found, lab.quick), "captions": captions}
+    text = page(content)
+    _write(lab.run.path, content, drawn, text)
+    if docs is not None:
+        _write(docs, content, drawn, text)
+    for result in results.decode(content, RECIPES):
+        for claim in result.recipe.claims(result.seeds[0]):
+            print(f"{results.ours(claim, result.seeds):>24}  {claim.text}")
+    print(f"table: {lab.run.path / 'results.md'}")
+    return content
 
 
-def row_of(claim: Claim, seeds: Sequence[Measurement]) -> dict[str, Any]:
-    """A claim's line: mean, half of the interval, every seed's value, and the text of the table."""
-    values = [seed[claim.number] for seed in seeds]
-    found = interval(values)
-    ours = f"{found.text(claim.form, claim.scale)}{claim.unit}"
-    return {"claim": claim.text, "draft": claim.draft, "ours": ours, "mean": found.mean, "values": values}
+def page(content: Mapping[str, Any]) -> str:
+    """The results page of what `results.json` holds, its figures in the folder results/ beside it."""
+    found = results.decode(content, RECIPES)
+    return results.page(found, quick=content["quick"], figures=content["captions"], folder="results")
 
 
-_HEAD = (
-    "Each line is measured again by `bilens reproduce`; ours is the mean over seeds with its 95 % interval "
-    "(Student's t). Seeds differ in the weights that training starts from, in the order of the batches, and in the "
-    "sparse coders."
-)
+def _drawn(found: Sequence[Result]) -> dict[str, Mapping[str, tuple[Figure, str]]]:
+    """Every figure with its caption, by recipe, and the headline."""
+    drawn: dict[str, Mapping[str, tuple[Figure, str]]] = {
+        result.recipe.name: result.recipe.figures(result.seeds) for result in found
+    }
+    whole = headline.figure({result.recipe.name: result.seeds for result in found})
+    return drawn if whole is None else {"headline": {"headline": (whole, headline.CAPTION)}, **drawn}
 
 
-__all__ = ["RECIPES", "finished", "measured", "report", "reproduce", "row_of"]
+def _write(
+    folder: Path, content: Mapping[str, Any], drawn: Mapping[str, Mapping[str, tuple[Figure, str]]], text: str
+) -> None:
+    """The page, and beside it in results/ its figures and numbers."""
+    for figures in drawn.values():
+        for name, (figure, _) in figures.items():
+            plots.save(figure, folder / "results" / f"{name}.svg")
+    files.write_json(folder / "results" / "results.json", content)
+    files.write_text(folder / "results.md", text)
+
+
+__all__ = ["RECIPES", "finished", "measured", "page", "report", "reproduce"]

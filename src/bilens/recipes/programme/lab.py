@@ -129,6 +129,7 @@ class Recipe:
         claims: the lines of the table, given the numbers that were measured.
         figures: of all seeds' measurements, by name, each with its caption.
         findings: a paragraph on what was found, written from the measurements.
+        reasons: why a number differs from the draft's, by the name of the number, written from the measurements.
     """
 
     name: str
@@ -138,3 +139,4 @@ class Recipe:
     claims: Callable[[Measurement], Sequence[Claim]]
     figures: Callable[[Sequence[Measurement]], Mapping[str, tuple[Figure, str]]]
     findings: Callable[[Sequence[Measurement]], str]
+    reasons: Callable[[Sequence[Measurement]], Mapping[str, str]] = lambda seeds: {}

@@ -142,9 +142,9 @@ def explain(tensor: BilinearTensor, x: Float[Tensor, " d"], label: Tensor, chose
 def claims(measured: Measurement) -> Sequence[Claim]:
     """Exactness, and how many terms it takes."""
     table = [
-        Claim("largest |sum of terms − logit| over all test images, float64", "error of a logit", "0", ".1e"),
+        Claim("largest |sum of terms − logit| over all test images, float64", "error of a logit", "–", ".1e"),
         Claim("the same against the model's own float32 logits", "error of a logit, as the model computes", "–", ".1e"),
-        Claim("largest |sum of terms − margin|, float64", "error of a margin", "0", ".1e"),
+        Claim("largest |sum of terms − margin|, float64", "error of a margin", "–", ".1e"),
         Claim("largest |logit|, for comparison", "largest logit", "–", ".1f"),
     ]
     for group in GROUPS:

@@ -1,0 +1,247 @@
+"""The results page of the programme: one JSON file of every measured number, and the text that follows from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bilens.faithfulness import Curve
+from bilens.measurement import Measurement
+from bilens.recipes.programme.headline import table as headline_table
+from bilens.recipes.programme.lab import Claim, Recipe
+from bilens.statistics import Interval, interval
+
+DIGITS = 7
+"""Significant digits of a stored number."""
+
+_COLUMNS = ("accuracy", "cross_entropy", "recovered", "error", "bound")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a recipe measured over its seeds.
+
+    Args:
+        recipe: which; settings: what was done, in one line.
+        seconds: of all seeds together, training of models included where the recipe was the first to ask for them.
+        seeds: one measurement a seed; those that were read from a results file have no records to draw.
+    """
+
+    recipe: Recipe
+    settings: str
+    seconds: float
+    seeds: tuple[Measurement, ...]
+
+
+def encode(results: Sequence[Result], quick: bool) -> dict[str, Any]:
+    """JSON of every number and curve; of it alone the page is written."""
+    return {"quick": quick, "recipes": {result.recipe.name: _encode(result) for result in results}}
+
+
+def decode(content: Mapping[str, Any], recipes: Mapping[str, Recipe]) -> list[Result]:
+    """The results in a JSON that `encode` made, in the order of the recipes."""
+    found = content["recipes"]
+    return [_decode(recipe, found[name]) for name, recipe in recipes.items() if name in found]
+
+
+def page(results: Sequence[Result], *, quick: bool, figures: Mapping[str, Mapping[str, str]], folder: str) -> str:
+    """The results page, in Markdown.
+
+    Args:
+        results: of the recipes that were measured; quick: whether in the quick setting.
+        figures: captions by the name of the figure, by recipe; folder: where their SVG files lie, from the page.
+    """
+    lines = ["# Results", ""]
+    if quick:
+        lines += ["*Quick setting: small data and small models. The numbers say nothing about the claims.*", ""]
+    lines += [_HEAD, "", *_headline(results, figures, folder), *_claimed(results), *_differences(results)]
+    for result in results:
+        lines += [
+            f"## {result.recipe.title}",
+            "",
+            f"{result.settings} {len(result.seeds)} seeds, {result.seconds:,.0f} s.",
+            "",
+        ]
+        lines += [result.recipe.findings(result.seeds), ""]
+        lines += _figures(figures.get(result.recipe.name, {}), folder)
+        lines += ["| claim | draft | ours |", "|---|---|---|"]
+        lines += [
+            f"| {_cell(claim.text)} | {claim.draft} | {ours(claim, result.seeds)} |"
+            for claim in result.recipe.claims(result.seeds[0])
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def ours(claim: Claim, seeds: Sequence[Measurement]) -> str:
+    """The measured mean with its interval, in the unit of the claim."""
+    return f"{_found(claim, seeds).text(claim.form, claim.scale)}{claim.unit}"
+
+
+def difference(claim: Claim, found: Interval) -> str | None:
+    """How far the mean is from what the draft says, in the unit of the claim; None where the draft names no number.
+
+    A range, and a bound with ≤, are met by what lies inside: the difference is then 0.
+    """
+    low, high = reference(claim.draft)
+    if low is None or high is None:
+        return None
+    mean = found.mean * claim.scale
+    away = mean - high if mean > high else mean - low if mean < low else 0.0
+    return f"{away:+{claim.form}}{claim.unit}"
+
+
+def differs(claim: Claim, found: Interval) -> bool:
+    """Whether the whole interval lies outside what the draft says."""
+    low, high = reference(claim.draft)
+    if low is None or high is None:
+        return False
+    mean, half = found.mean * claim.scale, found.half * abs(claim.scale)
+    return mean - half > high or mean + half < low
+
+
+def reference(draft: str) -> tuple[float | None, float | None]:
+    """The lowest and the highest value that agrees with the draft's text: "97.8", "≈ 13", "≤ 0.1" or "3–5"."""
+    number = r"(\d*\.?\d+)"
+    if match := re.fullmatch(rf"(≈ )?{number}", draft):
+        return float(match[2]), float(match[2])
+    if match := re.fullmatch(rf"≤ {number}", draft):
+        return float("-inf"), float(match[1])
+    if match := re.fullmatch(rf"{number}–{number}", draft):
+        return float(match[1]), float(match[2])
+    return None, None
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a table: a bar would end it."""
+    return text.replace("|", "\\|")
+
+
+def _anchor(title: str) -> str:
+    """What a heading of this title is linked by."""
+    return re.sub(r"[^\w\s-]", "", title.lower()).replace(" ", "-")
+
+
+def _found(claim: Claim, seeds: Sequence[Measurement]) -> Interval:
+    return interval([seed[claim.number] for seed in seeds])
+
+
+def _claimed(results: Sequence[Result]) -> list[str]:
+    """The table of everything that the draft, or a later paper, gives a number for."""
+    rows = [
+        (claim, result) for result in results for claim in result.recipe.claims(result.seeds[0]) if claim.draft != "–"
+    ]
+    if not rows:
+        return []
+    lines = [
+        "## What the draft claims",
+        "",
+        "The difference is 0 inside a range or a bound. Numbers of later papers stand with the draft's. Links lead to "
+        "the settings.",
+        "",
+        "| claim | draft | ours | difference | settings | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for claim, result in rows:
+        away = difference(claim, _found(claim, result.seeds)) or "–"
+        lines.append(
+            f"| {_cell(claim.text)} | {claim.draft} | {ours(claim, result.seeds)} | {away} "
+            f"| [{result.recipe.name}](#{_anchor(result.recipe.title)}) | {result.seconds:,.0f} |"
+        )
+    return [*lines, ""]
+
+
+def _differences(results: Sequence[Result]) -> list[str]:
+    """Claims whose interval leaves out the draft's value, each with the reason that the recipe gives."""
+    lines = []
+    for result in results:
+        reasons = result.recipe.reasons(result.seeds)
+        for claim in result.recipe.claims(result.seeds[0]):
+            found = _found(claim, result.seeds)
+            if len(result.seeds) > 1 and differs(claim, found):
+                why = reasons.get(claim.number, "no experiment here says why.")
+                lines.append(
+                    f"- **{claim.text}**: {ours(claim, result.seeds)}, the draft {claim.draft} "
+                    f"({difference(claim, found)}): {why}"
+                )
+    if not lines:
+        return []
+    return [
+        "## Where ours differs, and why",
+        "",
+        "The interval over seeds leaves out what the draft says.",
+        "",
+        *lines,
+        "",
+    ]
+
+
+def _headline(results: Sequence[Result], figures: Mapping[str, Mapping[str, str]], folder: str) -> list[str]:
+    rows = headline_table({result.recipe.name: result.seeds for result in results})
+    return [*rows, "", *_figures(figures.get("headline", {}), folder)] if rows else []
+
+
+def _figures(captions: Mapping[str, str], folder: str) -> list[str]:
+    lines: list[str] = []
+    for name, caption in captions.items():
+        lines += [f"![{caption}]({folder}/{name}.svg)", "", f"*{caption}*", ""]
+    return lines
+
+
+def _encode(result: Result) -> dict[str, Any]:
+    names = result.seeds[0].names
+    return {
+        "settings": result.settings,
+        "seconds": round(result.seconds),
+        "numbers": {name: [_rounded(seed[name]) for seed in result.seeds] for name in names},
+        "curves": [
+            {
+                "name": curve.name,
+                "kept": curve.kept.tolist(),
+                **{
+                    column: None
+                    if (values := getattr(curve, column)) is None
+                    else [_rounded(v) for v in values.tolist()]
+                    for column in _COLUMNS
+                },
+                "seed": seed,
+            }
+            for seed, measured in enumerate(result.seeds)
+            for curve in measured.curves
+        ],
+    }
+
+
+def _decode(recipe: Recipe, content: Mapping[str, Any]) -> Result:
+    numbers: Mapping[str, Sequence[float]] = content["numbers"]
+    count = len(next(iter(numbers.values())))
+    curves: list[list[Curve]] = [[] for _ in range(count)]
+    for curve in content["curves"]:
+        accuracy, cross_entropy, recovered, error, bound = (_column(curve[name]) for name in _COLUMNS)
+        curves[curve["seed"]].append(
+            Curve(curve["name"], torch.tensor(curve["kept"]), accuracy, cross_entropy, recovered, error, bound)
+        )
+    seeds = tuple(
+        Measurement.of({name: values[seed] for name, values in numbers.items()}, curves[seed]) for seed in range(count)
+    )
+    return Result(recipe, content["settings"], content["seconds"], seeds)
+
+
+def _column(values: Sequence[float] | None) -> Any:
+    return None if values is None else torch.tensor(values, dtype=torch.float64)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+_HEAD = (
+    "Every number on this page was measured by `bilens reproduce` and is in `results.json`, from which this page is "
+    "written. Ours is the mean over seeds with its 95 % interval (Student's t). Seeds differ in the weights that "
+    "training starts from, in the order of the batches, and in the sparse coders. Seconds are those of all seeds of a "
+    "recipe together; a model that several recipes use is trained by the first of them."
+)
