@@ -150,7 +150,8 @@ def test_a_leap_solves_the_free_coordinates_and_stops_at_the_first_bound() -> No
     moved = extrema._leap(x, quadratic, linear, 0.0, 1.0)
     near(moved[1], 1.0)
     near((moved - x)[0] / (moved - x)[1], (0.5 - 0.9) / (3.0 - 0.1))
-    near(extrema._leap(x, quadratic, linear, 0.0, 0.95)[1], 0.95, rtol=1e-15)
+    for high in np.linspace(0.91, 0.99, 50).tolist():
+        assert float(extrema._leap(x, quadratic, linear, 0.0, high)[1]) == high  # on the bound, not beside it
     near(extrema._leap(x, -quadratic, linear, 0.0, 1.0), x)  # no maximum to go to
     corner = torch.tensor([1.0, 0.0]).double()
     near(extrema._leap(corner, quadratic, linear, 0.0, 1.0), corner)

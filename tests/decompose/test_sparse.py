@@ -150,6 +150,15 @@ def test_no_step_of_the_truncated_power_method_goes_down(size, seed, data):
         before = value
 
 
+def test_the_end_of_an_ascent_would_choose_its_own_coordinates_again() -> None:
+    for seed in range(30):
+        matrix = random_kernel(12, seed).dense()
+        (least, _), (_, highest) = sparse._ends(matrix)
+        x = array(sparse._ascend(matrix, highest, -least, 4, 100))
+        pushed = abs(array(matrix) @ x - least * x)
+        assert set(np.argsort(pushed)[-4:]) == set(np.flatnonzero(x))
+
+
 def test_outer_eigenvalues_are_bounded_whichever_solver_finds_them() -> None:
     for size in (5, 64, 65, 120):
         matrix = random_kernel(size, size).dense()

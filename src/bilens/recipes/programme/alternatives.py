@@ -385,7 +385,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
             f"method that found them: {band}.",
         ),
         "alternatives-compared": (
-            plots.dots(groups, "one dot a seed", shared=False),
+            plots.dots(groups, "from 0 to 1"),
             f"Fidelity, sparsity and stability of the first {COMPARED} directions of each digit: {band}. |cos| is by "
             f"optimal assignment to the directions of the same digit in another model.",
         ),
