@@ -149,3 +149,26 @@ def test_refuses_to_write_where_it_cannot(tmp_path):
     module = model()
     with refuses(StoreError, "on writing", str(tmp_path / "file" / "c")):
         checkpoint.save(tmp_path / "file" / "c", module, OPTIMIZERS["plain"](module), done=0, settings={})
+
+
+def test_a_checkpoint_waits_for_its_seconds_and_for_twenty_times_what_the_last_one_took(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    pace, written = checkpoint.Pace(), []
+
+    def slow() -> None:
+        nonlocal now
+        written.append(now)
+        now += 2.0
+
+    now = 104.9
+    assert not pace.due(5)
+    now = 105.0
+    assert pace.due(5)
+    pace.write(slow)
+    assert written == [105.0]
+    now = 107.0 + 39.9
+    assert not pace.due(5)
+    now = 107.0 + 40.0
+    assert pace.due(5)
+    assert not pace.due(41)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,25 @@ from torch import Tensor, nn
 
 from bilens.errors import StoreError
 from bilens.files import read_tensors, write_tensors
+
+
+class Pace:
+    """When to write a checkpoint: every so many seconds, and on a slow disk less often, a twentieth of the time."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._took = 0.0
+
+    def due(self, seconds: float) -> bool:
+        """Whether the last one was so many seconds ago, and twenty times as long ago as it took to write."""
+        return time.monotonic() - self._last >= max(seconds, 20 * self._took)
+
+    def write(self, save: Callable[[], None]) -> None:
+        """Write one, and note how long it took."""
+        started = time.monotonic()
+        save()
+        self._last = time.monotonic()
+        self._took = self._last - started
 
 
 def save(

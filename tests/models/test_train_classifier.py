@@ -32,12 +32,12 @@ plain, calls = torch.nn.functional.cross_entropy, 0
 def counted(*arguments):
     global calls
     calls += 1
-    training.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if calls == 10 else 1e9
     if calls == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     return plain(*arguments)
 
 torch.nn.functional.cross_entropy = counted
+training.checkpoints.Pace.due = lambda pace, seconds: calls == 10
 job(sys.argv[2])
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import time
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from bilens.models.classifier import ImageClassifier
 from bilens.progress import bar
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
-"""How much work a killed run loses at most, beside the one at the end of each epoch."""
+"""How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""
 
 _REPORT = 25
 """Steps between two updates of the progress bar; each waits for the device."""
@@ -148,7 +147,7 @@ def train(
     between_updates = True
     try:
         with torch.enable_grad(), bar("training", total, done=done, show=progress) as step:
-            saved = time.monotonic()
+            pace = checkpoints.Pace()
             for epoch in range(done // epoch_steps, epochs):
                 order = torch.randperm(len(images), generator=_generator(seed, "order", epoch)).to(where)
                 reported = done
@@ -183,9 +182,8 @@ def train(
                             )
                         step(done - reported, loss=mean_loss, accuracy=mean_right)
                         reported = done
-                    if number < epoch_steps - 1 and time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
-                        save()
-                        saved = time.monotonic()
+                    if number < epoch_steps - 1 and pace.due(SECONDS_BETWEEN_CHECKPOINTS):
+                        pace.write(save)
                 between_updates = False
                 row = [mean_loss, mean_right]
                 if test_images is not None and test_labels is not None:
@@ -193,8 +191,7 @@ def train(
                 rows.append(row)
                 sums.zero_()
                 between_updates = True
-                save()
-                saved = time.monotonic()
+                pace.write(save)
     except KeyboardInterrupt:
         if between_updates:
             save()

@@ -13,6 +13,7 @@ from bilens.errors import BilensError
 from bilens.measurement import Measurement
 from bilens.progress import bar
 from bilens.recipes.programme import (
+    alternatives,
     boolean,
     digit_directions,
     equal_parameters,
@@ -39,6 +40,7 @@ RECIPES: Mapping[str, Recipe] = {
         pair_sae.RECIPE,
         full_decompile.RECIPE,
         boolean.RECIPE,
+        alternatives.RECIPE,
         training.RECIPE,
         one_sample.RECIPE,
     )

@@ -21,7 +21,7 @@ from bilens.sae.metrics import decoder_similarity
 from bilens.sae.streams import Stream, as_stream
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
-"""How much work a killed run loses at most."""
+"""How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""
 
 _SECONDS_BETWEEN_REPORTS = 0.5
 """How often the numbers beside the progress bar are read from the device; no step waits for it otherwise."""
@@ -154,7 +154,7 @@ def train(
     between_updates = True
     try:
         with torch.enable_grad(), bar(title, steps, done=done, show=progress) as step:
-            saved = reported = time.monotonic()
+            pace, reported = checkpoints.Pace(), time.monotonic()
             reported_at = done
             while done < steps:
                 x = stream.batch(done).to(where, dtype) * scale
@@ -195,9 +195,8 @@ def train(
                         )
                     step(done - reported_at, loss=numbers[0], nmse=numbers[1], l0=numbers[2])
                     reported, reported_at = clock, done
-                    if clock - saved >= SECONDS_BETWEEN_CHECKPOINTS or done == steps:
-                        save()
-                        saved = time.monotonic()
+                    if done == steps or pace.due(SECONDS_BETWEEN_CHECKPOINTS):
+                        pace.write(save)
     except KeyboardInterrupt:
         if between_updates:
             save()

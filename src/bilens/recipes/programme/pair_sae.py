@@ -38,7 +38,7 @@ class Variant:
     """
 
     hidden: int = 300
-    steps: int = 500
+    steps: int = 400
     two_hot: bool = False
     weights: Literal["uniform", "norm", "second moment"] = "uniform"
     relu: bool = False
@@ -55,7 +55,7 @@ VARIANTS: Mapping[str, Variant] = {
         for vector in ("r_ij", "u_ij")
         for weights in ("uniform", "norm", "second moment")
     },
-    RELU: Variant(steps=1500, relu=True),
+    RELU: Variant(steps=1200, relu=True),
 }
 """N7's size first; then every other choice side by side at h = 300, where no size is named."""
 
@@ -303,7 +303,7 @@ RECIPE = Recipe(
     "SAE over input pairs, and the model run through it",
     lambda lab: (
         f"{lab.size(5000, 200):,} features, TopK {lab.size(K, 10)} or ReLU with L1 {L1:g}; updates of 1,024 pairs: "
-        f"{lab.size(1600, 60):,} at h = {lab.size(1000, 40)}, else {lab.size(500, 60):,}, ReLU {lab.size(1500, 60):,}."
+        f"{lab.size(1600, 60):,} at h = {lab.size(1000, 40)}, else {lab.size(400, 60):,}, ReLU {lab.size(1200, 60):,}."
     ),
     measure,
     claims,

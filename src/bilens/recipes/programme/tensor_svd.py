@@ -148,7 +148,7 @@ def measure(lab: Lab, seed: int) -> Measurement:
             energy = svd.values.double().square().cumsum(0) / svd.energy.double()
             numbers["energy of the first 20"] = float(energy[min(20, len(energy)) - 1])
             other = settings.classifier(lab, seed + 1000).hidden_tensor()
-            blank = ImageClassifier(model.input, model.output, model.config["hidden"], seed=seed).hidden_tensor()
+            blank = ImageClassifier(model.input, model.output, model.config["hidden"], seed=seed + 1000).hidden_tensor()
             for which, lit in zip(PIXELS, (False, True), strict=True):
                 ours = _components(lab, tensor, svd, lit=lit)
                 for name, theirs in zip(OTHERS, (other, blank), strict=True):
