@@ -114,7 +114,7 @@ def _components(lab: Lab, tensor: BilinearTensor, svd: TensorSVD, *, lit: bool) 
 
 
 def agreement(ours: BilinearTensor, theirs: BilinearTensor) -> dict[str, float]:
-    """How alike the first components of two SVDs are: cosines with their partners, and angles between their spans.
+    """How alike the first components of two SVDs are: cosines with their partners, the largest, and angles of spans.
 
     Components are orthonormal kernels, so that the singular values of the cosines between the first n of each are the
     cosines of the principal angles between their spans.
@@ -123,6 +123,7 @@ def agreement(ours: BilinearTensor, theirs: BilinearTensor) -> dict[str, float]:
     found = {
         f"component {place}": value for place, value in enumerate(matching.assign(cosines.abs()).similarity.tolist())
     }
+    found |= {f"best of component {place}": value for place, value in enumerate(cosines.abs().amax(dim=1).tolist())}
     for n in SPANS:
         found[f"span of {n}"] = float(torch.linalg.svdvals(cosines[:n, :n]).mean())
     return found
