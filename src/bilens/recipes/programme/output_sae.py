@@ -225,6 +225,25 @@ def findings(seeds: Sequence[Measurement]) -> str:
     )
 
 
+def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
+    """What sparsity and fidelity depend on: the penalties, whose units the draft does not give."""
+
+    def said(name: str, form: str, scale: float = 1.0) -> str:
+        values = [[seed[f"{name}, {regime}"] for seed in seeds] for regime in REGIMES]
+        return ", ".join(f"{interval(v).text(form, scale)} with {r}" for r, v in zip(REGIMES, values, strict=True))
+
+    if not all(_recovered("pseudoinverse", regime) in seed.names for regime in REGIMES for seed in seeds):
+        return {}
+    units = "the draft does not give its penalties in units that can be carried over; here they decide it:"
+    return {
+        f"L0, {MAIN}": f"{units} {said('L0', '.1f')}.",
+        f"NMSE, {MAIN}": f"{units} {said('NMSE', '.2f')}.",
+        f"active, {MAIN}": f"{units} {said('active', '.0f')}.",
+        _recovered("ReLU", MAIN): f"{units} {said('ReLU recovered from ln 10', '.1f', 100)} %.",
+        _recovered("pseudoinverse", MAIN): f"{units} {said('pseudoinverse recovered from ln 10', '.1f', 100)} %.",
+    }
+
+
 RECIPE = Recipe(
     "outputs",
     "SAE on the layer's outputs, and the pseudoinverse trick",
@@ -236,4 +255,5 @@ RECIPE = Recipe(
     claims,
     figures,
     findings,
+    reasons,
 )

@@ -298,6 +298,27 @@ def findings(seeds: Sequence[Measurement]) -> str:
     )
 
 
+def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
+    """Why L0, error and dead features are others than the draft's."""
+
+    def said(name: str, variant: str, form: str, scale: float = 1.0) -> str:
+        return interval([seed[f"{name}, {variant}"] for seed in seeds]).text(form, scale)
+
+    uniform = list(VARIANTS)[1]
+    return {
+        f"L0, {MAIN}": f"TopK keeps {K} at most by construction, where the draft's penalty chose.",
+        f"NMSE on pairs, {MAIN}": (
+            "coder and length of training decide it: TopK has "
+            f"{said('NMSE on pairs', uniform, '.3f')} and ReLU with its penalty {said('NMSE on pairs', RELU, '.3f')} "
+            f"at L0 {said('L0', RELU, '.1f')}, both at h = 300."
+        ),
+        f"dead, {MAIN}": (
+            "the coder decides it, and what counts as dead, here 0 on every pair: at h = 300 TopK leaves "
+            f"{said('dead', uniform, '.1f', 100)} % and ReLU with its penalty {said('dead', RELU, '.1f', 100)} %."
+        ),
+    }
+
+
 RECIPE = Recipe(
     "pairs",
     "SAE over input pairs, and the model run through it",
@@ -309,4 +330,5 @@ RECIPE = Recipe(
     claims,
     figures,
     findings,
+    reasons,
 )

@@ -105,9 +105,9 @@ def differs(claim: Claim, found: Interval) -> bool:
 
 
 def reference(draft: str) -> tuple[float | None, float | None]:
-    """The lowest and the highest value that agrees with the draft's text: "97.8", "≈ 13", "≤ 0.1" or "3–5"."""
+    """The lowest and the highest value that agrees with the draft's text: "97.8", "98.3 %", "≈ 13", "≤ 0.1" or "3–5"."""
     number = r"(\d*\.?\d+)"
-    if match := re.fullmatch(rf"(≈ )?{number}", draft):
+    if match := re.fullmatch(rf"(≈ )?{number}( %)?", draft):
         return float(match[2]), float(match[2])
     if match := re.fullmatch(rf"≤ {number}", draft):
         return float("-inf"), float(match[1])
