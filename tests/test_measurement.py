@@ -32,7 +32,7 @@ def test_a_measurement_may_be_empty() -> None:
 
 def test_what_was_not_measured_is_refused() -> None:
     measured = Measurement.of({"accuracy": 0.5, "loss": 1.0}, [CURVE])
-    with refuses(BilensError, "number 'acuracy'", "accuracy, loss"):
+    with refuses(BilensError, "number 'acuracy'", "one of the 2", "such as 'accuracy'"):
         measured["acuracy"]
     with refuses(BilensError, "curve 'hosvd'", "svd"):
         measured.curve("hosvd")

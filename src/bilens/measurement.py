@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,12 @@ class Measurement:
     def __getitem__(self, name: str) -> float:
         """One number. Raises BilensError when it was not measured."""
         if name not in self.names:
-            raise BilensError(f"number {name!r}", f"one of {', '.join(self.names)}", "measure it first")
+            near = difflib.get_close_matches(name, self.names, 3) or self.names[:3]
+            raise BilensError(
+                f"number {name!r}",
+                f"one of the {len(self.names)} that were measured, such as {', '.join(map(repr, near))}",
+                "measure it first",
+            )
         return float(self.values[self.names.index(name)])
 
     def curve(self, name: str) -> Curve:

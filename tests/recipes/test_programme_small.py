@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 import oracle
 from bilens import data
@@ -20,10 +17,11 @@ from bilens.errors import BilensError, StoreError
 from bilens.measurement import Measurement
 from bilens.recipes.programme import boolean, equal_parameters
 from bilens.recipes.programme.boolean import Task
-from bilens.recipes.programme.lab import Lab, Recipe
+from bilens.recipes.programme.lab import Lab
 from bilens.space import Space
 from bilens.store import Folder
 from bilens.tensor import Kernel, Split
+from reports import check_report
 
 
 class TinyLab(Lab):
@@ -61,21 +59,6 @@ def parameters(tmp_path_factory) -> tuple[Lab, list[Measurement]]:
 def toys(tmp_path_factory) -> list[Measurement]:
     made = lab(tmp_path_factory.mktemp("boolean"))
     return [boolean.measure(made, seed) for seed in (0, 1)]
-
-
-def check_report(recipe: Recipe, seeds: list[Measurement]) -> str:
-    """Every claim has its number, figures are drawn and captioned, also of one seed; the findings."""
-    for claim in recipe.claims(seeds[0]):
-        for seed in seeds:
-            assert math.isfinite(seed[claim.number])
-            format(claim.scale * seed[claim.number], claim.form)
-    texts = [claim.text for claim in recipe.claims(seeds[0])]
-    assert len(set(texts)) == len(texts)
-    for measured in (seeds, seeds[:1]):
-        drawn: Mapping[str, tuple[Figure, str]] = recipe.figures(measured)
-        assert all(isinstance(figure, Figure) and caption.endswith(".") for figure, caption in drawn.values())
-        assert recipe.findings(measured).endswith(".")
-    return recipe.findings(seeds)
 
 
 # Equal parameters

@@ -216,7 +216,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         table.append(
             Claim(f"{name}: mean |cosine| with the pair features assigned to them", f"matched with {name}, {MAIN}")
         )
-        table.append(Claim("… with as many random directions", f"null with {name}, {MAIN}"))
+        table.append(Claim(f"… random directions instead, {name}", f"null with {name}, {MAIN}"))
     for variant in list(VARIANTS)[1:]:
         table += [
             Claim(f"L0, {variant}", f"L0, {variant}", "–", ".1f"),

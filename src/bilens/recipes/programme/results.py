@@ -105,7 +105,7 @@ def differs(claim: Claim, found: Interval) -> bool:
 
 
 def reference(draft: str) -> tuple[float | None, float | None]:
-    """The lowest and the highest value that agrees with the draft's text: "97.8", "98.3 %", "≈ 13", "≤ 0.1" or "3–5"."""
+    """The lowest and the highest value that the draft's text allows: "97.8", "98.3 %", "≈ 13", "≤ 0.1", "3–5"."""
     number = r"(\d*\.?\d+)"
     if match := re.fullmatch(rf"(≈ )?{number}( %)?", draft):
         return float(match[2]), float(match[2])

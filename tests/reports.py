@@ -1,0 +1,28 @@
+"""What the report of every recipe must be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from bilens.measurement import Measurement
+from bilens.recipes.programme.lab import Recipe
+
+
+def check_report(recipe: Recipe, seeds: list[Measurement]) -> str:
+    """Every claim has its number, figures are drawn and captioned, also of one seed; the findings."""
+    for claim in recipe.claims(seeds[0]):
+        for seed in seeds:
+            assert math.isfinite(seed[claim.number])
+            format(claim.scale * seed[claim.number], claim.form)
+    texts = [claim.text for claim in recipe.claims(seeds[0])]
+    assert len(set(texts)) == len(texts)
+    for measured in (seeds, seeds[:1]):
+        assert all(why.endswith(".") for why in recipe.reasons(measured).values())
+        assert set(recipe.reasons(measured)) <= set(seeds[0].names)
+        drawn: Mapping[str, tuple[Figure, str]] = recipe.figures(measured)
+        assert all(isinstance(figure, Figure) and caption.endswith(".") for figure, caption in drawn.values())
+        assert recipe.findings(measured).endswith(".")
+    return recipe.findings(seeds)
