@@ -54,7 +54,7 @@ COMPARED = 20_000
 def outputs(lab: Lab, seed: int) -> tuple[ImageClassifier, Tensor, Tensor]:
     """The model, and its layer's outputs on the training and the test images."""
     dataset = lab.dataset()
-    model = lab.classifier(seed, hidden=lab.size(1000, 60), epochs=lab.size(10, 6))
+    model = lab.classifier(seed, hidden=lab.size(1000, 40), epochs=lab.size(10, 6))
     with torch.no_grad():
         train = torch.cat([model.hidden_outputs(part) for part in torch.split(dataset.train.images, 4096)])
         return model, train, model.hidden_outputs(dataset.test.images)
@@ -248,7 +248,7 @@ RECIPE = Recipe(
     "outputs",
     "SAE on the layer's outputs, and the pseudoinverse trick",
     lambda lab: (
-        f"h = {lab.size(1000, 60)}, {lab.size(2000, 200):,} features, ReLU, both biases, unit decoder rows, L1 and the "
+        f"h = {lab.size(1000, 40)}, {lab.size(2000, 200):,} features, ReLU, both biases, unit decoder rows, L1 and the "
         f"p = 10 similarity penalty, {lab.size(300, 100)} updates of 1,024 outputs."
     ),
     measure,

@@ -94,8 +94,8 @@ def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTe
     variant = VARIANTS[name]
     model = lab.classifier(seed, hidden=lab.size(variant.hidden, 40), epochs=lab.size(10, 6))
     tensor = model.hidden_tensor()
-    features = lab.size(5000, 200)
-    coder = StandardSAE if variant.relu else partial(TopKSAE, k=lab.size(K, 10))
+    features = lab.size(5000, 100)
+    coder = StandardSAE if variant.relu else partial(TopKSAE, k=lab.size(K, 5))
     made: StandardSAE | TopKSAE = coder(tensor.output.size, features, seed=seed)
     checkpoint = lab.run.path / "models" / f"pair-sae-{seed}-{list(VARIANTS).index(name)}.part"
     sae.train(
@@ -280,6 +280,20 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"{name} {text(f'matched with {name}', '.2f')} (random directions {text(f'null with {name}', '.2f')})"
         for name in COMPARED
     )
+    better = [
+        name
+        for name in COMPARED
+        if interval([seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"] for seed in seeds]).mean
+        > 0
+    ]
+    verdict = (
+        f"More than as many random directions for: {', '.join(better)}."
+        if better
+        else (
+            "None of them more than as many random directions that have the second moment of the pair vectors: the features "
+            "of pairs are others, not the same ones found again."
+        )
+    )
     return (
         "Run through the pair features, which saw no image, the model loses "
         f"{text('accuracy lost', '.2f', 100)} points of accuracy and keeps {text('recovered', '.2f', 100)} % of its "
@@ -294,7 +308,7 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"by vector and weights: {weights}. Pairs drawn by their second moment in the training images are no longer "
         "read from the weights alone. The draft's two-hot vectors u_ij rebuild g only after polarisation, r_ij = "
         "½(u_ij − ¼u_ii − ¼u_jj), which is how they are scored here. Matched one to one as kernels, other features "
-        f"find pair features with mean |cosine|: {matched}."
+        f"find pair features with mean |cosine|: {matched}. {verdict}"
     )
 
 
@@ -323,7 +337,7 @@ RECIPE = Recipe(
     "pairs",
     "SAE over input pairs, and the model run through it",
     lambda lab: (
-        f"{lab.size(5000, 200):,} features, TopK {lab.size(K, 10)} or ReLU with L1 {L1:g}; updates of 1,024 pairs: "
+        f"{lab.size(5000, 100):,} features, TopK {lab.size(K, 5)} or ReLU with L1 {L1:g}; updates of 1,024 pairs: "
         f"{lab.size(1600, 60):,} at h = {lab.size(1000, 40)}, else {lab.size(400, 60):,}, ReLU {lab.size(1200, 60):,}."
     ),
     measure,
