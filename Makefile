@@ -11,7 +11,10 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loa
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check slow bench docs constraints clean
+# `make reproduce` has a folder of its own.
+reproduce: OUT := runs/reproduce
+
+.PHONY: help install demo reproduce test check slow bench docs constraints clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -21,6 +24,9 @@ install: .venv/installed ## the virtual environment .venv with bilens and its to
 
 demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
 	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
+
+reproduce: .venv/installed ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
+	$(BIN)/bilens reproduce --out '$(OUT)' $(FLAGS)
 
 test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
 	$(TEST)

@@ -290,8 +290,8 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"More than as many random directions for: {', '.join(better)}."
         if better
         else (
-            "None of them more than as many random directions that have the second moment of the pair vectors: the features "
-            "of pairs are others, not the same ones found again."
+            "None of them more than as many random directions with the second moment of the pair vectors: pair features "
+            "are others, not the same ones found again."
         )
     )
     return (

@@ -131,7 +131,7 @@ def _found(claim: Claim, seeds: Sequence[Measurement]) -> Interval:
 
 
 def _claimed(results: Sequence[Result]) -> list[str]:
-    """The table of everything that the draft, or a later paper, gives a number for."""
+    """The table of what the draft claims, N1 to N8, and of all else that it, or a later paper, gives a number for."""
     rows = [
         (claim, result) for result in results for claim in result.recipe.claims(result.seeds[0]) if claim.draft != "–"
     ]
