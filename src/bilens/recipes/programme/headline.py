@@ -11,8 +11,6 @@ from bilens.measurement import Measurement
 from bilens.recipes.programme import digit_directions, output_sae, pair_sae, tensor_svd
 from bilens.statistics import interval
 
-ITSELF = "itself"
-
 CAPTION = (
     "The model (1,000 hidden units) run through each way of reading its features: points of test accuracy lost, and "
     "cross-entropy recovered, 0 for a uniform guess and 100 for the model: each seed, mean and 95 % interval."
@@ -48,7 +46,7 @@ def rows(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, tuple[list[
     outputs = measured.get("outputs", ())
     main = output_sae.MAIN
     if outputs and all(f"pseudoinverse accuracy, {main}" in seed.names for seed in outputs):
-        for code, text in (("ReLU", "its ReLU codes"), ("pseudoinverse", "pseudoinverse codes")):
+        for code, text in (("ReLU", "ReLU codes"), ("pseudoinverse", "pseudoinverse")):
             add(
                 f"SAE on outputs, {text}",
                 [seed["accuracy of the model"] - seed[f"{code} accuracy, {main}"] for seed in outputs],

@@ -290,7 +290,7 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"More than as many random directions for: {', '.join(better)}."
         if better
         else (
-            "None of them more than as many random directions with the second moment of the pair vectors: pair features "
+            "None of them more than as many random directions with the second moment of the pair vectors: they "
             "are others, not the same ones found again."
         )
     )
