@@ -451,6 +451,29 @@ def test_pair_codes_are_what_the_encoder_says(data, layer, width, block, seed):
 # What is refused
 
 
+@pytest.mark.parametrize("of", [PairCodes.of, PairCodes.of_two_hot])
+def test_codes_may_come_as_values_and_features(of):
+    tensor = random_tensor(6)
+    matrix = torch.randn(3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def few(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, features = (vectors @ matrix - 6).topk(3, dim=1, sorted=False)
+        return values.relu(), features
+
+    def dense(vectors: torch.Tensor) -> torch.Tensor:
+        values, features = few(vectors)
+        return values.new_zeros(len(vectors), 8).scatter(1, features, values)
+
+    ours, theirs = of(tensor, few, width=8, block=4), of(tensor, dense, block=5)
+    assert ours.width == theirs.width == 8
+    assert ours.starts.tolist() == theirs.starts.tolist()
+    assert len(ours.values) < 3 * 21  # those that ReLU made 0 are not kept
+    for k in range(8):
+        near(ours.kernel(k).dense(), array(theirs.kernel(k).dense()))
+    with refuses(BilensError, "without a width", "d_sae"):
+        of(tensor, few)
+
+
 def test_refuses_a_batch_size_below_one():
     for make in (pairs.stream, pairs.two_hot_stream):
         with refuses(BilensError, "batch_size = 0", "at least 1"):

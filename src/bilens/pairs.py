@@ -422,32 +422,42 @@ class PairCodes:
     def of(
         cls,
         tensor: BilinearTensor,
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
         dictionary: Dictionary | None = None,
         *,
+        width: int | None = None,
         block: int = 4096,
         step: Callable[[int], object] | None = None,
     ) -> PairCodes:
         """Encode every pair vector r_ij once, a block at a time; only the codes that are not 0 are kept.
 
         Args:
-            tensor: the layer; encode: from pair vectors (b, o) to codes (b, d_sae); dictionary: the features.
+            tensor: the layer; dictionary: the features.
+            encode: from pair vectors (b, o) to codes (b, d_sae); or, which costs less, to the values and the numbers
+                of those features that may be other than 0, (b, k) each, as a top-k coder knows them.
+            width: d_sae, where `encode` gives values and features.
             block: pairs at a time; step: called with the number of pairs after each block.
+
+        Raises:
+            BilensError: values and features without a width.
         """
-        return cls._of(tensor, dictionary, vectors=Features.polarized, encode=encode, block=block, step=step)
+        return cls._of(
+            tensor, dictionary, vectors=Features.polarized, encode=encode, width=width, block=block, step=step
+        )
 
     @classmethod
     def of_two_hot(
         cls,
         tensor: BilinearTensor,
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
         dictionary: Dictionary | None = None,
         *,
+        width: int | None = None,
         block: int = 4096,
         step: Callable[[int], object] | None = None,
     ) -> PairCodes:
         """As `of`, for the draft's two-hot vectors u_ij; `rebuild_two_hot` says what they rebuild."""
-        return cls._of(tensor, dictionary, vectors=Features.two_hot, encode=encode, block=block, step=step)
+        return cls._of(tensor, dictionary, vectors=Features.two_hot, encode=encode, width=width, block=block, step=step)
 
     @classmethod
     def _of(
@@ -456,27 +466,33 @@ class PairCodes:
         dictionary: Dictionary | None,
         *,
         vectors: Callable[[Features, Tensor, Tensor], Tensor],
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
+        width: int | None,
         block: int,
         step: Callable[[int], object] | None,
     ) -> PairCodes:
         prepared = Features.of(tensor, dictionary)
         m = len(prepared.left)
         counts, features, values = [], [], []
-        width = 0
         for start in range(0, count(m), block):
             places = torch.arange(start, min(start + block, count(m)), device=prepared.left.device)
-            codes = encode(vectors(prepared, *unrank(places, m))).detach()
-            width = codes.shape[1]
-            row, feature = codes.nonzero(as_tuple=True)
-            counts.append(torch.bincount(row, minlength=len(codes)))
-            features.append(feature.to(torch.int32))
-            values.append(codes[row, feature])
+            codes = encode(vectors(prepared, *unrank(places, m)))
+            if isinstance(codes, Tensor):
+                width = codes.shape[1]
+                feature = torch.arange(width, device=codes.device).expand_as(codes)
+            else:
+                codes, feature = codes
+            if width is None:
+                raise BilensError("values and features without a width", "width = d_sae", "pass it")
+            lit = codes != 0
+            counts.append(lit.sum(dim=1))
+            features.append(feature[lit].to(torch.int32))
+            values.append(codes.detach()[lit])
             if step is not None:
                 step(len(places))
         ends = torch.cat(counts).cumsum(0)
         space = tensor.input if dictionary is None else tensor.pullback(dictionary).input
-        return cls(torch.cat([ends.new_zeros(1), ends]), torch.cat(features), torch.cat(values), width, space)
+        return cls(torch.cat([ends.new_zeros(1), ends]), torch.cat(features), torch.cat(values), width or 0, space)
 
     def kernel(self, feature: int, label: str = "") -> Kernel:
         """Φ_k[i, j] = f_k(r_ij), symmetric, so that xᵀ Φ_k x is the feature's code on x.

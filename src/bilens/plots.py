@@ -339,6 +339,10 @@ def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cro
     return figure
 
 
+_SHORT_NAME = 24
+"""Characters of a name, three of which fit below a figure side by side."""
+
+
 @_styled
 def bands(
     groups: Mapping[str, Sequence[Curve]],
@@ -380,7 +384,8 @@ def bands(
     axes.set_ylim(min(0.0, low), 1.0)
     axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which])
     if len(groups) > 1:
-        axes.legend(loc="lower right") if len(groups) < 5 else figure.legend(loc="outside lower center", ncols=3)
+        columns = 3 if max(map(len, groups)) <= _SHORT_NAME else 2
+        axes.legend(loc="lower right") if len(groups) < 5 else figure.legend(loc="outside lower center", ncols=columns)
     return figure
 
 

@@ -108,7 +108,9 @@ def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTe
     )
     made.cpu()
     with torch.no_grad():
-        codes = (PairCodes.of_two_hot if variant.two_hot else PairCodes.of)(tensor, made.encode)
+        encode = made.encode if variant.relu else lambda vectors: made.sparse(vectors)[1:]
+        of = PairCodes.of_two_hot if variant.two_hot else PairCodes.of
+        codes = of(tensor, encode, width=features)
     checkpoint.unlink(missing_ok=True)
     return model, tensor, made, codes
 
