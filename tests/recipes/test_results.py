@@ -58,7 +58,7 @@ def test_the_table_has_the_draft_ours_the_difference_settings_and_seconds() -> N
     assert "## A toy, or two" in text
     assert "Settings of it. 3 seeds, 75 s." in text
     assert "Found 0.980." in text
-    assert "![What it shows.](results/toy-figure.svg)" in text
+    assert "![toy figure](results/toy-figure.svg)\n\n*What it shows.*" in text
     assert "Where ours differs" not in text  # the interval holds the draft's value
     assert "Quick setting" not in text
     assert "Quick setting" in write(recipe(claim), 0.9, quick=True)
@@ -70,14 +70,15 @@ def test_where_ours_differs_it_says_by_how_much_and_why() -> None:
         Claim("loss", "loss", "≤ 0.4", ".2f"),
         Claim("loss again", "loss", "–", ".2f"),
     )
-    text = write(recipe(*claims, reasons={"accuracy": "it trained longer."}), 0.985, 0.9851)
-    lines = [line for line in text.splitlines() if line.startswith("- **")]
-    assert len(lines) == 1
-    assert lines[0].startswith("- **accuracy**: 98.5 ± ")
-    assert lines[0].endswith("the draft 97.8 (+0.7 %): it trained longer.")
+    text = write(recipe(*claims, reasons={"accuracy": "It trained longer."}), 0.985, 0.9851)
+    lines = text[text.index("## Where ours differs") : text.index("## A toy")].splitlines()
+    assert "- It trained longer. So for:" in lines
+    (said,) = [line for line in lines if line.startswith("    - ")]
+    assert said.startswith("    - accuracy: 98.5 ± ")
+    assert said.endswith(" % for 97.8 (+0.7 %)")
     without = write(recipe(*claims), 0.985, 0.9851)
-    assert "no experiment here says why." in without
-    assert "- **" not in write(recipe(*claims), 0.985)  # one seed has no interval
+    assert "- No experiment here says why. So for:" in without
+    assert "Where ours differs" not in write(recipe(*claims), 0.985)  # one seed has no interval
 
 
 @pytest.mark.parametrize(

@@ -321,13 +321,13 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
     )
     found = {
         f"active, raising, {last}": (
-            f"it depends on what an activation is, which the draft does not say: in units of the digit's largest mean "
+            f"It depends on what an activation is, which the draft does not say: in units of the digit's largest mean "
             f"term {relative} eigenvectors are above {THRESHOLD:g}."
         )
     }
     for hidden in widths:
         found[f"needed by {ORDERS[0]}, h = {hidden}"] = (
-            f"the count follows the effective rank, here {ranks}, which the settings of training decide (the section "
+            f"The count follows the effective rank, here {ranks}, which the settings of training decide (the section "
             "on what training does to features has it for several)."
         )
     return found

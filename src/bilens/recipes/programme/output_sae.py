@@ -224,7 +224,7 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"With {MAIN} (L0 {said('L0', '.2f', 1)}, NMSE {said('NMSE', '.3f', 1)}), ReLU codes recover {relu} % of the "
         f"cross-entropy, baseline ln 10, and {active} % by the active features alone; pseudoinverse codes of the same "
         f"{said('active', '.0f', 1)} active features, of rank {said('rank', '.0f', 1)}, recover {inverse} % ({mean} % "
-        f"from the baseline of the mean output). Active means lit on more than {ACTIVE:.1%} of the training images. "
+        f"from the baseline of the mean output). Active means lit on more than {ACTIVE:.1%} of the training images.\n\n"
         "Restricted to the features that the encoder lights on each sample, least squares recovers "
         f"{own} %: the rest of the gain is from codes that the encoder sets to 0. Codes of the two kinds correlate by "
         f"{said('correlation', '.2f', 1)}. Atoms of that rank give a projection of the outputs, so that the "
@@ -242,7 +242,7 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
 
     if not all(_recovered("pseudoinverse", regime) in seed.names for regime in REGIMES for seed in seeds):
         return {}
-    units = "the draft does not give its penalties in units that can be carried over; here they decide it:"
+    units = "The draft does not give its penalties in units that can be carried over; here they decide it:"
     return {
         f"L0, {MAIN}": f"{units} {said('L0', '.1f')}.",
         f"NMSE, {MAIN}": f"{units} {said('NMSE', '.2f')}.",

@@ -301,14 +301,14 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"{text('accuracy lost', '.2f', 100)} points of accuracy and keeps {text('recovered', '.2f', 100)} % of its "
         f"cross-entropy, with L0 {text('L0', '.1f')} and NMSE {text('NMSE on pairs', '.3f')} on pairs but "
         f"{text('NMSE on outputs', '.4f')} on outputs: errors on single pairs average out in a sum over many. "
-        f"{text('dead', '.1f', 100)} % of the features are dead, which means 0 on every pair. "
+        f"{text('dead', '.1f', 100)} % of the features are dead, which means 0 on every pair.\n\n"
         "The bias term (Σx)² b_dec is needed: without it the NMSE on outputs is "
         f"{text('NMSE on outputs without the bias term', '.2f')}. ReLU with an L1 penalty comes to L0 "
         f"{text('L0', '.1f', variant=RELU)} at NMSE {text('NMSE on pairs', '.3f', variant=RELU)} at h = 300, where "
         f"TopK has {text('NMSE on pairs', '.3f', variant=list(VARIANTS)[1])} at L0 "
         f"{text('L0', '.1f', variant=list(VARIANTS)[1])}. NMSE on pairs and on outputs, "
         f"by vector and weights: {weights}. Pairs drawn by their second moment in the training images are no longer "
-        "read from the weights alone. The draft's two-hot vectors u_ij rebuild g only after polarisation, r_ij = "
+        "read from the weights alone.\n\nThe draft's two-hot vectors u_ij rebuild g only after polarisation, r_ij = "
         "½(u_ij − ¼u_ii − ¼u_jj), which is how they are scored here. Matched one to one as kernels, other features "
         f"find pair features with mean |cosine|: {matched}. {verdict}"
     )
@@ -324,12 +324,12 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
     return {
         f"L0, {MAIN}": f"TopK keeps {K} at most by construction, where the draft's penalty chose.",
         f"NMSE on pairs, {MAIN}": (
-            "coder and length of training decide it: TopK has "
+            "Coder and length of training decide it: TopK has "
             f"{said('NMSE on pairs', uniform, '.3f')} and ReLU with its penalty {said('NMSE on pairs', RELU, '.3f')} "
             f"at L0 {said('L0', RELU, '.1f')}, both at h = 300."
         ),
         f"dead, {MAIN}": (
-            "the coder decides it, and what counts as dead, here 0 on every pair: at h = 300 TopK leaves "
+            "The coder decides it, and what counts as dead, here 0 on every pair: at h = 300 TopK leaves "
             f"{said('dead', uniform, '.1f', 100)} % and ReLU with its penalty {said('dead', RELU, '.1f', 100)} %."
         ),
     }

@@ -156,28 +156,20 @@ def _claimed(results: Sequence[Result]) -> list[str]:
 
 
 def _differences(results: Sequence[Result]) -> list[str]:
-    """Claims whose interval leaves out the draft's value, each with the reason that the recipe gives."""
-    lines = []
+    """Claims whose interval leaves out the value that was claimed, under the reason that the recipe gives for them."""
+    found: dict[str, list[str]] = {}
     for result in results:
         reasons = result.recipe.reasons(result.seeds)
         for claim in result.recipe.claims(result.seeds[0]):
-            found = _found(claim, result.seeds)
-            if len(result.seeds) > 1 and differs(claim, found):
-                why = reasons.get(claim.number, "no experiment here says why.")
-                lines.append(
-                    f"- **{claim.text}**: {ours(claim, result.seeds)}, the draft {claim.draft} "
-                    f"({difference(claim, found)}): {why}"
-                )
-    if not lines:
+            measured = _found(claim, result.seeds)
+            if len(result.seeds) > 1 and differs(claim, measured):
+                said = f"{claim.text}: {ours(claim, result.seeds)} for {claim.draft} ({difference(claim, measured)})"
+                found.setdefault(reasons.get(claim.number, "No experiment here says why."), []).append(said)
+    if not found:
         return []
-    return [
-        "## Where ours differs, and why",
-        "",
-        "The interval over seeds leaves out what the draft says.",
-        "",
-        *lines,
-        "",
-    ]
+    lines = [f"- {why} So for:\n" + "\n".join(f"    - {said}" for said in claims) for why, claims in found.items()]
+    head = "Ours, what was claimed, and the difference, where the interval over seeds leaves out the claim."
+    return ["## Where ours differs, and why", "", head, "", *lines, ""]
 
 
 def _headline(results: Sequence[Result], figures: Mapping[str, Mapping[str, str]], folder: str) -> list[str]:
@@ -188,7 +180,7 @@ def _headline(results: Sequence[Result], figures: Mapping[str, Mapping[str, str]
 def _figures(captions: Mapping[str, str], folder: str) -> list[str]:
     lines: list[str] = []
     for name, caption in captions.items():
-        lines += [f"![{caption}]({folder}/{name}.svg)", "", f"*{caption}*", ""]
+        lines += [f"![{name.replace('-', ' ')}]({folder}/{name}.svg)", "", f"*{caption}*", ""]
     return lines
 
 
@@ -243,5 +235,6 @@ _HEAD = (
     "Every number on this page was measured by `bilens reproduce` and is in `results.json`, from which this page is "
     "written. Ours is the mean over seeds with its 95 % interval (Student's t). Seeds differ in the weights that "
     "training starts from, in the order of the batches, and in the sparse coders. Seconds are those of all seeds of a "
-    "recipe together; a model that several recipes use is trained by the first of them."
+    "recipe together; a model that several recipes use is trained by the first of them, and recipes that run side by "
+    "side on one machine slow each other."
 )

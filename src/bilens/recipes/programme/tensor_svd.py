@@ -219,17 +219,17 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
         return interval([seed[name] for seed in seeds]).text(form, scale)
 
     found = {
-        f"accuracy, {FOUNDING}": "the draft does not say how long it trained; 2 epochs reach "
+        f"accuracy, {FOUNDING}": "The draft does not say how long it trained; 2 epochs reach "
         f"{said('accuracy, batch 100, step, 2 epochs', scale=100)} %."
     }
     for k in (k for k in (10, 20, 30, 50) if f"drop at {k}, {FOUNDING}" in seeds[0].names):
         found[f"drop at {k}, {FOUNDING}"] = (
-            f"the settings of training decide it: {said(f'drop at {k}, batch 100, step, 2 epochs', scale=100)} points "
+            f"The settings of training decide it: {said(f'drop at {k}, batch 100, step, 2 epochs', scale=100)} points "
             f"after 2 epochs, {said(f'drop at {k}, batch 512, step', scale=100)} with batches of 512."
         )
     for place in range(COMPARED):
         found[f"best of component {place} with {OTHERS[0]}, {PIXELS[0]}"] = (
-            "components of near-equal singular values mix, while the spans of the first 5 have a mean cosine of "
+            "Components of near-equal singular values mix, while the spans of the first 5 have a mean cosine of "
             f"{said(f'span of 5 with {OTHERS[0]}, {PIXELS[0]}')}; the draft does not say how many seeds it compared."
         )
     return found
@@ -284,7 +284,7 @@ def findings(seeds: Sequence[Measurement]) -> str:
 
     drops = "; ".join(f"{said(f'drop at 20, {regime}', scale=100)} points with {regime}" for regime in REGIMES)
     changes = {name: interval(_contrast(seeds, name)) for name in CONTRASTS}
-    told = "; ".join(f"{name} {change.text('+.2f', 100)}" for name, change in changes.items())
+    told = "; ".join(f"{name} {'+' * (change.mean >= 0)}{change.text('.2f', 100)}" for name, change in changes.items())
     sure = [name for name, change in changes.items() if abs(change.mean) > change.half]
     verdict = f" The intervals leave out 0 for: {'; '.join(sure)}." if sure else ""
     null = said(f"component 0 with {OTHERS[1]}, {PIXELS[0]}")
@@ -295,7 +295,7 @@ def findings(seeds: Sequence[Measurement]) -> str:
     )
     return (
         f"Accuracy lost with 20 components: {drops}. Changing one thing at a time changes it, in points, by: {told}."
-        f"{verdict} Between two seeds, the first six components have a largest cosine of {best}, as the draft compares "
+        f"{verdict}\n\nBetween two seeds, the first six components have a largest cosine of {best}, as the draft has "
         f"them; matched one to one, so that none serves twice, {matched}. An untrained model's match the first with "
         f"{null}. What near-equal singular values mix, spans keep: their mean cosines are {spans}."
     )

@@ -488,7 +488,7 @@ def _said_of_training(seeds: Sequence[Measurement]) -> str:
         f"{low:g}, {middle:g} and {high:g} the test accuracy is {all_noises('accuracy', 1, '.1f', 100)} % with and "
         f"{all_noises('accuracy', 0, '.1f', 100)} % without weight decay, and the roughness of the leading "
         f"eigenvectors (1 for white noise) {all_noises('roughness', 1, '.2f')} and "
-        f"{all_noises('roughness', 0, '.2f')}. Accuracy, effective rank and roughness of thinner models by "
+        f"{all_noises('roughness', 0, '.2f')}.\n\nAccuracy, effective rank and roughness of thinner models by "
         f"augmentation: {changed}."
     )
 
@@ -506,7 +506,7 @@ def _said_of_few(seeds: Sequence[Measurement]) -> str:
         return ", ".join(_mean(seeds, f"{what}, {name}", ".1f", 100) for name in few)
 
     return (
-        f"Trained on few images, in the order {'; '.join(every)}, test accuracy is {listed('accuracy')} %, with "
+        f"\n\nTrained on few images, in the order {'; '.join(every)}, test accuracy is {listed('accuracy')} %, with "
         f"{listed('accuracy on few')} % on the few. Against the same training on all images the roughness of the "
         f"leading eigenvectors differs by {texts('roughness', '.2f')} "
         f"({_verdict('they are rougher', gaps('roughness'))}), the share of them that is nearer to one of the few than "
@@ -543,7 +543,7 @@ def _said_of_masks(seeds: Sequence[Measurement]) -> str:
     costs = _verdict("at equal norm isolating costs strength", [_gap(seeds, left(right), left(alone))])
     purer = _verdict("pixel space isolates better", [_gap(seeds, f"purity, {alone}", f"purity, {also_wrong}")])
     return (
-        f"Masks of {STRENGTH} % of an image's norm, chosen on training images of the pair {TUNED[0]} → {TUNED[1]}, "
+        f"\n\nMasks of {STRENGTH} % of an image's norm, chosen on training images of the pair {TUNED[0]} → {TUNED[1]}, "
         f"take from their class, of the test images of {HELD_OUT[0]} → {HELD_OUT[1]}: {compared(PAIRS[0])}; of all "
         f"held-out pairs: {compared(PAIRS[1])} ({better}; {still}). Chosen in pixel space, with the number of seeds, "
         f"were eigenvectors of {makers}; those of one kernel are orthonormal and their own pseudoinverse. The "
@@ -640,7 +640,7 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
         return interval([seed[name] for seed in seeds]).text(form, scale)
 
     why = (
-        "the published models differ in more than these two settings; an embedding in front of the layer alone makes "
+        "The published models differ in more than these two settings; an embedding in front of the layer alone makes "
         f"it {said('accuracy, embedding', '.2f', 100)} % and an effective rank of "
         f"{said('effective rank, embedding', '.1f')} with weight decay 1 and no noise."
     )
