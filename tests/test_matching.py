@@ -161,3 +161,21 @@ def test_the_span_of_nothing_has_no_angle() -> None:
 def test_vectors_of_other_spaces_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with refuses(ShapeError, "use one space"):
         matching.subspace_cosines(*(torch.ones(shape) for shape in shapes))
+
+
+def test_random_directions_have_the_second_moment_that_is_asked_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(3, 5, generator=generator, dtype=torch.float64) * torch.tensor([[3.0], [1.0], [0.2]])
+    moment = root.T @ root  # of rank 3
+    drawn = matching.random_directions(moment, 40_000, seed=1)
+    assert drawn.shape == (40_000, 5)
+    found = drawn.T @ drawn / len(drawn)
+    spread = (moment.diagonal()[:, None] * moment.diagonal() + moment.square()).sqrt() / 200  # of each entry
+    assert bool(((found - moment).abs() < 5 * spread).all())
+    assert int(torch.linalg.matrix_rank(drawn, rtol=1e-6)) == 3
+    torch.testing.assert_close(drawn, matching.random_directions(moment, 40_000, seed=1))
+    assert not torch.equal(drawn, matching.random_directions(moment, 40_000, seed=2))
+    with pytest.raises(ShapeError, match="second moment of shape"):
+        matching.random_directions(torch.ones(2, 3), 4)
+    with pytest.raises(BilensError, match="count = 0"):
+        matching.random_directions(moment, 0)

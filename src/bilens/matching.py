@@ -84,6 +84,30 @@ def subspace_cosines(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) 
     return cosines
 
 
+def random_directions(second_moment: Float[Tensor, "d d"], count: int, seed: int = 0) -> Float[Tensor, "n d"]:
+    """A null for features: directions drawn from a Gaussian with this second moment, z = S^½ n, in float64.
+
+    What many features find by chance grows with how many there are, and with how much of the layer lies in few
+    directions. As many random directions, spread as the layer's own vectors are, have both.
+
+    Args:
+        second_moment: S, (d, d), symmetric; for pair vectors `tensor.gram()`, up to a factor. Negative eigenvalues
+            that rounding leaves count as 0.
+        count: how many; seed: of the draw.
+
+    Raises:
+        ShapeError: no square matrix. BilensError: a count below 1.
+    """
+    if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
+        raise ShapeError(f"a second moment of shape {tuple(second_moment.shape)}", "(d, d)", "pass E[v vᵀ]")
+    if count < 1:
+        raise BilensError(f"count = {count}", "at least 1", "say how many directions")
+    values, vectors = torch.linalg.eigh(second_moment.double())
+    drawn = torch.randn(count, len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    directions: Tensor = (drawn.to(values.device) * values.clamp(min=0).sqrt()) @ vectors.T
+    return directions
+
+
 def _basis(vectors: Tensor) -> Tensor:
     _, values, rows = torch.linalg.svd(vectors, full_matrices=False)
     basis: Tensor = rows[values > max(vectors.shape) * torch.finfo(vectors.dtype).eps * values[0]]

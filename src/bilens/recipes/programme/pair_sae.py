@@ -184,10 +184,7 @@ def matches(lab: Lab, seed: int, model: ImageClassifier, atoms: Float[Tensor, "n
     active = sae.evaluate(other, train).frequency > output_sae.ACTIVE
     weight = model.readout.weight
     sets = (svd.outputs, weight - weight.mean(dim=0), other.W_dec.detach()[active])
-    values, vectors = torch.linalg.eigh(tensor.gram().double())
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(len(atoms), len(values), generator=generator, dtype=torch.float64)
-    null = (drawn * values.clamp(min=0).sqrt()) @ vectors.T
+    null = matching.random_directions(tensor.gram(), len(atoms), seed)
     found = {}
     for name, theirs in zip(COMPARED, sets, strict=True):
         for what, ours in (("matched", atoms), ("null", null)):
