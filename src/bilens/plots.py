@@ -413,7 +413,7 @@ def dots(
     rows = list(next(iter(groups.values()), ()))
     if not rows or any(list(panel) != rows for panel in groups.values()):
         raise BilensError("panels without rows, or with different ones", "the same rows in each", "name them alike")
-    longest = min(32, max(map(len, rows)))
+    longest = min(40, max(map(len, rows)))
     size = (0.5 + 0.075 * longest + 2.6 * len(groups), 0.95 + 0.27 * len(rows))
     figure = Figure(figsize=size, layout="constrained")
     for axes, (title, panel) in zip(
@@ -433,7 +433,7 @@ def dots(
         axes.grid(axis="x")
         axes.set_title(_short(title, 40))
         axes.tick_params(axis="y", length=0)
-    axes.set_yticks(range(len(rows)), [_short(row, 32) for row in rows])
+    axes.set_yticks(range(len(rows)), [_short(row, 40) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     figure.supxlabel(label, size=9, color=MUTED)
     return figure

@@ -26,8 +26,10 @@ class Interval:
     level: float
 
     def text(self, form: str = ".3f", scale: float = 1.0) -> str:
-        """ "mean ± half" in a number format, both times `scale`; the mean alone for a single sample."""
+        """ "mean ± half" in a number format, both times `scale`; the mean alone for a single sample; 0 has no sign."""
         mean = format(self.mean * scale, form)
+        if float(mean) == 0:
+            mean = mean.replace("-", "")
         return mean if math.isinf(self.half) else f"{mean} ± {format(self.half * scale, form)}"
 
 

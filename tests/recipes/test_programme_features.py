@@ -133,7 +133,7 @@ def test_pixels_that_are_never_lit_count_in_one_comparison_alone(lab) -> None:
 
 def test_the_report_on_the_svd_is_whole(svds) -> None:
     said = check_report(tensor_svd.RECIPE, svds)
-    name = "batch 512 instead of 100"
+    name = "batch 512, not 100, as many updates"
     before, after = tensor_svd.CONTRASTS[name]
     change = [seed[f"drop at 20, {after}"] - seed[f"drop at 20, {before}"] for seed in svds]
     assert f"{name} {100 * np.mean(change):+.2f}" in said

@@ -53,7 +53,9 @@ def test_the_table_has_the_draft_ours_the_difference_settings_and_seconds() -> N
     claim = Claim("share of |λ| (N1)", "accuracy", "97.8", ".2f", 100, " %")
     said = interval([0.975, 0.985, 0.980])
     text = write(recipe(claim), 0.975, 0.985, 0.980)
-    row = f"| share of \\|λ\\| (N1) | 97.8 | 98.00 ± {100 * said.half:.2f} % | +0.20 % | [toy](#a-toy-or-two) | 75 |"
+    row = (
+        f"| share of \\|λ\\| (N1) | 97.8 | 98.00 ± {100 * said.half:.2f} % | +0.20 % | 3 | [toy](#a-toy-or-two) | 75 |"
+    )
     assert row in text.splitlines()
     assert "## A toy, or two" in text
     assert "Settings of it. 3 seeds, 75 s." in text
@@ -72,12 +74,12 @@ def test_where_ours_differs_it_says_by_how_much_and_why() -> None:
     )
     text = write(recipe(*claims, reasons={"accuracy": "It trained longer."}), 0.985, 0.9851)
     lines = text[text.index("## Where ours differs") : text.index("## A toy")].splitlines()
-    assert "- It trained longer. So for:" in lines
+    assert "- It trained longer. This concerns:" in lines
     (said,) = [line for line in lines if line.startswith("    - ")]
     assert said.startswith("    - accuracy: 98.5 ± ")
     assert said.endswith(" % for 97.8 (+0.7 %)")
     without = write(recipe(*claims), 0.985, 0.9851)
-    assert "- No experiment here says why. So for:" in without
+    assert "- No experiment here says why. This concerns:" in without
     assert "Where ours differs" not in write(recipe(*claims), 0.985)  # one seed has no interval
 
 
@@ -91,7 +93,7 @@ def test_where_ours_differs_it_says_by_how_much_and_why() -> None:
         ("≤ 0.1", -math.inf, 0.1),
         ("3–5", 3, 5),
         ("–", None, None),
-        ("the same", None, None),
+        ("the same", 0, 0),
         ("87 of 2,000", None, None),
     ],
 )

@@ -110,7 +110,7 @@ def train(
 
 
 def best(task: Task, embedding: Float[Tensor, "n d"], share: float) -> list[Split]:
-    """What no quadratic layer of the d coordinates can beat: least squares over all quadratic forms, pulled back."""
+    """What no quadratic layer beats in squared error: least squares over all quadratic forms, pulled back."""
     n, d = embedding.shape
     seen = torch.cat([task.inputs @ embedding, torch.ones(len(task.inputs), 1).double()], dim=1)
     rows, columns = torch.triu_indices(d + 1, d + 1)
@@ -290,8 +290,10 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
         "boolean-superposition": (
             plots.dots(superposed, "functions recovered, %"),
             f"Functions of {n} inputs whose pair and whole truth table are read from the weights, against the "
-            "dimensions that the inputs are embedded in: each seed, mean and 95 % interval. Least squares is the best "
-            "that any quadratic layer could do.",
+            "dimensions that the inputs are embedded in: each seed, mean and 95 % interval. Least squares is the "
+            "quadratic form of smallest squared error, which training cannot beat. An entry is read as 1 above ½, "
+            "with all "
+            "other inputs at their mean.",
         ),
     }
 

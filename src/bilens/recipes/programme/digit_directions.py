@@ -193,7 +193,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
     last = f"h = {widths[-1]}"
     raising = f"eigenvectors per digit whose mean term on the digit's own images is above {THRESHOLD:g}"
     drop = f"eigenvectors per digit for less than {100 * DROP:g} point of accuracy lost"
-    later = {30: "≈ 8", 1000: "≈ 17"}
+    later = {30: "≈ 8", 1000: "≈ 17"}  # of later work
     table = [
         Claim(f"{raising}, {last} (N4)", f"active, raising, {last}", "3–5", ".1f"),
         Claim(
@@ -286,7 +286,8 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"The activation of an eigenvector is its term of the logit, λ(v·x)², averaged over the test images of its own "
         f"digit; the draft does not define it. Above {THRESHOLD:g} are {mean(f'active, raising, {last}')} eigenvectors "
         f"per digit that raise the logit, and {mean(f'active, either sign, {last}')} with those that lower it; in "
-        f"units of the digit's largest mean, {mean(f'active, relative, {last}')} are above {THRESHOLD:g}. Kernels "
+        f"units of the digit's largest mean, {mean(f'active, relative, {last}')} are above {THRESHOLD:g}. The order "
+        "by mean activation is by |λ| E(v·x)² over all training images, of every digit. Kernels "
         f"are those of the centred read-out. Eigenvectors per digit from which on less than {100 * DROP:g} point of "
         f"accuracy is lost, by {', by '.join(ORDERS)}: {needs}. The effective rank is {ranks} at these widths. With "
         f"{k} eigenvectors per digit the certificate max|λ|‖x‖² is {largest} times the largest error measured, and the "
@@ -327,8 +328,8 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
     }
     for hidden in widths:
         found[f"needed by {ORDERS[0]}, h = {hidden}"] = (
-            f"The count follows the effective rank, here {ranks}, which the settings of training decide (the section "
-            "on what training does to features has it for several)."
+            f"Over widths the count grows with the effective rank, here {ranks}, and that depends on the settings of "
+            "training (see what training does to features); that these change the count itself was not measured."
         )
     return found
 

@@ -456,7 +456,8 @@ def findings(seeds: Sequence[Measurement]) -> str:
     principal = (
         "so that the weights' own basis is sparser than one that knows only the images"
         if against > 1.1
-        else "so that the weights' own basis is no sparser than one that knows only the images"
+        else "so that the weights' own basis is no sparser than one that knows only the images (which "
+        "importance favours): both put few directions first"
     )
     ceilings = [mean(f"ceiling, {pair}", ".1f", 100) for pair in (f"{CODES} × {SVD}", f"{BASIS} × {OUTPUT_SAE}")]
     contests = "; ".join(_contest(seeds, share) for share in SIZES)
@@ -500,9 +501,9 @@ def _contest(seeds: Sequence[Measurement], share: float) -> str:
     }
     said |= {name: [seed[f"recovered, {name}, {share:g} of the layer"] for seed in seeds] for name in TRANSCODERS}
     means = {name: interval(values) for name, values in said.items()}
-    best = max(means, key=lambda name: means[name].mean)
+    best = max((name for name in means if CLASSES not in name), key=lambda name: means[name].mean)
     listed = ", ".join(f"{name} {value.text('.1f', 100)} %" for name, value in means.items())
-    return f"{size:,} numbers: {listed} (most: {best})"
+    return f"{size:,} numbers: {listed} (most of those that rebuild the layer's outputs: {best})"
 
 
 def _within(curve: Curve, size: int) -> float:
@@ -534,7 +535,8 @@ RECIPE = Recipe(
     lambda lab: (
         f"h = {lab.size(300, 40)}, {lab.size(10, 6)} epochs, AdamW, lr 1e-3, weight decay 1, no noise, "
         f"{len(lab.dataset().train.labels):,} training images; SAE of {lab.size(500, 100)} features on the images "
-        f"({K} codes), of {lab.size(600, 80)} on the outputs; scored on {lab.size(SCORED, 500):,} test images."
+        f"({K} codes), of {lab.size(600, 80)} on the outputs; transcoders trained on 1,000 batches of 256; scored on "
+        f"{lab.size(SCORED, 500):,} test images."
     ),
     measure,
     claims,

@@ -207,9 +207,18 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         Claim("SAE over pairs: MSE/‖·‖² on pairs (N7)", f"NMSE on pairs, {MAIN}", "0.29", ".3f"),
         Claim("SAE over pairs: features that are 0 on every pair (N7)", f"dead, {MAIN}", "29", ".1f", 100, " %"),
         Claim("the model through the pair features: accuracy lost", f"accuracy lost, {MAIN}", "–", ".2f", 100, " pts"),
-        Claim("… cross-entropy recovered, baseline ln 10", f"recovered, {MAIN}", "–", ".2f", 100, " %"),
-        Claim("… NMSE on the layer's outputs", f"NMSE on outputs, {MAIN}", "–", ".4f"),
-        Claim("… without (Σx)² b_dec", f"NMSE on outputs without the bias term, {MAIN}", "–", ".2f"),
+        Claim(
+            "the model through the pair features: cross-entropy recovered, baseline ln 10",
+            f"recovered, {MAIN}",
+            "–",
+            ".2f",
+            100,
+            " %",
+        ),
+        Claim(
+            "the model through the pair features: NMSE on the layer's outputs", f"NMSE on outputs, {MAIN}", "–", ".4f"
+        ),
+        Claim("the same without (Σx)² b_dec", f"NMSE on outputs without the bias term, {MAIN}", "–", ".2f"),
     ]
     for name in COMPARED:
         table.append(
@@ -279,36 +288,41 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"{name} {text(f'matched with {name}', '.2f')} (random directions {text(f'null with {name}', '.2f')})"
         for name in COMPARED
     )
-    better = [
-        name
-        for name in COMPARED
-        if interval([seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"] for seed in seeds]).mean
-        > 0
-    ]
+    better = [name for name in COMPARED if _surplus(seeds, name) > 0]
     verdict = (
         f"More than as many random directions for: {', '.join(better)}."
         if better
         else (
-            "None of them more than as many random directions with the second moment of the pair vectors: they "
-            "are others, not the same ones found again."
+            "None of them more than as many random directions with the second moment of the pair vectors: "
+            "that the pair features contain them is not shown."
         )
     )
     return (
         "Run through the pair features, which saw no image, the model loses "
         f"{text('accuracy lost', '.2f', 100)} points of accuracy and keeps {text('recovered', '.2f', 100)} % of its "
         f"cross-entropy, with L0 {text('L0', '.1f')} and NMSE {text('NMSE on pairs', '.3f')} on pairs but "
-        f"{text('NMSE on outputs', '.4f')} on outputs: errors on single pairs average out in a sum over many. "
+        f"{text('NMSE on outputs', '.4f')} on outputs: pairs count alike in the "
+        "one and by how bright both pixels are in the other, and errors of either sign cancel in a sum over many; what "
+        "each of the two does is not separated here. "
         f"{text('dead', '.1f', 100)} % of the features are dead, which means 0 on every pair.\n\n"
         "The bias term (Σx)² b_dec is needed: without it the NMSE on outputs is "
         f"{text('NMSE on outputs without the bias term', '.2f')}. ReLU with an L1 penalty comes to L0 "
         f"{text('L0', '.1f', variant=RELU)} at NMSE {text('NMSE on pairs', '.3f', variant=RELU)} at h = 300, where "
         f"TopK has {text('NMSE on pairs', '.3f', variant=list(VARIANTS)[1])} at L0 "
         f"{text('L0', '.1f', variant=list(VARIANTS)[1])}. NMSE on pairs and on outputs, "
-        f"by vector and weights: {weights}. Pairs drawn by their second moment in the training images are no longer "
+        f"by vector and weights: {weights}. Pairs drawn by their mean square in the training images are no longer "
         "read from the weights alone.\n\nThe draft's two-hot vectors u_ij rebuild g only after polarisation, r_ij = "
-        "½(u_ij − ¼u_ii − ¼u_jj), which is how they are scored here. Matched one to one as kernels, other features "
+        "½(u_ij − ¼u_ii − ¼u_jj), which is how they are scored here; their NMSE on pairs "
+        "is of other totals than that of r_ij, and only that on outputs compares. Matched one to one as kernels, "
+        "other features "
         f"find pair features with mean |cosine|: {matched}. {verdict}"
     )
+
+
+def _surplus(seeds: Sequence[Measurement], name: str) -> float:
+    """The lower end of the interval of what pair features match more than random directions do."""
+    found = interval([seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"] for seed in seeds])
+    return found.mean if found.count == 1 else found.mean - found.half
 
 
 def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:

@@ -58,7 +58,14 @@ def page(results: Sequence[Result], *, quick: bool, figures: Mapping[str, Mappin
     lines = ["# Results", ""]
     if quick:
         lines += ["*Quick setting: small data and small models. The numbers say nothing about the claims.*", ""]
-    lines += [_HEAD, "", *_headline(results, figures, folder), *_claimed(results), *_differences(results)]
+    hours = sum(result.seconds for result in results) / 3600
+    lines += [
+        f"{_HEAD} All recipes on this page took {hours:.1f} hours by this count.",
+        "",
+        *_headline(results, figures, folder),
+        *_claimed(results),
+        *_differences(results),
+    ]
     for result in results:
         lines += [
             f"## {result.recipe.title}",
@@ -109,6 +116,8 @@ def reference(draft: str) -> tuple[float | None, float | None]:
     number = r"(\d*\.?\d+)"
     if match := re.fullmatch(rf"(≈ )?{number}( %)?", draft):
         return float(match[2]), float(match[2])
+    if draft == "the same":
+        return 0.0, 0.0
     if match := re.fullmatch(rf"≤ {number}", draft):
         return float("-inf"), float(match[1])
     if match := re.fullmatch(rf"{number}–{number}", draft):
@@ -140,17 +149,18 @@ def _claimed(results: Sequence[Result]) -> list[str]:
     lines = [
         "## What the draft claims",
         "",
-        "The difference is 0 inside a range or a bound. Numbers of later papers stand with the draft's. Links lead to "
+        "The difference is 0 inside a range or a bound. Claims of the founding draft are numbered N1 to N8; the "
+        "others are of later work on the same task. Links lead to "
         "the settings.",
         "",
-        "| claim | draft | ours | difference | settings | seconds |",
-        "|---|---|---|---|---|---|",
+        "| claim | claimed | ours | difference | seeds | settings | seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for claim, result in rows:
         away = difference(claim, _found(claim, result.seeds)) or "–"
         lines.append(
             f"| {_cell(claim.text)} | {claim.draft} | {ours(claim, result.seeds)} | {away} "
-            f"| [{result.recipe.name}](#{_anchor(result.recipe.title)}) | {result.seconds:,.0f} |"
+            f"| {len(result.seeds)} | [{result.recipe.name}](#{_anchor(result.recipe.title)}) | {result.seconds:,.0f} |"
         )
     return [*lines, ""]
 
@@ -167,7 +177,9 @@ def _differences(results: Sequence[Result]) -> list[str]:
                 found.setdefault(reasons.get(claim.number, "No experiment here says why."), []).append(said)
     if not found:
         return []
-    lines = [f"- {why} So for:\n" + "\n".join(f"    - {said}" for said in claims) for why, claims in found.items()]
+    lines = [
+        f"- {why} This concerns:\n" + "\n".join(f"    - {said}" for said in claims) for why, claims in found.items()
+    ]
     head = "Ours, what was claimed, and the difference, where the interval over seeds leaves out the claim."
     return ["## Where ours differs, and why", "", head, "", *lines, ""]
 
