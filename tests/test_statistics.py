@@ -66,3 +66,10 @@ def test_samples_that_have_no_mean_are_refused(samples: list[float]) -> None:
 def test_a_level_that_is_no_probability_is_refused(level: float) -> None:
     with refuses(BilensError, "level", "0.95"):
         interval([1.0, 2.0], level)
+
+
+def test_a_rounded_zero_has_no_sign_and_large_numbers_may_have_commas() -> None:
+    assert interval([-0.001]).text(".2f") == "0.00"
+    assert interval([-0.001]).text(".3f") == "-0.001"
+    assert interval([-909_897.4]).text(",.0f") == "-909,897"
+    assert interval([-1e-9, 1e-10]).text(".1e").startswith("-4.5e-10 ± ")

@@ -28,7 +28,7 @@ class Interval:
     def text(self, form: str = ".3f", scale: float = 1.0) -> str:
         """ "mean ± half" in a number format, both times `scale`; the mean alone for a single sample; 0 has no sign."""
         mean = format(self.mean * scale, form)
-        if float(mean) == 0:
+        if not any(digit in mean for digit in "123456789"):
             mean = mean.replace("-", "")
         return mean if math.isinf(self.half) else f"{mean} ± {format(self.half * scale, form)}"
 
