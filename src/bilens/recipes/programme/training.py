@@ -461,7 +461,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
 
 def findings(seeds: Sequence[Measurement]) -> str:
     """What each training does, what tells an overfitted model, and which masks mislead."""
-    return f"{_said_of_training(seeds)} {_said_of_few(seeds)} {_said_of_masks(seeds)}"
+    return f"{_said_of_training(seeds)}{_said_of_few(seeds)}{_said_of_masks(seeds)}"
 
 
 def _said_of_training(seeds: Sequence[Measurement]) -> str:
@@ -579,11 +579,12 @@ def _gap(seeds: Sequence[Measurement], first: str, second: str) -> Interval:
 def _verdict(claim: str, gaps: Sequence[Interval]) -> str:
     """Whether a claim that says "above 0" of each difference is borne out."""
     if gaps[0].count == 1:
-        return f"{claim} in {sum(value.mean > 0 for value in gaps)} of {len(gaps)}, one seed"
+        return f"{claim}: in {sum(value.mean > 0 for value in gaps)} of {len(gaps)}, one seed"
     shown, against = (sum(sign * value.mean > value.half for value in gaps) for sign in (1, -1))
     if len(gaps) in (shown, against):
-        return f"{claim}, shown in all {len(gaps)}" if shown else f"the opposite of: {claim}, in all {len(gaps)}"
-    return f"{claim}, shown in {shown} of {len(gaps)}, the opposite in {against}"
+        every = f" in all {len(gaps)}" if len(gaps) > 1 else ""
+        return f"{claim}: shown{every}" if shown else f"{claim}: no, the opposite is shown{every}"
+    return f"{claim}: shown in {shown} of {len(gaps)}, the opposite in {against}"
 
 
 def _inked(pattern: Tensor) -> Tensor:
