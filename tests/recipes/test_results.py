@@ -58,6 +58,7 @@ def test_the_table_has_the_draft_ours_the_difference_settings_and_seconds() -> N
     )
     assert row in text.splitlines()
     assert "## A toy, or two" in text
+    assert "| its penalty (N8) | – | " in write(recipe(Claim("its penalty (N8)", "loss")), 0.1)
     assert "Settings of it. 3 seeds, 75 s." in text
     assert "Found 0.980." in text
     assert "![toy figure](results/toy-figure.svg)\n\n*What it shows.*" in text
@@ -104,10 +105,10 @@ def test_what_the_draft_says_is_read(draft: str, low: float | None, high: float 
 @pytest.mark.parametrize(
     ("draft", "value", "away", "outside"),
     [
-        ("3–5", 0.04, "+0.0", False),
+        ("3–5", 0.04, "0.0", False),
         ("3–5", 0.07, "+2.0", True),
         ("3–5", 0.01, "-2.0", True),
-        ("≤ 0.1", -0.5, "+0.0", False),
+        ("≤ 0.1", -0.5, "0.0", False),
         ("≤ 0.1", 0.011, "+1.0", True),
         ("≈ 13", 0.12, "-1.0", True),
         ("–", 0.12, None, False),

@@ -340,7 +340,7 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
             f"at L0 {said('L0', RELU, '.1f')}, both at h = 300."
         ),
         f"dead, {MAIN}": (
-            "The coder decides it, and what counts as dead, here 0 on every pair: at h = 300 TopK leaves "
+            "Width, coder and what counts as dead, here 0 on every pair, decide it: at h = 300 TopK leaves "
             f"{said('dead', uniform, '.1f', 100)} % and ReLU with its penalty {said('dead', RELU, '.1f', 100)} %."
         ),
     }

@@ -99,7 +99,8 @@ def difference(claim: Claim, found: Interval) -> str | None:
         return None
     mean = found.mean * claim.scale
     away = mean - high if mean > high else mean - low if mean < low else 0.0
-    return f"{away:+{claim.form}}{claim.unit}"
+    said = f"{away:+{claim.form}}"
+    return f"{said if re.search('[1-9]', said) else said[1:]}{claim.unit}"
 
 
 def differs(claim: Claim, found: Interval) -> bool:
@@ -142,7 +143,10 @@ def _found(claim: Claim, seeds: Sequence[Measurement]) -> Interval:
 def _claimed(results: Sequence[Result]) -> list[str]:
     """The table of what the draft claims, N1 to N8, and of all else that it, or a later paper, gives a number for."""
     rows = [
-        (claim, result) for result in results for claim in result.recipe.claims(result.seeds[0]) if claim.draft != "–"
+        (claim, result)
+        for result in results
+        for claim in result.recipe.claims(result.seeds[0])
+        if claim.draft != "–" or re.search(r"\(N\d", claim.text)
     ]
     if not rows:
         return []
