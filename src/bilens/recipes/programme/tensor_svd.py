@@ -290,7 +290,7 @@ def findings(seeds: Sequence[Measurement]) -> str:
     verdict = (
         f" The intervals leave out 0 for: {'; '.join(sure)}; no effect is shown of: "
         f"{'; '.join(away) or 'nothing else'}. "
-        f"The length of training, Σ lr over its updates, orders the regimes and does not decide alone: at the founding "
+        f"Σ lr over the updates does not decide alone: at the founding "
         f"setting's Σ lr batches of 512 lose {said(f'drop at 20, {longer}', scale=100)} points."
         if sure
         else ""
