@@ -154,7 +154,7 @@ class Interactions:
         self.output.require(kept.output, "interactions to output")
         return replace(self, coefficients=self.coefficients - kept.coefficients.to(self.coefficients))
 
-    def bound(self, norm: Float[Tensor, " n"] | float) -> Float[Tensor, "*n o"]:
+    def bound(self, norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n o"]:
         """The residual-mass bound |y_o| ≤ ‖C_o‖_F · ‖z'‖², the norm that of the symmetric matrix.
 
         Of the interactions that were dropped (`without`), this bounds the error of dropping them. Apply `then` first
