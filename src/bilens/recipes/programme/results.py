@@ -251,6 +251,6 @@ _HEAD = (
     "Every number on this page was measured by `bilens reproduce` and is in [results.json](results/results.json), from "
     "which this page is written. Ours is the mean over seeds with its 95 % interval (Student's t). Seeds differ in the "
     "weights that training starts from, in the order of the batches, and in the sparse coders. Seconds are those of "
-    "all seeds of a recipe together; a model that several recipes use is trained by the first of them, and recipes that "
-    "run side by side on one machine slow each other."
+    "all seeds of a recipe together; a model that several recipes use is trained by the first of them, and recipes "
+    "that run side by side on one machine slow each other."
 )
