@@ -104,6 +104,12 @@ class BilinearTensor:
         return len(self.left)
 
     @property
+    def reads_hidden(self) -> bool:
+        """Whether the outputs are the hidden units themselves, D = I, as before a read-out."""
+        o, h = self.down.shape
+        return o == h and bool((self.down == torch.eye(o, dtype=self.down.dtype, device=self.down.device)).all())
+
+    @property
     def numel(self) -> int:
         """How many numbers the factors hold: 2·h·i + o·h."""
         return self.left.numel() + self.right.numel() + self.down.numel()
@@ -165,7 +171,7 @@ class BilinearTensor:
         Raises:
             SpaceError: the dictionary is over another space than `input`.
         """
-        tensor, d = self._over(d)
+        tensor, d = self.match(d)
         atoms = d.atoms.to(self.left)
         return replace(tensor, left=tensor.left @ atoms.T, right=tensor.right @ atoms.T, input=d.features)
 
@@ -178,7 +184,7 @@ class BilinearTensor:
         Raises:
             SpaceError: the dictionary is over another space than `input`.
         """
-        tensor, d = self._over(d)
+        tensor, d = self.match(d)
         duals = d.duals.to(self.left)
         return replace(tensor, left=tensor.left @ duals.T, right=tensor.right @ duals.T, input=d.features)
 
@@ -262,8 +268,11 @@ class BilinearTensor:
 
     def gram(self) -> Float[Tensor, "o o"]:
         """⟨B_o, B_p⟩ for every pair of outputs: D G Dᵀ with the hidden Gram G, in float64."""
+        gram = hidden_gram(self.left, self.right, self.left, self.right)
+        if self.reads_hidden:
+            return gram
         down = self.down.double()
-        return down @ hidden_gram(self.left, self.right, self.left, self.right) @ down.T
+        return down @ gram @ down.T
 
     def to_dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "o i i"]:
         """The dense tensor, for looking at small ones and for tests.
@@ -283,7 +292,7 @@ class BilinearTensor:
             dense[o] = self.kernel(o).dense()
         return dense
 
-    def _over(self, d: Dictionary) -> tuple[BilinearTensor, Dictionary]:
+    def match(self, d: Dictionary) -> tuple[BilinearTensor, Dictionary]:
         """This tensor and a dictionary of its input, both folded when one of them needs the constant coordinate."""
         if self.input.constant or d.space.constant or d.offset is not None:
             tensor, d = self.lift(), d.folded()

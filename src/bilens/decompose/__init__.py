@@ -3,8 +3,10 @@
 from bilens.decompose.cluster import agreement, block_vectors, clusters, inside
 from bilens.decompose.eigen import Spectrum, WeightedSpectrum, eigh, eigh_weighted, second_moment
 from bilens.decompose.extrema import Extrema, box, sphere, sshopm, sufficient_shift
+from bilens.decompose.features import eigh_coordinates, eigh_pullback
 from bilens.decompose.hosvd import InputBasis, input_basis
 from bilens.decompose.interactions import Interactions, effective_number, holding, interactions
+from bilens.decompose.many import Spectra, SpectraStream, eigh_many, energies, spectra_stream
 from bilens.decompose.sparse import hoyer, sparse_eigh
 from bilens.decompose.squares import Squares, pursuit, span_residual, squares
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
@@ -13,6 +15,8 @@ __all__ = [
     "Extrema",
     "InputBasis",
     "Interactions",
+    "Spectra",
+    "SpectraStream",
     "Spectrum",
     "Squares",
     "TensorSVD",
@@ -23,7 +27,11 @@ __all__ = [
     "clusters",
     "effective_number",
     "eigh",
+    "eigh_coordinates",
+    "eigh_many",
+    "eigh_pullback",
     "eigh_weighted",
+    "energies",
     "holding",
     "hoyer",
     "input_basis",
@@ -33,6 +41,7 @@ __all__ = [
     "second_moment",
     "span_residual",
     "sparse_eigh",
+    "spectra_stream",
     "sphere",
     "squares",
     "sshopm",

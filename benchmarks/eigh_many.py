@@ -1,0 +1,92 @@
+"""Top 8 eigenpairs by |λ| of many kernels of one layer: `decompose.eigh_many` against einsum and full batched `eigh`.
+
+The peer is what published code does: form all kernels by one general einsum, symmetrise, and call the full solver.
+Weights are Gaussian, whose kernels have no gap at the ends of their spectra: the slowest case for Lanczos.
+
+Run: python benchmarks/eigh_many.py [--small] [--device cpu|cuda] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import torch
+from measuring import RUNS, Line, Point, Rates, alternate, median, options, peak_memory, rates, report
+from torch import Tensor
+
+from bilens import decompose
+from bilens.decompose import solver
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+
+K = 8
+
+
+def layer(d: int, h: int, n: int, dtype: torch.dtype, device: str) -> BilinearTensor:
+    generator = torch.Generator().manual_seed(0)
+    left, right, down = (torch.randn(*s, generator=generator).to(device, dtype) for s in ((h, d), (h, d), (n, h)))
+    return BilinearTensor(left, right, down, Space("input", d), Space("directions", n))
+
+
+def peer(tensor: BilinearTensor) -> tuple[Tensor, Tensor]:
+    kernels = torch.einsum("uh,hi,hj->uij", tensor.down, tensor.left, tensor.right)
+    values, vectors = torch.linalg.eigh((kernels + kernels.mT) / 2)
+    order = values.abs().argsort(dim=1, descending=True)[:, :K]
+    return values.gather(1, order), vectors.gather(2, order[:, None].expand(-1, vectors.shape[1], -1))
+
+
+def line(d: int, h: int, n: int, dtype: torch.dtype, limits: Rates, device: str, at_least: float | None) -> Line:
+    tensor = layer(d, h, n, dtype, device)
+    ours, theirs = decompose.eigh_many(tensor, k=K), peer(tensor)[0]
+    assert bool(ours.exact.all())
+    apart = ((ours.values - theirs).abs().amax(1) / theirs.abs().amax(1)).max()
+    worst = (ours.residuals.amax(1) / theirs.abs().amax(1)).max()
+    steps = solver.steps(K, d)
+    rate = limits.float32 if dtype == torch.float32 else limits.float64
+    seconds = alternate(lambda: decompose.eigh_many(tensor, k=K), lambda: peer(tensor), device=device)
+    return Line(
+        work=f"top {K} of |λ|, {n} directions, d={d}, h={h}, {str(dtype).removeprefix('torch.')}",
+        peer="einsum + full batched torch.linalg.eigh",
+        ours=seconds[0],
+        theirs=seconds[1],
+        ours_memory=peak_memory(lambda: decompose.eigh_many(tensor, k=K), device=device),
+        theirs_memory=peak_memory(lambda: peer(tensor), device=device),
+        limit=steps * n * 8 * d * h / rate,
+        limited_by=f"{steps:.0f} steps of 8hd operations a direction at {rate / 1e9:.0f} Gflop/s",
+        agreement=f"values within {apart:.1e}, residuals within {worst:.1e}, of the largest |λ| of their kernel",
+        at_least=at_least,
+        runs=RUNS,
+        device=device,
+    )
+
+
+def points(small: bool, device: str) -> list[Point]:
+    """How the time of 64 directions grows with d, h, n and k, one at a time."""
+    base = {"d": 256, "h": 768, "n": 64, "k": 8} if small else {"d": 576, "h": 1536, "n": 64, "k": 8}
+    factors = {"d": (0.5, 1, 2), "h": (0.5, 1, 2, 4), "n": (0.25, 1, 4), "k": (0.25, 1, 4)}
+    found = []
+    for axis, scales in factors.items():
+        for scale in scales:
+            at = base | {axis: int(base[axis] * scale)}
+            tensor = layer(at["d"], at["h"], at["n"], torch.float32, device)
+            k = at["k"]
+            seconds = median(lambda tensor=tensor, k=k: decompose.eigh_many(tensor, k=k), runs=3, device=device)
+            found.append(Point("decompose.eigh_many", axis, at[axis], seconds))
+    return found
+
+
+def main() -> None:
+    asked = options(__doc__)
+    limits = rates(asked.device)
+    sizes = [(576, 1536, 64, torch.float32, None), (576, 1536, 32, torch.float64, None)]
+    if not asked.small:
+        sizes = [
+            (576, 1536, 256, torch.float32, 4.0),
+            (576, 1536, 256, torch.float64, None),
+            (2048, 8192, 8, torch.float32, 4.0),
+            (2048, 8192, 8, torch.float64, None),
+        ]
+    lines = [line(*size[:4], limits, asked.device, size[4]) for size in sizes]
+    report(lines, points(asked.small, asked.device), limits, asked.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""Block Lanczos on many symmetric matrices at once: the ends of their spectra, and what may lie beyond them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Product = Callable[[Tensor], Tensor]
+"""From vectors (n, b, i) to Q v for each of them, the n matrices in their order."""
+
+Choice = Callable[[Tensor], Tensor]
+"""From values (n, m) to the places (n, w) of those that are wanted, in the order in which they are wanted."""
+
+CHECKS = 6
+"""Products from a fresh random vector, orthogonal to all that was found, in search of further copies of an eigenvalue."""
+
+_LOOKED_AT = 32
+"""Matrices whose convergence is looked at to see whether it is time to look at all."""
+
+_SHARE = 0.5
+"""Part of the matrices that must be done before they are taken out and the others go on."""
+
+_CAUTION = 0.6
+"""Part of the steps that a line through the last two errors asks for: convergence only gets faster."""
+
+_POINTS = 24
+"""Places within a gap between two Ritz values at which it is asked whether an eigenvalue may lie there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Ritz pairs at the ends of n spectra.
+
+    Args:
+        values: θ, (n, w), in the order in which they were wanted; vectors: (n, w, i), rows.
+        lower, upper: (n,), every eigenvalue that is not listed lies between them, or so close to a listed one that the
+            Krylov space does not tell them apart; but for a chance of `failure`.
+        complete: (n,), whether every wanted pair met the tolerance and no further copy of one was found.
+    """
+
+    values: Float[Tensor, "n w"]
+    vectors: Float[Tensor, "n w i"]
+    lower: Float[Tensor, " n"]
+    upper: Float[Tensor, " n"]
+    complete: Bool[Tensor, " n"]
+
+
+def failure(dtype: torch.dtype) -> float:
+    """The chance, over the random start, that bounds are wrong: as small as the rounding of the type lets it be."""
+    return 1e-6 if dtype == torch.float64 else 1e-3
+
+
+def ends(
+    product: Callable[[Tensor], Product],
+    choose: Choice,
+    *,
+    n: int,
+    dim: int,
+    block: int,
+    tol: float,
+    expected: int,
+    limit: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    seed: int,
+) -> Ends:
+    """The wanted Ritz pairs of n symmetric i × i matrices by block Lanczos with full orthogonalisation.
+
+    On K = span{X, QX, Q²X, …} of random X, T = V Q Vᵀ with V orthonormal, and the Ritz pairs are those of T. A matrix is
+    done when the residual of every wanted pair is at most tol · max|θ|, or when K has `limit` dimensions. Where K is
+    exhausted before, it goes on from a new random vector. A few steps from another random vector, orthogonal to the
+    pairs found, then look for further copies of an eigenvalue, of which one random vector finds one.
+
+    Args:
+        product: the products with the matrices of these numbers; choose: which values are wanted; n: how many
+            matrices; dim: i.
+        block: vectors of X; tol: relative tolerance; expected: dimensions of K that make room at first; limit: at most;
+        seed: of all random vectors.
+
+    Source: Golub and Underwood, "The block Lanczos method for computing eigenvalues" (1977).
+    """
+    generator = torch.Generator().manual_seed(seed % 2**63)
+
+    def random(matrices: int, rows: int) -> Tensor:
+        return torch.randn(matrices, rows, dim, generator=generator, dtype=torch.float64).to(device, dtype)
+
+    limit = min(limit, dim)
+    block = block if min(dim, limit) >= 8 * block else 1
+    if block > 1:  # a whole block more must fit in
+        limit = min(limit, dim - block) // block * block
+    # Room that is never used would still cost: rows far apart are slow to write and to read.
+    room = min(limit, max(expected // block * block, 2 * block))
+    basis = _Basis(torch.empty(n, min(room + block, dim), dim, dtype=dtype, device=device), random)
+    basis.append(random(n, block))
+    wanted = choose(torch.zeros(1, dim, device=device)).shape[1]
+    projected = torch.zeros(n, room, room, dtype=torch.float64, device=device)
+    look, before = max(wanted + block, min(expected // 2, limit)), (0, math.inf)
+    active = torch.arange(n, device=device)
+    multiply = product(active)
+    values = torch.zeros(n, wanted, dtype=torch.float64, device=device)
+    answer = Ends(
+        values,
+        torch.zeros(n, wanted, dim, dtype=dtype, device=device),
+        torch.zeros_like(values[:, 0]),
+        torch.zeros_like(values[:, 0]),
+        torch.zeros(n, dtype=torch.bool, device=device),
+    )
+    while True:
+        size = basis.size
+        if size > room:
+            room = min(limit, room + max(room // 4 // block, 1) * block)
+            projected = _with_room(projected, room, room)
+            basis.rows = _with_room(basis.rows, min(room + block, dim), dim)
+        columns, rest = basis.project(multiply(basis.rows[:, size - block : size]))
+        projected[:, :size, size - block : size] = columns
+        projected[:, size - block : size, :size] = columns.mT
+        full = size + block > limit
+        coupling = basis.append(rest) if size < dim else torch.zeros_like(projected[:, :block, :block])
+        if size < look and not full:
+            continue
+        if not full:
+            some = slice(None, None, max(1, len(active) // _LOOKED_AT))
+            near = _ritz(projected[some, :size, :size].to(dtype), coupling[some].to(dtype), choose).error
+            middle = float(near.quantile(_SHARE))
+            if middle > tol:
+                look, before = _next_look(size, middle, before, tol, block), (size, middle)
+                continue
+        found = _ritz(projected[:, :size, :size], coupling, choose)
+        done = (found.error <= tol) | full
+        rows, going = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
+        look, before = size + max(block, size // 24), (0, math.inf)
+        if not len(rows):
+            continue
+        found = found.of(rows)
+        vectors = torch.bmm(found.rows.to(dtype), basis.rows[rows, :size])
+        complete = found.error <= tol
+        if wanted < dim:
+            further = _check(vectors, product(active[rows]), random, block)
+            both = torch.cat([found.values, further], dim=1)
+            moved = (both.gather(1, choose(both)) - found.values).abs().amax(dim=1)
+            complete &= moved <= max(tol, 16 * torch.finfo(dtype).eps) * found.scale
+        place = active[rows]
+        answer.values[place], answer.vectors[place], answer.complete[place] = found.values, vectors, complete
+        answer.lower[place], answer.upper[place] = _beyond(
+            projected[rows, :size, :size], coupling[rows], found, block, dim, dtype
+        )
+        if not len(going):
+            return answer
+        active, multiply = active[going], product(active[going])
+        basis.keep(going)
+        projected = projected[going]
+
+
+def _with_room(old: Tensor, rows: int, columns: int) -> Tensor:
+    new = old.new_zeros(len(old), rows, columns)
+    new[:, : old.shape[1], : old.shape[2]] = old
+    return new
+
+
+class _Basis:
+    """Orthonormal rows of n Krylov spaces, which grow side by side."""
+
+    def __init__(self, rows: Tensor, random: Callable[[int, int], Tensor]) -> None:
+        self.rows = rows
+        self.size = 0
+        self._random = random
+        self._scale = rows.new_zeros(len(rows))  # largest ‖Q v‖ so far
+
+    def keep(self, matrices: Tensor) -> None:
+        """Go on with some of the matrices alone."""
+        self.rows, self._scale = self.rows[matrices], self._scale[matrices]
+
+    def project(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of each vector along the rows, (n, size, b), and what is left of it, (n, b, i)."""
+        before = torch.linalg.vector_norm(y, dim=2)
+        self._scale = torch.maximum(self._scale, before.amax(dim=1))
+        along, rest = self._split(y)
+        if y.is_cuda or bool((torch.linalg.vector_norm(rest, dim=2) < 0.1 * before).any()):  # much has cancelled
+            more, rest = self._split(rest)
+            along = along + more
+        return along.to(torch.float64), rest
+
+    def append(self, y: Tensor) -> Tensor:
+        """Add b vectors as rows, orthonormal among themselves too; the triangle (n, b, b) that makes them of the rows.
+
+        A vector of which nothing is left but rounding is replaced by a random one, with zeros in the triangle.
+        """
+        b = y.shape[1]
+        triangle = torch.zeros(len(y), b, b, dtype=torch.float64, device=y.device)
+        none = 10 * torch.finfo(y.dtype).eps * self._scale
+        for c in range(b):
+            vector = y[:, c]
+            if c:
+                new = self.rows[:, self.size - c : self.size]
+                along = torch.linalg.vecdot(new, vector[:, None])
+                vector = vector - torch.bmm(along[:, None], new)[:, 0]
+                triangle[:, :c, c] = along
+            length = torch.linalg.vector_norm(vector, dim=1)
+            gone = length <= none
+            triangle[:, c, c] = torch.where(gone, 0, length)
+            if bool(gone.any()):
+                vector = torch.where(gone[:, None], self._fresh(), vector)
+                length = torch.where(gone, 1, length)
+            self.rows[:, self.size] = vector / length[:, None]
+            self.size += 1
+        return triangle
+
+    def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.rows[:, : self.size]
+        # A product with one vector is slow in batches, one with two is not.
+        along = torch.bmm(rows, (y.expand(-1, 2, -1).contiguous() if y.shape[1] == 1 else y).mT)[:, :, : y.shape[1]]
+        return along, torch.baddbmm(y, along.mT, rows, alpha=-1)
+
+    def _fresh(self) -> Tensor:
+        """A random unit vector for each matrix, orthogonal to its rows."""
+        vector = self._random(len(self.rows), 1)
+        for _ in range(2):
+            vector = self._split(vector)[1]
+            vector = vector / torch.linalg.vector_norm(vector, dim=2, keepdim=True)
+        return vector[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ritz:
+    """All eigenpairs of T, and of those that are wanted their values, rows and relative residual."""
+
+    levels: Tensor
+    columns: Tensor
+    chosen: Tensor
+    values: Tensor
+    rows: Tensor
+    error: Tensor
+    scale: Tensor
+
+    def of(self, matrices: Tensor) -> _Ritz:
+        """Those of some of the matrices."""
+        return _Ritz(*(getattr(self, field.name)[matrices] for field in fields(self)))
+
+
+def _ritz(projected: Tensor, coupling: Tensor, choose: Choice) -> _Ritz:
+    levels, columns = torch.linalg.eigh(projected)
+    chosen = choose(levels)
+    rows = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
+    residual = torch.linalg.vector_norm(rows[:, :, -coupling.shape[1] :] @ coupling.mT, dim=2).amax(dim=1)
+    scale = levels.abs().amax(dim=1)
+    error = torch.where(scale > 0, residual / scale.clamp(min=torch.finfo(scale.dtype).tiny), 0)
+    return _Ritz(levels, columns, chosen, levels.gather(1, chosen), rows, error, scale)
+
+
+def _next_look(size: int, error: float, before: tuple[int, float], tol: float, block: int) -> int:
+    """The size at which to look again: most of the way to where a line through the logarithms meets the tolerance."""
+    earlier, was = before
+    if not (0 < error < was < math.inf):
+        return size + max(block, size // 8)
+    steps = (size - earlier) * math.log(error / tol) / math.log(was / error)
+    return size + max(block, min(math.ceil(_CAUTION * steps), size // 4))
+
+
+def _check(vectors: Tensor, multiply: Product, random: Callable[[int, int], Tensor], block: int) -> Tensor:
+    """Ritz values of the matrices on a Krylov space orthogonal to these vectors, from a random start."""
+    n, listed, dim = vectors.shape
+    steps = min(max(CHECKS // block, 1), (dim - listed) // block)
+    if steps == 0:
+        return vectors.new_zeros(n, 0, dtype=torch.float64)
+    basis = _Basis(vectors.new_empty(n, listed + steps * block, dim), random)
+    basis.rows[:, :listed], basis.size = vectors, listed
+    basis.append(basis.project(random(n, block))[1])
+    small = torch.zeros(n, steps * block, steps * block, dtype=torch.float64, device=vectors.device)
+    for step in range(steps):
+        size = basis.size - listed
+        along, rest = basis.project(multiply(basis.rows[:, basis.size - block : basis.size]))
+        small[:, :size, size - block : size] = along[:, listed:]
+        small[:, size - block : size, :size] = along[:, listed:].mT
+        if step + 1 < steps:
+            basis.append(rest)
+    return torch.linalg.eigvalsh(small)
+
+
+def _beyond(
+    projected: Tensor, coupling: Tensor, found: _Ritz, block: int, dim: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Between which numbers, (n,) each, the eigenvalues lie that are not listed.
+
+    Let T s_l = θ_l s_l on the Krylov space of one start vector, with residuals β s_ml. An eigenvector of eigenvalue t
+    whose part along the start is γ has γ = |v_{m+1} Σ_l s_1l β s_ml / (θ_l − t)|, v_{m+1} ≤ 1 its part along the next
+    vector. So where the sum is below δ, there is no eigenvalue but one with γ < δ, and the chance of that is at most
+    δ √(2 i/π) for a random start in i dimensions. Of the eigenvalues from each end on, only the first w + 1 need it.
+
+    Source: van Dorsselaer, Hochstenbach and van der Vorst, "Computing probabilistic bounds for extreme eigenvalues of
+    symmetric matrices with the Lanczos method" (2000), there for the extreme eigenvalue.
+    """
+    size, wanted = found.levels.shape[1], found.values.shape[1]
+    delta = failure(dtype) / (2 * (wanted + 1) * math.sqrt(2 * dim / math.pi))
+    if block == 1:
+        poles, columns, last = found.levels, found.columns, coupling[:, 0, 0]
+    else:
+        poles, columns, last = _first_chain(projected, coupling, block)
+    weights = columns[:, 0] * columns[:, -1] * last[:, None]
+
+    listed = torch.zeros_like(found.levels, dtype=torch.bool).scatter_(1, found.chosen, True)
+    width = (found.levels[:, -1] - found.levels[:, 0]).clamp(min=torch.finfo(torch.float64).tiny)
+    slack = 64 * torch.finfo(dtype).eps * found.scale
+    bounds = []
+    for sign in (-1.0, 1.0):
+        levels = found.levels if sign > 0 else -found.levels.flip(1)  # the end looked at is the upper one
+        free = ~(listed if sign > 0 else listed.flip(1))
+        first = size - 1 - free.flip(1).int().argmax(dim=1)  # the highest that is not listed
+        nothing = ~free.any(dim=1)
+        first = torch.where(nothing, size - 1, first)
+        gaps = first[:, None] + torch.arange(min(wanted + 1, size), device=first.device)
+        low = levels.gather(1, gaps.clamp(max=size - 1))
+        high = levels.gather(1, (gaps + 1).clamp(max=size - 1))
+        inside = (torch.arange(_POINTS, device=low.device, dtype=torch.float64) + 0.5) / _POINTS
+        inside = inside.square()  # closer together at the low side
+        points = low[:, :, None] + (high - low)[:, :, None] * inside
+        beyond = 1e-9 * 10 ** torch.linspace(0, 12, _POINTS, device=low.device, dtype=torch.float64)
+        outside = levels[:, -1:] + width[:, None] * beyond
+        points = torch.where((gaps < size - 1)[:, :, None], points, outside[:, None]).flatten(1)
+        ours = poles if sign > 0 else -poles.flip(1)
+        parts = weights if sign > 0 else -weights.flip(1)
+        distance = ours[:, None] - points[:, :, None]
+        sums = (parts[:, None] / torch.where(distance == 0, torch.finfo(torch.float64).tiny, distance)).sum(dim=2)
+        allowed = sums.abs() < delta
+        place = allowed.int().argmax(dim=1, keepdim=True)  # the lowest
+        bound = torch.where(allowed.any(dim=1), points.gather(1, place)[:, 0], torch.inf)
+        bounds.append(sign * (bound + slack))
+    return bounds[0], bounds[1]
+
+
+def _first_chain(projected: Tensor, coupling: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ritz values, vectors and last coupling of the Krylov space of the first start vector, which lies in the block's.
+
+    Lanczos on T from its first coordinate vector is Lanczos on Q from the first start vector, for as long as the
+    products stay within the space.
+    """
+    n, size = len(projected), projected.shape[1]
+    steps = size // block
+    rows = projected.new_zeros(n, steps + 1, size)
+    rows[:, 0, 0] = 1
+    small = projected.new_zeros(n, steps, steps)
+    last = projected.new_zeros(n)
+    for step in range(steps):
+        vector = torch.bmm(rows[:, step : step + 1], projected)[:, 0]
+        square = torch.zeros_like(last)
+        if step + 1 == steps:  # what leaves the space
+            square = (rows[:, step, None, -block:] @ coupling.mT).square().sum(dim=(1, 2))
+        for turn in range(2):
+            along = torch.linalg.vecdot(rows[:, : step + 1], vector[:, None])
+            vector = vector - torch.bmm(along[:, None], rows[:, : step + 1])[:, 0]
+            if turn == 0:
+                small[:, : step + 1, step] = along
+                small[:, step, : step + 1] = along
+        last = (vector.square().sum(dim=1) + square).sqrt()
+        rows[:, step + 1] = vector / last.clamp(min=torch.finfo(last.dtype).tiny)[:, None]
+    levels, columns = torch.linalg.eigh(small)
+    return levels, columns, last

@@ -1,0 +1,310 @@
+"""Top eigenpairs of many kernels of one layer at once, each with its residual and bounds on what was left out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bilens.decompose.eigen import Spectrum
+from bilens.decompose.solver import Method, Question, Which, solve
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError, ShapeError
+from bilens.progress import bar
+from bilens.space import Space
+from bilens.tensor import BilinearTensor, hidden_gram
+
+LEAST_SINGLE = 3e-6
+"""Tolerances from here on are met by a search in float32, where the tensor is not in float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spectra:
+    """Some eigenpairs of n kernels: u_n·y ≈ Σ_k λ_nk (v_nk·x')².
+
+    Args:
+        values: λ, (n, k), in the order that `which` names; (n, 2k) for "both".
+        vectors: v, (n, k, i), orthonormal rows over the folded input; each one's largest entry is positive.
+        residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64.
+        bounds: (n, 2), every eigenvalue that was left out lies between them; see `eigh_many` for how far that is certain.
+        exact: (n,), whether all residuals met the tolerance and nothing larger was found to be missing.
+        tol: the tolerance, relative to the largest |λ| of each kernel; which: the pairs that were asked for.
+        input: the space of x; features: the space whose coordinates the kernels belong to.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+    """
+
+    values: Float[Tensor, "n k"]
+    vectors: Float[Tensor, "n k i"]
+    residuals: Float[Tensor, "n k"]
+    bounds: Float[Tensor, "n 2"]
+    exact: Bool[Tensor, " n"]
+    tol: float
+    which: Which
+    input: Space
+    features: Space
+
+    def __post_init__(self) -> None:
+        n, k = len(self.values), self.values.shape[-1]
+        for name, value, shape in (
+            ("values", self.values, (n, k)),
+            ("vectors", self.vectors, (n, k, self.input.dim)),
+            ("residuals", self.residuals, (n, k)),
+            ("bounds", self.bounds, (n, 2)),
+            ("exact", self.exact, (n,)),
+        ):
+            if tuple(value.shape) != shape:
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one kernel a row")
+        if self.features.dim != n:
+            raise ShapeError(f"{n} kernels", f"{self.features.dim} of space {self.features.title}", "pass them all")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def discarded(self) -> Float[Tensor, " n"]:
+        """The largest |λ| that can have been left out of each kernel."""
+        return self.bounds.abs().amax(dim=1)
+
+    def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
+        """The truncation certificate: |u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ `discarded`_n · ‖x'‖²."""
+        norm = torch.as_tensor(x_norm, dtype=self.values.dtype, device=self.values.device)
+        return norm.square()[..., None] * self.discarded
+
+    def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
+        """Σ_k λ_nk (v_nk·x')² for each sample and kernel."""
+        n, k = self.values.shape
+        overlaps = self.input.lift(x) @ self.vectors.reshape(n * k, -1).T.to(x)
+        return (overlaps.square() * self.values.reshape(-1).to(x)).reshape(*x.shape[:-1], n, k).sum(dim=-1)
+
+    def spectrum(self, feature: str | int, energy: Float[Tensor, ""]) -> Spectrum:
+        """One kernel's pairs as a `Spectrum`, largest |λ| first.
+
+        Args:
+            feature: its label or number; energy: ‖Q‖² = Σ λ² over all its pairs, of `energies`.
+
+        Raises:
+            SpaceError: no such feature.
+        """
+        n = self.features.index(feature)
+        order = self.values[n].abs().argsort(descending=True, stable=True)
+        return Spectrum(
+            self.values[n][order],
+            self.vectors[n][order],
+            self.residuals[n][order],
+            self.discarded[n],
+            energy.to(self.values),
+            self.input,
+            self.features.label(n),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Spectra], features: Space) -> Spectra:
+        """The kernels of several records, one after another.
+
+        Args:
+            parts: at least one, of one layer, `which` and tolerance; features: the space of all of them.
+        """
+        named = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in ("values", "vectors", "residuals", "bounds", "exact")
+        }
+        return replace(parts[0], features=features, **named)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectraStream:
+    """The spectra of many kernels, a batch of kernels at a time; any batch can be asked for directly.
+
+    Made by `spectra_stream`. `store.save_batches` writes the batches to a folder, and goes on where it was stopped.
+
+    Args:
+        tensor: the layer, whose outputs are the kernels; k, which, tol, method, batch_size, seed: as `spectra_stream`.
+    """
+
+    tensor: BilinearTensor
+    k: int
+    which: Which
+    tol: float
+    method: Method | None
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Batches."""
+        return math.ceil(self.tensor.output.dim / self.batch_size)
+
+    def batch(self, n: int) -> Spectra:
+        """The n-th batch; it depends on the arguments of the stream and on n alone."""
+        tensor, output = self.tensor, self.tensor.output
+        rows = range(n * self.batch_size, min((n + 1) * self.batch_size, output.dim))
+        work = torch.float32 if tensor.left.dtype != torch.float64 and self.tol >= LEAST_SINGLE else torch.float64
+        ask = Question(self.k, self.which, self.tol, self.method, work, self.seed * 0x9E3779B1 + n)
+        found = solve(tensor.left, tensor.right, tensor.down[rows.start : rows.stop], ask)
+        peak = found.vectors.gather(2, found.vectors.abs().argmax(dim=2, keepdim=True))
+        return Spectra(
+            found.values.to(tensor.left),
+            torch.where(peak < 0, -found.vectors, found.vectors).to(tensor.left),
+            found.residuals.to(tensor.left),
+            found.bounds.to(tensor.left),
+            found.exact,
+            self.tol,
+            self.which,
+            tensor.input,
+            Space(output.name, len(rows), tuple(output.label(row) for row in rows)),
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the batches depend on, as JSON values; the weights by the checksum of their bytes."""
+        digest = hashlib.sha256()
+        for factor in (self.tensor.left, self.tensor.right, self.tensor.down):
+            digest.update(str((factor.dtype, tuple(factor.shape))).encode())
+            digest.update(factor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return {
+            "stream": "spectra",
+            "kernels": self.tensor.output.dim,
+            "k": self.k,
+            "which": self.which,
+            "tol": self.tol,
+            "method": self.method,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "weights": digest.hexdigest(),
+        }
+
+    def __iter__(self) -> Iterator[Spectra]:
+        return (self.batch(n) for n in range(len(self)))
+
+
+def eigh_many(
+    tensor: BilinearTensor,
+    directions: Float[Tensor, "n o"] | Dictionary | None = None,
+    k: int = 8,
+    which: Which = "magnitude",
+    tol: float | None = None,
+    *,
+    method: Method | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Spectra:
+    """The top k eigenpairs of the kernels of many directions: Q_u for every row u, or for every feature.
+
+    All kernels share the factors, so that one product with L and R serves every direction: block Lanczos on all of
+    them at once, Q v = ½ [Lᵀ(w∘Rv) + Rᵀ(w∘Lv)] with w = Dᵀu, and no kernel is formed. The pairs found are then refined,
+    and their residuals measured, in float64. Where forming the kernels costs less (small i, large k) they are
+    formed; where 2h < i everything happens in the 2h dimensions that the rows of L and R span; kernels of few hidden
+    units are solved in the span of theirs. A kernel that does not meet the tolerance is formed and solved in full.
+
+    Bounds of left-out eigenvalues are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
+    over the random start, of 1e-6 (float64) or 1e-3 (float32), and a left-out eigenvalue may also lie so close to one
+    that is listed that the two were not told apart: of a multiple eigenvalue, copies can be missed where eight steps
+    from a second random vector do not show them. `method="full"` leaves no chance.
+
+    Args:
+        tensor: the layer.
+        directions: (n, o), one direction a row; or a dictionary of the output space, whose duals are the directions (an
+            offset adds its constant); or None for every output.
+        k: pairs of each kernel (twice as many for "both").
+        which: the k of largest |λ| ("magnitude"), the k largest λ ("positive"; some are below 0 where fewer than k
+            are above), the k smallest ("negative"), or the k largest and the k smallest ("both").
+        tol: ‖Qv − λv‖ at most, relative to the largest |λ| of the kernel; 1e-5 when None, 1e-10 for float64. Eigenvalues
+            are then right to about tol², over the gap to the next. Below 3e-6 all work is in float64.
+        method: None for the one that costs least; "full", "formed" or "factors" to choose.
+        seed: of the random start; progress: whether to show a bar.
+
+    Returns:
+        `Spectra`, in the tensor's type. `exact` says which kernels met the tolerance.
+
+    Cost: about m·8hi operations a kernel with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving
+    it; memory a fixed number of vectors a kernel, batch by batch: what is returned decides. For results larger than
+    memory: `spectra_stream`.
+
+    Raises:
+        BilensError: k, which, tol or method out of range. ShapeError: directions of another size.
+        SpaceError: a dictionary of another space.
+
+    Source: `docs/decompositions.md`, "Many kernels at once"; Golub and Underwood (1977) for the method.
+    """
+    stream = spectra_stream(tensor, directions, k, which, tol, method=method, seed=seed)
+    parts = []
+    with bar("eigenvectors", len(stream), show=progress) as step:
+        for n in range(len(stream)):
+            parts.append(stream.batch(n))
+            step(1)
+    return Spectra.join(parts, stream.tensor.output)
+
+
+def spectra_stream(
+    tensor: BilinearTensor,
+    directions: Float[Tensor, "n o"] | Dictionary | None = None,
+    k: int = 8,
+    which: Which = "magnitude",
+    tol: float | None = None,
+    *,
+    method: Method | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> SpectraStream:
+    """As `eigh_many`, a batch of kernels at a time, for results larger than memory.
+
+    Args:
+        batch_size: kernels a batch; the others as `eigh_many`.
+
+    Raises:
+        As `eigh_many`. BilensError: a batch size below 1.
+    """
+    if directions is None:
+        pass
+    elif isinstance(directions, Dictionary):
+        tensor = tensor.read(directions)
+    else:
+        if directions.ndim != 2 or directions.shape[1] != tensor.output.dim or len(directions) < 1:
+            raise ShapeError(
+                f"directions of shape {tuple(directions.shape)}",
+                f"(n, {tensor.output.dim}) for output {tensor.output.title}",
+                "pass one direction a row",
+            )
+        tensor = tensor.then(directions, Space("directions", len(directions)))
+    double, dim = tensor.left.dtype == torch.float64, tensor.input.dim
+    tol = (1e-10 if double else 1e-5) if tol is None else tol
+    if which not in get_args(Which):
+        raise BilensError(f"which = {which!r}", f"one of {', '.join(get_args(Which))}", "choose one of them")
+    if method is not None and method not in get_args(Method):
+        raise BilensError(
+            f"method {method!r}", f"one of {', '.join(get_args(Method))}", "choose one, or leave it out"
+        )
+    most = dim // 2 if which == "both" else dim
+    if not (type(k) is int and 1 <= k <= most):
+        raise BilensError(f"k = {k}", f"1 ≤ k ≤ {most}", "choose k in that range")
+    if not (math.isfinite(tol) and tol > 0):
+        raise BilensError(f"tol = {tol}", "a number above 0", "choose one, or leave it out")
+    if batch_size < 1:
+        raise BilensError(f"batch_size = {batch_size}", "at least 1", "choose the kernels a batch")
+    return SpectraStream(tensor, k, which, tol, method, batch_size, seed)
+
+
+def energies(
+    tensor: BilinearTensor, directions: Float[Tensor, "n o"] | Dictionary | None = None, *, block: int = 1024
+) -> Float[Tensor, " n"]:
+    """‖Q_u‖² = Σ λ² of the kernel of every direction, wᵀGw with the hidden Gram G, in float64 inside.
+
+    Args:
+        tensor, directions: as `eigh_many`; block: rows of G held at a time.
+
+    Cost: O(h²(i + n)); memory block · h numbers.
+    """
+    tensor = spectra_stream(tensor, directions, 1).tensor
+    down, total = tensor.down.double(), torch.zeros(tensor.output.dim, dtype=torch.float64, device=tensor.down.device)
+    left, right = tensor.left.double(), tensor.right.double()
+    for start in range(0, tensor.hidden, block):
+        rows = slice(start, start + block)
+        total += ((down[:, rows] @ hidden_gram(left[rows], right[rows], left, right)) * down).sum(dim=1)
+    return total.clamp(min=0).to(tensor.left.dtype)

@@ -1,0 +1,296 @@
+"""How many kernels of one layer are solved at once: the method that costs least, tried first, and the sure one after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bilens.decompose import krylov
+
+Which = Literal["magnitude", "positive", "negative", "both"]
+"""The k largest |λ|; the k largest λ; the k smallest; the k largest and then the k smallest."""
+
+Method = Literal["full", "formed", "factors"]
+"""Every eigenpair of the formed kernels; Lanczos on the formed kernels; Lanczos on the factors, nothing formed."""
+
+EIGH = {"cpu": 13.0, "cuda": 600.0}
+"""What all eigenpairs of an i × i matrix cost, in i³ operations of a product of large matrices, by device."""
+
+READ = {"cpu": 8.0, "cuda": 15.0}
+"""Operations of a product of large matrices in the time in which one byte is read from memory, by device."""
+
+KRYLOV = {"cpu": 2**28, "cuda": 2**32}
+"""Bytes of Krylov vectors to hold at a time."""
+
+FORMED = {"cpu": 2**28, "cuda": 2**32}
+"""Bytes of formed kernels to hold at a time."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every kernel: k, which, tol and method as in `eigh_many`; work: the type to search in."""
+
+    k: int
+    which: Which
+    tol: float
+    method: Method | None
+    work: torch.dtype
+    seed: int
+
+    @property
+    def wanted(self) -> int:
+        """Pairs of each kernel."""
+        return 2 * self.k if self.which == "both" else self.k
+
+    def choose(self, values: Tensor) -> Tensor:
+        """Places (n, w) of the wanted among values (n, m), in the order in which they are wanted."""
+        if self.which == "magnitude":
+            return values.abs().argsort(dim=1, descending=True, stable=True)[:, : self.k]
+        falling = values.argsort(dim=1, descending=True, stable=True)
+        if self.which == "positive":
+            return falling[:, : self.k]
+        rising = falling.flip(1)[:, : self.k]
+        return rising if self.which == "negative" else torch.cat([falling[:, : self.k], rising], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Eigenpairs of n kernels in float64: the fields of `Spectra`."""
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    bounds: Tensor
+    exact: Tensor
+
+    @classmethod
+    def empty(cls, n: int, wanted: int, dim: int, device: torch.device) -> Answer:
+        """Room for n kernels, to be filled row by row."""
+        values = torch.zeros(n, wanted, dtype=torch.float64, device=device)
+        exact = torch.zeros(n, dtype=torch.bool, device=device)
+        return cls(values, values.new_zeros(n, wanted, dim), values.clone(), values.new_zeros(n, 2), exact)
+
+    def fill(self, rows: Tensor | slice, other: Answer) -> None:
+        """Write the kernels of another answer into these rows."""
+        self.values[rows], self.vectors[rows] = other.values, other.vectors
+        self.residuals[rows], self.bounds[rows], self.exact[rows] = other.residuals, other.bounds, other.exact
+
+
+def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer:
+    """The wanted eigenpairs of ½ Σ_h w_h (L_h R_hᵀ + R_h L_hᵀ) for every row w.
+
+    Args:
+        left: L, (h, i); right: R, (h, i); weights: (n, h).
+    """
+    used = (weights != 0).any(dim=0)
+    used[0] |= ~used.any()
+    if not bool(used.all()):
+        return solve(left[used], right[used], weights[:, used], ask)
+    n, (hidden, dim) = len(weights), left.shape
+    if 2 * hidden + ask.wanted < dim:
+        return _within_span(left, right, weights, ask)
+    answer = Answer.empty(n, ask.wanted, dim, left.device)
+    alone = torch.zeros(n, dtype=torch.bool, device=left.device)
+    if ask.method is None:
+        span = 2 * (weights != 0).sum(dim=1) + ask.wanted
+        alone = (span < dim) & (EIGH[left.device.type] * span.double() ** 3 < min(costs(n, left, ask).values()) / n)
+    for row in alone.nonzero()[:, 0].tolist():  # kernels of few hidden units
+        answer.fill(slice(row, row + 1), solve(left, right, weights[row : row + 1], ask))
+    rest = (~alone).nonzero()[:, 0]
+    if len(rest):
+        given = costs(len(rest), left, ask)
+        method = ask.method or min(given, key=lambda name: given[name])
+        answer.fill(rest, _solve_by(method, _Layer(left, right), weights[rest], ask))
+    return answer
+
+
+def costs(n: int, left: Tensor, ask: Question) -> dict[Method, float]:
+    """What each method would take for n kernels of this layer, in operations of a product of large matrices."""
+    hidden, dim = left.shape
+    read = READ[left.device.type] * torch.finfo(ask.work).bits / 8
+    form, passes = 2.0 * hidden * dim**2, steps(ask.wanted, dim)
+    block = _block(n)
+    longer = block**0.5  # more vectors, because the degree is lower
+    along = 2.0 * (passes * longer) ** 2 * dim * read / 4  # every vector against those before it
+    factors = passes * longer / block * max(8.0 * hidden * dim * n * block, 4.0 * hidden * dim * read)
+    return {
+        "full": n * (form + EIGH[left.device.type] * dim**3),
+        "formed": n * (form + passes * longer * dim**2 * max(2.0, read) + along),
+        "factors": factors + n * along,
+    }
+
+
+def steps(wanted: int, dim: int) -> float:
+    """How many Lanczos steps the ends of a spectrum without gaps take: measured on random weights, others take fewer."""
+    return min(float(dim), 4.0 * wanted + 6.0 * math.log2(dim) + 8.0)
+
+
+def _block(n: int) -> int:
+    """Start vectors a kernel: with few kernels, reading the factors costs as much for some vectors as for one."""
+    return max(1, min(8, 2 ** int(math.log2(max(40 / n, 1)))))
+
+
+def _within_span(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer:
+    """Kernels of few hidden units, in a basis of the rows of L and R and of as many null vectors as can be wanted."""
+    generator = torch.Generator().manual_seed(ask.seed % 2**63)
+    null = torch.randn(ask.wanted, left.shape[1], generator=generator, dtype=torch.float64).to(left.device)
+    basis = torch.linalg.qr(torch.cat([left.double(), right.double(), null]).T)[0].T
+    layer = _Layer(left.double() @ basis.T, right.double() @ basis.T)
+    found = _solve_by(ask.method or "full", layer, weights, ask)
+    zero = found.bounds.new_zeros(1)  # of the null vectors that are left out
+    bounds = torch.stack([found.bounds[:, 0].minimum(zero), found.bounds[:, 1].maximum(zero)], dim=1)
+    return replace(found, vectors=found.vectors @ basis, bounds=bounds)
+
+
+class _Layer:
+    """L and R, and what the products take of them, each made when it is asked for."""
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        self.left, self.right = left, right
+        self.hidden, self.dim = left.shape
+        self.device = left.device
+
+    @cached_property
+    def double(self) -> tuple[Tensor, Tensor]:
+        """L and R in float64."""
+        return self.left.double(), self.right.double()
+
+    def formed(self, weights: Tensor, work: torch.dtype) -> Tensor:
+        """The kernels (n, i, i), symmetric."""
+        left, right = self.left.to(work), self.right.to(work)
+        return _symmetric(torch.stack([(left * w[:, None]).T @ right for w in weights.to(work)]))
+
+    def images(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Q v for rows (n, w, i), in float64."""
+        (left, right), half = self.double, weights.double()[:, None] / 2
+        return torch.matmul(rows @ right.T * half, left) + torch.matmul(rows @ left.T * half, right)
+
+
+def _solve_by(method: Method, layer: _Layer, weights: Tensor, ask: Question) -> Answer:
+    """By one method, some kernels at a time; those that it leaves open are solved in full in float64."""
+    n, dim, device = len(weights), layer.dim, layer.device
+    size = torch.finfo(ask.work).bits // 8
+    most = FORMED[device.type] // (4 * dim**2 * size)
+    if method == "factors":
+        most = min(max(KRYLOV[device.type] // int(1.3 * steps(ask.wanted, dim) * dim * size), 16), 1024)
+    factored = _Factored(layer, ask.work) if method == "factors" else None
+    answer = Answer.empty(n, ask.wanted, dim, device)
+    for part in torch.arange(n, device=device).split(max(1, most)):
+        w = weights[part]
+        if method == "full":
+            found = _full(layer, w, ask, ask.work)
+        elif factored is not None:
+            found = _by_krylov(lambda rows, w=w: factored.of(w[rows]), layer, w, ask)
+        else:
+            kernels = layer.formed(w, ask.work)
+            found = _by_krylov(lambda rows, kernels=kernels: _product(kernels[rows]), layer, w, ask)
+        unsolved = (~found.exact).nonzero()[:, 0]
+        if len(unsolved) and (method, ask.work) != ("full", torch.float64):
+            for rows in unsolved.split(max(1, FORMED[device.type] // (32 * dim**2))):
+                found.fill(rows, _full(layer, w[rows], ask, torch.float64))
+        answer.fill(part, found)
+    return answer
+
+
+def _by_krylov(
+    product: Callable[[Tensor], krylov.Product], layer: _Layer, weights: Tensor, ask: Question
+) -> Answer:
+    n, hidden, dim = len(weights), layer.hidden, layer.dim
+    block = _block(n)
+    full = 2.0 * hidden * dim**2 + EIGH[layer.device.type] * dim**3
+    found = krylov.ends(
+        product,
+        ask.choose,
+        n=n,
+        dim=dim,
+        block=block,
+        tol=0.9 * ask.tol,
+        expected=int(steps(ask.wanted, dim) * block**0.5),
+        limit=dim if ask.method is not None else int(min(dim, max(2 * ask.wanted + 16, full / (8 * hidden * dim)))),
+        dtype=ask.work,
+        device=layer.device,
+        seed=ask.seed,
+    )
+    return _refined(found.vectors, torch.stack([found.lower, found.upper], dim=1), found.complete, layer, weights, ask)
+
+
+def _full(layer: _Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
+    """From every eigenpair of the formed kernels."""
+    levels, columns = torch.linalg.eigh(layer.formed(weights, work))
+    chosen = ask.choose(levels)
+    vectors = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
+    levels = levels.double()
+    slack = 8 * layer.dim**0.5 * torch.finfo(work).eps * levels.abs().amax(dim=1)
+    others = torch.ones_like(levels, dtype=torch.bool).scatter_(1, chosen, False)
+    none = ~others.any(dim=1)
+    lower = torch.where(none, 0, levels.masked_fill(~others, torch.inf).amin(dim=1) - slack)
+    upper = torch.where(none, 0, levels.masked_fill(~others, -torch.inf).amax(dim=1) + slack)
+    return _refined(vectors, torch.stack([lower, upper], dim=1), torch.ones_like(none), layer, weights, ask)
+
+
+def _refined(
+    vectors: Tensor, bounds: Tensor, complete: Tensor, layer: _Layer, weights: Tensor, ask: Question
+) -> Answer:
+    """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
+    rows = torch.linalg.qr(vectors.double().mT)[0].mT
+    images = layer.images(weights, rows)
+    values, turn = torch.linalg.eigh(_symmetric(rows @ images.mT))
+    order = ask.choose(values)
+    turn, values = turn.gather(2, order[:, None].expand(-1, turn.shape[1], -1)).mT, values.gather(1, order)
+    rows, images = turn @ rows, turn @ images
+    residuals = torch.linalg.vector_norm(images - values[:, :, None] * rows, dim=2)
+    scale = torch.maximum(values.abs().amax(dim=1), bounds.abs().amax(dim=1).nan_to_num(posinf=0))
+    exact = complete & (residuals.amax(dim=1) <= ask.tol * scale)
+    return Answer(values, rows, residuals, bounds, exact)
+
+
+def _product(kernels: Tensor) -> krylov.Product:
+    def multiply(x: Tensor) -> Tensor:
+        # A product with one vector is slow in batches, one with two is not.
+        b = x.shape[1]
+        return torch.bmm(x.expand(-1, 2, -1) if b == 1 else x, kernels)[:, :b]
+
+    return multiply
+
+
+class _Factored:
+    """Q v of many kernels from the factors: two products of large matrices for all of them."""
+
+    def __init__(self, layer: _Layer, work: torch.dtype) -> None:
+        # Both products read their matrix row by row.
+        self._out = torch.cat([layer.right.to(work), layer.left.to(work)])
+        self._back = torch.cat([layer.left.to(work), layer.right.to(work)]).T.contiguous()
+
+    def of(self, weights: Tensor) -> krylov.Product:
+        """Q_w v = ½ [Lᵀ(w∘Rv) + Rᵀ(w∘Lv)] for each row w of the weights (n, h)."""
+        twice = (torch.cat([weights, weights], dim=1) / 2).to(self._out)
+        n = len(twice)
+        columns = twice.T.contiguous()
+        room: dict[int, Tensor] = {}  # for the hidden units, by b: making it anew costs as much as filling it
+
+        def multiply(x: Tensor) -> Tensor:
+            b, dim = x.shape[1:]
+            flat = x.reshape(n * b, dim)
+            if x.dtype == torch.float32 and not x.is_cuda:  # this way round is the faster one for this type
+                if b not in room:
+                    room[b] = flat.new_empty(len(columns), n * b)
+                torch.mm(self._out, flat.T, out=room[b])
+                room[b].view(-1, n, b).mul_(columns[:, :, None])
+                return torch.mm(self._back, room[b]).T.reshape(n, b, dim)
+            if b not in room:
+                room[b] = flat.new_empty(n * b, len(columns))
+            torch.mm(flat, self._out.T, out=room[b])
+            room[b].view(n, b, -1).mul_(twice[:, None])
+            return torch.mm(room[b], self._back.T).view(n, b, dim)
+
+        return multiply
+
+
+def _symmetric(matrices: Tensor) -> Tensor:
+    return (matrices + matrices.mT) / 2
