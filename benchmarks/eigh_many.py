@@ -33,8 +33,8 @@ def peer(tensor: BilinearTensor) -> tuple[Tensor, Tensor]:
     return values.gather(1, order), vectors.gather(2, order[:, None].expand(-1, vectors.shape[1], -1))
 
 
-def line(d: int, h: int, n: int, dtype: torch.dtype, limits: Rates, device: str, at_least: float | None) -> Line:
-    tensor = layer(d, h, n, dtype, device)
+def line(tensor: BilinearTensor, weights: str, limits: Rates, device: str, at_least: float | None) -> Line:
+    n, (h, d), dtype = len(tensor.down), tensor.left.shape, tensor.left.dtype
     ours, theirs = decompose.eigh_many(tensor, k=K), peer(tensor)[0]
     assert bool(ours.exact.all())
     apart = ((ours.values - theirs).abs().amax(1) / theirs.abs().amax(1)).max()

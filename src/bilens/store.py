@@ -7,20 +7,21 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from bilens import files
-from bilens.decompose import Extrema, Spectrum, Squares, TensorSVD, WeightedSpectrum
+from bilens.decompose import Extrema, Spectra, Spectrum, Squares, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
 from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
+from bilens.progress import bar
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
@@ -45,6 +46,7 @@ RECORDS: dict[str, type] = {
         PairCodes,
         Score,
         Space,
+        Spectra,
         Spectrum,
         Squares,
         TensorSVD,
@@ -195,6 +197,64 @@ class Folder:
         return files.read_json(path) if path.exists() else {}
 
 
+class Batches(Protocol):
+    """Records that are computed one after another and can be asked for by number, for example a `SpectraStream`."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What they depend on, as JSON values."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def batch(self, n: int) -> Any:
+        """The n-th."""
+
+
+def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -> None:
+    """Compute and write one record after another, for results larger than memory; those that are there are kept.
+
+    A run that was stopped, by Ctrl-C or by a kill, goes on with the batch it was at when it is started again.
+
+    Args:
+        batches: what to compute; path: a folder for these settings alone; progress: whether to show a bar.
+
+    Raises:
+        StoreError: the folder belongs to other settings, holds other files, or cannot be written.
+    """
+    folder = Folder(path, batches.settings)
+    missing = [n for n in range(len(batches)) if not folder.has(_batch(n))]
+    with bar(f"writing {Path(path).name}", len(batches), done=len(batches) - len(missing), show=progress) as step:
+        for n in missing:
+            save(batches.batch(n), folder.path / "records" / _batch(n))
+            step(1)
+
+
+def load_batches(path: str | Path, kind: type[R]) -> Iterator[R]:
+    """The records that `save_batches` wrote, one at a time, in order.
+
+    Args:
+        path: the folder; kind: of the records.
+
+    Raises:
+        StoreError: no such folder, one that is not finished, or a damaged record.
+    """
+    settings = files.read_json(Path(path) / "settings.json")
+    count = settings.get("batches")
+    if type(count) is not int:
+        raise StoreError(f"{path}, which holds no batches", "a folder of save_batches", "name another folder")
+    missing = [n for n in range(count) if not exists(Path(path) / "records" / _batch(n))]
+    if missing:
+        raise StoreError(
+            f"{path} with {count - len(missing)} of {count} batches", "all of them", "run save_batches to its end"
+        )
+    return (load(Path(path) / "records" / _batch(n), kind) for n in range(count))
+
+
+def _batch(n: int) -> str:
+    return f"batch-{n:06d}"
+
+
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors[name] = value
@@ -234,4 +294,4 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(files.read_bytes(path)).hexdigest()
 
 
-__all__ = ["FORMAT", "RECORDS", "Folder", "exists", "load", "save"]
+__all__ = ["FORMAT", "RECORDS", "Batches", "Folder", "exists", "load", "load_batches", "save", "save_batches"]

@@ -93,7 +93,9 @@ def test_nothing_of_the_size_of_features_squared_is_made():
 @given(SEEDS)
 def test_an_answer_comes_in_the_type_of_the_kernel(seed):
     kernel = Kernel(*(filled("normal", 5, 4, seed + n).float() for n in (0, 1)), torch.ones(5), Space("x", 4))
-    spectrum = decompose.eigh_pullback(kernel, Dictionary.from_atoms(filled("normal", 9, 4, seed).float(), kernel.input))
+    spectrum = decompose.eigh_pullback(
+        kernel, Dictionary.from_atoms(filled("normal", 9, 4, seed).float(), kernel.input)
+    )
     assert {spectrum.values.dtype, spectrum.vectors.dtype, spectrum.residuals.dtype} == {torch.float32}
     assert features.WELL_CONDITIONED < 1
 

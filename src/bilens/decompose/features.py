@@ -12,7 +12,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
 WELL_CONDITIONED = 1e-6
-"""Least over largest eigenvalue of FᵀF from which on it is used; below, a QR factorisation of F, at four times the cost."""
+"""Least over largest eigenvalue of FᵀF from which on it is used; below, F is factorised by QR, which costs more."""
 
 
 def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectrum:

@@ -17,7 +17,7 @@ Choice = Callable[[Tensor], Tensor]
 """From values (n, m) to the places (n, w) of those that are wanted, in the order in which they are wanted."""
 
 CHECKS = 6
-"""Products from a fresh random vector, orthogonal to all that was found, in search of further copies of an eigenvalue."""
+"""Products from a fresh random vector, orthogonal to the pairs found, for further copies of an eigenvalue."""
 
 _LOOKED_AT = 32
 """Matrices whose convergence is looked at to see whether it is time to look at all."""
@@ -71,8 +71,8 @@ def ends(
 ) -> Ends:
     """The wanted Ritz pairs of n symmetric i × i matrices by block Lanczos with full orthogonalisation.
 
-    On K = span{X, QX, Q²X, …} of random X, T = V Q Vᵀ with V orthonormal, and the Ritz pairs are those of T. A matrix is
-    done when the residual of every wanted pair is at most tol · max|θ|, or when K has `limit` dimensions. Where K is
+    On K = span{X, QX, Q²X, …} of random X, T = V Q Vᵀ with V orthonormal, and the Ritz pairs are those of T. A matrix
+    is done when the residual of every wanted pair is at most tol · max|θ|, or when K has `limit` dimensions. Where K is
     exhausted before, it goes on from a new random vector. A few steps from another random vector, orthogonal to the
     pairs found, then look for further copies of an eigenvalue, of which one random vector finds one.
 
@@ -147,7 +147,7 @@ def ends(
         place = active[rows]
         answer.values[place], answer.vectors[place], answer.complete[place] = found.values, vectors, complete
         answer.lower[place], answer.upper[place] = _beyond(
-            projected[rows, :size, :size], coupling[rows], found, block, dim, dtype
+            projected[rows, :size, :size], coupling[rows], found, block=block, dim=dim, dtype=dtype
         )
         if not len(going):
             return answer
@@ -278,11 +278,12 @@ def _check(vectors: Tensor, multiply: Product, random: Callable[[int, int], Tens
         small[:, size - block : size, :size] = along[:, listed:].mT
         if step + 1 < steps:
             basis.append(rest)
-    return torch.linalg.eigvalsh(small)
+    values: Tensor = torch.linalg.eigvalsh(small)
+    return values
 
 
 def _beyond(
-    projected: Tensor, coupling: Tensor, found: _Ritz, block: int, dim: int, dtype: torch.dtype
+    projected: Tensor, coupling: Tensor, found: _Ritz, *, block: int, dim: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Between which numbers, (n,) each, the eigenvalues lie that are not listed.
 

@@ -32,8 +32,8 @@ class Spectra:
         values: λ, (n, k), in the order that `which` names; (n, 2k) for "both".
         vectors: v, (n, k, i), orthonormal rows over the folded input; each one's largest entry is positive.
         residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64.
-        bounds: (n, 2), every eigenvalue that was left out lies between them; see `eigh_many` for how far that is certain.
-        exact: (n,), whether all residuals met the tolerance and nothing larger was found to be missing.
+        bounds: (n, 2), every eigenvalue that was left out lies between them; `eigh_many` says how far that is certain.
+        exact: (n,), whether all residuals met the tolerance and nothing that was wanted was seen to be missing.
         tol: the tolerance, relative to the largest |λ| of each kernel; which: the pairs that were asked for.
         input: the space of x; features: the space whose coordinates the kernels belong to.
 
@@ -112,11 +112,15 @@ class Spectra:
         Args:
             parts: at least one, of one layer, `which` and tolerance; features: the space of all of them.
         """
-        named = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in ("values", "vectors", "residuals", "bounds", "exact")
-        }
-        return replace(parts[0], features=features, **named)
+        return replace(
+            parts[0],
+            values=torch.cat([part.values for part in parts]),
+            vectors=torch.cat([part.vectors for part in parts]),
+            residuals=torch.cat([part.residuals for part in parts]),
+            bounds=torch.cat([part.bounds for part in parts]),
+            exact=torch.cat([part.exact for part in parts]),
+            features=features,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +174,7 @@ class SpectraStream:
             digest.update(factor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return {
             "stream": "spectra",
+            "batches": len(self),
             "kernels": self.tensor.output.dim,
             "k": self.k,
             "which": self.which,
@@ -203,10 +208,10 @@ def eigh_many(
     formed; where 2h < i everything happens in the 2h dimensions that the rows of L and R span; kernels of few hidden
     units are solved in the span of theirs. A kernel that does not meet the tolerance is formed and solved in full.
 
-    Bounds of left-out eigenvalues are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
-    over the random start, of 1e-6 (float64) or 1e-3 (float32), and a left-out eigenvalue may also lie so close to one
-    that is listed that the two were not told apart: of a multiple eigenvalue, copies can be missed where eight steps
-    from a second random vector do not show them. `method="full"` leaves no chance.
+    Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
+    over the random start, of 1e-6 (float64) or 1e-3 (float32), and an eigenvalue that was left out may also lie so
+    close to one that is listed that the two were not told apart: of a multiple eigenvalue, copies can be missed where a few
+    steps from another random vector do not show them. `method="full"` leaves no chance.
 
     Args:
         tensor: the layer.
@@ -215,16 +220,16 @@ def eigh_many(
         k: pairs of each kernel (twice as many for "both").
         which: the k of largest |λ| ("magnitude"), the k largest λ ("positive"; some are below 0 where fewer than k
             are above), the k smallest ("negative"), or the k largest and the k smallest ("both").
-        tol: ‖Qv − λv‖ at most, relative to the largest |λ| of the kernel; 1e-5 when None, 1e-10 for float64. Eigenvalues
-            are then right to about tol², over the gap to the next. Below 3e-6 all work is in float64.
+        tol: ‖Qv − λv‖ at most, relative to the largest |λ| of the kernel; 1e-5 when None, 1e-10 for float64.
+            Eigenvalues are right to its square over the gap to the next. Below 3e-6 all work is in float64.
         method: None for the one that costs least; "full", "formed" or "factors" to choose.
         seed: of the random start; progress: whether to show a bar.
 
     Returns:
         `Spectra`, in the tensor's type. `exact` says which kernels met the tolerance.
 
-    Cost: about m·8hi operations a kernel with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving
-    it; memory a fixed number of vectors a kernel, batch by batch: what is returned decides. For results larger than
+    Cost: m·8hi operations a kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving it;
+    memory a fixed number of vectors a kernel, batch by batch: what is returned decides. For results larger than
     memory: `spectra_stream`.
 
     Raises:
@@ -278,9 +283,7 @@ def spectra_stream(
     if which not in get_args(Which):
         raise BilensError(f"which = {which!r}", f"one of {', '.join(get_args(Which))}", "choose one of them")
     if method is not None and method not in get_args(Method):
-        raise BilensError(
-            f"method {method!r}", f"one of {', '.join(get_args(Method))}", "choose one, or leave it out"
-        )
+        raise BilensError(f"method {method!r}", f"one of {', '.join(get_args(Method))}", "choose one, or leave it out")
     most = dim // 2 if which == "both" else dim
     if not (type(k) is int and 1 <= k <= most):
         raise BilensError(f"k = {k}", f"1 ≤ k ≤ {most}", "choose k in that range")

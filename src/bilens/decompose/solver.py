@@ -1,11 +1,11 @@
-"""How many kernels of one layer are solved at once: the method that costs least, tried first, and the sure one after."""
+"""How many kernels of one layer are solved: by the method that costs least, and where that fails by the sure one."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -98,14 +98,15 @@ def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer
     answer = Answer.empty(n, ask.wanted, dim, left.device)
     alone = torch.zeros(n, dtype=torch.bool, device=left.device)
     if ask.method is None:
-        span = 2 * (weights != 0).sum(dim=1) + ask.wanted
+        span = 2 * (weights != 0).sum(dim=1).clamp(min=1) + ask.wanted
         alone = (span < dim) & (EIGH[left.device.type] * span.double() ** 3 < min(costs(n, left, ask).values()) / n)
     for row in alone.nonzero()[:, 0].tolist():  # kernels of few hidden units
         answer.fill(slice(row, row + 1), solve(left, right, weights[row : row + 1], ask))
     rest = (~alone).nonzero()[:, 0]
     if len(rest):
         given = costs(len(rest), left, ask)
-        method = ask.method or min(given, key=lambda name: given[name])
+        cheapest: Method = min(given, key=lambda name: given[name])
+        method = cheapest if ask.method is None else ask.method
         answer.fill(rest, _solve_by(method, _Layer(left, right), weights[rest], ask))
     return answer
 
@@ -127,13 +128,13 @@ def costs(n: int, left: Tensor, ask: Question) -> dict[Method, float]:
 
 
 def steps(wanted: int, dim: int) -> float:
-    """How many Lanczos steps the ends of a spectrum without gaps take: measured on random weights, others take fewer."""
+    """Lanczos steps that the ends of a spectrum without gaps take, measured on random weights; others take fewer."""
     return min(float(dim), 4.0 * wanted + 6.0 * math.log2(dim) + 8.0)
 
 
 def _block(n: int) -> int:
     """Start vectors a kernel: with few kernels, reading the factors costs as much for some vectors as for one."""
-    return max(1, min(8, 2 ** int(math.log2(max(40 / n, 1)))))
+    return min(8, 1 << int(math.log2(max(40 / n, 1))))
 
 
 def _within_span(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer:
@@ -156,7 +157,7 @@ class _Layer:
         self.hidden, self.dim = left.shape
         self.device = left.device
 
-    @cached_property
+    @functools.cached_property
     def double(self) -> tuple[Tensor, Tensor]:
         """L and R in float64."""
         return self.left.double(), self.right.double()
@@ -181,26 +182,23 @@ def _solve_by(method: Method, layer: _Layer, weights: Tensor, ask: Question) -> 
         most = min(max(KRYLOV[device.type] // int(1.3 * steps(ask.wanted, dim) * dim * size), 16), 1024)
     factored = _Factored(layer, ask.work) if method == "factors" else None
     answer = Answer.empty(n, ask.wanted, dim, device)
-    for part in torch.arange(n, device=device).split(max(1, most)):
+    for part in torch.split(torch.arange(n, device=device), max(1, most)):
         w = weights[part]
         if method == "full":
             found = _full(layer, w, ask, ask.work)
         elif factored is not None:
-            found = _by_krylov(lambda rows, w=w: factored.of(w[rows]), layer, w, ask)
+            found = _by_krylov(functools.partial(_factored, factored, w), layer, w, ask)
         else:
-            kernels = layer.formed(w, ask.work)
-            found = _by_krylov(lambda rows, kernels=kernels: _product(kernels[rows]), layer, w, ask)
+            found = _by_krylov(functools.partial(_formed, layer.formed(w, ask.work)), layer, w, ask)
         unsolved = (~found.exact).nonzero()[:, 0]
         if len(unsolved) and (method, ask.work) != ("full", torch.float64):
-            for rows in unsolved.split(max(1, FORMED[device.type] // (32 * dim**2))):
+            for rows in torch.split(unsolved, max(1, FORMED[device.type] // (32 * dim**2))):
                 found.fill(rows, _full(layer, w[rows], ask, torch.float64))
         answer.fill(part, found)
     return answer
 
 
-def _by_krylov(
-    product: Callable[[Tensor], krylov.Product], layer: _Layer, weights: Tensor, ask: Question
-) -> Answer:
+def _by_krylov(product: Callable[[Tensor], krylov.Product], layer: _Layer, weights: Tensor, ask: Question) -> Answer:
     n, hidden, dim = len(weights), layer.hidden, layer.dim
     block = _block(n)
     full = 2.0 * hidden * dim**2 + EIGH[layer.device.type] * dim**3
@@ -217,7 +215,8 @@ def _by_krylov(
         device=layer.device,
         seed=ask.seed,
     )
-    return _refined(found.vectors, torch.stack([found.lower, found.upper], dim=1), found.complete, layer, weights, ask)
+    bounds = torch.stack([found.lower, found.upper], dim=1)
+    return _refined(layer, weights, ask, vectors=found.vectors, bounds=bounds, complete=found.complete)
 
 
 def _full(layer: _Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
@@ -231,11 +230,12 @@ def _full(layer: _Layer, weights: Tensor, ask: Question, work: torch.dtype) -> A
     none = ~others.any(dim=1)
     lower = torch.where(none, 0, levels.masked_fill(~others, torch.inf).amin(dim=1) - slack)
     upper = torch.where(none, 0, levels.masked_fill(~others, -torch.inf).amax(dim=1) + slack)
-    return _refined(vectors, torch.stack([lower, upper], dim=1), torch.ones_like(none), layer, weights, ask)
+    bounds = torch.stack([lower, upper], dim=1)
+    return _refined(layer, weights, ask, vectors=vectors, bounds=bounds, complete=torch.ones_like(none))
 
 
 def _refined(
-    vectors: Tensor, bounds: Tensor, complete: Tensor, layer: _Layer, weights: Tensor, ask: Question
+    layer: _Layer, weights: Tensor, ask: Question, *, vectors: Tensor, bounds: Tensor, complete: Tensor
 ) -> Answer:
     """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
     rows = torch.linalg.qr(vectors.double().mT)[0].mT
@@ -250,13 +250,19 @@ def _refined(
     return Answer(values, rows, residuals, bounds, exact)
 
 
-def _product(kernels: Tensor) -> krylov.Product:
+def _formed(kernels: Tensor, rows: Tensor) -> krylov.Product:
+    kernels = kernels[rows]
+
     def multiply(x: Tensor) -> Tensor:
         # A product with one vector is slow in batches, one with two is not.
         b = x.shape[1]
         return torch.bmm(x.expand(-1, 2, -1) if b == 1 else x, kernels)[:, :b]
 
     return multiply
+
+
+def _factored(factored: _Factored, weights: Tensor, rows: Tensor) -> krylov.Product:
+    return factored.of(weights[rows])
 
 
 class _Factored:

@@ -1,0 +1,300 @@
+"""Eigenpairs of many kernels at once, by every method, against the dense spectra; and what is said of the others."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import oracle
+from bilens import decompose
+from bilens.decompose import Spectra, krylov, solver
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError, ShapeError, SpaceError
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+from largest import Largest
+from messages import refuses
+from oracle import array, near
+from strategies import SEEDS, dictionaries, filled, layers, orthogonal, samples
+
+METHODS = (None, "full", "formed", "factors")
+WHICH = ("magnitude", "positive", "negative", "both")
+
+
+def matrices(tensor: BilinearTensor) -> oracle.Array:
+    return oracle.dense(tensor.left, tensor.right, tensor.down)
+
+
+def natural(tensor: BilinearTensor) -> float:
+    return float(
+        np.linalg.norm(oracle.dense(tensor.left.abs(), tensor.right.abs(), tensor.down.abs()), axis=(1, 2)).max()
+    )
+
+
+def wanted(levels: oracle.Array, k: int, which: str) -> tuple[oracle.Array, oracle.Array]:
+    """The wanted of some eigenvalues, in order, and the others."""
+    order = np.argsort(levels)
+    chosen = {
+        "magnitude": np.argsort(-abs(levels), kind="stable")[:k],
+        "positive": order[::-1][:k],
+        "negative": order[:k],
+        "both": np.concatenate([order[::-1][:k], order[:k]]),
+    }[which]
+    return levels[chosen], np.delete(levels, chosen)
+
+
+def check(tensor: BilinearTensor, spectra: Spectra, k: int, *, rtol: float = 1e-9, bounds: bool = True) -> None:
+    """Values in order, orthonormal vectors with Qv = λv, true residuals, and nothing left out beyond the bounds."""
+    scale = natural(tensor)
+    for n, matrix in enumerate(matrices(tensor)):
+        values, vectors = array(spectra.values[n]), array(spectra.vectors[n])
+        expected, rest = wanted(np.linalg.eigvalsh(matrix), k, spectra.which)
+        compare = abs if spectra.which == "magnitude" else np.asarray  # equal sizes of either sign come in any order
+        near(compare(values), compare(expected), scale, rtol=rtol)
+        near(vectors @ vectors.T, np.eye(len(values)), rtol=max(rtol, 1e-9))
+        near(vectors @ matrix, values[:, None] * vectors, scale, rtol=max(rtol, spectra.tol))
+        near(
+            spectra.residuals[n], np.linalg.norm(vectors @ matrix - values[:, None] * vectors, axis=1), scale, rtol=rtol
+        )
+        if len(rest) and bounds:
+            slack = rtol * scale
+            assert (
+                float(spectra.bounds[n, 0]) - slack <= rest.min() <= rest.max() <= float(spectra.bounds[n, 1]) + slack
+            )
+    assert bool(spectra.exact.all())
+
+
+@given(st.data(), layers(), st.sampled_from(WHICH), st.sampled_from(METHODS))
+def test_every_method_finds_the_pairs_of_any_layer(data, layer, which, method):
+    tensor = layer.tensor()
+    most = tensor.input.dim // 2 if which == "both" else tensor.input.dim
+    if most == 0:
+        return
+    k = data.draw(st.integers(1, most))
+    spectra = decompose.eigh_many(tensor, None, k, which, method=method, seed=data.draw(SEEDS))
+    assert (spectra.input, len(spectra)) == (tensor.input, tensor.output.dim)
+    check(tensor, spectra, k)
+
+
+def planted(levels: list[list[float]], d: int, seed: int) -> BilinearTensor:
+    """Kernels with these eigenvalues, the rest between −1 and 1, each in a random basis of its own; as one layer."""
+    n = len(levels)
+    generator = torch.Generator().manual_seed(seed)
+    left, right, down = [], [], torch.zeros(n, n * d, dtype=torch.float64)
+    for row, given_levels in enumerate(levels):
+        rest = torch.rand(d - len(given_levels), generator=generator, dtype=torch.float64) * 2 - 1
+        basis = orthogonal(d, seed + row)
+        left.append(basis)
+        right.append(basis)
+        down[row, row * d : (row + 1) * d] = torch.cat([torch.tensor(given_levels, dtype=torch.float64), rest])
+    return BilinearTensor(torch.cat(left), torch.cat(right), down, Space("x", d), Space("y", n))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize("method", ["full", "formed", "factors"])
+def test_larger_kernels_in_both_types(method, which, dtype):
+    generator = torch.Generator().manual_seed(1)
+    left, right, down = (
+        torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((90, 120), (90, 120), (5, 90))
+    )
+    tensor = BilinearTensor(left, right, down, Space("x", 120), Space("y", 5)).to(dtype)
+    check(
+        tensor,
+        decompose.eigh_many(tensor, None, 3, which, method=method),
+        3,
+        rtol=1e-9 if dtype.itemsize == 8 else 3e-7,
+    )
+
+
+@pytest.mark.parametrize("method", ["formed", "factors"])
+@pytest.mark.parametrize("seed", range(3))
+def test_all_copies_of_a_multiple_eigenvalue_are_found(method, seed):
+    levels = [[5, 5, 5, -4, -4], [3, 3, -3, -3, 2], [6, 6 + 1e-13, 6 - 1e-13, 6, 2], [9, 7, 5, 3, -9]]
+    tensor = planted(levels, 64, seed)
+    check(tensor, decompose.eigh_many(tensor, None, 5, method=method, seed=seed), 5)
+
+
+@pytest.mark.parametrize("n", [1, 3, 12])
+def test_few_directions_begin_with_blocks(n):
+    generator = torch.Generator().manual_seed(2)
+    left, right, down = (
+        torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((99, 90), (99, 90), (n, 99))
+    )
+    tensor = BilinearTensor(left, right, down, Space("x", 90), Space("y", n))
+    check(tensor, decompose.eigh_many(tensor, None, 4, method="factors"), 4)
+
+
+def test_kernels_of_few_hidden_units_are_solved_in_their_span_and_have_zeros():
+    tensor = BilinearTensor(
+        filled("normal", 40, 50, 0),
+        filled("normal", 40, 50, 1),
+        filled("normal", 3, 40, 2),
+        Space("x", 50),
+        Space("y", 3),
+    )
+    down = tensor.down.clone()
+    down[0, 2:], down[1] = 0, 0
+    tensor = dataclasses.replace(tensor, down=down)
+    for which, k in (("magnitude", 7), ("positive", 7), ("negative", 1), ("both", 6)):
+        check(tensor, decompose.eigh_many(tensor, None, k, which), k)
+    low = dataclasses.replace(tensor, left=tensor.left[:4], right=tensor.right[:4], down=filled("normal", 3, 4, 5))
+    with Largest() as largest:
+        spectra = decompose.eigh_many(low, None, 6, "positive")
+    check(low, spectra, 6)
+    assert largest.numel < 50 * 50  # nothing of the size of a kernel
+
+
+def test_the_factors_method_forms_no_kernel():
+    tensor = BilinearTensor(
+        filled("normal", 300, 200, 0),
+        filled("normal", 300, 200, 1),
+        filled("normal", 64, 300, 2),
+        Space("x", 200),
+        Space("y", 64),
+    )
+    with Largest() as largest:
+        spectra = decompose.eigh_many(tensor, None, 2, tol=1e-6, method="factors")
+    assert bool(spectra.exact.all())
+    assert largest.numel < 64 * 200 * 200
+
+
+@given(st.data(), layers())
+def test_directions_labels_and_dictionaries_name_the_same_kernels(data, layer):
+    tensor = layer.tensor()
+    directions = data.draw(st.integers(1, 3).flatmap(lambda n: st.just(filled("normal", n, tensor.output.dim, n))))
+    spectra = decompose.eigh_many(tensor, directions, 1)
+    for n, u in enumerate(directions):
+        near(abs(spectra.values[n, 0]), abs(decompose.eigh(tensor.kernel(u), 1).values[0]), natural(tensor) * 10)
+    d = data.draw(dictionaries(tensor.output))
+    spectra = decompose.eigh_many(tensor, d, 1)
+    assert spectra.features.dim == d.features.dim
+    check(tensor.read(d), spectra, 1)
+
+
+@given(st.data(), layers(bias=True))
+def test_the_certificate_bounds_what_is_left_out(data, layer):
+    tensor = layer.tensor()
+    x = data.draw(samples(layer.input.size))
+    k = data.draw(st.integers(1, tensor.input.dim))
+    spectra = decompose.eigh_many(tensor, None, k)
+    lifted = oracle.with_one(x)
+    norm = np.linalg.norm(lifted, axis=-1)
+    lost = abs(oracle.evaluate(matrices(tensor), lifted) - array(spectra.reconstruct(x)))
+    assert (lost <= array(spectra.bound(torch.tensor(norm))) + 1e-9 * natural(tensor) * norm[:, None] ** 2).all()
+
+
+def test_one_kernel_as_a_spectrum_with_its_energy():
+    tensor = planted([[5, -7, 2], [3, -2, 1.5]], 12, 0)
+    spectra = decompose.eigh_many(tensor, None, 2, "both")
+    energy = decompose.energies(tensor)
+    near(energy, (matrices(tensor) ** 2).sum((1, 2)), 100)
+    near(decompose.energies(tensor, tensor.down.new_ones(1, 2), block=5)[0], (matrices(tensor).sum(0) ** 2).sum(), 200)
+    spectrum = spectra.spectrum(0, energy[0])
+    near(spectrum.values[:2], [-7.0, 5.0], 7)
+    assert float(spectrum.values[2].abs()) >= float(spectrum.values[3].abs())
+    near(spectrum.energy, energy[0], 100)
+    with refuses(SpaceError, "label 2"):
+        spectra.spectrum(2, energy[0])
+
+
+def test_batches_are_the_whole_and_depend_on_their_number_alone():
+    tensor = BilinearTensor(
+        filled("normal", 30, 20, 0),
+        filled("normal", 30, 20, 1),
+        filled("normal", 7, 30, 2),
+        Space("x", 20),
+        Space("y", 7),
+    )
+    stream = decompose.spectra_stream(tensor, None, 3, batch_size=3, method="factors")
+    assert len(stream) == 3
+    parts = list(stream)
+    assert [part.features.labels for part in parts] == [("0", "1", "2"), ("3", "4", "5"), ("6",)]
+    joined = Spectra.join(parts, tensor.output)
+    check(tensor, joined, 3)
+    again = stream.batch(1)
+    assert torch.equal(again.vectors, parts[1].vectors)
+    assert torch.equal(again.values, parts[1].values)
+    other = dataclasses.replace(tensor, down=tensor.down + 1)
+    assert stream.settings == decompose.spectra_stream(tensor, None, 3, batch_size=3, method="factors").settings
+    assert stream.settings != decompose.spectra_stream(other, None, 3, batch_size=3, method="factors").settings
+
+
+def test_a_tolerance_that_is_out_of_reach_is_not_called_exact():
+    tensor = BilinearTensor(
+        filled("normal", 40, 30, 0),
+        filled("normal", 40, 30, 1),
+        filled("normal", 2, 40, 2),
+        Space("x", 30),
+        Space("y", 2),
+    )
+    spectra = decompose.eigh_many(tensor, None, 3, tol=1e-20)
+    assert not bool(spectra.exact.any())
+    assert float(spectra.residuals.max()) < 1e-9
+
+
+def test_values_are_right_to_the_square_of_the_tolerance():
+    tensor = planted([[5, 4, 3]], 80, 4)
+    spectra = decompose.eigh_many(tensor, None, 3, tol=1e-4, method="factors")
+    near(spectra.values[0], [5.0, 4.0, 3.0], 5, rtol=1e-7)
+    assert float(spectra.residuals.max()) <= 5e-4
+
+
+@given(SEEDS)
+def test_bounds_hold_for_spectra_without_gaps(seed):
+    d = 80
+    basis = orthogonal(d, seed)
+    levels = torch.linspace(-1, 1, d, dtype=torch.float64)
+    found = krylov.ends(
+        lambda rows: lambda x: ((x @ basis.T) * levels) @ basis,
+        solver.Question(4, "magnitude", 1e-8, None, torch.float64, 0).choose,
+        n=1,
+        dim=d,
+        block=1,
+        tol=1e-8,
+        expected=40,
+        limit=d,
+        dtype=torch.float64,
+        device=torch.device("cpu"),
+        seed=seed,
+    )
+    near(found.values[0].abs(), levels.abs().sort(descending=True).values[:4])
+    assert float(found.lower) <= float(levels[2])
+    assert float(found.upper) >= float(levels[-3])
+    assert max(-float(found.lower), float(found.upper)) < 1.1  # and they are not idle
+
+
+def test_refusals():
+    tensor = planted([[1.0]], 6, 0)
+    with refuses(ShapeError, "directions of shape (2, 3)", "(n, 1)"):
+        decompose.eigh_many(tensor, torch.zeros(2, 3, dtype=torch.float64))
+    with refuses(SpaceError, "a dictionary"):
+        decompose.eigh_many(tensor, Dictionary.from_atoms(torch.ones(1, 4).double(), Space("z", 4)))
+    for k, which, most in ((0, "magnitude", 6), (7, "positive", 6), (4, "both", 3)):
+        with refuses(BilensError, f"k = {k}", f"1 ≤ k ≤ {most}"):
+            decompose.eigh_many(tensor, None, k, which)
+    for tol in (0.0, -1.0, float("nan"), float("inf")):
+        with refuses(BilensError, "tol = ", "above 0"):
+            decompose.eigh_many(tensor, None, 1, tol=tol)
+    with refuses(BilensError, "batch_size = 0", "at least 1"):
+        decompose.spectra_stream(tensor, None, 1, batch_size=0)
+
+
+@pytest.mark.bad_input
+def test_refuses_unknown_words_and_records_that_do_not_fit():
+    tensor = planted([[1.0]], 6, 0)
+    with refuses(BilensError, "which = 'largest'", "magnitude, positive"):
+        decompose.eigh_many(tensor, None, 1, "largest")
+    with refuses(BilensError, "method 'lanczos'", "full, formed, factors"):
+        decompose.eigh_many(tensor, None, 1, method="lanczos")
+    spectra = decompose.eigh_many(tensor, None, 2)
+    for field in ("values", "vectors", "residuals", "bounds", "exact"):
+        with refuses(ShapeError, "of shape", "one kernel a row"):
+            dataclasses.replace(spectra, **{field: torch.zeros(1, 1)})
+    with refuses(ShapeError, "1 kernels", "2 of space"):
+        dataclasses.replace(spectra, features=Space("f", 2))

@@ -1,0 +1,109 @@
+"""Spectra larger than memory, written batch by batch: what is read again, and what a kill leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bilens import decompose, store
+from bilens.decompose import Spectra
+from bilens.errors import StoreError
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+from messages import refuses
+from oracle import near
+from strategies import filled
+
+
+def stream(seed: int = 0) -> decompose.SpectraStream:
+    tensor = BilinearTensor(
+        filled("normal", 30, 20, seed),
+        filled("normal", 30, 20, 1),
+        filled("normal", 9, 30, 2),
+        Space("x", 20),
+        Space("y", 9),
+    )
+    return decompose.spectra_stream(tensor, None, 3, batch_size=2)
+
+
+def test_what_is_written_is_what_was_computed(tmp_path):
+    store.save_batches(stream(), tmp_path / "spectra", progress=False)
+    parts = list(store.load_batches(tmp_path / "spectra", Spectra))
+    whole = decompose.eigh_many(stream().tensor, None, 3)
+    joined = Spectra.join(parts, whole.features)
+    assert len(parts) == 5
+    near(joined.values, whole.values, 100)
+    assert bool(joined.exact.all())
+    assert (joined.which, joined.tol, joined.input) == (whole.which, whole.tol, whole.input)
+
+
+def test_what_is_there_is_not_computed_again(tmp_path):
+    store.save_batches(stream(), tmp_path, progress=False)
+    record = tmp_path / "records" / "batch-000001.safetensors"
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    record.with_suffix(".json").unlink()
+    with refuses(StoreError, "4 of 5 batches", "run save_batches"):
+        store.load_batches(tmp_path, Spectra)
+    store.save_batches(stream(), tmp_path, progress=False)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {record.name, record.with_suffix(".json").name}
+    assert len(list(store.load_batches(tmp_path, Spectra))) == 5
+
+
+def test_other_weights_and_other_folders_are_refused(tmp_path):
+    store.save_batches(stream(), tmp_path / "a", progress=False)
+    with refuses(StoreError, "other settings", "weights"):
+        store.save_batches(stream(5), tmp_path / "a", progress=False)
+    with refuses(StoreError, "other settings", "k = 3 and not 4"):
+        store.save_batches(dataclasses.replace(stream(), k=4), tmp_path / "a", progress=False)
+    with refuses(StoreError, "on reading"):
+        store.load_batches(tmp_path / "b", Spectra)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "settings.json").write_text("{}")
+    with refuses(StoreError, "holds no batches"):
+        store.load_batches(tmp_path / "c", Spectra)
+
+
+SCRIPT = """
+import sys, time
+sys.path[:0] = {path!r}
+from bilens import decompose, store
+from test_store_batches import stream
+
+class Slow:
+    settings = stream().settings
+    __len__ = lambda self: len(stream())
+    def batch(self, n):
+        time.sleep(0.15)
+        return stream().batch(n)
+
+store.save_batches(Slow(), sys.argv[1], progress=False)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_goes_on_where_it_was(tmp_path, how):
+    folder = tmp_path / "spectra"
+    script = SCRIPT.format(path=[str(Path(__file__).parent)])
+    run = subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (folder / "records" / "batch-000001.json").exists():
+            break
+        time.sleep(0.05)
+    run.send_signal(how)
+    assert run.wait() != 0
+    done = {path: path.stat().st_mtime_ns for path in (folder / "records").glob("*.json")}
+    assert 2 <= len(done) < 5
+    store.save_batches(stream(), folder, progress=False)
+    assert all(path.stat().st_mtime_ns == at for path, at in done.items())
+    joined = Spectra.join(list(store.load_batches(folder, Spectra)), Space("y", 9))
+    straight = Spectra.join(list(stream()), Space("y", 9))
+    assert torch.equal(joined.vectors, straight.vectors)
+    assert torch.equal(joined.values, straight.values)
