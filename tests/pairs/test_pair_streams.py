@@ -240,6 +240,16 @@ def test_energy_by_importance_is_that_of_the_tensor(by):
     assert 0.6 < np.std(means) / (deviation / np.sqrt(500)) < 1.4
 
 
+def test_a_number_drawn_on_an_end_falls_to_a_pair_that_has_a_chance():
+    """Pairs of weights 0, 1, 0, 2, 1, 0: 0 falls to the second, ¼ to the fourth, ¾ to the fifth."""
+    tensor = random_tensor(3)
+    stream = pairs.sampled(tensor, torch.tensor([0.0, 1, 0, 2, 1, 0]), batch_size=4)
+    drawn = torch.tensor([0, 0.25, 0.75, 1 - 2**-53], dtype=torch.float64)
+    with mock.patch("torch.rand", return_value=drawn):
+        i, j = stream.pairs(0)
+    assert list(zip(i.tolist(), j.tolist(), strict=True)) == [every_pair(3)[t] for t in (1, 3, 4, 4)]
+
+
 def test_weights_of_any_size_are_chances():
     tensor = random_tensor(7)
     weights = torch.rand(28, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1

@@ -266,11 +266,8 @@ def sampled(
     # Summed on the CPU, whose sums never fall and are the same for every device the layer may be on.
     chances = weights.detach().cpu().double()
     ends = (chances / chances.max()).cumsum(0)
-    # What the last pair of a chance ends at is 1 exactly, so that no draw falls behind it.
-    last = int(chances.nonzero()[-1])
-    ends = ends / ends[last]
-    ends[last:] = 1
-    return SampledStream(features, kind, batch_size, seed, ends.to(features.left.device))
+    # The last pair of a chance, and those behind it, end at 1 exactly, so that no draw falls to one without.
+    return SampledStream(features, kind, batch_size, seed, (ends / ends[-1]).to(features.left.device))
 
 
 def _check_one_a_pair(name: str, value: Tensor, m: int) -> None:
