@@ -58,7 +58,7 @@ def bias_in_the_codes_alone() -> None:
     left, right, x = traps.draws((3, 4), (3, 4), (5, 4))
     tensor = BilinearTensor.from_layer(left, right, input=Space("x", 4), output=Space("y", 3))
     bias = torch.full((3,), 0.5, dtype=torch.float64)
-    codes = PairCodes.of(tensor, lambda r: r - bias)  # atoms are the coordinates
+    codes = PairCodes.of(pairs.stream(tensor, shuffle=False), lambda r: r - bias)  # atoms are the coordinates
     traps.near(codes.rebuild(x, torch.eye(3, dtype=torch.float64), bias=bias), tensor(x), 100)
 
 

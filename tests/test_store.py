@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from bilens import decompose, store
+from bilens import decompose, pairs, store
 from bilens.dictionary import Dictionary
 from bilens.errors import StoreError
 from bilens.faithfulness import Curve, Score
@@ -51,7 +51,7 @@ def records() -> list:
         Evaluation(1.0, 0.5, 0.25, 0.0, torch.ones(3), torch.zeros(3), 7),
         View("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
         CodeComparison(torch.ones(3), torch.zeros(3), 0.5, 2, 1e-3, 2),
-        PairCodes.of(tensor, torch.relu),
+        PairCodes.of(pairs.stream(tensor, shuffle=False), torch.relu),
         Explanation("a less b", torch.rand(6, generator=torch.Generator().manual_seed(1)), spectrum, 1.5),
         Measurement.of({"a": 0.5, "b": 2.0}, [Curve.of("kept", [1], [Score(0.1, 2.0, 0.3)])], [spectrum]),
     ]

@@ -23,8 +23,8 @@ def test_from_codes_is_over_every_pair_vector(two_hot: bool) -> None:
     with torch.no_grad():
         coder.b_dec.copy_(torch.randn(7, generator=generator))
         coder.b_enc.sub_(0.5)
-    of = PairCodes.of_two_hot if two_hot else PairCodes.of
-    codes = of(tensor, lambda r: coder.encode(r).detach())
+    stream = (pairs.two_hot_stream if two_hot else pairs.stream)(tensor, shuffle=False)
+    codes = PairCodes.of(stream, lambda r: coder.encode(r).detach())
     i, j = torch.triu_indices(6, 6)
     vectors = (pairs.two_hot if two_hot else pairs.polarized)(tensor, i, j)
     got, expected = evaluate_pairs(tensor, codes, coder, two_hot=two_hot), sae.evaluate(coder, vectors)

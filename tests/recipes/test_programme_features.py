@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilens import data, decompose
+from bilens import data, decompose, pairs
 from bilens.data import Dataset
 from bilens.measurement import Measurement
 from bilens.models import ImageClassifier
@@ -208,7 +208,8 @@ def test_a_coder_without_error_leaves_the_model_as_it_is(lab, two_hot) -> None:
     model = lab.classifier(0, hidden=24, epochs=2)
     tensor, coder = model.hidden_tensor(), exact(24, 0.05)
     with torch.no_grad():
-        codes = (PairCodes.of_two_hot if two_hot else PairCodes.of)(tensor, coder.encode)
+        stream = (pairs.two_hot_stream if two_hot else pairs.stream)(tensor, shuffle=False)
+        codes = PairCodes.of(stream, coder.encode)
     found = pair_sae.scores(lab, model, tensor, coder, codes, two_hot)
     assert found["NMSE on pairs"] < 1e-9
     assert found["NMSE on outputs"] < 1e-7

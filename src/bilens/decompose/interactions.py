@@ -222,12 +222,11 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
             f"at most {limit:,} bytes",
             "use fewer features, or pass a larger limit",
         )
-    features = pairs.Features.of(tensor)
-    i, j = torch.triu_indices(m, m, device=tensor.left.device)
-    coefficients = tensor.left.new_empty(len(i), o)
-    for start in range(0, len(i), _PAIRS):
-        a, b = i[start : start + _PAIRS], j[start : start + _PAIRS]
-        coefficients[start : start + _PAIRS] = features.polarized(a, b) * pairs.multiplicity(a, b)[:, None]
+    stream = pairs.stream(tensor, batch_size=_PAIRS, shuffle=False)
+    coefficients = tensor.left.new_empty(stream.rows, o)
+    for n in range(len(stream)):
+        rows = stream.batch(n, out=coefficients[n * _PAIRS :])
+        rows.mul_(pairs.multiplicity(*stream.pairs(n))[:, None])
     return Interactions(coefficients, tensor.input, tensor.output)
 
 

@@ -139,13 +139,10 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
     _check_k(tensor, k)
     if block < 1:
         raise BilensError(f"block = {block}", "at least 1", "choose the pair vectors at a time")
-    features = pairs.Features.of(tensor.to(torch.float64))
-    m, triangle = len(features.left), tensor.left.new_zeros(0, tensor.output.dim).double()
-    for start in range(0, pairs.count(m), block):
-        places = torch.arange(start, min(start + block, pairs.count(m)), device=tensor.left.device)
-        i, j = pairs.unrank(places, m)
-        rows = features.polarized(i, j) * pairs.multiplicity(i, j).double().sqrt()[:, None]
-        triangle = torch.linalg.qr(torch.cat([triangle, rows]), mode="r")[1]
+    stream = pairs.symmetric_stream(tensor.to(torch.float64), batch_size=block, shuffle=False)
+    triangle = tensor.left.new_zeros(0, tensor.output.dim).double()
+    for n in range(len(stream)):
+        triangle = torch.linalg.qr(torch.cat([triangle, stream.batch(n)]), mode="r")[1]
     vectors, sigma, _ = torch.linalg.svd(triangle.T)
     sigma = torch.cat([sigma, sigma.new_zeros(len(vectors) - len(sigma))])
     return _record(tensor, sigma, vectors.T, k, tensor.output.dim * EPSILON)

@@ -6,7 +6,7 @@ import torch
 
 from bilens import pairs
 from bilens.errors import ShapeError
-from bilens.pairs import Features, PairCodes
+from bilens.pairs import PairCodes
 from bilens.sae import Coder, Evaluation
 from bilens.tensor import BilinearTensor
 
@@ -24,15 +24,15 @@ def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, tw
     """
     if codes.width != coder.d_sae:
         raise ShapeError(f"codes of {codes.width} features", f"{coder.d_sae}, the coder's", "encode with this coder")
-    features, m = Features.of(tensor), tensor.input.dim
-    vectors = features.two_hot if two_hot else features.polarized
-    rows, uses = pairs.count(m), torch.bincount(codes.features, minlength=codes.width)
+    make = pairs.two_hot_stream if two_hot else pairs.stream
+    stream = make(tensor, batch_size=8192, shuffle=False)
+    rows, uses = stream.rows, torch.bincount(codes.features, minlength=codes.width)
     error = energy = 0.0
-    mean = torch.zeros(features.width, dtype=torch.float64)
-    for start in range(0, rows, 8192):
-        stop = min(start + 8192, rows)
-        x = vectors(*pairs.unrank(torch.arange(start, stop), m))
-        rebuilt = codes.decode(start, stop, coder.W_dec) + coder.b_dec
+    mean = torch.zeros(stream.width, dtype=torch.float64)
+    for n in range(len(stream)):
+        x = stream.batch(n)
+        start = n * stream.batch_size
+        rebuilt = codes.decode(start, start + len(x), coder.W_dec) + coder.b_dec
         error += float((x - rebuilt).double().square().sum())
         energy += float(x.double().square().sum())
         mean += x.double().sum(dim=0) / rows

@@ -109,8 +109,8 @@ def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTe
     made.cpu()
     with torch.no_grad():
         encode = made.encode if variant.relu else lambda vectors: made.sparse(vectors)[1:]
-        of = PairCodes.of_two_hot if variant.two_hot else PairCodes.of
-        codes = of(tensor, encode, width=features)
+        make = pairs.two_hot_stream if variant.two_hot else pairs.stream
+        codes = PairCodes.of(make(tensor, shuffle=False), encode, width=features)
     checkpoint.unlink(missing_ok=True)
     return model, tensor, made, codes
 

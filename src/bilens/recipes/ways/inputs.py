@@ -61,7 +61,8 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
     @functools.cache
     def codes() -> PairCodes:
         with torch.no_grad(), bar("codes of all pairs", stream.rows) as step:
-            return PairCodes.of(tensor, lambda vectors: coder.sparse(vectors)[1:], width=coder.d_sae, step=step)
+            vectors = pairs.stream(tensor, shuffle=False)
+            return PairCodes.of(vectors, lambda rows: coder.sparse(rows)[1:], width=coder.d_sae, step=step)
 
     def view() -> View:
         if subject.dataset is None:

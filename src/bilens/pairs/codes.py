@@ -1,0 +1,219 @@
+"""Samples run through functions of all pairs, and the sparse codes of all pairs: a layer through a coder's features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError, ShapeError
+from bilens.pairs.order import count, first, multiplicity, unrank
+from bilens.pairs.streams import PairStream
+from bilens.pairs.vectors import Features
+from bilens.space import Space
+from bilens.tensor import BilinearTensor, Kernel
+
+
+def contract(
+    tensor: BilinearTensor,
+    codes: Float[Tensor, "n m"],
+    transform: Callable[[Tensor], Tensor] | None = None,
+    dictionary: Dictionary | None = None,
+) -> Float[Tensor, "n p"]:
+    """Σ_ij a_i a_j f(r_ij), the sum over all i and j, for many samples at once and without holding the pairs.
+
+    With f = identity it is g(Σ a_i v_i). With f the encoder and decoder of a sparse coder, f(r) = Aᵀ f_ij + b_dec, it
+    is the layer run through the coder's features: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With f the encoder alone, it is
+    the code of each feature on each sample, xᵀ Φ_k x with Φ_k[i, j] = f_k(r_ij).
+
+    Args:
+        tensor: the layer.
+        codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+        transform: f, from pair vectors (b, o) to (b, p), one row from one row; the identity when None.
+        dictionary: the features; the input's coordinates when None.
+
+    Cost: m products of (n, m) and (m, p); features that are 0 in every sample are passed over.
+
+    Raises:
+        ShapeError: codes of another width.
+
+    Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
+    """
+    features = Features.of(tensor, dictionary)
+
+    m = len(features)
+
+    def rows(i: int) -> Tensor:
+        vectors = features.span("polarized", first(i, m), first(i + 1, m))
+        return vectors if transform is None else transform(vectors)
+
+    return _contract(codes, m, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class PairCodes:
+    """Sparse codes f_ij of every pair vector r_ij, i ≤ j: each feature k is an explicit kernel Φ_k[i, j] = f_k(r_ij).
+
+    Through a sparse coder r_ij ≈ Aᵀ f_ij + b_dec, so that g(x) ≈ Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec.
+
+    Args:
+        starts: (pairs + 1,), where each pair's codes start in the next two; pairs in the order of `unrank`.
+        features: (nnz,), numbers of the features that are not 0; values: (nnz,), their codes.
+        width: how many features there are, d_sae.
+        space: the (folded) space of i and j, m = `space.dim`, with m(m+1)/2 pairs.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+
+    Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
+    """
+
+    starts: Int[Tensor, " starts"]
+    features: Int[Tensor, " nnz"]
+    values: Float[Tensor, " nnz"]
+    width: int
+    space: Space
+
+    def __post_init__(self) -> None:
+        if len(self.starts) != count(self.space.dim) + 1 or self.features.shape != self.values.shape:
+            raise ShapeError(
+                f"codes of {len(self.starts) - 1} pairs, {len(self.features)} features and {len(self.values)} values",
+                f"{count(self.space.dim)} pairs of {self.space.title} and one value a feature",
+                "encode every pair once",
+            )
+
+    @classmethod
+    def of(
+        cls,
+        stream: PairStream,
+        encode: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
+        *,
+        width: int | None = None,
+        step: Callable[[int], object] | None = None,
+    ) -> PairCodes:
+        """Encode every pair vector of a stream once, a batch at a time; only the codes that are not 0 are kept.
+
+        Args:
+            stream: the vectors in order, `stream(…, shuffle=False)` or `two_hot_stream(…, shuffle=False)`; those of
+                the latter rebuild the layer by `rebuild_two_hot`.
+            encode: from pair vectors (b, o) to codes (b, d_sae); or, which costs less, to the values and the numbers
+                of those features that may be other than 0, (b, k) each, as a top-k coder knows them.
+            width: d_sae, where `encode` gives values and features.
+            step: called with the number of pairs after each batch.
+
+        Raises:
+            BilensError: a shuffled stream, or one of symmetric vectors; values and features without a width.
+        """
+        if stream.shuffle:
+            raise BilensError("a shuffled stream", "pairs row by row", "pass shuffle=False")
+        if stream.kind == "symmetric":
+            raise BilensError("a stream of symmetric vectors", "polarised or two-hot ones", "pass `pairs.stream`")
+        counts, features, values = [], [], []
+        for n in range(len(stream)):
+            codes = encode(stream.batch(n))
+            if isinstance(codes, Tensor):
+                width = codes.shape[1]
+                feature = torch.arange(width, device=codes.device).expand_as(codes)
+            else:
+                codes, feature = codes
+            if width is None:
+                raise BilensError("values and features without a width", "width = d_sae", "pass it")
+            lit = codes != 0
+            counts.append(lit.sum(dim=1))
+            features.append(feature[lit].to(torch.int32))
+            values.append(codes.detach()[lit])
+            if step is not None:
+                step(len(lit))
+        ends = torch.cat(counts).cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends])
+        return cls(starts, torch.cat(features), torch.cat(values), width or 0, stream.features.space)
+
+    def kernel(self, feature: int, label: str = "") -> Kernel:
+        """Φ_k[i, j] = f_k(r_ij), symmetric, so that xᵀ Φ_k x is the feature's code on x.
+
+        Raises:
+            BilensError: no such feature.
+        """
+        if not 0 <= feature < self.width:
+            raise BilensError(f"feature {feature}", f"0 … {self.width - 1}", "choose one of these")
+        entry = (self.features == feature).nonzero()[:, 0]
+        i, j = unrank(torch.searchsorted(self.starts, entry, right=True) - 1, self.space.dim)
+        phi = self.values.new_zeros(self.space.dim, self.space.dim)
+        phi[i, j] = self.values[entry]
+        phi[j, i] = self.values[entry]
+        return Kernel.from_matrix(phi, self.space, label)
+
+    def expectation(self, second_moment: Float[Tensor, "m m"]) -> Float[Tensor, " d_sae"]:
+        """E[xᵀ Φ_k x] = Σ_ij E[a_i a_j] f_k(r_ij) for every feature, given E[a aᵀ] over the (folded) features."""
+        i, j = torch.triu_indices(self.space.dim, self.space.dim, device=self.values.device)
+        weights = (second_moment[i, j] * multiplicity(i, j)).to(self.values)
+        products = weights.repeat_interleave(self.starts.diff()) * self.values
+        return self.values.new_zeros(self.width).index_add_(0, self.features, products)
+
+    def decode(self, start: int, stop: int, atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "pairs p"]:
+        """Aᵀ f of the pairs start … stop−1, in the order of `unrank`, without the coder's bias."""
+        first, last = int(self.starts[start]), int(self.starts[stop])
+        return torch.nn.functional.embedding_bag(
+            self.features[first:last].to(torch.int64),
+            atoms,
+            self.starts[start:stop] - first,
+            mode="sum",
+            per_sample_weights=self.values[first:last].to(atoms),
+        )
+
+    def contract(self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "n p"]:
+        """Aᵀ(Σ_ij a_i a_j f_ij) for many samples: the layer through the features, without the coder's bias.
+
+        Add (Σ a)² b_dec for the whole reconstruction of g(x).
+
+        Args:
+            codes: (n, m), one sample a row, over the (folded) features; atoms: (d_sae, p), rows A_k or a map of them.
+        """
+        m = self.space.dim
+
+        def rows(i: int) -> Tensor:
+            return self.decode(first(i, m), first(i + 1, m), atoms)
+
+        return _contract(codes, m, rows)
+
+    def rebuild(
+        self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"], *, bias: Float[Tensor, " p"]
+    ) -> Float[Tensor, "n p"]:
+        """g(x) ≈ Aᵀ(Σ_ij a_i a_j f_ij) + (Σ a)² b_dec, from codes of the polarised vectors r_ij ≈ Aᵀ f_ij + b_dec.
+
+        Args:
+            codes: (n, m), one sample a row; atoms: (d_sae, p), A or a map of it; bias: (p,), b_dec, mapped alike.
+        """
+        return self.contract(codes, atoms) + codes.sum(dim=1, keepdim=True).square() * bias
+
+    def rebuild_two_hot(
+        self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"], *, bias: Float[Tensor, " p"]
+    ) -> Float[Tensor, "n p"]:
+        """g(x) from codes of the two-hot vectors û_ij = Aᵀ f_ij + b_dec: ½ Σ_ij a_i a_j û_ij − ¼ (Σ a) Σ_i a_i û_ii.
+
+        From r_ij = ½(u_ij − r_ii − r_jj) with r_ii = ¼ u_ii; exact when û = u.
+
+        Args:
+            codes, atoms, bias: as `rebuild`.
+        """
+        m = self.space.dim
+        places = [first(i, m) for i in range(m)]
+        itself = torch.cat([self.decode(place, place + 1, atoms) for place in places]) + bias
+        own = codes.sum(dim=1, keepdim=True) * (codes @ itself.to(codes))
+        return self.rebuild(codes, atoms, bias=bias) / 2 - own / 4
+
+
+def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor]) -> Tensor:
+    """Σ_ij a_i a_j f_ij, given a function that returns the rows f_ij of one i and all j ≥ i."""
+    if codes.ndim != 2 or codes.shape[1] != m:
+        raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "lift the inputs first")
+    total = codes.new_zeros(len(codes), rows(m - 1).shape[1])
+    for i in (codes != 0).any(dim=0).nonzero()[:, 0].tolist():
+        weighted = codes[:, i:] * 2
+        weighted[:, 0] = codes[:, i]
+        total += (weighted @ rows(i).to(codes)).mul_(codes[:, i, None])
+    return total

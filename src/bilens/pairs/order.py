@@ -1,0 +1,97 @@
+"""Pairs of features by number: how they are counted, row by row, and the seeded order in which a stream takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def count(m: int) -> int:
+    """How many pairs i ≤ j there are of m features: m(m+1)/2."""
+    return m * (m + 1) // 2
+
+
+def multiplicity(i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """How often an unordered pair stands in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
+    return 2 - (i == j).to(i.dtype)
+
+
+def first(i: int, m: int) -> int:
+    """Where row i of the pairs starts, the number of (i, i): i·m − i(i−1)/2; that of row m is `count`."""
+    return i * m - i * (i - 1) // 2
+
+
+def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+    """The t-th pair (i, j), i ≤ j, of m features, counted row by row: (0,0), (0,1) … (0,m−1), (1,1) …
+
+    Row i starts at i·m − i(i−1)/2; its inverse is a root, corrected by one where rounding moved it.
+    """
+    b = 2 * m + 1
+    i = ((b - torch.sqrt((b * b - 8 * t).double())) / 2).floor().to(torch.int64)
+    i = i - (i * m - i * (i - 1) // 2 > t).to(torch.int64)
+    i = i + ((i + 1) * m - (i + 1) * i // 2 <= t).to(torch.int64)
+    return i, i + t - (i * m - i * (i - 1) // 2)
+
+
+def segments(start: int, stop: int, m: int) -> Iterator[tuple[int, int, int]]:
+    """The pairs start … stop−1 in the order of `unrank`, as (i, j, end): row i from j to end−1, a row at a time."""
+    if start >= stop:
+        return
+    # Counted from the end, row m−1−k has k+1 pairs, and so the root of a triangular number is the row, exactly.
+    i = m - 1 - (math.isqrt(8 * (count(m) - 1 - start) + 1) - 1) // 2
+    while start < stop:
+        j = i + start - first(i, m)
+        end = min(m, j + stop - start)
+        yield i, j, end
+        start += end - j
+        i += 1
+
+
+def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"]:
+    """Where a seeded permutation of 0 … size−1 puts these places: four Feistel rounds, walked until inside the range.
+
+    Each value is computed on its own, so that no list of `size` numbers is ever held. It is computed on the CPU, in
+    32-bit arithmetic, and given back where `place` is.
+
+    Cost: up to four walks a place on average, about 50 ns in spans of 10⁵ places; short calls cost more a place.
+
+    Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking.
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = np.uint32((1 << half) - 1)
+    todo = place.detach().cpu().to(torch.int64).numpy()
+    value = todo.copy()
+    where = np.arange(len(value))
+    while len(where):
+        high, low = (todo >> half).astype(np.uint32), (todo & int(mask)).astype(np.uint32)
+        for turn in range(4):
+            mixed = _mixed(low, seed * 4 + turn)
+            mixed &= mask
+            mixed ^= high
+            high, low = low, mixed
+        todo = (high.astype(np.int64) << half) | low
+        value[where] = todo
+        outside = np.flatnonzero(todo >= size)
+        todo, where = todo[outside], where[outside]
+    return torch.from_numpy(value).to(place.device, non_blocking=True)
+
+
+def _mixed(value: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:
+    """A hash of 32-bit numbers: multiply, add a key, fold the high bits down; its low 31 bits are what is kept."""
+    key = (key * 0x9E3779B97F4A7C15 + 0x7F4A7C15) & 0x7FFFFFFF
+    low = np.uint32(0x7FFFFFFF)
+    value = value ^ np.uint32(key)
+    value *= np.uint32(0x45D9F3B)
+    value &= low
+    value ^= value >> np.uint32(15)
+    value *= np.uint32(0x2C1B3C6D)
+    value += np.uint32(key)
+    value &= low
+    value ^= value >> np.uint32(13)
+    return value

@@ -1,0 +1,275 @@
+"""Streams of pair vectors: every pair once an epoch, shuffled or in order, and pairs drawn by weight."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError, ShapeError
+from bilens.pairs.order import count, permuted, unrank
+from bilens.pairs.vectors import Features, Kind, check_kind
+from bilens.tensor import BilinearTensor
+
+_SPAN = 2**16
+"""Places whose pairs are worked out together: integer work on many numbers costs a tenth of that on few."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batches(ABC):
+    """Batches of pair vectors that can be asked for by number.
+
+    Args:
+        features: the prepared layer; kind: which pair vector the rows are.
+        batch_size: pairs a batch; seed: of the order or the draws.
+
+    Raises:
+        BilensError: a batch size below 1, or no such kind.
+    """
+
+    features: Features
+    kind: Kind
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_kind(self.kind)
+        if self.batch_size < 1:
+            raise BilensError(f"batch_size = {self.batch_size}", "at least 1", "choose the pairs a batch")
+
+    @property
+    def width(self) -> int:
+        """Size of a pair vector."""
+        return self.features.width
+
+    @property
+    def rows(self) -> int:
+        """Pairs an epoch: as many as there are, m(m+1)/2."""
+        return count(len(self.features))
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(self.rows / self.batch_size)
+
+    @abstractmethod
+    def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""
+
+    def batch(self, n: int, *, out: Float[Tensor, "rows o"] | None = None) -> Float[Tensor, "b o"]:
+        """Pair vectors of the n-th batch, one a row.
+
+        Args:
+            out: a tensor of at least as many rows to write into, its first rows are returned: for whoever is done with
+                one batch before asking for the next, and saves what new memory costs.
+
+        Raises:
+            BilensError: an `out` that does not fit.
+        """
+        return self.features.at(self.kind, *self.pairs(n), out=out)
+
+
+@dataclass(frozen=True, eq=False)
+class PairStream(Batches):
+    """Every pair i ≤ j once an epoch, in a seeded order, one batch at a time; any batch can be asked for directly.
+
+    The order is a keyed permutation computed for some batches at a time, so that memory is one batch and 1 MB whatever
+    the number of pairs, and a run that was interrupted continues at its batch.
+
+    Args:
+        features: the prepared layer.
+        kind: which pair vector the rows are.
+        batch_size: pairs a batch; the last batch of an epoch has what is left.
+        seed: order of the pairs; every epoch has its own.
+        shuffle: False keeps the pairs row by row, in the order of `unrank`, which costs less.
+
+    Raises:
+        BilensError: a batch size below 1, or no such kind.
+    """
+
+    shuffle: bool = True
+
+    def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""
+        epoch, position = divmod(n, len(self))
+        if not self.shuffle:
+            start, stop = self._ends(position)
+            return unrank(torch.arange(start, stop, device=self.features.left.device), len(self.features))
+        together = max(1, _SPAN // self.batch_size)
+        i, j = self._span(epoch, position // together, together * self.batch_size)
+        inside = slice(position % together * self.batch_size, (position % together + 1) * self.batch_size)
+        return i[inside], j[inside]
+
+    def batch(self, n: int, *, out: Float[Tensor, "rows o"] | None = None) -> Float[Tensor, "b o"]:
+        """Pair vectors of the n-th batch, one a row; `out` as in `Batches.batch`."""
+        if self.shuffle:
+            return super().batch(n, out=out)
+        return self.features.span(self.kind, *self._ends(n % len(self)), out=out)
+
+    def _ends(self, position: int) -> tuple[int, int]:
+        start = position * self.batch_size
+        return start, min(start + self.batch_size, self.rows)
+
+    def _span(self, epoch: int, number: int, size: int) -> tuple[Tensor, Tensor]:
+        """Pairs of `size` places on, computed on the CPU, so that no batch waits for an accelerator."""
+        found = self._spans.get((epoch, number))
+        if found is None:
+            places = torch.arange(number * size, min((number + 1) * size, self.rows))
+            order = permuted(places, self.rows, self.seed + 0x9E3779B1 * epoch)
+            i, j = unrank(order, len(self.features))
+            device = self.features.left.device
+            found = i.to(device, non_blocking=True), j.to(device, non_blocking=True)
+            self._spans.clear()
+            self._spans[epoch, number] = found
+        return found
+
+    @cached_property
+    def _spans(self) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        """The last span asked for."""
+        return {}
+
+
+def stream(
+    tensor: BilinearTensor,
+    dictionary: Dictionary | None = None,
+    *,
+    batch_size: int = 4096,
+    seed: int = 0,
+    shuffle: bool = True,
+) -> PairStream:
+    """A stream of the polarised pair vectors r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i).
+
+    Args:
+        tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
+        batch_size: pairs a batch, at least 1. seed: order of the pairs. shuffle: False takes them row by row.
+
+    Raises:
+        BilensError: a batch size below 1. SpaceError: a dictionary of another space.
+    """
+    return PairStream(Features.of(tensor, dictionary), "polarized", batch_size, seed, shuffle)
+
+
+def two_hot_stream(
+    tensor: BilinearTensor,
+    dictionary: Dictionary | None = None,
+    *,
+    batch_size: int = 4096,
+    seed: int = 0,
+    shuffle: bool = True,
+) -> PairStream:
+    """A stream of the draft's pair vectors u_ij = g(v_i + v_j); see `two_hot` for what they do and do not rebuild.
+
+    Args and Raises: as `stream`.
+    """
+    return PairStream(Features.of(tensor, dictionary), "two_hot", batch_size, seed, shuffle)
+
+
+def symmetric_stream(
+    tensor: BilinearTensor,
+    dictionary: Dictionary | None = None,
+    *,
+    batch_size: int = 4096,
+    seed: int = 0,
+    shuffle: bool = True,
+) -> PairStream:
+    """A stream of the symmetric pair vectors s_ij = √(1 or 2)·r_ij, whose rows have the singular values of B.
+
+    Args and Raises: as `stream`.
+    """
+    return PairStream(Features.of(tensor, dictionary), "symmetric", batch_size, seed, shuffle)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledStream(Batches):
+    """Pairs i ≤ j drawn with replacement, pair t with the chance p_t ∝ its weight; any batch can be asked for directly.
+
+    Training on the stream minimises Σ_t p_t ‖r_t − r̂_t‖². For a mean over all N pairs alike, weigh pair t by
+    1/(N p_t), which `weighted` and `importance` give: the weighted mean over a batch is unbiased for Σ_t f(r_t)/N
+    where f is 0 wherever p is 0.
+
+    Args:
+        features: the prepared layer; kind: which pair vector the rows are.
+        batch_size: pairs a batch; seed: batch n depends on (seed, n) alone, and on no device.
+        ends: (pairs,), running sums of the chances in the order of `unrank`, the last one 1; float64.
+
+    Raises:
+        BilensError: a batch size below 1, or no such kind. ShapeError: not one chance a pair.
+
+    Memory: one number a pair beside a batch.
+    """
+
+    ends: Float[Tensor, " pairs"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_one_a_pair("chances", self.ends, len(self.features))
+
+    def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+        """Feature numbers (i, j) of the n-th batch."""
+        return unrank(self._places(n), len(self.features))
+
+    def importance(self, n: int) -> Float[Tensor, " b"]:
+        """1/(N p_t) of each pair of the n-th batch, N the number of pairs: 1 where all are alike; float64."""
+        return self._importance(self._places(n))
+
+    def weighted(
+        self, n: int, *, out: Float[Tensor, "rows o"] | None = None
+    ) -> tuple[Float[Tensor, "b o"], Float[Tensor, " b"]]:
+        """The vectors and the importance of the n-th batch, from one draw; `out` as in `batch`."""
+        places = self._places(n)
+        vectors = self.features.at(self.kind, *unrank(places, len(self.features)), out=out)
+        return vectors, self._importance(places)
+
+    def _importance(self, places: Tensor) -> Tensor:
+        before = torch.where(places > 0, self.ends[places - 1], 0)
+        return 1 / (self.rows * (self.ends[places] - before))
+
+    def _places(self, n: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + n) % 2**63)
+        drawn = torch.rand(self.batch_size, generator=generator, dtype=torch.float64).to(self.ends.device)
+        # The first end beyond the number drawn: a pair of chance 0 ends where the pair before it does.
+        return torch.searchsorted(self.ends, drawn, right=True).clamp(max=self.rows - 1)
+
+
+def sampled(
+    tensor: BilinearTensor,
+    weights: Float[Tensor, " pairs"],
+    dictionary: Dictionary | None = None,
+    *,
+    kind: Kind = "polarized",
+    batch_size: int = 4096,
+    seed: int = 0,
+) -> SampledStream:
+    """A stream of pair vectors drawn with chances in proportion to weights, with replacement.
+
+    A weight below about 1e-16 of the sum of all may count as 0.
+
+    Args:
+        tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
+        weights: (m(m+1)/2,), one a pair in the order of `unrank`, for example `norms`, `second_moments` or
+            `moment_weights`.
+        kind: which pair vector; batch_size: pairs a batch, at least 1; seed: of the draws.
+
+    Raises:
+        ShapeError: not one weight a pair. BilensError: a weight below 0 or not finite, or all of them 0; a batch size
+            below 1; no such kind. SpaceError: a dictionary of another space.
+    """
+    features = Features.of(tensor, dictionary)
+    _check_one_a_pair("weights", weights, len(features))
+    if not bool(torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
+        raise BilensError("weights of pairs that are negative, not finite or all 0", "0 or more", "correct them")
+    # Summed on the CPU, whose sums never fall and are the same for every device the layer may be on.
+    chances = weights.detach().cpu().double()
+    ends = (chances / chances.max()).cumsum(0)
+    # The last pair of a chance, and those behind it, end at 1 exactly, so that no draw falls to one without.
+    return SampledStream(features, kind, batch_size, seed, (ends / ends[-1]).to(features.left.device))
+
+
+def _check_one_a_pair(name: str, value: Tensor, m: int) -> None:
+    if value.shape != (count(m),):
+        raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"({count(m)},)", "give one number a pair i ≤ j")

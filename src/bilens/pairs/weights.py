@@ -1,0 +1,68 @@
+"""Weights by which pairs are drawn: the norms of their vectors, from the layer, and their use, from data."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bilens.dictionary import Dictionary
+from bilens.errors import ShapeError
+from bilens.pairs.streams import PairStream
+from bilens.pairs.vectors import Features, Kind
+from bilens.tensor import BilinearTensor
+
+
+def norms(
+    tensor: BilinearTensor, dictionary: Dictionary | None = None, *, kind: Kind = "polarized", block: int = 1024
+) -> Float[Tensor, " pairs"]:
+    """‖r_ij‖ of every pair i ≤ j, or that of another kind of pair vector, in the order of `unrank`.
+
+    Args:
+        tensor: the layer; dictionary: the features, the input's coordinates when None; kind: which pair vector.
+        block: pairs at a time, at least 1.
+
+    Raises:
+        BilensError: a block without pairs, or no such kind. SpaceError: a dictionary of another space.
+
+    Cost: one pass over the pair vectors, which never leave the cache.
+    """
+    features = Features.of(tensor, dictionary)
+    stream = PairStream(features, kind, block, seed=0, shuffle=False)
+    rows = features.left.new_empty(min(block, stream.rows), stream.width)
+    return torch.cat([stream.batch(n, out=rows).norm(dim=1) for n in range(len(stream))])
+
+
+def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
+    """E[(c_ij a_i a_j)²] of every pair i ≤ j, in the order of `unrank`; c is 1 on i = j and 2 off it.
+
+    g(Σ a_i v_i) is Σ_{i≤j} c_ij a_i a_j r_ij, so that pair errors e_ij that are uncorrelated with one another make a
+    mean squared error of the output of Σ_{i≤j} E[(c_ij a_i a_j)²] ‖e_ij‖².
+
+    Args:
+        codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+
+    Raises:
+        ShapeError: no matrix with at least one row.
+    """
+    if codes.ndim != 2 or 0 in codes.shape:
+        raise ShapeError(f"codes of shape {tuple(codes.shape)}", "(samples, features)", "pass one sample a row")
+    squares = codes.square()
+    return moment_weights((squares.T @ squares).div_(len(codes)))
+
+
+def moment_weights(moments: Float[Tensor, "m m"]) -> Float[Tensor, " pairs"]:
+    """E[(c_ij a_i a_j)²] of every pair i ≤ j, as `second_moments`, from the matrix E[a_i² a_j²] itself.
+
+    For moments that are known without samples, or were summed over more samples than fit into memory.
+
+    Args:
+        moments: (m, m), symmetric; its upper triangle is what is read.
+
+    Raises:
+        ShapeError: no square matrix.
+    """
+    if moments.ndim != 2 or moments.shape[0] != moments.shape[1] or not len(moments):
+        raise ShapeError(f"moments of shape {tuple(moments.shape)}", "(features, features)", "pass E[a_i² a_j²]")
+    i, j = torch.triu_indices(len(moments), len(moments), device=moments.device)
+    return moments[i, j] * torch.where(i == j, 1, 4).to(moments)
