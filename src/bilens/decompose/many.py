@@ -210,8 +210,8 @@ def eigh_many(
 
     Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
     over the random start, of 1e-6 (float64) or 1e-3 (float32), and an eigenvalue that was left out may also lie so
-    close to one that is listed that the two were not told apart: of a multiple eigenvalue, copies can be missed where a few
-    steps from another random vector do not show them. `method="full"` leaves no chance.
+    close to one that is listed that the two were not told apart: of a multiple eigenvalue, copies can be missed where a
+    few steps from another random vector do not show them. `method="full"` leaves no chance.
 
     Args:
         tensor: the layer.
