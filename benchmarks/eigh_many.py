@@ -108,7 +108,7 @@ def main() -> None:
     else:
         problems = [
             (layer(576, 1536, 256, torch.float32, device), gauss, 4.0),
-            (layer(576, 1536, 256, torch.float64, device), gauss, 4.0),
+            (layer(576, 1536, 64, torch.float64, device), gauss, None),
             (layer(2048, 8192, 8, torch.float32, device), gauss, 4.0),
         ]
     real = smollm(64 if asked.small else 256, device)
