@@ -246,5 +246,5 @@ def _of_weights(rows: Tensor, feature: Tensor, values: Tensor, first: Tensor, r:
     """The gradient of `sum_rows` in its values: each code's row times the gradient of its vector's sum."""
     with torch.enable_grad():
         through = values.detach().requires_grad_()
-        (found,) = torch.autograd.grad(sum_rows(rows.detach(), feature, through, first), [through], [r])
-    return found
+        found: tuple[Tensor, ...] = torch.autograd.grad(sum_rows(rows.detach(), feature, through, first), through, r)
+    return found[0]
