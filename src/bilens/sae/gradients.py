@@ -93,7 +93,7 @@ class _Sums:
         # Where products round to few bits, a second column holds what the first leaves of a constant.
         self.constants = 1 if products == rows.dtype else 2
         self.columns = -(-(self.d + self.constants) // _MULTIPLE) * _MULTIPLE
-        self.norms = torch.linalg.vector_norm(rows, dim=1)
+        self.norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
         self.encoder = self._rows(coder.W_enc.T, coder.b_enc)
         self.decoder = self._rows(rows, self.norms * (l1 * weight))
         self.d_encoder, self.d_decoder = rows.new_zeros(2, coder.d_sae, self.columns)
