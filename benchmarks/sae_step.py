@@ -1,8 +1,8 @@
 """A training step of a sparse autoencoder: `sae.train` against SAELens' `SAETrainer`, same losses after the same steps.
 
 Both sides start from the same weights and get the same batches, loss, optimiser and learning rate: the L1 penalty is
-weighed by the decoder's norms, rows are free, gradients are clipped to a norm of 1, as
-SAELens always does. Its window of dead features is not reached, so that its top-k has no second loss; that coder decodes its codes as they are
+weighed by the decoder's norms, rows are free, gradients are clipped to a norm of 1, as SAELens always does. Its window
+of dead features is not reached, so that its top-k has no second loss; that coder decodes its codes as they are
 (`rescale_acts_by_decoder_norm=False`), as a bilens coder does.
 
 Needs an environment that has both: bilens and sae-lens.

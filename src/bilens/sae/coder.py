@@ -373,10 +373,9 @@ def sum_rows(rows: Tensor, features: Tensor, values: Tensor, first: Tensor | Non
     return functional.embedding_bag(features, rows, first, per_sample_weights=values, mode="sum")
 
 
-def starts(row: Tensor, b: int) -> Tensor:
-    """Where each vector's codes start in a list that is sorted by vector."""
-    size = torch.bincount(row, minlength=b)
-    return size.cumsum(0) - size
+def starts(ordered: Tensor, count: int) -> Tensor:
+    """Where each number from 0 to count − 1 begins in an ascending list; nothing waits for a device."""
+    return torch.searchsorted(ordered, torch.arange(count, device=ordered.device))
 
 
 def top_k(pre: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:

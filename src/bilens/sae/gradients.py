@@ -224,8 +224,8 @@ class _Sums:
             grad = grad + self._penalty_slope(values, feature)
         if slope is not None:
             grad = grad * slope
-        order = feature.argsort(stable=True)
-        begin = starts(feature, len(rows))
+        ordered, order = feature.sort(stable=True)
+        begin = starts(ordered, len(rows))
         by_feature = row[order]
         self.d_decoder[:, :d] += sum_rows(r, by_feature, values[order], begin)
         self.d_encoder[:, :d] += sum_rows(self.centred(x), by_feature, grad[order], begin)
