@@ -17,6 +17,6 @@ coder = sae.TopKSAE(16, 64, k=4)
 history = sae.train(coder, stream, steps=40, lr=1e-2, processes=ranks, progress=False)  # checkpoint="folder" to go on
 
 if ranks is None or ranks.lead:
-    print(f"NMSE {float(history['nmse'][-1]):.5f} after {int(history.steps[-1])} steps")
+    print(f"NMSE {float(history['nmse'][-1]):.3f} after {int(history.steps[-1])} steps")
 if ranks is not None:
     distributed.destroy_process_group()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import runpy
@@ -11,64 +10,33 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from distributed_jobs import JOBS, Ending, stream, train, training, weights
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sae_train import sparse_vectors
 from torch import Tensor
 from torch import distributed as dist
 from torch.testing import assert_close
 
-from bilens import pairs, sae
+from bilens import sae
 from bilens.errors import BilensError, StoreError
 from bilens.sae.distributed import Ranks
 from bilens.sae.processes import OneProcess, Processes
-from bilens.space import Space
-from bilens.tensor import BilinearTensor
 from messages import refuses
 
-training = importlib.import_module("bilens.sae.train")  # the module, which the function of that name hides
+JOB = Path(__file__).parent / "distributed_jobs.py"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "05_processes.py"
 
-CHILD = """
-import sys, warnings
-warnings.simplefilter("error")
-sys.path[:0] = [{here!r}, {above!r}]
-from torch import distributed as dist
-import test_distributed as test
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[3]), world_size=2)
-getattr(test, sys.argv[1])(*sys.argv[4:])
-dist.destroy_process_group()
-"""
 
-
-def two(job: str, folder: Path, *arguments: str) -> list[int]:
-    """Run a function of this file in two processes of one group; their exit codes."""
-    here = Path(__file__).parent
-    script = CHILD.format(here=str(here), above=str(here.parent))
-    meeting = folder / f"meeting of {job}"
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, job, str(meeting), str(rank), *arguments],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        said = [child.communicate(timeout=120)[1] for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    if any(child.returncode == 1 for child in children):
-        pytest.fail("\n".join(said))
-    return [child.returncode for child in children]
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `Ending` changes is put back."""
+    for name in ("SECONDS_BETWEEN_CHECKPOINTS", "_SECONDS_BETWEEN_REPORTS"):
+        monkeypatch.setattr(training, name, getattr(training, name))
+    monkeypatch.setattr(training, "_POINTS", 10)
 
 
 @pytest.fixture
@@ -81,36 +49,38 @@ def alone(tmp_path: Path) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-# What is trained: vectors whose epochs end with a batch of one vector, and pair vectors, made whole in each process
-
-
-def stream(kind: str, dtype: torch.dtype) -> sae.Stream:
-    if kind != "pairs":
-        return sae.TensorStream(sparse_vectors(51)[0].to(dtype) + 1, 10)
-    factors = torch.randn(2, 12, 7, generator=torch.Generator().manual_seed(1)).to(dtype)
-    tensor = BilinearTensor.from_layer(*factors, input=Space("pixels", 7), output=Space("hidden", 12))
-    return pairs.stream(tensor, batch_size=9)
-
-
-JOBS = [
-    (kind, name)
-    for kind in ("standard", "topk", "pairs")
-    for name in (["float32", "float64"] if kind != "pairs" else ["float64"])
-]
-
-
-def train(kind: str, name: str, processes: Processes | None, **arguments: Any) -> tuple[sae.Coder, Tensor]:
-    dtype = getattr(torch, name)
-    coder = sae.StandardSAE(12, 24) if kind == "standard" else sae.TopKSAE(12, 90, 2)
-    settings: dict[str, Any] = {"steps": 30, "lr": 0.01, "l1": 0.05, "similarity": 0.05, "clip": 5.0, "device": "cpu"}
-    settings |= {"progress": False, "processes": processes}
-    source = arguments.pop("stream", None) or stream(kind, dtype)
-    history = sae.train(coder.to(dtype), source, **settings | arguments)
-    return coder, history.values
-
-
-def weights(coder: sae.Coder, history: Tensor) -> dict[str, Tensor]:
-    return {name: value.detach().contiguous() for name, value in coder.named_parameters()} | {"history": history}
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run stopped in one process, and two processes then did their job, killed at its end."""
+    folder = tmp_path_factory.mktemp("job")
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'alone'}", rank=0, world_size=1)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("SECONDS_BETWEEN_CHECKPOINTS", "_SECONDS_BETWEEN_REPORTS"):
+                patch.setattr(training, name, getattr(training, name))
+            patch.setattr(training, "_POINTS", 10)
+            ending = Ending(stream("topk", torch.float64), MemoryError("in between"))
+            with pytest.raises(MemoryError, match="in between"):
+                train("topk", "float64", Ranks(), checkpoint=folder / "stopped", stream=ending)
+    finally:
+        dist.destroy_process_group()
+    children = [
+        subprocess.Popen(
+            [sys.executable, str(JOB), str(folder), str(rank)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [child.communicate(timeout=200)[1] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert -signal.SIGKILL in [child.returncode for child in children], "\n".join(said)
+    return folder
 
 
 def close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
@@ -120,105 +90,36 @@ def close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) 
         assert_close(ours[name], value, rtol=tolerance, atol=tolerance * (1 + float(value.abs().max())))
 
 
-def same_job(folder: str) -> None:
-    """In each of two processes: train everything; each writes what it ended with."""
-    ranks = Ranks()
-    training._POINTS = 10  # three steps a row
+def test_two_processes_train_what_one_does(folder: Path) -> None:
     for kind, name in JOBS:
-        found = weights(*train(kind, name, ranks))
-        safetensors.torch.save_file(found, Path(folder) / f"{kind}.{name}.{ranks.rank}")
-
-
-def test_two_processes_train_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert two("same_job", tmp_path, str(tmp_path)) == [0, 0]
-    monkeypatch.setattr(training, "_POINTS", 10)
-    for kind, name in JOBS:
-        first, second = (safetensors.torch.load_file(tmp_path / f"{kind}.{name}.{rank}") for rank in (0, 1))
+        first, second = (safetensors.torch.load_file(folder / f"{kind}.{name}.{rank}") for rank in (0, 1))
         for part, value in first.items():
             assert torch.equal(value, second[part]), "the processes ended with different weights"
-        whole = weights(*train(kind, name, None))
-        close(first, whole, 1e-12 if name == "float64" else 1e-5)
+        close(first, weights(*train(kind, name, None)), 1e-12 if name == "float64" else 1e-5)
 
 
 # Checkpoints
 
 
-class Ending:
-    """A stream that ends the process when a batch is asked for; a checkpoint is written after step 11."""
-
-    def __init__(self, source: sae.Stream, how: BaseException | None) -> None:
-        self.source, self.width, self.rows, self.how = source, source.width, source.rows, how
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batch(self, n: int) -> Tensor:
-        training.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if n == 10 else 1e9
-        training._SECONDS_BETWEEN_REPORTS = 0.0
-        if n == 14:
-            if self.how is not None:
-                raise self.how
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.source.batch(n)
-
-
-def killed_job(folder: str) -> None:
-    training._POINTS = 10
-    train("topk", "float64", Ranks(), checkpoint=folder, stream=Ending(stream("topk", torch.float64), None))
-
-
-def resumed_job(folder: str, result: str) -> None:
-    training._POINTS = 10
-    ranks = Ranks()
-    asked: list[int] = []
-
-    class Watched(Ending):
-        def batch(self, n: int) -> Tensor:
-            asked.append(n)
-            return self.source.batch(n)
-
-    found = weights(
-        *train("topk", "float64", ranks, checkpoint=folder, stream=Watched(stream("topk", torch.float64), None))
-    )
-    if asked[1:] != list(range(11, 30)):
-        raise RuntimeError(f"trained on batches {asked}")
-    safetensors.torch.save_file(found, f"{result}.{ranks.rank}")
-
-
-def test_a_run_killed_in_two_processes_goes_on_in_one(
-    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    assert -signal.SIGKILL in two("killed_job", tmp_path, str(folder))
-    pointer = json.loads((folder / "checkpoint.json").read_text("utf-8"))
+def test_a_run_killed_in_two_processes_goes_on_in_one(folder: Path, alone: Ranks) -> None:
+    killed = folder / "killed"
+    pointer = json.loads((killed / "checkpoint.json").read_text("utf-8"))
     assert (pointer["folder"], pointer["done"]) == ("step-11", 11)
-    shards = sorted((folder / "step-11").iterdir())
+    shards = sorted((killed / "step-11").iterdir())
     assert len(shards) == 2
     assert all(path.suffix == ".safetensors" for path in shards)
 
-    monkeypatch.setattr(training, "_POINTS", 10)
-    resumed = weights(*train("topk", "float64", alone, checkpoint=folder))
-    straight = weights(*train("topk", "float64", None))
-    close(resumed, straight, 1e-12)
-    assert [path.name for path in folder.glob("step-*")] == ["step-30"]
-    again = weights(*train("topk", "float64", alone, checkpoint=folder))
-    assert all(torch.equal(value, resumed[name]) for name, value in again.items())
+    resumed = weights(*train("topk", "float64", alone, checkpoint=killed))
+    close(resumed, weights(*train("topk", "float64", None)), 1e-12)
+    assert [path.name for path in killed.glob("step-*")] == ["step-30"]
 
 
-def test_a_run_stopped_in_one_process_goes_on_in_two(
-    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    for name in ("_POINTS", "SECONDS_BETWEEN_CHECKPOINTS", "_SECONDS_BETWEEN_REPORTS"):
-        monkeypatch.setattr(training, name, 10)
-    ending = Ending(stream("topk", torch.float64), MemoryError("in between"))
-    with pytest.raises(MemoryError, match="in between"):
-        train("topk", "float64", alone, checkpoint=folder, stream=ending)
-    assert two("resumed_job", tmp_path, str(folder), str(tmp_path / "resumed")) == [0, 0]
-    resumed = safetensors.torch.load_file(tmp_path / "resumed.0")
+def test_a_run_stopped_in_one_process_goes_on_in_two(folder: Path, alone: Ranks) -> None:
+    resumed = safetensors.torch.load_file(folder / "resumed.0")
+    assert resumed.pop("asked").tolist() == [0, *range(11, 30)]
     close(resumed, weights(*train("topk", "float64", None)), 1e-12)
     # What two processes wrote is what one reads: bit for bit, since nothing is left to do.
-    read = weights(*train("topk", "float64", alone, checkpoint=folder))
+    read = weights(*train("topk", "float64", alone, checkpoint=folder / "stopped"))
     assert all(torch.equal(value, resumed[name]) for name, value in read.items())
 
 
@@ -299,7 +200,10 @@ def test_sums_reach_tensors_of_any_layout(alone: Ranks) -> None:
         assert torch.equal(tensor, value)
 
 
-def test_the_example_says_the_same_in_two_processes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_says_the_same_in_two_processes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_POINTS", 100)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLE)]
     both = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
