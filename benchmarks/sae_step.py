@@ -116,7 +116,7 @@ def agreement(stream: sae.TensorStream, kind: str, steps: int, device: str) -> s
 def main() -> None:
     asked = options(__doc__)
     device, small = asked.device, asked.small
-    steps, compared = (2, 5) if small else (5, 20)
+    steps, compared = (1, 3) if small else (5, 20)
     measured = rates(device)
     stream = sae.TensorStream(vectors(BATCHES * BATCH, device), BATCH)
     product = 2 * BATCH * D_IN * D_SAE / measured.float32
@@ -162,12 +162,14 @@ def main() -> None:
                 device=device,
             )
         )
+    axes = (
+        {"d_sae": (1024, 2048), "batch": ()}
+        if small
+        else {"d_sae": (1024, 2048, 4096, 8192, 16384), "batch": (256, 1024, 4096)}
+    )
     points = []
     for kind in ("relu", "topk"):
-        for axis, sizes in (
-            ("d_sae", (1024, 2048) if small else (1024, 2048, 4096, 8192, 16384)),
-            ("batch", (512, 2048) if small else (256, 1024, 4096)),
-        ):
+        for axis, sizes in axes.items():
             for size in sizes:
                 d_sae, batch = (size, 1024) if axis == "d_sae" else (2048, size)
                 part = sae.TensorStream(stream.vectors[: 4 * batch], batch)
