@@ -19,4 +19,5 @@ history = sae.train(coder, stream, steps=40, lr=1e-2, processes=ranks, progress=
 if ranks is None or ranks.lead:
     print(f"NMSE {float(history['nmse'][-1]):.3f} after {int(history.steps[-1])} steps")
 if ranks is not None:
+    distributed.barrier()  # nobody leaves while another still listens
     distributed.destroy_process_group()
