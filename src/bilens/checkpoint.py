@@ -52,12 +52,8 @@ def save(
         settings: what the run was asked for (JSON values); a checkpoint only continues a run with equal settings.
         extra: more tensors of the caller's, for example a history of losses.
     """
-    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
-    for number, entry in optimizer.state_dict()["state"].items():
-        for name, value in entry.items():
-            tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-    tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
-    write_tensors(path, tensors, {"done": str(done), "settings": json.dumps(dict(settings), sort_keys=True)})
+    metadata = {"done": str(done), "settings": _text(settings)}
+    write_tensors(path, collect(module, optimizer, extra or {}), metadata)
 
 
 def load(
@@ -73,7 +69,26 @@ def load(
     if not Path(path).exists():
         return 0, {}
     tensors, metadata = read_tensors(path)
-    theirs, ours = metadata.get("settings", ""), json.dumps(dict(settings), sort_keys=True)
+    check(path, metadata.get("settings", ""), settings)
+    return int(metadata["done"]), restore(path, tensors, module, optimizer)
+
+
+def collect(module: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Everything that a checkpoint holds, by the names that it has there."""
+    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
+    for number, entry in optimizer.state_dict()["state"].items():
+        for name, value in entry.items():
+            tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+    return tensors | {f"extra.{name}": value for name, value in extra.items()}
+
+
+def check(path: str | Path, theirs: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of a run with other settings.
+
+    Raises:
+        StoreError: the settings, as JSON, that the checkpoint has are not these.
+    """
+    ours = _text(settings)
     if theirs != ours:
         differ = _differences(theirs, ours)
         raise StoreError(
@@ -81,6 +96,16 @@ def load(
             "one of this run",
             "repeat the run with its settings, or delete the checkpoint to start again",
         )
+
+
+def restore(
+    path: str | Path, tensors: Mapping[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Fill the module and the optimiser with what `collect` gave, and return the extra tensors.
+
+    Raises:
+        StoreError: the weights do not fit the module.
+    """
     try:
         module.load_state_dict(_under(tensors, "module."))
     except RuntimeError as error:
@@ -94,7 +119,11 @@ def load(
         number, key = name.split(".", 1)
         state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(metadata["done"]), _under(tensors, "extra.")
+    return _under(tensors, "extra.")
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(dict(settings), sort_keys=True)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -286,7 +286,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
     for bad in (torch.zeros(5, 12), torch.full((5, 12), torch.nan)):
         with pytest.raises(BilensError, match="a first batch with a mean squared norm of"):
             run(build("topk"), sae.TensorStream(bad))
-    with pytest.raises(BilensError, match="a loss of nan at step 20 of 20"):
+    with pytest.raises(BilensError, match=r"a loss of nan at step \d+ of 20"):
         run(build("topk"), [x, x * torch.nan])
 
 

@@ -10,8 +10,8 @@ from bilens.sae.metrics import (
     l0,
     nmse,
 )
-from bilens.sae.streams import IterableStream, Stream, TensorStream, as_stream
-from bilens.sae.train import train
+from bilens.sae.streams import Divisible, IterableStream, Stream, TensorStream, as_stream
+from bilens.sae.train import train, train_many
 from bilens.sae.transcoder import Transcoder, transcode
 
 from_pretrained = Coder.from_pretrained
@@ -19,6 +19,7 @@ from_pretrained = Coder.from_pretrained
 
 __all__ = [
     "Coder",
+    "Divisible",
     "Evaluation",
     "GatedSAE",
     "IterableStream",
@@ -38,5 +39,6 @@ __all__ = [
     "l0",
     "nmse",
     "train",
+    "train_many",
     "transcode",
 ]

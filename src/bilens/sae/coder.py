@@ -117,7 +117,7 @@ class Coder(nn.Module, ABC):
         return self.decode(self.encode(x))
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
-        """Codes and reconstructions of a batch together, as training needs them; gradients flow through both."""
+        """Codes and reconstructions of a batch together; gradients flow through both."""
         acts = self.encode(x)
         return Sparse(self.decode(acts), acts, torch.arange(self.d_sae, device=acts.device))
 
@@ -229,24 +229,16 @@ class StandardSAE(Coder):
         return functional.relu(self._centred(x) @ self.W_enc + self.b_enc)
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
-        """Codes and reconstructions of a batch; on a CPU only of the codes, or the features, that are lit by it.
-
-        One dense product finds those; the others have zeros for codes and gradients, and cost nothing more.
-        """
+        """Codes and reconstructions of a batch; on a CPU only of the codes, or the features, that are lit by it."""
         if x.device.type != "cpu":
             return super().sparse(x)
-        z = self._centred(x)
-        with torch.no_grad():
-            acts = (z @ self.W_enc).add_(self.b_enc).relu_()
-            row, feature = acts.nonzero(as_tuple=True)
-            few = len(row) < _FEW * acts.numel()
-        if few:
-            sums, values = _Lit.apply(  # type: ignore[no-untyped-call]
-                z, self.W_enc, self.b_enc, self.W_dec, acts[row, feature], row, feature
-            )
-            return Sparse(sums + self.b_dec, values, feature)
+        acts = self.encode(x)
+        row, feature = acts.nonzero(as_tuple=True)
+        if len(row) < FEW * acts.numel():
+            values = acts[row, feature]
+            return Sparse(sum_rows(self.W_dec, feature, values, starts(row, len(x))) + self.b_dec, values, feature)
         lit = torch.bincount(feature, minlength=self.d_sae).nonzero()[:, 0]
-        acts = functional.relu(z @ self.W_enc.T[lit].T + self.b_enc[lit])
+        acts = acts[:, lit]
         return Sparse(acts @ self.W_dec[lit] + self.b_dec, acts, lit)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
@@ -289,24 +281,23 @@ class TopKSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """The k largest of (x − b_dec) W_enc + b_enc, rectified; the others 0."""
-        values, features, _ = self._codes(self._centred(x).reshape(-1, self.d_in))
+        values, features = self._codes(self._centred(x).reshape(-1, self.d_in))
         return values.new_zeros(len(values), self.d_sae).scatter(1, features, values).view(*x.shape[:-1], self.d_sae)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
         """x̂ = decode(encode(x)), decoded from the k codes alone."""
         centred = self._centred(x)
-        return self._codes(centred.reshape(-1, self.d_in))[2].view(centred.shape) + self.b_dec
+        values, features = self._codes(centred.reshape(-1, self.d_in))
+        return sum_rows(self.W_dec, features, values).view(centred.shape) + self.b_dec
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
-        """Codes and reconstructions of a batch; only x W_enc is a dense product, forwards and backwards."""
-        values, features, sums = self._codes(self._centred(x))
-        return Sparse(sums + self.b_dec, values, features)
+        """Codes and reconstructions of a batch, decoded from the k codes alone."""
+        values, features = self._codes(self._centred(x))
+        return Sparse(sum_rows(self.W_dec, features, values) + self.b_dec, values, features)
 
-    def _codes(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        codes: tuple[Tensor, Tensor, Tensor] = _TopK.apply(  # type: ignore[no-untyped-call]
-            z, self.W_enc, self.b_enc, self.W_dec, self.k, self.rectify
-        )
-        return codes
+    def _codes(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        values, features = top_k(z @ self.W_enc + self.b_enc, self.k)
+        return functional.relu(values) if self.rectify else values, features
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -373,101 +364,18 @@ _ARCHITECTURES: dict[str, type[Coder]] = {
 }
 
 
-_FEW = 0.03
+FEW = 0.05
 """Share of codes that are not 0 below which sums of named rows beat dense products on a CPU."""
 
 
-class _Lit(torch.autograd.Function):
-    """Bare reconstructions from ReLU codes that are few, and those codes, with gradients that touch them alone.
-
-    z: (b, d_in), the encoder's input; values, row, feature: (nnz,), the codes above 0, row after row. Gives
-    Σ value · row of W_dec for each vector, (b, d_in), and the values.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 (autograd passes its inputs by position)
-        ctx: Any,
-        z: Tensor,
-        W_enc: Tensor,
-        b_enc: Tensor,
-        W_dec: Tensor,
-        values: Tensor,
-        row: Tensor,
-        feature: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(z, W_enc, W_dec, values, row, feature)
-        return _sum_rows(W_dec, feature, values, _starts(row, len(z))), values.clone()
-
-    @staticmethod
-    def backward(ctx: Any, d_sums: Tensor, d_values: Tensor) -> tuple[Tensor | None, ...]:
-        z, W_enc, W_dec, values, row, feature = ctx.saved_tensors
-        starts = _starts(row, len(z))
-        grad = d_values + _of_weights(W_dec, feature, values, starts, d_sums)
-        d_dec, d_enc, d_bias = _by_feature(W_dec, feature, row, values, grad, d_sums, z)
-        d_z = _sum_rows(W_enc.T.contiguous(), feature, grad, starts) if ctx.needs_input_grad[0] else None
-        return d_z, d_enc.T, d_bias, d_dec, None, None, None
+def sum_rows(rows: Tensor, features: Tensor, values: Tensor, first: Tensor | None = None) -> Tensor:
+    """Σ_k values_bk rows[features_bk], (b, d_in); with `first`, of lists where vector follows vector from there on."""
+    return functional.embedding_bag(features, rows, first, per_sample_weights=values, mode="sum")
 
 
-class _TopK(torch.autograd.Function):
-    """Codes and bare reconstructions of a top-k coder, whose gradients touch the chosen entries alone.
-
-    z: (b, d_in), the encoder's input. Gives values and features, (b, k), and Σ_k value · row of W_dec, (b, d_in).
-    Only z W_enc is a dense product; forwards and backwards, everything else sums rows that are named by `features`.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 (autograd passes its inputs by position)
-        ctx: Any, z: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, k: int, rectify: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        values, features = top_k((z @ W_enc).add_(b_enc), k)
-        if rectify:
-            values.relu_()
-        ctx.rectify = rectify
-        ctx.save_for_backward(z, W_enc, W_dec, values, features)
-        ctx.mark_non_differentiable(features)
-        return values, features, _sum_rows(W_dec, features, values)
-
-    @staticmethod
-    def backward(ctx: Any, d_values: Tensor, _: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
-        z, W_enc, W_dec, values, features = ctx.saved_tensors
-        grad = d_values + _of_weights(W_dec, features, values, None, d_sums)
-        if ctx.rectify:
-            grad = grad * (values > 0)
-        b, k = features.shape
-        row = torch.arange(b, device=z.device).repeat_interleave(k)
-        d_dec, d_enc, d_bias = _by_feature(W_dec, features.flatten(), row, values.flatten(), grad.flatten(), d_sums, z)
-        d_z = _sum_rows(W_enc.T.contiguous(), features, grad) if ctx.needs_input_grad[0] else None
-        return d_z, d_enc.T, d_bias, d_dec, None, None
-
-
-def _sum_rows(rows: Tensor, features: Tensor, values: Tensor, starts: Tensor | None = None) -> Tensor:
-    """Σ_k values_bk rows[features_bk], (b, d_in); with starts, of lists in which vector follows vector."""
-    return functional.embedding_bag(features, rows, starts, per_sample_weights=values, mode="sum")
-
-
-def _starts(row: Tensor, b: int) -> Tensor:
-    """Where each vector's codes start in a list that is sorted by vector."""
-    size = torch.bincount(row, minlength=b)
-    return size.cumsum(0) - size
-
-
-def _of_weights(rows: Tensor, features: Tensor, values: Tensor, starts: Tensor | None, d_sums: Tensor) -> Tensor:
-    """The gradient of `_sum_rows` in its values: each code's row times the gradient of its vector's sum."""
-    with torch.enable_grad():
-        through = values.detach().requires_grad_()
-        (found,) = torch.autograd.grad(_sum_rows(rows.detach(), features, through, starts), through, d_sums)
-    return found
-
-
-def _by_feature(  # noqa: PLR0917 (seven tensors of one batch)
-    W_dec: Tensor, feature: Tensor, row: Tensor, values: Tensor, grad: Tensor, d_sums: Tensor, z: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ value · d_sums[row], Σ grad · z[row] and Σ grad over each feature: gradients of W_dec, W_encᵀ and b_enc."""
-    order = feature.argsort(stable=True)
-    starts = _starts(feature, len(W_dec))
-    d_dec = _sum_rows(d_sums.contiguous(), row[order], values[order], starts)
-    d_enc = _sum_rows(z, row[order], grad[order], starts)
-    return d_dec, d_enc, torch.zeros_like(W_dec[:, 0]).index_add_(0, feature, grad)
+def starts(ordered: Tensor, count: int) -> Tensor:
+    """Where each number from 0 to count − 1 begins in an ascending list; nothing waits for a device."""
+    return torch.searchsorted(ordered, torch.arange(count, device=ordered.device))
 
 
 def top_k(pre: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
@@ -482,7 +390,7 @@ def top_k(pre: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[
         values, places = pre.topk(k, dim=1, sorted=False)
         return values, places
     chosen = pre.view(b, _GROUP, groups).amax(dim=1).topk(k, dim=1, sorted=False).indices
-    columns = (chosen[:, None, :] + torch.arange(0, m, groups)[:, None]).view(b, -1)
+    columns = (chosen[:, None, :] + torch.arange(0, m, groups)[:, None]).view(b, _GROUP * k)
     values, places = pre.gather(1, columns).topk(k, dim=1, sorted=False)
     return values, columns.gather(1, places)
 

@@ -34,6 +34,17 @@ class Stream(Protocol):
         """The n-th batch, counted from the first epoch on."""
 
 
+@runtime_checkable
+class Divisible(Stream, Protocol):
+    """A stream that makes some rows of a batch without the others, so that processes can share a batch."""
+
+    def size(self, n: int) -> int:
+        """Rows of the n-th batch."""
+
+    def part(self, n: int, start: int, stop: int) -> Float[Tensor, "b width"]:
+        """Rows start … stop − 1 of the n-th batch."""
+
+
 @dataclass(frozen=True, eq=False)
 class TensorStream:
     """Vectors in memory, each once an epoch, in an order drawn from a generator seeded with (seed, epoch).
@@ -79,8 +90,17 @@ class TensorStream:
 
     def batch(self, n: int) -> Float[Tensor, "b width"]:
         """The n-th batch, counted from the first epoch on."""
+        return self.part(n, 0, self.batch_size)
+
+    def size(self, n: int) -> int:
+        """Rows of the n-th batch: `batch_size`, or what is left at the end of an epoch."""
+        return min(self.batch_size, self.rows - n % len(self) * self.batch_size)
+
+    def part(self, n: int, start: int, stop: int) -> Float[Tensor, "b width"]:
+        """Rows start … stop − 1 of the n-th batch, as far as it has them."""
         epoch, position = divmod(n, len(self))
-        place = slice(position * self.batch_size, (position + 1) * self.batch_size)
+        begin = position * self.batch_size
+        place = slice(begin + start, begin + min(stop, self.batch_size))
         return self.vectors[self._order(epoch)[place]] if self.shuffle else self.vectors[place]
 
     def _order(self, epoch: int) -> Tensor:

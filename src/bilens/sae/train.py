@@ -1,23 +1,24 @@
-"""Training a sparse autoencoder on any stream of vectors: Adam, unit decoder rows, checkpoints, and exact resume."""
+"""Training sparse autoencoders on any stream of vectors: Adam, unit decoder rows, checkpoints, and exact resume."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilens import checkpoint as checkpoints
-from bilens import device as devices
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
 from bilens.sae.coder import Coder, StandardSAE, TopKSAE
+from bilens.sae.gradients import Gradients, gradients
 from bilens.sae.metrics import decoder_similarity
+from bilens.sae.processes import OneProcess, Processes
 from bilens.sae.streams import Stream, as_stream
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -28,6 +29,8 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 
 _POINTS = 100
 """Rows of the history at most, plus one."""
+
+_NAMES = ("loss", "nmse", "l0", "dead")
 
 
 def train(
@@ -40,21 +43,26 @@ def train(
     similarity: float = 0.0,
     warmup: float = 0.05,
     decay: float = 0.5,
+    clip: float | None = None,
     normalize: bool = True,
+    unit_rows: bool = True,
+    precision: Literal["bfloat16"] | None = None,
     checkpoint: str | Path | None = None,
+    processes: Processes | None = None,
     progress: bool = True,
     title: str = "training",
     device: str | None = None,
 ) -> History:
     """Train a coder in place on a stream of vectors, and leave it on the device.
 
-    The loss is the mean over a batch of ‖s x − x̂‖² + l1 Σ_k |a_k|, plus similarity · (Σ_{i≠j} |cos_ij|^10)^{1/10} over
-    the decoder. With `normalize`, s makes the mean of ‖s x‖² over the first batch equal to d_in, so that `lr`, `l1` and
-    `similarity` mean the same whatever the units of x; s is folded into the biases when training ends, and the coder
-    acts on x itself. Without it, s = 1.
+    The loss is the mean over a batch of ‖s x − x̂‖² + l1 Σ_k |a_k| ‖w_k‖, w_k the rows of the decoder, plus
+    similarity · (Σ_{i≠j} |cos_ij|^10)^{1/10} over them. With `normalize`, s makes the mean of ‖s x‖² over the first
+    batch equal to d_in, so that `lr`, `l1` and `similarity` mean the same whatever the units of x; s is folded into the
+    biases when training ends, and the coder acts on x itself. Without it, s = 1.
 
     The rows of the decoder have norm 1 throughout: the part of the gradient along each row is removed, and the rows are
-    scaled back after each step. A coder whose b_dec is 0 is new: b_dec begins as the mean of the first batch.
+    scaled back after each step. With `unit_rows=False` they are free. A coder whose b_dec is 0 is new: b_dec begins as
+    the mean of the first batch.
 
     Batches depend on the step alone, so that a run that was killed and started again with the same arguments ends with
     the same weights as one that was not: bit for bit on a CPU, with as many threads, when the stream gives the same
@@ -68,10 +76,15 @@ def train(
         lr: Adam's learning rate at its highest.
         l1: weight of the L1 penalty on the codes; similarity: weight of the p = 10 penalty on the decoder's cosines.
         warmup, decay: fractions of the steps in which lr rises linearly from 0 and falls linearly to 0.
+        clip: the norm of all gradients together above which they are scaled down to it; never when None.
         normalize: whether to scale the stream while training.
+        unit_rows: whether the rows of the decoder keep norm 1. Free rows need `l1` to see their norms, as it does.
+        precision: "bfloat16" rounds the factors of dense products to it; weights, Adam's state, sums and losses keep
+            the type of the weights. None rounds nothing.
         checkpoint: a file to continue from when it exists and to write to: every few seconds, at the end, on Ctrl-C.
             It stays when training is done, and then gives the trained weights and the history at once; delete it when
             they are saved. A checkpoint of other arguments, or of a stream of other sizes or scale, is refused.
+        processes: `sae.distributed.Ranks()` in each of the processes that `torchrun` started; None trains in this one.
         progress: whether to show a bar with loss, NMSE, L0 and time left.
         title: of the bar.
         device: a torch device, or None for CUDA, then MPS, then the CPU.
@@ -82,25 +95,89 @@ def train(
 
     Raises:
         ShapeError: a stream of another width. StoreError: a checkpoint of another run, or damaged.
-        BilensError: an architecture that is not trained here, a number out of range, vectors that are all 0 or not
-            finite, or a loss that is no longer finite.
+        BilensError: an architecture that is not trained here, a number out of range, a precision that the device does
+            not have, vectors that are all 0 or not finite, or a loss that is no longer finite.
 
-    Source: founding draft, "MNIST SAE features"; the norm's scale as in SAELens.
+    Source: founding draft, "MNIST SAE features"; the norm's scale and free rows as in SAELens.
     """
-    _check_settings(steps=steps, lr=lr, l1=l1, similarity=similarity, warmup=warmup, decay=decay)
-    if not isinstance(coder, (StandardSAE, TopKSAE)):
-        raise BilensError(f"a {type(coder).__name__}", "a StandardSAE or a TopKSAE", "train one of these")
+    return train_many(
+        [coder],
+        stream,
+        steps=steps,
+        lr=lr,
+        l1=l1,
+        similarity=similarity,
+        warmup=warmup,
+        decay=decay,
+        clip=clip,
+        normalize=normalize,
+        unit_rows=unit_rows,
+        precision=precision,
+        checkpoint=checkpoint,
+        processes=processes,
+        progress=progress,
+        title=title,
+        device=device,
+    )[0]
+
+
+def train_many(
+    coders: Sequence[Coder],
+    stream: Stream | Iterable[Any],
+    *,
+    steps: int,
+    lr: float | Sequence[float] = 3e-3,
+    l1: float | Sequence[float] = 0.0,
+    similarity: float | Sequence[float] = 0.0,
+    warmup: float = 0.05,
+    decay: float = 0.5,
+    clip: float | None = None,
+    normalize: bool = True,
+    unit_rows: bool = True,
+    precision: Literal["bfloat16"] | None = None,
+    checkpoint: str | Path | None = None,
+    processes: Processes | None = None,
+    progress: bool = True,
+    title: str = "training",
+    device: str | None = None,
+) -> list[History]:
+    """Train several coders on one stream, each exactly as `train` does it alone, making each batch once.
+
+    Worth it where a batch costs: pair vectors, activations of a model, files. Coders may differ in architecture, d_sae,
+    k, seed, and in `lr`, `l1` and `similarity`, which are one number for all or one a coder. The numbers beside the bar
+    are the first coder's.
+
+    Args, Returns and Raises: as `train`; one checkpoint holds all coders, and one history a coder is returned.
+
+    Raises:
+        BilensError: no coder, one given twice, coders of several types, or not one number a coder.
+    """
+    if not coders or len({id(coder) for coder in coders}) < len(coders):
+        raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "coders", "pass others")
+    for coder in coders:
+        if not isinstance(coder, (StandardSAE, TopKSAE)):
+            raise BilensError(f"a {type(coder).__name__}", "a StandardSAE or a TopKSAE", "train one of these")
+    dtypes = sorted({str(coder.W_dec.dtype).removeprefix("torch.") for coder in coders})
+    if len(dtypes) > 1:
+        raise BilensError(f"coders of types {' and '.join(dtypes)}", "one type", "convert some of them")
+    rates, penalties, similarities = (
+        _one_each(name, value, len(coders)) for name, value in (("lr", lr), ("l1", l1), ("similarity", similarity))
+    )
+    _check_settings(steps, rates, penalties, similarities, warmup, decay, clip)
     stream = as_stream(stream)
-    if stream.width != coder.d_in:
-        raise ShapeError(
-            f"a stream of vectors of {stream.width} coordinates",
-            f"{coder.d_in}, the coder's d_in",
-            "change one of them",
-        )
-    where = devices.choose(device)
-    coder.to(where)
-    dtype = coder.W_dec.dtype
-    first = stream.batch(0).to(where, dtype)
+    for coder in coders:
+        if stream.width != coder.d_in:
+            raise ShapeError(
+                f"a stream of vectors of {stream.width} coordinates",
+                f"{coder.d_in}, the coder's d_in",
+                "change one of them",
+            )
+    processes = OneProcess() if processes is None else processes
+    where = processes.device(device)
+    products = _products(precision, where)
+    for coder in coders:
+        coder.to(where)
+    first = stream.batch(0).to(where, coders[0].W_dec.dtype)
     power = float(first.square().sum(dim=1).mean())
     if not (power > 0 and math.isfinite(power)):
         raise BilensError(
@@ -108,113 +185,232 @@ def train(
             "finite vectors that are not all 0",
             "check the stream",
         )
-    scale = math.sqrt(coder.d_in / power) if normalize else 1.0
-
-    optimizer = torch.optim.Adam(coder.parameters(), lr=lr, fused=where.type in ("cpu", "cuda"))
-    names = ("loss", "nmse", "l0", "dead")
+    scale = math.sqrt(coders[0].d_in / power) if normalize else 1.0
+    runs = [
+        _Run(coder, lr=rate, l1=penalty, similarity=cosines, steps=steps, where=where)
+        for coder, rate, penalty, cosines in zip(coders, rates, penalties, similarities, strict=True)
+        if isinstance(coder, (StandardSAE, TopKSAE))
+    ]
+    optimizer = torch.optim.Adam(
+        [{"params": list(run.coder.parameters())} for run in runs], fused=where.type in ("cpu", "cuda")
+    )
+    module = nn.ModuleList(coders)
+    settings: dict[str, Any] = {
+        "architecture": [coder.architecture for coder in coders],
+        "coder": [{"d_in": coder.d_in, "d_sae": coder.d_sae, **coder.settings} for coder in coders],
+        "lr": rates,
+        "l1": penalties,
+        "similarity": similarities,
+    }
+    if len(coders) == 1:
+        settings = {name: values[0] for name, values in settings.items()}
+    settings |= {
+        "stream": {"width": stream.width, "batches": len(stream), "first batch": f"{power:.4g}"},
+        "steps": steps,
+        "warmup": warmup,
+        "decay": decay,
+        "clip": clip,
+        "normalize": normalize,
+        "unit_rows": unit_rows,
+        "precision": precision,
+    }
+    done, logged = 0, list[int]()
     every = max(1, steps // _POINTS)
-    settings: dict[str, Any] = {}
-    done, extra = 0, dict[str, Tensor]()
     if checkpoint is not None:
-        settings = {
-            "architecture": coder.architecture,
-            "coder": {"d_in": coder.d_in, "d_sae": coder.d_sae, **coder.settings},
-            "stream": {"width": stream.width, "batches": len(stream), "first batch": f"{power:.4g}"},
-            "steps": steps,
-            "lr": lr,
-            "l1": l1,
-            "similarity": similarity,
-            "warmup": warmup,
-            "decay": decay,
-            "normalize": normalize,
-        }
-        done, extra = checkpoints.load(checkpoint, coder, optimizer, settings=settings)
+        done, extra = processes.load(checkpoint, module, optimizer, settings=settings)
         _lay_out_like_parameters(optimizer)
+        if done:
+            logged = extra["logged"].tolist()
+            for number, run in enumerate(runs):
+                run.restore(extra, number, keep_sums=processes.lead)
     if done == 0:
-        _unit_rows(coder)
-        with torch.no_grad():
-            if not bool(coder.b_dec.any()):
-                coder.b_dec.copy_(first.mean(dim=0))
-            coder.rescale(scale)
-    steps_logged = extra.get("steps", torch.zeros(0, dtype=torch.int64)).tolist()
-    rows = list(extra.get("rows", torch.zeros(0, len(names))).to(where))
-    sums = extra.get("sums", torch.zeros(3)).to(where)  # of loss, NMSE and L0 since the last row
-    fired = extra.get("fired", torch.zeros(coder.d_sae)).to(where)  # how often each feature was not 0 since then
+        for run in runs:
+            run.begin(first, scale, unit_rows)
+        processes.equal([value.detach() for value in module.parameters()])
 
     def save() -> None:
         if checkpoint is not None:
-            kept = {
-                "steps": torch.tensor(steps_logged, dtype=torch.int64),
-                "rows": torch.stack(rows) if rows else torch.zeros(0, len(names)),
-                "sums": sums,
-                "fired": fired,
-            }
-            checkpoints.save(checkpoint, coder, optimizer, done=done, settings=settings, extra=kept)
+            extra = {"logged": torch.tensor(logged, dtype=torch.int64)}
+            for number, run in enumerate(runs):
+                extra |= run.collect(number, processes)
+            processes.save(checkpoint, module, optimizer, done=done, settings=settings, extra=extra)
 
     between_updates = True
     try:
-        with torch.enable_grad(), bar(title, steps, done=done, show=progress) as step:
-            pace, reported = checkpoints.Pace(), time.monotonic()
-            reported_at = done
+        with torch.no_grad(), bar(title, steps, done=done, show=progress and processes.lead) as step:
+            pace, reported, reported_at, ahead = checkpoints.Pace(), time.monotonic(), done, 1
             while done < steps:
-                x = stream.batch(done).to(where, dtype) * scale
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * _factor(done, steps, warmup, decay)
-                codes = coder.sparse(x)
-                error = (x - codes.x_hat).square().sum()
-                loss = error / len(x)
-                if l1 > 0:
-                    loss = loss + l1 * codes.values.abs().sum() / len(x)
-                if similarity > 0:
-                    loss = loss + similarity * decoder_similarity(coder.W_dec)
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                with torch.no_grad():
-                    features, uses = codes.uses()
-                    now = torch.stack([loss, error / x.square().sum(), uses.sum() / len(x)])
-                    between_updates = False
-                    _step(optimizer, coder.W_dec)
-                    sums += now
-                    fired.index_add_(0, features, uses.to(fired))
+                factor = _factor(done, steps, warmup, decay)
+                for group, run in zip(optimizer.param_groups, runs, strict=True):
+                    group["lr"] = run.lr * factor
+                rows, size = processes.share(stream, done)
+                x = rows.to(where, first.dtype, non_blocking=True) * scale
+                power_here = x.square().sum()
+                filled = done - (logged[-1] if logged else 0)
+                found = [run.gradients(x, size, products) for run in runs]
+                processes.add([gradient for run in runs for gradient in run.given()])
+                between_updates = False
+                for run in runs:
+                    run.regularise(clip, unit_rows, processes.lead)
+                optimizer.step()
+                for run, sums in zip(runs, found, strict=True):
+                    if unit_rows:
+                        run.scale_back()
+                    run.note(filled, sums, power_here, len(x))
                 done += 1
                 if done % every == 0 or done == steps:
-                    window = done - (steps_logged[-1] if steps_logged else 0)
-                    steps_logged.append(done)
-                    rows.append(torch.cat([sums / window, (fired == 0).float().mean()[None]]))
-                    sums.zero_()
-                    fired.zero_()
+                    logged.append(done)
+                    for run in runs:
+                        run.log(filled + 1, processes)
                 between_updates = True
+                if done - reported_at < ahead and done < steps:
+                    continue
+                numbers = [run.latest(filled, processes).tolist() for run in runs]
                 clock = time.monotonic()
-                if clock - reported >= _SECONDS_BETWEEN_REPORTS or done == steps:
-                    numbers = now.tolist()
-                    if not all(math.isfinite(number) for number in numbers):
+                for loss, *_ in numbers:
+                    if not math.isfinite(loss):
                         raise BilensError(
-                            f"a loss of {numbers[0]} at step {done} of {steps}",
+                            f"a loss of {loss} at step {done} of {steps}",
                             "a finite loss",
-                            f"use a learning rate below {lr:g}, or check the vectors",
+                            f"use a learning rate below {max(rates):g}, or check the vectors",
                         )
-                    step(done - reported_at, loss=numbers[0], nmse=numbers[1], l0=numbers[2])
-                    reported, reported_at = clock, done
-                    if done == steps or pace.due(SECONDS_BETWEEN_CHECKPOINTS):
-                        pace.write(save)
+                step(done - reported_at, loss=numbers[0][0], nmse=numbers[0][1], l0=numbers[0][2])
+                save_now = done == steps or pace.due(SECONDS_BETWEEN_CHECKPOINTS)
+                in_time = (done - reported_at) * _SECONDS_BETWEEN_REPORTS / max(clock - reported, 1e-9)
+                ahead, write = processes.agree([max(1, int(min(in_time, 2.0 * ahead))), int(save_now)])
+                reported, reported_at = clock, done
+                if write:
+                    pace.write(save)
     except KeyboardInterrupt:
-        if between_updates:
+        if between_updates and processes.size == 1:  # several would not stop at the same step
             save()
         raise
     finally:
-        coder.rescale(1 / scale)
-    values = torch.stack(rows).cpu().double() if rows else torch.zeros(0, len(names), dtype=torch.float64)
-    return History(names, torch.tensor(steps_logged), values)
+        for run in runs:
+            run.end(scale)
+    return [run.history(logged) for run in runs]
 
 
-@torch.no_grad()
-def _step(optimizer: torch.optim.Optimizer, rows: Tensor) -> None:
-    """One update that keeps the rows of the decoder at norm 1."""
-    if rows.grad is not None:
-        along = torch.linalg.vecdot(rows.grad, rows)[:, None]
-        rows.grad.addcmul_(along, rows, value=-1)
-    optimizer.step()
-    rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
+class _Run:
+    """One coder in training: its share of the settings, what it logs, and its part of a step."""
+
+    def __init__(
+        self,
+        coder: StandardSAE | TopKSAE,
+        *,
+        lr: float,
+        l1: float,
+        similarity: float,
+        steps: int,
+        where: torch.device,
+    ) -> None:
+        self.coder, self.lr, self.l1, self.similarity = coder, lr, l1, similarity
+        dtype = torch.promote_types(coder.W_dec.dtype, torch.float32)
+        # Since the last row of the history, for each step: error, penalty, Σ‖x‖², codes not 0, vectors, similarity.
+        self.window = torch.zeros(max(1, steps // _POINTS), 6, dtype=dtype, device=where)
+        self.fired = torch.zeros(coder.d_sae, device=where)  # on how many vectors each code was not 0 since then
+        self.rows: list[Tensor] = []
+        self.cosines = torch.zeros((), dtype=dtype, device=where)
+
+    def begin(self, first: Tensor, scale: float, unit_rows: bool) -> None:
+        """Make the coder ready for its first step."""
+        with torch.no_grad():
+            if unit_rows:
+                _unit_rows(self.coder)
+            if not bool(self.coder.b_dec.any()):
+                self.coder.b_dec.copy_(first.mean(dim=0))
+            self.coder.rescale(scale)
+
+    def gradients(self, x: Tensor, size: int, products: torch.dtype | None) -> Gradients:
+        """Put the batch's gradients where Adam looks for them, in the memory layout of the parameters."""
+        sums = gradients(self.coder, x, l1=self.l1, weight=1 / size, products=products)
+        for name, parameter in self.coder.named_parameters():
+            gradient: Tensor = getattr(sums, name)
+            if gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            parameter.grad = gradient
+        return sums
+
+    def given(self) -> list[Tensor]:
+        """The gradients that Adam will see."""
+        return [parameter.grad for parameter in self.coder.parameters() if parameter.grad is not None]
+
+    def regularise(self, clip: float | None, unit_rows: bool, lead: bool) -> None:
+        """What does not depend on the vectors: the penalty on cosines, and the shape of the gradient."""
+        rows = self.coder.W_dec
+        if rows.grad is None:
+            return
+        if self.similarity > 0:
+            with torch.enable_grad():
+                through = rows.detach().requires_grad_()
+                value = decoder_similarity(through)
+                (gradient,) = torch.autograd.grad(value, through)
+            rows.grad.add_(gradient, alpha=self.similarity)
+            if lead:
+                self.cosines.copy_(value.detach())
+        if unit_rows:
+            along = torch.linalg.vecdot(rows.grad, rows)[:, None]
+            rows.grad.addcmul_(along, rows, value=-1)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.coder.parameters(), clip)
+
+    def scale_back(self) -> None:
+        """Rows of the decoder of norm 1, in place."""
+        rows = self.coder.W_dec
+        rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
+
+    def note(self, place: int, sums: Gradients, power: Tensor, vectors: int) -> None:
+        """Keep the numbers of a step, where they are."""
+        row = self.window[place]
+        torch.stack(
+            [part.to(row.dtype) for part in (sums.error, sums.penalty, power, sums.uses.sum(), power, self.cosines)],
+            out=row,
+        )
+        row[4].fill_(vectors)
+        self.fired += sums.uses
+
+    def log(self, filled: int, processes: Processes) -> None:
+        """Close a row of the history."""
+        window, fired = self.window[:filled].clone(), self.fired.clone()
+        processes.add([window, fired])
+        self.rows.append(torch.cat([self._numbers(window).mean(dim=0), (fired == 0).to(window).mean()[None]]))
+        self.fired.zero_()
+
+    def latest(self, place: int, processes: Processes) -> Tensor:
+        """Loss, NMSE and L0 of the last step."""
+        row = self.window[place : place + 1].clone()
+        processes.add([row])
+        return self._numbers(row)[0]
+
+    def _numbers(self, window: Tensor) -> Tensor:
+        error, penalty, power, lit, vectors, cosines = window.unbind(dim=1)
+        loss = (error + self.l1 * penalty) / vectors + self.similarity * cosines
+        return torch.stack([loss, error / power, lit / vectors], dim=1)
+
+    def collect(self, number: int, processes: Processes) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside weights and Adam's state, the same in every process."""
+        window, fired = self.window.clone(), self.fired.clone()
+        processes.add([window, fired])
+        rows = torch.stack(self.rows) if self.rows else self.window.new_zeros(0, len(_NAMES))
+        return {f"{number}.rows": rows, f"{number}.window": window, f"{number}.fired": fired}
+
+    def restore(self, extra: dict[str, Tensor], number: int, *, keep_sums: bool) -> None:
+        """Go on from what `collect` gave; one process alone keeps the sums over all."""
+        self.rows = list(extra[f"{number}.rows"].to(self.window))
+        if keep_sums:
+            self.window.copy_(extra[f"{number}.window"])
+            self.fired.copy_(extra[f"{number}.fired"])
+
+    def end(self, scale: float) -> None:
+        """Leave a coder that acts on the vectors as they are."""
+        self.coder.rescale(1 / scale)
+        for parameter in self.coder.parameters():
+            parameter.grad = None
+
+    def history(self, logged: Sequence[int]) -> History:
+        """What was logged."""
+        values = torch.stack(self.rows).cpu().double() if self.rows else torch.zeros(0, len(_NAMES)).double()
+        return History(_NAMES, torch.tensor(logged), values)
 
 
 @torch.no_grad()
@@ -241,14 +437,50 @@ def _factor(step: int, steps: int, warmup: float, decay: float) -> float:
     return min(rise, fall, 1.0)
 
 
-def _check_settings(*, steps: int, lr: float, l1: float, similarity: float, warmup: float, decay: float) -> None:
+def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
+    """The type that products are rounded to on a device that has it."""
+    if precision is None:
+        return None
+    if precision != "bfloat16":
+        raise BilensError(f"precision = {precision!r}", "'bfloat16' or None", "choose one of them")
+    # A CPU computes it everywhere, fast where it has the instructions, and so it can be tried on any machine.
+    has = where.type == "cpu" or (where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+    if not has:
+        raise BilensError(
+            "precision = 'bfloat16' on a device without it",
+            "a CPU, or a GPU that computes in it",
+            "leave precision out",
+        )
+    return torch.bfloat16
+
+
+def _one_each(name: str, value: float | Sequence[float], count: int) -> list[float]:
+    values = [float(number) for number in value] if isinstance(value, Sequence) else [float(value)] * count
+    if len(values) != count:
+        raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one a coder", "correct the list")
+    return values
+
+
+def _check_settings(  # noqa: PLR0917 (the settings, in their order)
+    steps: int,
+    rates: Sequence[float],
+    penalties: Sequence[float],
+    similarities: Sequence[float],
+    warmup: float,
+    decay: float,
+    clip: float | None,
+) -> None:
     if steps < 1:
         raise BilensError(f"steps = {steps}", "at least 1", "choose how many updates to make")
-    if not (lr > 0 and math.isfinite(lr)):
-        raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.003")
-    for name, value in (("l1", l1), ("similarity", similarity)):
-        if not (value >= 0 and math.isfinite(value)):
-            raise BilensError(f"{name} = {value:g}", "0 or more", "choose another number")
+    for lr in rates:
+        if not (lr > 0 and math.isfinite(lr)):
+            raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.003")
+    for name, values in (("l1", penalties), ("similarity", similarities)):
+        for value in values:
+            if not (value >= 0 and math.isfinite(value)):
+                raise BilensError(f"{name} = {value:g}", "0 or more", "choose another number")
     for name, value in (("warmup", warmup), ("decay", decay)):
         if not 0 <= value <= 1:
             raise BilensError(f"{name} = {value:g}", "a fraction of the steps from 0 to 1", "choose another number")
+    if clip is not None and not clip > 0:
+        raise BilensError(f"clip = {clip:g}", "a norm above 0, or None", "choose another number")
