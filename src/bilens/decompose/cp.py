@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from bilens.decompose.gauss_newton import Descent, Pairs, Squares, Target, balanced
 from bilens.errors import BilensError, ShapeError
-from bilens.progress import Step, bar
+from bilens.progress import bar
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -46,7 +47,7 @@ class CP:
     Raises:
         ShapeError: the shapes do not fit together.
 
-    Source: Hitchcock (1927); Carroll and Chang, "Analysis of individual differences in multidimensional scaling" (1970).
+    Source: Hitchcock, "The expression of a tensor or a polyadic as a sum of products" (1927).
     """
 
     values: Float[Tensor, " r"]
@@ -119,35 +120,48 @@ def cp(
     resume: CP | None = None,
     progress: bool = True,
 ) -> CP:
-    """B as the nearest sum of R terms c_r ⊗ sym(a_r ⊗ b_r) that is found: a layer with R hidden units for one with h.
+    """The nearest sum of R terms c_r ⊗ sym(a_r ⊗ b_r) to B that is found: R hidden units in the place of h.
 
-    Minimises ½‖B − B̂‖² + ½ρ Σ_r (‖a_r‖² + ‖b_r‖² + ‖c_r‖²) by damped Gauss–Newton steps; nothing of size o·i² is made. A
-    random start is led down a ladder of ridges first, which keeps terms from growing against one another. The minimum
+    Minimises ½‖B − B̂‖² + ½ρ Σ_r (‖a_r‖² + ‖b_r‖² + ‖c_r‖²) by damped Gauss–Newton steps; nothing of size o·i² is made.
+    A random start is led down a ladder of ridges first, which keeps terms from growing against one another. The minimum
     found is a local one: compare starts. With R ≥ h the layer's own hidden units are the answer.
 
     Args:
         tensor: B; rank: R, at least 1.
-        starts: how many random starts; 0 for only the one from the weights, the R hidden units that together hold the
-            most, which is always tried.
+        starts: how many random starts after the one from the weights (R hidden units, each chosen so that it lowers the
+            error most); none is tried once one has met the tolerance.
         seed: of the random starts; steps: at most so many for each start.
-        tol: stop when the error ‖B − B̂‖/‖B‖ is at most this, or has fallen by less than this over five steps.
+        tol: stop when the error ‖B − B̂‖/‖B‖ is at most this, or falls by less than this over five steps while
+            `gradient` is below its root.
         ridge: ρ in units of (‖B‖²/R)^⅔; above 0 the minimum exists, and the error it costs is part of `error`.
         resume: an earlier result to go on from, in the place of all starts; its history is continued.
         progress: whether to show a bar with the error and the time left. Ctrl-C ends the fit with the best so far,
             `converged` False.
 
     Cost: O(h² (i + o)) once; a step takes 16·h·i·R + 4·o·h·R operations for value and derivatives, O(R² (i + o)) and
-    60·O(R³) for its direction, in float64; memory O((h + R)(i + o) + h²). Floor: ‖B − B̂‖² as a difference of Grams is right
-    to about 1e-15·‖B‖²; where the error is that small it is computed once, at the end, kernel by kernel in i² numbers and
-    2·min(o, h)·(h + R)·i² operations, and is right to about 1e-15 (`floor`).
+    at most 60·O(R³) for its direction, in float64; memory O((h + R)(i + o) + h² + i²). Floor: as a difference of Grams
+    an error below about 1e-8 is rounding; there it is computed once more, at the end, one kernel of i² numbers at a
+    time, in 2·min(o, h)·(h + R)·i² operations, and is right to about 1e-15 (`floor`). A tensor whose norm is below
+    about 1e-8 of the sum of its hidden units' norms counts as 0, with `floor` 1.
 
     Raises:
         BilensError: a number out of range. ShapeError, SpaceError: `resume` is of another rank or over other spaces.
 
-    Source: Sorber, Van Barel and De Lathauwer, "Optimization-based algorithms for tensor decompositions" (2013), for the
-    damped Gauss–Newton step with block preconditioner; the factored inner products and the solve in the span are here.
+    Source: Sorber, Van Barel and De Lathauwer, "Optimization-based algorithms for tensor decompositions" (2013), the
+    damped Gauss–Newton step with a block preconditioner.
     """
-    return _fit(tensor, rank, Pairs, starts, seed, steps, tol, ridge, resume, progress)
+    return _fit(
+        tensor,
+        rank,
+        Pairs,
+        starts=starts,
+        seed=seed,
+        steps=steps,
+        tol=tol,
+        ridge=ridge,
+        resume=resume,
+        progress=progress,
+    )
 
 
 def cp_symmetric(
@@ -162,23 +176,35 @@ def cp_symmetric(
     resume: CP | None = None,
     progress: bool = True,
 ) -> CP:
-    """B as the nearest sum of R terms c_r ⊗ a_r ⊗ a_r that is found: linear kernels that all outputs share (INDSCAL).
+    """The nearest sum of R terms c_r ⊗ a_r ⊗ a_r to B that is found: linear kernels that all outputs share (INDSCAL).
 
-    y_o ≈ Σ_r c_ro (a_r·x')², so that each output is a weighted sum of the same R squares; eigenvectors give each output its
-    own. One term of `cp` takes two of these, sym(a ⊗ b) = ¼[(a+b)(a+b)ᵀ − (a−b)(a−b)ᵀ], hence R ≥ 2h is exact.
+    y_o ≈ Σ_r c_ro (a_r·x')², so that each output is a weighted sum of the same R squares; eigenvectors give each output
+    its own. One term of `cp` takes two of these, sym(a ⊗ b) = ¼[(a+b)(a+b)ᵀ − (a−b)(a−b)ᵀ], hence R ≥ 2h is exact.
 
-    Args, cost and Raises: as `cp`, with half the operations for the derivatives; the start from the weights chooses among
-    the 2h squares of the hidden units. `resume` must have left = right.
+    Args, cost and Raises: as `cp`, with half the operations for the derivatives; the start from the weights chooses
+    among the 2h squares of the hidden units, at 8h²i operations. `resume` must have left = right.
 
     Source: Carroll and Chang, "Analysis of individual differences in multidimensional scaling" (1970).
     """
-    return _fit(tensor, rank, Squares, starts, seed, steps, tol, ridge, resume, progress)
+    return _fit(
+        tensor,
+        rank,
+        Squares,
+        starts=starts,
+        seed=seed,
+        steps=steps,
+        tol=tol,
+        ridge=ridge,
+        resume=resume,
+        progress=progress,
+    )
 
 
 def _fit(
     tensor: BilinearTensor,
     rank: int,
     kind: type[Pairs] | type[Squares],
+    *,
     starts: int,
     seed: int,
     steps: int,
@@ -187,12 +213,14 @@ def _fit(
     resume: CP | None,
     progress: bool,
 ) -> CP:
-    _check(tensor, rank, kind, starts, steps, tol, ridge, resume)
+    _check(tensor, rank, kind, starts=starts, steps=steps, tol=tol, ridge=ridge, resume=resume)
     layer = _Reduced(tensor)
     target, generator = layer.target, torch.Generator().manual_seed(seed)
     own = layer.own(kind)
-    if resume is None and len(own[1]) <= rank:
-        return _record(tensor, layer, _padded(kind, own, rank), 0.0, [0.0], tol, settled=True)
+    if not target.energy > 16 * EPSILON * target.spread**2:  # 0, or all of it cancels
+        own = (own[0][:0], own[1][:0])
+    if not len(own[1]) or (resume is None and len(own[1]) <= rank):
+        return _record(tensor, layer, _padded(kind, own, rank), 0.0, [0.0], tol=tol, settled=True)
     scale = (target.energy / rank) ** (2 / 3)
     attempts = 1 if resume is not None else 1 + starts
     tried: list[Descent] = []
@@ -205,7 +233,13 @@ def _fit(
                     tried.append(Descent(target, _pursued(target, kind, own, rank)))
                 else:
                     tried.append(Descent(target, _random(target, kind, own, rank, generator)))
-                _descend(tried[-1], attempt > 0, ridge * scale, scale, steps, tol, generator, step)
+                ladder = [rung * scale for rung in RIDGES if rung > ridge] if attempt else []
+                for rung in ladder:
+                    tried[-1].run(rung, min(STAGE, steps - tried[-1].taken), ROUGH, step)
+                if ladder:
+                    tried[-1].revive(generator)
+                tried[-1].run(ridge * scale, steps - tried[-1].taken, tol, step)
+                step(steps - tried[-1].taken)  # those that were not needed
                 if tried[-1].error <= tol:
                     break
         except KeyboardInterrupt:
@@ -214,31 +248,7 @@ def _fit(
             tried[-1].settled = False
     best = min(tried, key=lambda one: one.error)
     history = ([] if resume is None else resume.history.tolist()[:-1]) + best.errors
-    return _record(tensor, layer, best.terms, best.stationary, history, tol, settled=best.settled)
-
-
-def _descend(
-    descent: Descent,
-    random: bool,
-    ridge: float,
-    scale: float,
-    steps: int,
-    tol: float,
-    generator: torch.Generator,
-    step: Step,
-) -> None:
-    """All steps from one start: down the ladder when it is a random one, then at the ridge that was asked for."""
-
-    def shown(error: float) -> None:
-        step(1, error=error)
-
-    for rung in RIDGES if random else ():
-        if rung * scale > ridge:
-            descent.run(rung * scale, min(STAGE, steps - descent.taken), ROUGH, shown)
-    if random:
-        descent.revive(generator)
-    descent.run(ridge, steps - descent.taken, tol, shown)
-    step(steps - descent.taken)  # what was not needed
+    return _record(tensor, layer, best.point.terms, best.stationary, history, tol=tol, settled=best.settled)
 
 
 class _Reduced:
@@ -366,7 +376,7 @@ def _residual(target: Target, a: Tensor, b: Tensor, c: Tensor) -> float:
     for weights in down:
         half = (left * weights[:, None]).T @ right
         total += float((half + half.T).square().sum()) / 4
-    return total**0.5
+    return math.sqrt(total)
 
 
 def _record(
@@ -375,21 +385,26 @@ def _record(
     terms: Pairs | Squares,
     stationary: float,
     history: list[float],
-    tol: float,
     *,
+    tol: float,
     settled: bool,
 ) -> CP:
     target, like = layer.target, tensor.left
     inner = terms.meet(target)[0]
-    norm = max(target.energy, 0.0) ** 0.5
+    least = 16 * EPSILON * target.spread**2
+    energy = max(target.energy, least)
+    norm = math.sqrt(energy)
     weights = terms.coefficients.norm(dim=1) * terms.gram.diagonal().clamp(min=0).sqrt()
     spread = target.spread + float(weights.sum())
-    floor = 4 * torch.finfo(like.dtype).eps * spread / norm if norm > 0 else 0.0
-    square = target.energy - 2 * inner + terms.energy
-    if square < 1e4 * EPSILON * spread**2:  # a difference of Grams is no longer enough
-        rows, r = terms.rows, len(terms.coefficients)
-        square = _residual(target, rows[:r], rows[-r:], terms.coefficients) ** 2
-    error = square**0.5 / norm if norm > 0 else 0.0
+    floor, error = 4 * torch.finfo(like.dtype).eps * spread / norm if norm > 0 else 0.0, 0.0
+    if energy > target.energy:
+        floor = 1.0
+    elif norm > 0:
+        square = energy - 2 * inner + terms.energy
+        if square < 1e4 * EPSILON * spread**2:  # a difference of Grams is no longer enough
+            rows, r = terms.rows, len(terms.coefficients)
+            square = _residual(target, rows[:r], rows[-r:], terms.coefficients) ** 2
+        error = math.sqrt(square) / norm
     a, b, c = layer.factors(terms)
     order = weights.argsort(descending=True, stable=True)
     (a, one), (b, two), (c, size) = (_unit(rows[order]) for rows in (a, b, c))
@@ -406,7 +421,7 @@ def _record(
         right=(b * some).to(like),
         error=torch.tensor(error).to(like),
         floor=torch.tensor(floor).to(like),
-        energy=torch.tensor(max(target.energy, 0.0), dtype=torch.float64).to(like),
+        energy=torch.tensor(energy, dtype=torch.float64).to(like),
         gradient=torch.tensor(stationary).to(like),
         history=torch.tensor(history, dtype=torch.float64),
         converged=settled or error <= tol,
@@ -416,7 +431,7 @@ def _record(
 
 
 def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
-    norms = rows.norm(dim=1)
+    norms: Tensor = rows.norm(dim=1)
     return rows / torch.where(norms > 0, norms, 1)[:, None], norms
 
 
@@ -428,6 +443,7 @@ def _check(
     tensor: BilinearTensor,
     rank: int,
     kind: type[Pairs] | type[Squares],
+    *,
     starts: int,
     steps: int,
     tol: float,

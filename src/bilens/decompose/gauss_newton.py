@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.progress import Step
 from bilens.tensor import hidden_gram
 
 EPSILON = torch.finfo(torch.float64).eps
@@ -133,24 +134,37 @@ class Squares:
         return mixed @ rows + self.block @ x, self.gram @ y + (2 * t * self._aa) @ coefficients
 
 
-def gradient(target: Target, terms: Pairs | Squares, ridge: float = 0.0) -> tuple[float, Tensor, Tensor]:
-    """½‖B − B̂‖² + ½ρ(‖u‖² + ‖c‖²), and its derivatives by the rows and by the coefficients.
+class Point:
+    """The objective ½‖B − B̂‖² + ½ρ(‖u‖² + ‖c‖²) at one place, u the rows and c the coefficients of B̂.
 
     Args:
-        target: B; terms: B̂; ridge: ρ.
-
-    Cost: 16hdR + 4ohR operations (half of that for `Squares`), and O(R² (d + o)).
+        target: B; terms: B̂. What the value needs is computed here: 8hdR + 2ohR operations, half for `Squares`.
     """
-    inner, slope, products = terms.meet(target)
-    return (
-        _value(target, terms, inner, ridge),
-        terms.block @ terms.rows - terms.pull(target, products) + ridge * terms.rows,
-        terms.gram @ terms.coefficients - slope + ridge * terms.coefficients,
-    )
+
+    def __init__(self, target: Target, terms: Pairs | Squares) -> None:
+        self.target, self.terms = target, terms
+        self._inner, self._slope, self._products = terms.meet(target)
+        self.size = float(terms.rows.square().sum() + terms.coefficients.square().sum())
+
+    def value(self, ridge: float = 0.0) -> float:
+        """The objective."""
+        return (self.target.energy + self.terms.energy + ridge * self.size) / 2 - self._inner
+
+    def error(self) -> float:
+        """‖B − B̂‖ / ‖B‖, rounding below about 1e-8."""
+        return math.sqrt(max(2 * self.value(), 0.0) / self.target.energy)
+
+    def gradient(self, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Its derivatives by the rows and by the coefficients, for as many operations again and O(R² (d + o))."""
+        terms = self.terms
+        return (
+            terms.block @ terms.rows - terms.pull(self.target, self._products) + ridge * terms.rows,
+            terms.gram @ terms.coefficients - self._slope + ridge * terms.coefficients,
+        )
 
 
 class Descent:
-    """Levenberg–Marquardt steps from one start; after each one, `terms` is the best so far.
+    """Levenberg–Marquardt steps from one start; after each one, `point` is the best so far.
 
     Args:
         target: B; terms: the start; `errors` has ‖B − B̂‖/‖B‖ of the start and of each accepted step.
@@ -158,14 +172,18 @@ class Descent:
 
     def __init__(self, target: Target, terms: Pairs | Squares) -> None:
         self.target = target
-        self.terms = balanced(terms)
+        self.point = Point(target, balanced(terms))
         self.taken = 0
         self.settled = False
         self.stationary = float("inf")
-        self.errors: list[float] = []
-        self.error = self._error(_value(target, self.terms, self.terms.meet(target)[0], 0.0))
+        self.errors = [self.point.error()]
 
-    def run(self, ridge: float, steps: int, tol: float, step: Callable[[float], None]) -> None:
+    @property
+    def error(self) -> float:
+        """The last of the errors."""
+        return self.errors[-1]
+
+    def run(self, ridge: float, steps: int, tol: float, step: Step) -> None:
         """Descend until the error is at most `tol`, falls by less than that over some steps, or `steps` are done.
 
         Each step solves (JᵀJ + ρ + μ) δ = −g. The part of δ outside the span of the rows (and of the coefficients) is
@@ -174,18 +192,16 @@ class Descent:
 
         Args:
             ridge: ρ; steps: at most so many, the rejected ones included; tol: on the error.
-            step: called after each step with the error.
+            step: told of each step and the error.
         """
         target, damping, growth = self.target, 0.0, 2.0
-        fresh, start = True, len(self.errors)
+        fresh, start = True, len(self.errors) - 1
         self.settled = False
         for _ in range(steps):
-            terms = self.terms
+            point, terms = self.point, self.point.terms
             if fresh:
-                value, by_rows, by_coefficients = gradient(target, terms, ridge)
-                steep = self._steepness(by_rows, by_coefficients)
-                self.stationary, self.error = steep, self._error(_value_of(terms, value, ridge))
-                self.errors.append(self.error)
+                by_rows, by_coefficients = point.gradient(ridge)
+                self.stationary = steep = _steepness(point, by_rows, by_coefficients)
                 noise = 4 * EPSILON * (target.spread**2 + terms.energy)
                 if self._done(start, tol, noise):
                     self.settled = True
@@ -194,30 +210,31 @@ class Descent:
             if self.error**2 * target.energy <= 100 * noise:  # all but exact: undamped
                 damping = min(damping, 1e-10 * float(terms.block.diagonal().mean()))
             x, y = _solve(terms, by_rows, by_coefficients, damping + ridge)
-            promised = (
-                damping * (x.square().sum() + y.square().sum()) - (by_rows * x).sum() - (by_coefficients * y).sum()
-            ) / 2
-            trial = balanced(type(terms)(terms.rows + x, terms.coefficients + y))
+            fall = -float((by_rows * x).sum() + (by_coefficients * y).sum())
+            promised = (fall + damping * float(x.square().sum() + y.square().sum())) / 2
+            trial = Point(target, balanced(type(terms)(terms.rows + x, terms.coefficients + y)))
             self.taken += 1
-            if float(promised) <= noise:  # the value is rounding now; its derivatives are not yet
-                steeper = self._steepness(*gradient(target, trial, ridge)[1:])
-                if not steeper < steep / 2:
+            if promised <= noise:  # the value is rounding now; its derivatives are not yet
+                fresh = _steepness(trial, *trial.gradient(ridge)) < steep / 2
+                if not fresh:
                     self.settled = True
                     return
-                self.terms, fresh = trial, True
             else:
-                gained = (value - _value(target, trial, trial.meet(target)[0], ridge)) / float(promised)
+                gained = (point.value(ridge) - trial.value(ridge)) / promised
                 fresh = gained > 1e-4
                 if fresh:
-                    self.terms, growth = trial, 2.0
+                    growth = 2.0
                     damping *= max(1 / 3, 1 - (2 * gained - 1) ** 3)
                 else:
                     damping, growth = damping * growth, growth * 2
-            step(self.error)
+            if fresh:
+                self.point = trial
+                self.errors.append(trial.error())
+            step(1, error=self.error)
 
     def revive(self, generator: torch.Generator) -> None:
         """Give terms that a ridge has brought to 0 new random rows, with coefficients that change little."""
-        terms = self.terms
+        terms = self.point.terms
         norms = terms.coefficients.norm(dim=1)
         dead = (norms < 1e-3 * norms.max()).nonzero()[:, 0]
         if not len(dead):
@@ -228,7 +245,9 @@ class Descent:
         rows[:, dead] = fresh * (norms.median() / fresh.norm(dim=2, keepdim=True))
         tiny = torch.randn(len(dead), coefficients.shape[1], generator=generator, dtype=torch.float64).to(rows.device)
         coefficients[dead] = tiny * (1e-2 * norms.median() / tiny.norm(dim=1, keepdim=True))
-        self.terms = balanced(type(terms)(rows.reshape(terms.rows.shape), coefficients))
+        revived = balanced(type(terms)(rows.reshape(terms.rows.shape), coefficients))
+        self.point = Point(self.target, revived)
+        self.errors.append(self.point.error())
 
     def _done(self, start: int, tol: float, noise: float) -> bool:
         if self.error <= tol and tol**2 * self.target.energy > noise:  # below that, the error is rounding
@@ -237,14 +256,6 @@ class Descent:
             return False
         recent = self.errors[max(start, len(self.errors) - 1 - WINDOW) :]
         return len(recent) > WINDOW and recent[0] - recent[-1] < tol
-
-    def _error(self, value: float) -> float:
-        return float((max(2 * value, 0.0) / self.target.energy) ** 0.5)
-
-    def _steepness(self, by_rows: Tensor, by_coefficients: Tensor) -> float:
-        size = self.terms.rows.square().sum() + self.terms.coefficients.square().sum()
-        slope = by_rows.square().sum() + by_coefficients.square().sum()
-        return float((size * slope).sqrt()) / self.target.energy
 
 
 def balanced(terms: Pairs | Squares) -> Pairs | Squares:
@@ -261,14 +272,9 @@ def balanced(terms: Pairs | Squares) -> Pairs | Squares:
     return type(terms)(scaled, terms.coefficients * by_size[:, None])
 
 
-def _value(target: Target, terms: Pairs | Squares, inner: float, ridge: float) -> float:
-    size = float(terms.rows.square().sum() + terms.coefficients.square().sum()) if ridge else 0.0
-    return (target.energy + terms.energy + ridge * size) / 2 - inner
-
-
-def _value_of(terms: Pairs | Squares, value: float, ridge: float) -> float:
-    """The value less its ridge."""
-    return value - ridge * float(terms.rows.square().sum() + terms.coefficients.square().sum()) / 2
+def _steepness(point: Point, by_rows: Tensor, by_coefficients: Tensor) -> float:
+    slope = float(by_rows.square().sum() + by_coefficients.square().sum())
+    return math.sqrt(point.size * slope) / point.target.energy
 
 
 def _solve(terms: Pairs | Squares, by_rows: Tensor, by_coefficients: Tensor, damping: float) -> tuple[Tensor, Tensor]:
@@ -310,7 +316,9 @@ def _outside(x: Tensor, outer: Tensor | None, basis: Tensor | None) -> Tensor:
 
 
 def _factored(matrix: Tensor, damping: float) -> Tensor:
-    shift = max(damping, 1e3 * EPSILON * float(matrix.diagonal().max()), torch.finfo(torch.float64).tiny)
+    shift = max(
+        damping, max(1e3, 10 * len(matrix)) * EPSILON * float(matrix.diagonal().max()), torch.finfo(torch.float64).tiny
+    )
     factor: Tensor = torch.linalg.cholesky(matrix + shift * torch.eye(len(matrix)).to(matrix))
     return factor
 
