@@ -308,7 +308,7 @@ def _padded(kind: type[Pairs] | type[Squares], own: tuple[Tensor, Tensor], rank:
     rows, coefficients = own
     n, groups = len(coefficients), 2 if kind is Pairs else 1
     padded = rows.new_zeros(groups, rank, rows.shape[1])
-    padded[:, :n] = rows.reshape(groups, n, -1)
+    padded[:, :n] = rows.reshape(groups, n, rows.shape[1])
     return kind(
         padded.flatten(0, 1), torch.cat([coefficients, coefficients.new_zeros(rank - n, coefficients.shape[1])])
     )
@@ -345,7 +345,7 @@ def _pursued(
         columns[:, place] = column
         chosen.append(pivot)
     groups = 2 if kind is Pairs else 1
-    some = rows.reshape(groups, n, -1)[:, chosen].flatten(0, 1)
+    some = rows.reshape(groups, n, rows.shape[1])[:, chosen].flatten(0, 1)
     terms = kind(some, coefficients[chosen])
     best = torch.linalg.lstsq(terms.gram, terms.meet(target)[1]).solution
     return _padded(kind, (some, best), rank)
@@ -419,10 +419,10 @@ def _record(
         outputs=(c * some).to(like),
         left=(a * some).to(like),
         right=(b * some).to(like),
-        error=torch.tensor(error).to(like),
-        floor=torch.tensor(floor).to(like),
+        error=torch.tensor(error, dtype=torch.float64).to(like),
+        floor=torch.tensor(floor, dtype=torch.float64).to(like),
         energy=torch.tensor(energy, dtype=torch.float64).to(like),
-        gradient=torch.tensor(stationary).to(like),
+        gradient=torch.tensor(stationary, dtype=torch.float64).to(like),
         history=torch.tensor(history, dtype=torch.float64),
         converged=settled or error <= tol,
         input=tensor.input,

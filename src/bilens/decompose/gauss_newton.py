@@ -209,7 +209,7 @@ class Descent:
                 damping = damping or 1e-2 * float(terms.block.diagonal().mean())
             if self.error**2 * target.energy <= 100 * noise:  # all but exact: undamped
                 damping = min(damping, 1e-10 * float(terms.block.diagonal().mean()))
-            x, y = _solve(terms, by_rows, by_coefficients, damping + ridge)
+            x, y = direction(terms, by_rows, by_coefficients, damping + ridge)
             fall = -float((by_rows * x).sum() + (by_coefficients * y).sum())
             promised = (fall + damping * float(x.square().sum() + y.square().sum())) / 2
             trial = Point(target, balanced(type(terms)(terms.rows + x, terms.coefficients + y)))
@@ -277,7 +277,7 @@ def _steepness(point: Point, by_rows: Tensor, by_coefficients: Tensor) -> float:
     return math.sqrt(point.size * slope) / point.target.energy
 
 
-def _solve(terms: Pairs | Squares, by_rows: Tensor, by_coefficients: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+def direction(terms: Pairs | Squares, by_rows: Tensor, by_coefficients: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     """δ with (JᵀJ + μ) δ = −g: directly outside the spans, by preconditioned conjugate gradients inside."""
     first, second = _factored(terms.block, damping), _factored(terms.gram, damping)
     (rows, gx, outer_x, basis_x), (coefficients, gy, outer_y, basis_y) = (
