@@ -189,7 +189,7 @@ def similarity(first: BilinearTensor, second: BilinearTensor) -> np.ndarray:
     return array(matching.assign(matching.kernel_cosines(*kernels) * (outputs[0].T @ outputs[1])).similarity)
 
 
-@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 3, 6), (5, 6, 8), (12, 6, 30)])
+@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 3, 6), (6, 5, 10), (12, 6, 30)])
 def test_planted_products_are_found_up_to_order_and_scale(o, r, d) -> None:
     a, b, c = normal(r, d, 1), normal(r, d, 2), normal(r, o, 3)
     found = decompose.cp(split(a, b, c), r, starts=6, tol=1e-12, progress=False)
@@ -208,7 +208,7 @@ def test_planted_squares_are_found_up_to_order_and_scale(o, r, d) -> None:
 
 
 @given(st.integers(2, 7), st.integers(1, 4), SEEDS)
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_one_output_has_its_leading_eigenvectors(d, rank, seed) -> None:
     """Eckart and Young: for a single kernel the best sum of R squares leaves all eigenvalues but the R largest."""
     basis, generator = orthogonal(d, seed), torch.Generator().manual_seed(seed)
@@ -256,7 +256,9 @@ def test_a_tensor_of_which_most_cancels_is_certified_all_the_same() -> None:
 @BOTH
 def test_single_precision_is_answered_in_kind(method) -> None:
     tensor = tensor_of(normal(9, 6, 1), normal(9, 6, 2), normal(4, 9, 3))
-    single, double = (method(tensor.to(kind), 3, progress=False) for kind in (torch.float32, torch.float64))
+    single, double = (
+        method(tensor.to(kind), 3, steps=8, starts=0, progress=False) for kind in (torch.float32, torch.float64)
+    )
     for field in ("values", "outputs", "left", "right", "error", "floor", "energy", "gradient"):
         assert getattr(single, field).dtype == torch.float32, field
     assert single.history.dtype == torch.float64
@@ -267,7 +269,8 @@ def test_single_precision_is_answered_in_kind(method) -> None:
 
 @BOTH
 def test_what_was_fitted_is_a_point_where_no_small_change_helps(method) -> None:
-    clean = mixed(normal(3, 8, 1), normal(3, 5, 2))
+    a, c = normal(3, 8, 1), normal(3, 5, 2)
+    clean = mixed(a, c) if method is decompose.cp_symmetric else split(a, normal(3, 8, 6), c)
     tensor = clean + tensor_of(normal(20, 8, 3), normal(20, 8, 4), normal(5, 20, 5) / 100)
     found = method(tensor, 3, tol=1e-10, progress=False)
     assert found.converged

@@ -277,7 +277,9 @@ def _steepness(point: Point, by_rows: Tensor, by_coefficients: Tensor) -> float:
     return math.sqrt(point.size * slope) / point.target.energy
 
 
-def direction(terms: Pairs | Squares, by_rows: Tensor, by_coefficients: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+def direction(
+    terms: Pairs | Squares, by_rows: Tensor, by_coefficients: Tensor, damping: float
+) -> tuple[Tensor, Tensor]:
     """δ with (JᵀJ + μ) δ = −g: directly outside the spans, by preconditioned conjugate gradients inside."""
     first, second = _factored(terms.block, damping), _factored(terms.gram, damping)
     (rows, gx, outer_x, basis_x), (coefficients, gy, outer_y, basis_y) = (

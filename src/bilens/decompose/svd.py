@@ -123,12 +123,14 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
     """As `svd`, with singular values right to about 1e-15·σ₁: no Gram, an orthogonal factorisation of the pair stream.
 
     The rows √(1 or 2)·r_ij over i ≤ j have B's singular values. They are streamed in blocks through a QR factorisation
-    that keeps only the o × o triangle T, Bᵀ = (orthonormal) T, and the SVD of Tᵀ gives R and σ.
+    that keeps only the triangle T, Bᵀ = (orthonormal) T, and the SVD of Tᵀ gives R and σ. Where 2h < i the pairs are
+    those of an orthonormal basis of the factors' span, and where h < o those before D's own triangle.
 
     Args:
         tensor: B; k: how many components, all when None; block: pair vectors at a time.
 
-    Cost: O(i² o²) operations against O(h² i) for `svd`; memory (block + o)·o numbers.
+    Cost: n² m² operations, n = min(i, 2h) and m = min(o, h), at the rate of a QR factorisation, about half of that of
+    products, against O(h² i) for `svd`; memory (block + m)·m numbers.
 
     Raises:
         BilensError: k out of range, or a block without pairs.
@@ -138,14 +140,26 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
     _check_k(tensor, k)
     if block < 1:
         raise BilensError(f"block = {block}", "at least 1", "choose the pair vectors at a time")
-    features = pairs.Features.of(tensor.to(torch.float64))
-    m, triangle = len(features.left), tensor.left.new_zeros(0, tensor.output.dim).double()
+    left, right, down = tensor.left.double(), tensor.right.double(), tensor.down.double()
+    hidden, outputs = tensor.hidden, tensor.output.dim
+    basis = None
+    if 2 * hidden < tensor.input.dim:
+        triangle = torch.linalg.qr(torch.cat([left, right]).T, mode="r")[1]
+        left, right = triangle.T[:hidden], triangle.T[hidden:]
+    if hidden < outputs:
+        basis, triangle = torch.linalg.qr(down, mode="complete")
+        down = triangle[:hidden]
+    identity = down.shape[0] == down.shape[1] and bool((down == torch.eye(len(down)).to(down)).all())
+    features = pairs.Features(left.T.contiguous(), right.T.contiguous(), None if identity else down)
+    m, triangle = len(features.left), down.new_zeros(0, features.width)
     for start in range(0, pairs.count(m), block):
         places = torch.arange(start, min(start + block, pairs.count(m)), device=tensor.left.device)
         i, j = pairs.unrank(places, m)
         rows = features.polarized(i, j) * pairs.multiplicity(i, j).double().sqrt()[:, None]
         triangle = torch.linalg.qr(torch.cat([triangle, rows]), mode="r")[1]
     vectors, sigma, _ = torch.linalg.svd(triangle.T)
+    if basis is not None:
+        vectors = torch.cat([basis[:, :hidden] @ vectors, basis[:, hidden:]], dim=1)
     sigma = torch.cat([sigma, sigma.new_zeros(len(vectors) - len(sigma))])
     return _record(tensor, sigma, vectors.T, k, tensor.output.dim * EPSILON)
 
