@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from bilens import files
-from bilens.decompose import Extrema, Spectra, Spectrum, Squares, TensorSVD, WeightedSpectrum
+from bilens.decompose import CP, Extrema, Spectra, Spectrum, Squares, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Score
@@ -33,6 +33,7 @@ FORMAT = 1
 RECORDS: dict[str, type] = {
     record.__name__: record
     for record in (
+        CP,
         BilinearTensor,
         CodeComparison,
         Curve,

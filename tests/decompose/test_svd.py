@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -146,6 +147,41 @@ def test_what_is_noise_lies_below_the_floor(o, rank, h, d, seed):
         noise = array(found.values)[min(rank, o) :]
         assert (noise <= float(found.floor)).all()
         assert float(found.floor) < 1e-6 * float(found.values[0])
+
+
+def exact(tensor: BilinearTensor) -> list[float]:
+    """Singular values of B from its factors as they are in memory, in 60 digits."""
+    with mpmath.workdps(60):
+        left, right, down = (mpmath.matrix(array(part).tolist()) for part in (tensor.left, tensor.right, tensor.down))
+        o, h, d = down.rows, left.rows, left.cols
+        flat = mpmath.matrix(o, d * d)
+        for i in range(d):
+            for j in range(d):
+                units = mpmath.matrix([(left[n, i] * right[n, j] + left[n, j] * right[n, i]) / 2 for n in range(h)])
+                flat[:, i * d + j] = down * units
+        return [float(value) for value in mpmath.svd_r(flat, compute_uv=False)]
+
+
+@pytest.mark.parametrize(("o", "h", "d"), [(6, 6, 6), (5, 9, 4), (4, 4, 11), (7, 4, 5), (7, 3, 9)])
+def test_the_accurate_tail_is_right_to_the_last_digits(o, h, d):
+    """A spectrum from 1 down to 1e-14, also over fewer hidden units than outputs, and fewer factors than inputs."""
+    tensor = random_tensor(o, h, d, seed=3)
+    rank = min(o, h)
+    turned, _, basis = torch.linalg.svd(tensor.down, full_matrices=False)
+    spread = torch.logspace(0, -14, rank, dtype=torch.float64)
+    tensor = dataclasses.replace(tensor, down=turned * spread @ basis)
+    expected = sorted(exact(tensor), reverse=True)[:o]
+    expected += [0.0] * (o - len(expected))
+    assert 1e-15 < expected[rank - 1] / expected[0] < 1e-12
+    found = decompose.svd_accurate(tensor, block=7)
+    near(found.values, expected, 4e-15 * expected[0], rtol=1)
+    near(found.values[rank - 1], expected[rank - 1], expected[rank - 1], rtol=0.3)
+    near(array(found.outputs) @ array(found.outputs).T, np.eye(o), rtol=1e-13)
+    dense = oracle.dense(tensor.left, tensor.right, tensor.down).reshape(o, -1)
+    sizes = np.linalg.norm(array(found.outputs) @ dense, axis=1)
+    near(sizes, found.values, 1e-14 * expected[0], rtol=1)
+    gram = array(decompose.svd(tensor).values)  # the other path cannot
+    assert abs(gram[rank - 1] - expected[rank - 1]) > 0.3 * expected[rank - 1]
 
 
 def test_the_accurate_path_reads_any_block_size():

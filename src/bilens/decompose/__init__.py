@@ -1,6 +1,7 @@
 """Decompositions of kernels and tensors: functions that return frozen records, one method a file."""
 
 from bilens.decompose.cluster import agreement, block_vectors, clusters, inside
+from bilens.decompose.cp import CP, cp, cp_symmetric
 from bilens.decompose.eigen import Spectrum, WeightedSpectrum, eigh, eigh_weighted, second_moment
 from bilens.decompose.extrema import Extrema, box, sphere, sshopm, sufficient_shift
 from bilens.decompose.features import eigh_coordinates, eigh_pullback
@@ -12,6 +13,7 @@ from bilens.decompose.squares import Squares, pursuit, span_residual, squares
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
 
 __all__ = [
+    "CP",
     "Extrema",
     "InputBasis",
     "Interactions",
@@ -25,6 +27,8 @@ __all__ = [
     "block_vectors",
     "box",
     "clusters",
+    "cp",
+    "cp_symmetric",
     "effective_number",
     "eigh",
     "eigh_coordinates",

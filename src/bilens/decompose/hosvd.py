@@ -103,8 +103,9 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
         raise BilensError(f"k = {k}", f"1 ≤ k ≤ {dim}", "choose k in that range, or leave it out for all")
     left, right, down = tensor.left.double(), tensor.right.double(), tensor.down.double()
     outer = down.T @ down
-    one = left.T @ ((outer * (right @ right.T)) @ left + (outer * (right @ left.T)) @ right)
-    two = right.T @ ((outer * (left @ right.T)) @ left + (outer * (left @ left.T)) @ right)
+    crossed = outer * (right @ left.T)  # its transpose is the other one
+    one = left.T @ ((outer * (right @ right.T)) @ left + crossed @ right)
+    two = right.T @ (crossed.T @ left + (outer * (left @ left.T)) @ right)
     gram = (one + two) / 4
     values, columns = torch.linalg.eigh((gram + gram.T) / 2)
     sigma, vectors = values.flip(0).clamp(min=0).sqrt(), columns.T.flip(0)

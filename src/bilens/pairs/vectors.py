@@ -72,9 +72,8 @@ class Features:
         """Prepare a tensor; without a dictionary the features are the coordinates of its (folded) input space."""
         if dictionary is not None:
             tensor = tensor.pullback(dictionary)
-        down = tensor.down
-        eye = down.shape[0] == down.shape[1] and bool((down == torch.eye(len(down)).to(down)).all())
-        return cls(tensor.left.T.contiguous(), tensor.right.T.contiguous(), None if eye else down, tensor.input)
+        read_out = None if tensor.reads_hidden else tensor.down
+        return cls(tensor.left.T.contiguous(), tensor.right.T.contiguous(), read_out, tensor.input)
 
     def __len__(self) -> int:
         """Features, m."""

@@ -1,0 +1,413 @@
+"""The canonical polyadic decomposition, against dense automatic differentiation, planted terms and closed forms."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import oracle
+from bilens import decompose, matching
+from bilens.decompose import CP, gauss_newton
+from bilens.decompose.gauss_newton import Pairs, Point, Squares, Target, balanced
+from bilens.errors import BilensError, ShapeError, SpaceError
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
+from largest import Largest
+from messages import refuses
+from oracle import array, near, with_one
+from strategies import SEEDS, filled, layers, matrices, orthogonal, samples
+
+KINDS = pytest.mark.parametrize("kind", [Pairs, Squares])
+BOTH = pytest.mark.parametrize("method", [decompose.cp, decompose.cp_symmetric])
+
+
+def tensor_of(left: Tensor, right: Tensor, down: Tensor) -> BilinearTensor:
+    return BilinearTensor(left, right, down, Space("x", left.shape[1]), Space("y", len(down)))
+
+
+def normal(rows: int, columns: int, seed: int) -> Tensor:
+    return filled("normal", rows, columns, seed)
+
+
+def split(a: Tensor, b: Tensor, c: Tensor) -> BilinearTensor:
+    """Σ_r c_r ⊗ sym(a_r ⊗ b_r) with other hidden units: the two squares of each, so that no unit is a term."""
+    rows = torch.cat([a + b, a - b])
+    return tensor_of(rows, rows, torch.cat([c, -c]).T / 4)
+
+
+def mixed(a: Tensor, c: Tensor) -> BilinearTensor:
+    """Σ_r c_r ⊗ a_r ⊗ a_r with products as hidden units: a aᵀ = sym((a + z)(a − z)ᵀ) + z zᵀ."""
+    z = normal(1, a.shape[1], 99)
+    left = torch.cat([a + z, z])
+    return tensor_of(left, torch.cat([a - z, z]), torch.cat([c, c.sum(dim=0, keepdim=True)]).T)
+
+
+def model(kind: type, rows: Tensor, c: Tensor) -> Tensor:
+    """B̂, dense, as torch can differentiate it."""
+    a, b = (rows, rows) if kind is Squares else (rows[: len(c)], rows[len(c) :])
+    half = torch.einsum("ro,ri,rj->oij", c, a, b)
+    return (half + half.transpose(1, 2)) / 2
+
+
+def draw_terms(data: st.DataObject, kind: type, tensor: BilinearTensor) -> tuple[Tensor, Tensor]:
+    r = data.draw(st.integers(1, 4))
+    rows = data.draw(matrices(r if kind is Squares else 2 * r, tensor.input.dim))
+    return rows, data.draw(matrices(r, tensor.output.dim))
+
+
+@KINDS
+@given(data=st.data(), layer=layers(), ridge=st.sampled_from([0.0, 0.3]))
+def test_value_and_derivatives_are_those_of_the_dense_objective(kind, data, layer, ridge) -> None:
+    tensor = layer.tensor()
+    rows, c = (value.requires_grad_() for value in draw_terms(data, kind, tensor))
+    dense = torch.tensor(oracle.tensor(layer, constant=layer.biased))
+    expected = ((dense - model(kind, rows, c)).square().sum() + ridge * (rows.square().sum() + c.square().sum())) / 2
+    by_rows, by_c = torch.autograd.grad(expected, (rows, c))
+    with torch.no_grad():
+        point = Point(Target(tensor.left, tensor.right, tensor.down), kind(rows, c))
+        found = point.gradient(ridge)
+    sizes = [rows.detach().abs(), c.detach().abs()]
+    for value in sizes:
+        value.requires_grad_()
+    absolute = torch.tensor(oracle.dense(tensor.left.abs(), tensor.right.abs(), tensor.down.abs()))
+    scale = ((absolute + model(kind, *sizes)).square().sum() + sizes[0].square().sum() + sizes[1].square().sum()) / 2
+    near(point.value(ridge), expected, scale)
+    for one, other, size in zip(found, (by_rows, by_c), torch.autograd.grad(scale, sizes), strict=True):
+        near(one, other, size)
+
+
+@KINDS
+@given(data=st.data(), layer=layers(max_d=4, max_o=3))
+def test_the_curvature_is_that_of_the_dense_jacobian(kind, data, layer) -> None:
+    rows, c = draw_terms(data, kind, layer.tensor())
+    x, y = data.draw(matrices(*rows.shape)), data.draw(matrices(*c.shape))
+    jacobian = torch.autograd.functional.jacobian(lambda u, v: model(kind, u, v).flatten(), (rows, c))
+    j = torch.cat([part.flatten(1) for part in jacobian], dim=1)
+    expected = j.T @ (j @ torch.cat([x.flatten(), y.flatten()]))
+    found = torch.cat([part.flatten() for part in kind(rows, c).curve(rows, c, x, y)])
+    size = max(float(part.abs().max()) for part in (rows, c, x, y))
+    near(found, expected, rows.numel() ** 2 * max(size, 1) ** 5)
+
+
+@KINDS
+@settings(max_examples=15)
+@given(st.integers(2, 6), st.integers(1, 3), SEEDS)
+def test_a_direction_solves_the_damped_equations(kind, d, r, seed) -> None:
+    """With conjugate gradients run to the end, by the dense Jacobian; inside and outside the span of the rows."""
+    rows, c = normal(r if kind is Squares else 2 * r, d, seed), normal(r, d + 1, seed + 1)
+    by_rows, by_c = normal(len(rows), d, seed + 2), normal(r, d + 1, seed + 3)
+    jacobian = torch.autograd.functional.jacobian(lambda u, v: model(kind, u, v).flatten(), (rows, c))
+    j = torch.cat([part.flatten(1) for part in jacobian], dim=1)
+    damped = j.T @ j + 0.5 * torch.eye(j.shape[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gauss_newton, "SOLVED", 1e-14)
+        patch.setattr(gauss_newton, "INNER", 500)
+        found = gauss_newton.direction(kind(rows, c), by_rows, by_c, 0.5)
+    expected = torch.linalg.solve(damped, -torch.cat([by_rows.flatten(), by_c.flatten()]))
+    near(torch.cat([part.flatten() for part in found]), expected, 1e2)
+
+
+@KINDS
+@given(data=st.data(), layer=layers())
+def test_balancing_changes_the_factors_and_not_the_tensor(kind, data, layer) -> None:
+    rows, c = draw_terms(data, kind, layer.tensor())
+    even = balanced(kind(rows, c))
+    near(model(kind, even.rows, even.coefficients), model(kind, rows, c), model(kind, rows.abs(), c.abs()))
+    norms = even.rows.reshape(-1, len(c), rows.shape[1]).norm(dim=2)
+    for group in norms:
+        near(group, even.coefficients.norm(dim=1), norms)
+
+
+@BOTH
+@settings(max_examples=25)
+@given(data=st.data(), layer=layers(max_d=4, max_hidden=5, max_o=4), rank=st.integers(1, 4))
+def test_the_error_is_the_dense_one_and_the_certificate_holds(method, data, layer, rank) -> None:
+    tensor = layer.tensor()
+    found = method(tensor, rank, steps=15, seed=data.draw(SEEDS), progress=False)
+    dense = oracle.tensor(layer, constant=layer.biased)
+    left, right = array(found.left), array(found.right)
+    fitted = oracle.dense(left, right, (array(found.values)[:, None] * array(found.outputs)).T)
+    natural = np.linalg.norm(oracle.dense(tensor.left.abs(), tensor.right.abs(), tensor.down.abs()))
+    norm = np.linalg.norm(dense)
+    near(found.energy, norm**2, natural**2)
+    if norm > 1e-6 * natural:
+        near(found.error * norm, np.linalg.norm(dense - fitted), natural, rtol=1e-9 * (1 + found.cancellation() ** 0.5))
+    else:
+        assert float(found.error) == 0
+    near(found.tensor().to_dense(), fitted, fitted)
+    x = data.draw(samples(layer.input.size))
+    lifted = with_one(x) if layer.biased else array(x)
+    norms = np.linalg.norm(lifted, axis=1)
+    off = np.linalg.norm(oracle.forward(layer, x) - array(found.codes(x) @ found.outputs), axis=1)
+    assert (off <= array(found.bound(torch.tensor(norms))) + 1e-9 * natural * norms**2).all()
+    if method is decompose.cp_symmetric:
+        assert torch.equal(found.left, found.right)
+
+
+@BOTH
+@given(layer=layers())
+def test_terms_are_unit_signed_and_in_order(method, layer) -> None:
+    found = method(layer.tensor(), 3, steps=5, progress=False)
+    some = array(found.values) > 0
+    for rows in (found.outputs, found.left, found.right):
+        near(np.linalg.norm(array(rows), axis=1), some.astype(float))
+    assert (np.diff(array(found.norms())) <= 1e-9 * array(found.norms()).max(initial=0)).all()
+    for left, right in zip(array(found.left)[some], array(found.right)[some], strict=True):
+        assert left[abs(left).argmax()] > 0
+        assert right[abs(right).argmax()] > 0
+        assert abs(left).max() >= abs(right).max()
+    for norm, value, left, right in zip(
+        array(found.norms()), array(found.values), array(found.left), array(found.right), strict=True
+    ):
+        near(norm, value * np.linalg.norm(np.outer(left, right) + np.outer(right, left)) / 2, value)
+
+
+@given(layer=layers(), extra=st.integers(0, 2))
+def test_as_many_terms_as_hidden_units_are_exact(layer, extra) -> None:
+    tensor = layer.tensor()
+    natural = float(np.linalg.norm(oracle.dense(tensor.left.abs(), tensor.right.abs(), tensor.down.abs())))
+    for method, least in ((decompose.cp, tensor.hidden), (decompose.cp_symmetric, 2 * tensor.hidden)):
+        found = method(tensor, least + extra, progress=False)
+        assert found.converged
+        fitted = found.tensor()
+        near(oracle.dense(fitted.left, fitted.right, fitted.down), oracle.tensor(layer, constant=layer.biased), natural)
+
+
+def similarity(first: BilinearTensor, second: BilinearTensor) -> np.ndarray:
+    """The best one-to-one match of terms, by the cosine of their kernels times that of their outputs."""
+    kernels, outputs = [], []
+    for tensor in (first, second):
+        terms, eye = Space("terms", tensor.hidden), torch.eye(tensor.hidden, dtype=torch.float64)
+        kernels.append(BilinearTensor(tensor.left, tensor.right, eye, tensor.input, terms))
+        outputs.append(tensor.down / tensor.down.norm(dim=0))
+    return array(matching.assign(matching.kernel_cosines(*kernels) * (outputs[0].T @ outputs[1])).similarity)
+
+
+@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 3, 6), (6, 5, 10), (12, 6, 30)])
+def test_planted_products_are_found_up_to_order_and_scale(o, r, d) -> None:
+    a, b, c = normal(r, d, 1), normal(r, d, 2), normal(r, o, 3)
+    found = decompose.cp(split(a, b, c), r, starts=6, tol=1e-12, progress=False)
+    assert found.converged
+    assert float(found.error) < 1e-12
+    near(similarity(found.tensor(), tensor_of(a, b, c.T)), np.ones(r))
+
+
+@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 4, 6), (6, 8, 12), (9, 12, 10), (12, 6, 30)])
+def test_planted_squares_are_found_up_to_order_and_scale(o, r, d) -> None:
+    a, c = normal(r, d, 4), normal(r, o, 5)
+    found = decompose.cp_symmetric(mixed(a, c), r, starts=6, tol=1e-12, progress=False)
+    assert found.converged
+    assert float(found.error) < 1e-12
+    near(similarity(found.tensor(), tensor_of(a, a, c.T)), np.ones(r))
+
+
+@given(st.integers(2, 7), st.integers(1, 4), SEEDS)
+@settings(max_examples=5)
+def test_one_output_has_its_leading_eigenvectors(d, rank, seed) -> None:
+    """Eckart and Young: for a single kernel the best sum of R squares leaves all eigenvalues but the R largest."""
+    basis, generator = orthogonal(d, seed), torch.Generator().manual_seed(seed)
+    values = torch.arange(1, d + 1, dtype=torch.float64) * (2 * torch.randint(0, 2, (d,), generator=generator) - 1)
+    tensor = tensor_of(basis, basis * values[:, None], torch.ones(1, d, dtype=torch.float64))
+    found = decompose.cp_symmetric(tensor, rank, tol=1e-10, progress=False)
+    near(found.error**2, values.abs().sort().values[: max(d - rank, 0)].square().sum() / values.square().sum(), 1)
+
+
+@BOTH
+def test_more_terms_than_are_needed_are_as_exact(method) -> None:
+    a, c = normal(2, 7, 1), normal(2, 4, 2)
+    twice = mixed(a, c) if method is decompose.cp_symmetric else split(a, normal(2, 7, 3), c)
+    whole = twice + twice.then(torch.eye(4, dtype=torch.float64) / 2, twice.output)
+    found = method(whole, 4, tol=1e-9, progress=False)
+    assert found.converged
+    assert float(found.error) < 1e-9
+
+
+@BOTH
+def test_a_tensor_that_is_zero_or_cancels_has_no_terms(method) -> None:
+    a, b = normal(4, 5, 1), normal(4, 5, 2)
+    zero = tensor_of(a, b, torch.zeros(3, 4, dtype=torch.float64))
+    gone = tensor_of(torch.cat([a, a]), torch.cat([b, -b]), torch.ones(3, 8, dtype=torch.float64))
+    for tensor in (zero, gone):
+        found = method(tensor, 2, progress=False)
+        assert found.converged
+        assert float(found.error) == 0
+        assert not found.values.any()
+        assert not found.left.any()
+        near(found.bound(1.0), 0.0, float(oracle.dense(a.abs(), b.abs(), 2 * torch.ones(3, 4)).sum()), rtol=1e-7)
+        assert method(tensor, 2, resume=found, progress=False).converged
+
+
+def test_a_tensor_of_which_most_cancels_is_certified_all_the_same() -> None:
+    a, b = normal(6, 5, 1), normal(6, 5, 2)
+    small = 1e-9 * normal(6, 5, 3)
+    ones = torch.ones(1, 6, dtype=torch.float64)
+    tensor = tensor_of(torch.cat([a, a + small]), torch.cat([b, -b]), torch.cat([ones, ones], dim=1))
+    found = decompose.cp(tensor, 2, progress=False)
+    off = np.linalg.norm(oracle.dense(tensor.left, tensor.right, tensor.down) - array(found.tensor().to_dense()))
+    assert float(found.bound(1.0)) >= off
+
+
+@BOTH
+def test_single_precision_is_answered_in_kind(method) -> None:
+    tensor = tensor_of(normal(9, 6, 1), normal(9, 6, 2), normal(4, 9, 3))
+    single, double = (
+        method(tensor.to(kind), 3, steps=8, starts=0, progress=False) for kind in (torch.float32, torch.float64)
+    )
+    for field in ("values", "outputs", "left", "right", "error", "floor", "energy", "gradient"):
+        assert getattr(single, field).dtype == torch.float32, field
+    assert single.history.dtype == torch.float64
+    near(single.error, double.error, 1, rtol=1e-5)
+    dense = oracle.dense(tensor.left, tensor.right, tensor.down)
+    assert float(single.bound(1.0)) >= np.linalg.norm(dense - array(single.tensor().to_dense())) * (1 - 1e-6)
+
+
+@BOTH
+def test_what_was_fitted_is_a_point_where_no_small_change_helps(method) -> None:
+    a, c = normal(3, 8, 1), normal(3, 5, 2)
+    clean = mixed(a, c) if method is decompose.cp_symmetric else split(a, normal(3, 8, 6), c)
+    tensor = clean + tensor_of(normal(20, 8, 3), normal(20, 8, 4), normal(5, 20, 5) / 100)
+    found = method(tensor, 3, tol=1e-10, progress=False)
+    assert found.converged
+    assert float(found.gradient) < 1e-4
+    dense, generator = tensor.to_dense(), torch.Generator().manual_seed(0)
+    for _ in range(20):
+        moved = dataclasses.replace(
+            found,
+            left=found.left + 1e-3 * torch.randn(found.left.shape, generator=generator, dtype=torch.float64),
+            outputs=found.outputs + 1e-3 * torch.randn(found.outputs.shape, generator=generator, dtype=torch.float64),
+        )
+        if method is decompose.cp_symmetric:
+            moved = dataclasses.replace(moved, right=moved.left)
+        assert (dense - moved.tensor().to_dense()).norm() > found.error * dense.norm()
+
+
+@BOTH
+def test_a_ridge_keeps_terms_from_growing_against_one_another(method) -> None:
+    """d/dt of (a + t z)(a + t z)ᵀ is a limit of two terms that grow without end: the error has no minimum."""
+    a, z = normal(1, 5, 1), normal(1, 5, 2)
+    c = normal(1, 4, 3)
+    e = normal(1, 4, 4)
+    tensor = tensor_of(torch.cat([a, a]), torch.cat([z, a]), torch.cat([c, e]).T)
+    if method is decompose.cp:
+        y = normal(1, 5, 5)
+        down = torch.cat([c, c, e, normal(1, 4, 6)])
+        tensor = tensor_of(torch.cat([a, y, a, z]), torch.cat([z, a, y, y]), down.T)
+    free = method(tensor, 2, steps=30, progress=False)
+    held = method(tensor, 2, steps=30, ridge=1e-2, progress=False)
+    assert held.cancellation() < 10
+    assert held.cancellation() <= free.cancellation() * (1 + 1e-6)
+    assert float(held.error) < 1
+
+
+@BOTH
+def test_a_fit_can_go_on_from_an_earlier_one(method) -> None:
+    tensor = tensor_of(normal(40, 12, 1), normal(40, 12, 2), normal(6, 40, 3))
+    part = method(tensor, 5, steps=3, starts=0, progress=False)
+    assert not part.converged
+    same = method(tensor, 5, steps=0, resume=part, progress=False)
+    near(same.error, part.error)
+    near(similarity(same.tensor(), part.tensor()), np.ones(5))
+    whole = method(tensor, 5, steps=10, resume=part, progress=False)
+    assert float(whole.error) < float(part.error)
+    assert len(whole.history) > len(part.history) == len(same.history)
+    near(whole.history[: len(part.history)], part.history)
+    near(whole.history[-1], whole.error)
+    assert (np.diff(array(whole.history)) <= 1e-12).all()
+
+
+def test_an_earlier_result_over_reduced_spaces_goes_on_too() -> None:
+    """2h < i and h < o: the fit is in smaller spaces, and its result is not."""
+    tensor = tensor_of(normal(4, 12, 1), normal(4, 12, 2), normal(9, 4, 3))
+    part = decompose.cp(tensor, 3, steps=2, starts=0, progress=False)
+    same = decompose.cp(tensor, 3, steps=0, resume=part, progress=False)
+    near(same.error, part.error)
+    near(same.tensor().to_dense(), part.tensor().to_dense())
+
+
+def test_seeds_decide_and_more_starts_are_never_worse() -> None:
+    tensor = tensor_of(normal(20, 7, 1), normal(20, 7, 2), normal(3, 20, 3))
+    errors = []
+    for starts in (0, 1, 3):
+        found = decompose.cp(tensor, 4, starts=starts, steps=12, seed=7, progress=False)
+        again = decompose.cp(tensor, 4, starts=starts, steps=12, seed=7, progress=False)
+        assert torch.equal(found.left, again.left)
+        errors.append(float(found.error))
+    assert errors == sorted(errors, reverse=True)
+
+
+@BOTH
+def test_an_interruption_keeps_the_best_so_far(method, monkeypatch) -> None:
+    tensor = tensor_of(normal(40, 12, 1), normal(40, 12, 2), normal(6, 40, 3))
+    gradient, calls = Point.gradient, []
+
+    def interrupted(self: Point, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return gradient(self, ridge)
+
+    monkeypatch.setattr(Point, "gradient", interrupted)
+    found = method(tensor, 5, tol=1e-12, progress=False)
+    assert not found.converged
+    assert len(found.history) == 4
+    near(found.history[-1], found.error)
+    monkeypatch.setattr(Point, "gradient", gradient)
+    further = method(tensor, 5, steps=5, resume=found, progress=False)
+    assert float(further.error) < float(found.error)
+
+
+def test_it_says_when_it_did_not_reach_the_tolerance() -> None:
+    tensor = tensor_of(normal(40, 12, 1), normal(40, 12, 2), normal(6, 40, 3))
+    assert not decompose.cp(tensor, 5, steps=2, progress=False).converged
+    assert decompose.cp(tensor, 40, progress=False).converged
+
+
+def test_nothing_of_the_size_of_the_dense_tensor_is_made() -> None:
+    o, h, d, r = 20, 24, 40, 4
+    tensor = tensor_of(normal(h, d, 1), normal(h, d, 2), normal(o, h, 3))
+    with Largest() as size:
+        decompose.cp(tensor, r, steps=3, progress=False)
+        decompose.cp_symmetric(tensor, r, steps=3, progress=False)
+    assert size.numel <= max(2 * h * d, 4 * h * h, d * d) < o * d * d
+
+
+def test_a_bar_shows_the_error(capsys) -> None:
+    decompose.cp(tensor_of(normal(9, 6, 1), normal(9, 6, 2), normal(4, 9, 3)), 2, steps=5)
+    assert "fitting 2 terms" in capsys.readouterr().err
+
+
+@pytest.mark.bad_input
+@BOTH
+def test_what_does_not_fit_is_refused(method) -> None:
+    tensor = tensor_of(normal(9, 6, 1), normal(9, 6, 2), normal(4, 9, 3))
+    for name, value in (("rank", 0), ("rank", 1.5), ("rank", True), ("starts", -1), ("steps", -1)):
+        options = {"rank": 2} | {name: value}
+        with refuses(BilensError, f"{name} = {value}", "at least"):
+            method(tensor, progress=False, **options)
+    for name, value in (("tol", -1.0), ("tol", float("nan")), ("ridge", -0.1), ("ridge", float("inf"))):
+        with refuses(BilensError, f"{name} = {value}", "at least 0"):
+            method(tensor, 2, progress=False, **{name: value})
+    found = method(tensor, 2, steps=1, progress=False)
+    with refuses(ShapeError, "2 terms", "3"):
+        method(tensor, 3, resume=found, progress=False)
+    with refuses(SpaceError, "z"):
+        method(tensor, 2, resume=dataclasses.replace(found, output=Space("z", 4)), progress=False)
+    with refuses(SpaceError, "z"):
+        method(tensor, 2, resume=dataclasses.replace(found, input=Space("z", 6)), progress=False)
+    with refuses(ShapeError, "left of shape (1, 6)", "(2, 6)"):
+        dataclasses.replace(found, left=found.left[:1])
+
+
+@pytest.mark.bad_input
+def test_squares_do_not_go_on_from_products() -> None:
+    tensor = tensor_of(normal(9, 6, 1), normal(9, 6, 2), normal(4, 9, 3))
+    found = decompose.cp(tensor, 2, steps=1, progress=False)
+    assert isinstance(found, CP)
+    with refuses(BilensError, "left ≠ right", "cp_symmetric"):
+        decompose.cp_symmetric(tensor, 2, resume=found, progress=False)
