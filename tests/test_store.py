@@ -40,6 +40,7 @@ def records() -> list:
         tensor.input,
         spectrum,
         decompose.eigh_many(tensor, None, 2),
+        decompose.cp(tensor, 2, progress=False),
         decompose.svd(tensor, 2),
         decompose.squares(tensor.kernel(1), torch.eye(7)[:2]),
         decompose.box(tensor.kernel(2), starts=3),
