@@ -67,6 +67,8 @@ _ON_DARK = {
 }
 _LEVELS = 127
 _TABLE = matplotlib.colormaps["RdBu"].resampled(_LEVELS)(np.arange(_LEVELS), bytes=True)[:, :3]
+DIVERGING = tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in _TABLE.tolist())
+"""The colours of every image of signed numbers, from −scale to +scale in 127 steps, pale at 0; the explorer's too."""
 _DIVERGING = ListedColormap(_TABLE / 255.0)
 _COUNTS = ListedColormap(_BLUES)
 _MARKERS = "osD^vP"

@@ -24,7 +24,7 @@ from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import CodeComparison, Explanation, View
+from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 
 FORMAT = 1
 """Version of the layout; a file of another version is refused."""
@@ -35,6 +35,7 @@ RECORDS: dict[str, type] = {
         BilinearTensor,
         CodeComparison,
         Curve,
+        Detail,
         Dictionary,
         Evaluation,
         Explanation,
@@ -43,6 +44,7 @@ RECORDS: dict[str, type] = {
         Kernel,
         Measurement,
         PairCodes,
+        Samples,
         Score,
         Space,
         Spectrum,
