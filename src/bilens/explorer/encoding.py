@@ -47,7 +47,7 @@ def shorts(what: str, rows: Tensor) -> Array:
     flat = values.reshape(len(values), -1)
     scale = np.abs(flat).max(axis=1, initial=0.0) / 32767
     whole = np.rint(flat / np.where(scale > 0, scale, 1)[:, None]).astype("<i2")
-    return {**_array("i2", whole.reshape(values.shape)), "scale": [number(value) for value in scale.tolist()]}
+    return {**_array("i2", whole.reshape(values.shape)), "scale": [number(value, 10) for value in scale.tolist()]}
 
 
 def pixels(what: str, rows: Tensor) -> Array:

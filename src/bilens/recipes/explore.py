@@ -151,8 +151,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:
         factored, dense = model["tensor_numbers_factored"], model["tensor_numbers_dense"]
         facts["layer"] = f"{model['inputs']:,} inputs → {model['hidden']:,} hidden → {model['outputs']:,} outputs"
         facts["parameters"] = f"{model['parameters']:,}"
-        facts["tensor, as factors"] = f"{factored:,} numbers"
-        facts["tensor, dense"] = f"{dense:,} numbers, never built ({dense / factored:,.0f} × as many)"
+        facts["tensor"] = f"{factored:,} numbers as factors; dense {dense / factored:,.0f} × as many, never built"
         if "test_accuracy" in model:
             facts["test accuracy"] = f"{model['test_accuracy']:.2%} of {summary['data']['test']:,} images"
     if "data" in summary:

@@ -1,7 +1,7 @@
 // Charts as SVG: scales, axes, lines with intervals, and bars.
 
 import { s } from "./dom.js";
-import { number, short, signed } from "./format.js";
+import { number, short, signed, tickText } from "./format.js";
 
 /**
  * @typedef {{name: string, color: number, points: {x: number, y: number, half?: number}[], dashed?: boolean}} Series
@@ -86,8 +86,8 @@ export function lines(parts) {
   const many = series.length > 1 && parts.legend !== false;
   const beside = many && width > 620;
   const longest = Math.min(34, Math.max(0, ...series.map((each) => each.name.length)));
-  const top = many && !beside ? 14 + 19 * series.length : 22;
-  const height = parts.height + (many && !beside ? 19 * series.length : 0);
+  const top = many && !beside ? 34 + 19 * series.length : 22;
+  const height = parts.height + (many && !beside ? 12 + 19 * series.length : 0);
   const left = 52, right = beside ? 24 + longest * 6.6 : 14, bottom = 42;
   const xs = scaleOf(x, series.flatMap((each) => each.points.map((point) => point.x)), left, width - right,
     Math.max(3, Math.floor((width - left - right) / 62)));
@@ -101,11 +101,11 @@ export function lines(parts) {
     s("text", { x: 0, y: top - 11, class: "label" }, y.label),
     ...ys.ticks.flatMap((tick) => [
       s("line", { x1: left, x2: width - right, y1: ys.place(tick), y2: ys.place(tick), class: "grid" }),
-      s("text", { x: left - 8, y: ys.place(tick), dy: "0.32em", class: "tick", "text-anchor": "end" }, yFormat(tick)),
+      s("text", { x: left - 8, y: ys.place(tick), dy: "0.32em", class: "tick", "text-anchor": "end" }, (y.format || tickText)(tick)),
     ]),
     ...xs.ticks.flatMap((tick) => [
       s("line", { x1: xs.place(tick), x2: xs.place(tick), y1: height - bottom, y2: height - bottom + 5, class: "axis" }),
-      s("text", { x: xs.place(tick), y: height - bottom + 18, class: "tick", "text-anchor": "middle" }, xFormat(tick)),
+      s("text", { x: xs.place(tick), y: height - bottom + 18, class: "tick", "text-anchor": "middle" }, (x.format || tickText)(tick)),
     ]),
     s("line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" }),
     s("text", { x: width - right, y: height - 6, class: "label", "text-anchor": "end" }, x.label),
@@ -201,15 +201,15 @@ function hover(parts, shown, xs, ys, box) {
 /**
  * Bars from 0, one a row: names on the left, values at the ends.
  * @param {{width: number, rows: {label: string, value: number, strong?: boolean, text?: string}[], row?: number,
- *   low?: number, high?: number}} parts
+ *   low?: number, high?: number, ends?: number}} parts
  */
 export function bars(parts) {
   const size = parts.row || 24;
   const longest = Math.min(18, Math.max(1, ...parts.rows.map((row) => row.label.length)));
-  const left = Math.min(parts.width * 0.35, 10 + longest * 7.2), ends = 58;
+  const left = Math.min(parts.width * 0.35, 10 + longest * 7.2), ends = 58, after = parts.ends || ends;
   const low = Math.min(0, parts.low ?? 0, ...parts.rows.map((row) => row.value));
   const high = Math.max(0, parts.high ?? 0, ...parts.rows.map((row) => row.value));
-  const start = left + (low < 0 ? ends : 6), reach = parts.width - start - ends;
+  const start = left + (low < 0 ? ends : 6), reach = parts.width - start - after;
   const place = (/** @type {number} */ value) => start + ((value - low) / (high - low || 1)) * reach;
   const height = size * parts.rows.length + 8;
   const group = s("g", {}, s("line", { x1: place(0), x2: place(0), y1: 2, y2: height - 2, class: "axis" }));

@@ -6,7 +6,7 @@ import { labelOf } from "./data.js";
 import { h, s } from "./dom.js";
 import { eigenvectors, title } from "./feature.js";
 import { figure } from "./figure.js";
-import { number, percent, plural, short, signed } from "./format.js";
+import { number, percent, short, signed } from "./format.js";
 import { featureAt, featureName, link } from "./route.js";
 
 /**
@@ -50,7 +50,7 @@ export function comparePage(runs, route) {
       effects === null ? null : h("div", {}, h("dt", {}, "logit weights, cosine"), h("dd", {}, signed(effects))),
       [first, other].map((side) => h("div", {}, h("dt", {}, `${title(side.section, side.feature)}: ${side.section.measure}`), h("dd", {}, number(side.feature.importance))))),
     h("div", { class: "two sides" }, [first, other].map((side, place) => column(runs, side, place))),
-    found ? overlapFigure(first.feature, other.feature, found.cosines) : h("p", { class: "empty" }, "The two features are over different inputs."));
+    found ? overlapFigure(title(first.section, first.feature), title(other.section, other.feature), found.cosines) : h("p", { class: "empty" }, "The two features are over different inputs."));
 }
 
 /**
@@ -85,28 +85,27 @@ function column(runs, side, place) {
 }
 
 /**
- * @param {import("./data.js").Feature} first
- * @param {import("./data.js").Feature} second
+ * @param {string} first
+ * @param {string} second
  * @param {number[][]} cosines
  */
 function overlapFigure(first, second, cosines) {
   const rows = Math.min(12, cosines.length), columns = Math.min(12, cosines[0].length);
   return figure({
     title: "How far their eigenvectors are the same", name: "compare-overlap",
-    note: `|v·w| for the first ${plural(rows, "eigenvector")} of each, largest |λ| first: 1 is the same direction, 0 a right angle.`,
-    alt: `Map of the overlaps between the eigenvectors of ${first.label} and ${second.label}`,
+    note: `|v·w| for eigenvectors of ${first} (rows) and of ${second} (columns), largest |λ| first: 1 is the same direction, 0 a right angle.`,
+    alt: `Map of the overlaps between the eigenvectors of ${first} and ${second}`,
     table: () => ({ columns: ["rank, first feature", ...Array.from({ length: columns }, (_, l) => `second’s ${l + 1}`)], rows: cosines.slice(0, rows).map((line, k) => [k + 1, ...line.slice(0, columns)]) }),
     most: 620,
     draw: (width) => {
-      const left = 62, top = 44, size = (width - left - 4) / columns, tall = Math.min(size, 34), group = s("g", {});
-      group.append(s("text", { x: left, y: 14, class: "label" }, short(`rank in ${second.label}`, 40)), s("text", { x: 0, y: top - 10, class: "label" }, short(first.label, 8)));
+      const left = 34, top = 26, size = (width - left - 4) / columns, tall = Math.min(size, 34), group = s("g", {});
       for (let l = 0; l < columns; l++) group.append(s("text", { x: left + (l + 0.5) * size, y: top - 8, class: "tick", "text-anchor": "middle" }, String(l + 1)));
       for (let k = 0; k < rows; k++) {
         group.append(s("text", { x: left - 10, y: top + (k + 0.5) * tall, dy: "0.32em", class: "tick", "text-anchor": "end" }, String(k + 1)));
         for (let l = 0; l < columns; l++) {
           const value = cosines[k][l];
           group.append(s("rect", { x: left + l * size + 1, y: top + k * tall + 1, width: size - 2, height: tall - 2, class: "heat", "fill-opacity": 0.04 + 0.96 * value }, s("title", {}, value.toFixed(2))));
-          if (value > 0.3 && size > 30) group.append(s("text", { x: left + (l + 0.5) * size, y: top + (k + 0.5) * tall, dy: "0.32em", "text-anchor": "middle", class: value > 0.55 ? "inside" : "tick" }, value.toFixed(2)));
+          if (value > 0.3 && size > 30) group.append(s("text", { x: left + (l + 0.5) * size, y: top + (k + 0.5) * tall, dy: "0.32em", "text-anchor": "middle", class: value > 0.75 ? "inside" : "tick" }, value.toFixed(2)));
         }
       }
       return { height: top + rows * tall + 6, parts: [group] };

@@ -47,7 +47,7 @@ export function faithfulnessPage(runs, route) {
       if (chart) chart.redraw();
     } }), measure.words)));
   const diagnostics = [
-    ...run.curves.filter((line) => line.error && line.bound).map(certificate),
+    ...run.curves.filter((line) => line.error && line.bound).map((line, place) => certificate(line, place)),
     run.singular_values && run.singular_values.length ? singularValues(run) : null,
     run.codes ? codes(run.codes) : null,
   ].filter(Boolean);
@@ -102,11 +102,14 @@ function scores(run) {
         h("td", {}, line.recovered === null ? "–" : percent(line.recovered, 1))))))));
 }
 
-/** @param {import("./data.js").Line} line */
-function certificate(line) {
+/**
+ * @param {import("./data.js").Line} line
+ * @param {number} place
+ */
+function certificate(line, place) {
   const bound = /** @type {number[]} */ (line.bound), error = /** @type {number[]} */ (line.error);
   return figure({
-    title: `Error and certificate: ${line.name}`, name: "certificate",
+    title: `Error and certificate: ${line.name}`, name: `certificate-${place + 1}`,
     note: "No sample can be off by more than the bound, which follows from the weights and ‖x‖ alone, but for rounding.",
     alt: `Line chart of the proven bound and the largest error measured, for ${line.name}`,
     table: () => ({ columns: ["kept", "largest error measured", "proven bound"], rows: line.kept.map((k, i) => [k, error[i], bound[i]]) }),

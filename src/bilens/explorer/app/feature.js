@@ -22,7 +22,7 @@ export function featurePage(runs, route) {
   const { run: which, section, place, feature } = found;
   const run = runs[which];
   const kernels = linearKernels(feature);
-  const model = { selected: Math.max(0, Math.min(kernels.length - 1, Number(route.more.k || 1) - 1)) };
+  const model = { selected: Math.max(0, Math.min(kernels.length - 1, (Number(route.more.k) || 1) - 1)) };
   const scale = sharedScale(kernels, section.input);
   /** @type {(() => void)[]} */
   const redraws = [];
@@ -51,9 +51,9 @@ export function featurePage(runs, route) {
     kernels.length && kernels.some((kernel) => kernel.value !== 0) ? [
       h("div", { class: "two wide-left" }, spectrum(parts), selected(parts)),
       strips(parts),
-      h("div", { class: "two" }, kept(parts), weights(parts)),
-      h("div", { class: "two" }, pairs(parts), legend(parts)),
+      h("div", { class: "two" }, kept(parts), h("div", { class: "column" }, weights(parts), pairs(parts))),
       extremes(parts),
+      legend(parts),
     ] : h("p", { class: "empty" }, "This feature is 0: its kernel has no eigenvalue but 0."));
 }
 
@@ -119,7 +119,7 @@ function spectrum(parts) {
       const rest = Math.min(negative.length, fits ? room : Math.max(each, 2 * each - positive.length));
       const top_ = Math.max(0, ...values), low = Math.min(0, ...values);
       const place = (/** @type {number} */ value) => top + ((top_ - value) / (top_ - low || 1)) * (height - top - bottom);
-      const group = s("g", {}, s("text", { x: 0, y: 12, class: "label" }, "λ"));
+      const group = s("g", {});
       for (const tick of [low, 0, top_]) {
         if (tick === 0 && (top_ === 0 || low === 0 ? false : Math.min(Math.abs(place(0) - place(low)), Math.abs(place(0) - place(top_))) < 14)) continue;
         group.append(s("text", { x: left - 8, y: place(tick), dy: "0.32em", "text-anchor": "end", class: "tick" }, number(tick)));
@@ -408,7 +408,7 @@ function pairs(parts) {
 /** @param {Parts} parts */
 function legend(parts) {
   const { feature, section } = parts;
-  return h("div", { class: "reading" }, h("h3", {}, "How to read this"),
+  return h("section", { class: "reading" }, h("h2", { class: "section" }, "How to read this"),
     h("p", {}, "The feature's value on an input x is xᵀQx, with a symmetric matrix Q that follows from the weights. Written in the eigenvectors of Q it is a sum of squares, Σ λ (v·x)², one for each."),
     h("p", {}, "A squared overlap has no sign, so an eigenvector and its negative are the same: what counts is the pattern of blue against red."),
     h("p", {}, `The eigenvectors are orthonormal${section.input.constant ? ", and the layer's biases are in them as one more input that is always 1" : ""}. ‖Q‖² is the sum of all λ², here ${number(feature.energy)}.`));
@@ -425,7 +425,8 @@ function extremes(parts) {
   const list = (/** @type {import("./data.js").Seen[]} */ seen, /** @type {string} */ words, /** @type {string} */ name) => {
     const taken = seen.map((item) => ({ ...item, x: row(samples.inputs, item.sample), terms: [] }))
       .map((item) => ({ ...item, terms: Array.from(terms(feature, section.input, item.x)) }));
-    const reach = Math.max(1e-12, ...taken.flatMap((item) => [sumOf(item.terms, 1), -sumOf(item.terms, -1)]));
+    const parts_ = taken.map((item) => split(item, count));
+    const up_ = Math.max(1e-12, ...parts_.map((shares) => sumOf(shares, 1))), down_ = Math.max(0, ...parts_.map((shares) => -sumOf(shares, -1)));
     const drawing = figure({
       title: words, level: 4, name: `${parts.name}-${name}`,
       alt: `${words}: ${taken.map((item) => `sample ${samples.numbers[item.sample]}, ${signed(item.value)}`).join("; ")}`,
@@ -433,8 +434,8 @@ function extremes(parts) {
         rows: taken.map((item) => [`sample ${samples.numbers[item.sample]}`, samples.labels && run.output ? labelOf(run.output, samples.labels[item.sample]) : item.sample, item.value,
           ...item.terms.slice(0, count), item.value - item.terms.slice(0, count).reduce((a, b) => a + b, 0)]) }),
       draw: (width) => {
-        const cell = 64, line = cell + 16, left = cell + 16, middle = left + (width - left) * (sumShare(taken)), group = s("g", {});
-        const unit = Math.min((width - 60 - middle) / reach, (middle - left - 4) / reach || Infinity);
+        const cell = 64, line = cell + 16, left = cell + 16, middle = left + 2 + (width - left - 4) * (down_ / (up_ + down_)), group = s("g", {});
+        const unit = (width - left - 4) / (up_ + down_);
         taken.forEach((item, place) => {
           const y = place * line;
           const label = samples.labels && run.output ? labelOf(run.output, samples.labels[item.sample]) : "";
@@ -462,7 +463,7 @@ function extremes(parts) {
     });
     return drawing.element;
   };
-  return h("section", {}, h("h3", { class: "section" }, "Where it is largest and smallest"),
+  return h("section", {}, h("h2", { class: "section" }, "Where it is largest and smallest"),
     h("p", { class: "note" }, `Of ${plural(section.examined, "sample")}. Bars split the value into what each eigenvector adds, λ(v·x)²; pale is all other eigenvectors, and the mark is the sum.`),
     h("div", { class: "two" }, list(feature.largest, "Largest", "largest"), list(feature.smallest, "Smallest", "smallest")));
 }
@@ -475,9 +476,12 @@ function sumOf(values, sign) {
   return values.reduce((total, value) => (value * sign > 0 ? total + value : total), 0);
 }
 
-/** @param {{terms: number[]}[]} taken */
-function sumShare(taken) {
-  const up = Math.max(1e-12, ...taken.map((item) => sumOf(item.terms, 1)));
-  const down = Math.max(0, ...taken.map((item) => -sumOf(item.terms, -1)));
-  return Math.min(0.8, Math.max(0.06, down / (up + down)));
+/**
+ * What the first eigenvectors add, and then all others together.
+ * @param {{terms: number[], value: number}} item
+ * @param {number} count
+ */
+function split(item, count) {
+  const first = item.terms.slice(0, count);
+  return [...first, item.value - first.reduce((a, b) => a + b, 0)];
 }

@@ -39,6 +39,7 @@ export function figure(parts) {
     svg = /** @type {SVGSVGElement} */ (s("svg", {
       viewBox: `0 0 ${width} ${drawing.height}`, width, height: drawing.height, role: "img", "aria-label": parts.alt,
     }, ...drawing.parts));
+    if (svg.querySelector("a")) svg.setAttribute("role", "group"); // an image has no links in it
     fill(body, svg);
   };
   const tabulate = () => {

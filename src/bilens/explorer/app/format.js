@@ -16,6 +16,15 @@ export function number(value) {
   return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
 }
 
+/**
+ * A number beside an axis: no digits that say nothing.
+ * @param {number} value
+ */
+export function tickText(value) {
+  const text = number(value);
+  return /[.]/.test(text) && !text.includes("·") ? text.replace(/0+$/, "").replace(/[.]$/, "") : text;
+}
+
 /** @param {number} value */
 export function signed(value) {
   return (value > 0 ? "+" : "") + number(value);
@@ -31,7 +40,7 @@ export function whole(value) {
  * @param {number} digits
  */
 export function percent(value, digits = 1) {
-  return `${(100 * value).toFixed(digits)} %`.replace("-", "−");
+  return `${(100 * value).toFixed(digits)}\u202f%`.replace("-", "−");
 }
 
 /**

@@ -73,7 +73,7 @@ function tabs(run, section, show) {
 function panel(section, state) {
   const largest = Math.max(1e-12, ...section.features.map((feature) => Math.abs(feature.importance)));
   const tiles = section.features.map((feature, place) => ({ feature, place, element: tile(section, place, largest) }));
-  const grid = h("ul", { class: "tiles" });
+  const grid = h("ul", { class: section.features.length <= 10 ? "tiles few" : "tiles" });
   const status = h("p", { class: "status", role: "status" });
   const arrange = () => {
     remember(link("overview", section.name, stored(state)));
@@ -131,7 +131,7 @@ function tile(section, place, largest) {
       ? weightsPicture(top, section.input, sharedScale([top], section.input), { x: 0, y: 0, width, height })
       : s("text", { x: width / 2, y: height / 2, class: "tick", "text-anchor": "middle" }, "all 0")),
     h("span", { class: "tile-name" }, short(feature.label, 40)),
-    h("span", { class: "tile-for" }, short(speaks, 40)),
+    feature.speaks_for.join() === feature.label ? null : h("span", { class: "tile-for" }, short(speaks, 40)),
     h("span", { class: "weight", title: `${section.measure}: ${number(feature.importance)}` },
       meter(share), h("span", { class: "weight-number" }, number(feature.importance)))));
 }

@@ -42,7 +42,7 @@ export function samplePage(runs, route) {
     const says = labelOf(output, best);
     const empty = state.x.every((value) => value === 0);
     fill(verdict, empty && state.sample < 0 ? (axis.image ? "Draw on the pad, or pick a sample below." : "All inputs are 0.") : [
-      h("span", {}, "The model says "), h("strong", {}, short(says, 60)), ` with ${percent(share, 1)}. `,
+      h("span", {}, "The model says "), h("strong", {}, short(says, 60)), ` with ${percent(share)}. `,
       known === null ? "" : known === says ? "That is its label." : h("span", {}, "Its label is ", h("strong", {}, short(known, 60)), "."),
     ]);
   };
@@ -58,8 +58,8 @@ export function samplePage(runs, route) {
     },
     draw: (width) => {
       const shares = softmax(result.y), order = order_(result.y, output.size);
-      const drawing = bars({ width, row: 25, rows: order.map((o) => ({ label: labelOf(output, o), value: result.y[o], strong: o === result.output,
-        text: `${signed(result.y[o])}${shares[o] >= 0.001 ? ` · ${percent(shares[o], shares[o] < 0.1 ? 1 : 0)}` : ""}` })) });
+      const drawing = bars({ width, row: 25, ends: width < 480 ? 64 : 112, rows: order.map((o) => ({ label: labelOf(output, o), value: result.y[o], strong: o === result.output,
+        text: `${signed(result.y[o])}${shares[o] >= 0.001 && width >= 480 ? ` · ${percent(shares[o])}` : ""}` })) });
       order.forEach((o, line) => drawing.parts.push(s("rect", { x: 0, y: 4 + 25 * line, width, height: 25, class: `catch click${o === result.output ? " on" : ""}`, click: () => choose(o) })));
       return drawing;
     },
@@ -162,7 +162,7 @@ function waterfall(run, section, state, result) {
         }
         const barTall = Math.min(26, size - 10), start = Math.min(place(step.from), place(step.to)), end = Math.max(place(step.from), place(step.to));
         group.append(
-          s("text", { x: cell ? cell + 14 : 0, y: middle, dy: "0.32em", class: step.rank < 0 ? "tick" : "name" }, short(step.label, narrow ? 16 : 26)),
+          s("text", { x: cell ? cell + 14 : 0, y: middle, dy: "0.32em", class: step.rank < 0 ? "tick" : "name" }, short(narrow ? step.label.replace(" eigenvectors", "").replace("remainder: ", "rest: ") : step.label, narrow ? 16 : 26)),
           s("rect", { x: start, y: middle - barTall / 2, width: Math.max(1, end - start), height: barTall, class: `${step.value < 0 ? "negative" : "positive"}${step.rank < 0 ? " faint" : ""}` }),
           s("line", { x1: place(step.to), x2: place(step.to), y1: middle + barTall / 2, y2: middle + size - barTall / 2, class: "rule" }),
           s("text", { x: step.value < 0 ? start - 6 : end + 6, y: middle, dy: "0.32em", "text-anchor": step.value < 0 ? "end" : "start", class: "tick" }, signed(step.value)));
