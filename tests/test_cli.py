@@ -274,7 +274,10 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     assert cli.main([name, "--help"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"Example: bilens {name} " in told
-    options = {"reproduce": ("--out", "--seeds", "--quick"), "explore": ("--out", "--compare", "--open", "--serve", "--port")}
+    options = {
+        "reproduce": ("--out", "--seeds", "--quick"),
+        "explore": ("--out", "--compare", "--open", "--serve", "--port"),
+    }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
         assert option in told
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from explorations import EVIL, make_curve, parts_missing, whole
 
 from bilens import explorer
 from bilens.explorer import Exploration, PageServer
+from explorations import EVIL, make_curve, parts_missing, whole
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

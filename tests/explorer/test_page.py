@@ -14,8 +14,6 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from explorations import CLASSES, EVIL, PIXELS, make_curve, parts_missing, whole
-from messages import refuses
 
 from bilens import explorer, plots
 from bilens.errors import BilensError, SpaceError, StoreError
@@ -24,6 +22,8 @@ from bilens.explorer.document import Document
 from bilens.explorer.encoding import floats, pixels, shorts
 from bilens.explorer.page import source
 from bilens.faithfulness import Score
+from explorations import CLASSES, EVIL, PIXELS, make_curve, parts_missing, whole
+from messages import refuses
 
 APP = Path(explorer.__file__).parent / "app"
 SCHEMA = json.loads((Path(explorer.__file__).parent / "schema.json").read_text("utf-8"))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from messages import refuses
 
 from bilens.errors import BilensError, StoreError
 from bilens.explorer import PageServer
+from messages import refuses
 
 PAGE = b"<!doctype html><title>page</title>"
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
+
 from bilens import data, plots
 from bilens.cli import main
 from bilens.models import ImageClassifier
 from bilens.recipes import explore
 from bilens.space import Space
-from safetensors.numpy import load_file
 
 BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]
 

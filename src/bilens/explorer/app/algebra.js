@@ -102,6 +102,18 @@ export function sharedScale(kernels, axis) {
 }
 
 /**
+ * Whether an eigenvector is the constant coordinate and next to nothing else, so that it has no picture.
+ * @param {{weights: Float32Array}} kernel
+ * @param {import("./data.js").Axis} axis
+ */
+export function constantAlone(kernel, axis) {
+  if (!axis.constant) return false;
+  let rest = 0;
+  for (let i = 0; i < axis.size; i++) rest += kernel.weights[i] ** 2;
+  return rest < 1e-3 * kernel.weights[axis.size] ** 2;
+}
+
+/**
  * ⟨Q₁, Q₂⟩ / (‖Q₁‖ ‖Q₂‖) from the eigenpairs that the page has, and |v·w| of each two of them.
  * @param {import("./data.js").Feature} first
  * @param {import("./data.js").Feature} second

@@ -1,6 +1,6 @@
 // The overview: what the model is, and every feature as a tile that can be searched and sorted.
 
-import { linearKernels, sharedScale } from "./algebra.js";
+import { constantAlone, linearKernels, sharedScale } from "./algebra.js";
 import { fill, h, roving, s } from "./dom.js";
 import { cell, number, plural, short } from "./format.js";
 import { weightsPicture } from "./picture.js";
@@ -121,7 +121,8 @@ function panel(section, state) {
 function tile(section, place, largest) {
   const feature = section.features[place];
   const kernels = linearKernels(feature);
-  const top = kernels.find((kernel) => kernel.value > 0) || kernels.find((kernel) => kernel.value < 0);
+  const pictured = kernels.filter((kernel) => !constantAlone(kernel, section.input));
+  const top = pictured.find((kernel) => kernel.value > 0) || pictured.find((kernel) => kernel.value < 0);
   const share = Math.max(0, feature.importance / largest);
   const image = section.input.image;
   const [width, height] = image ? [100 * image[1] / Math.max(...image), 100 * image[0] / Math.max(...image)] : [150, 104];

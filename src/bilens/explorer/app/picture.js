@@ -1,5 +1,6 @@
 // Vectors as pictures: one diverging scale for signed numbers, ink on paper for samples.
 
+import { constantAlone } from "./algebra.js";
 import { s } from "./dom.js";
 import { labelOf } from "./data.js";
 import { short } from "./format.js";
@@ -95,6 +96,10 @@ export function remembered(owner, name, draw) {
  */
 export function weightsPicture(kernel, axis, scale, box) {
   const { x, y, width, height } = box;
+  if (constantAlone(kernel, axis)) {
+    return s("g", {}, s("rect", { ...box, class: "frame" }), width < 60 ? null : s("text", { x: x + width / 2, y: y + height / 2, dy: "0.32em",
+      "text-anchor": "middle", class: "tick" }, "the constant"));
+  }
   if (axis.image) {
     const uri = remembered(kernel.weights.buffer, `${kernel.weights.byteOffset}/${scale}`, () =>
       weightsCanvas(kernel.weights, axis, scale));
