@@ -39,6 +39,7 @@ class Film:
         self.seconds: list[float] = []
 
     def take(self, seconds: float) -> None:
+        """One frame, shown this long."""
         self.page.wait_for_timeout(60)
         image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB").resize(SHOWN, Image.Resampling.LANCZOS)
         self.frames.append(image)
@@ -53,10 +54,12 @@ class Film:
             self.take(0.06)
 
     def scroll_to(self, selector: str) -> None:
+        """Scroll to an element."""
         top = self.page.locator(selector).first.evaluate("each => each.getBoundingClientRect().top + scrollY")
         self.scroll(max(0, top - 90))
 
     def save(self, path: Path) -> None:
+        """Write the film as an animated WebP."""
         first, *others = self.frames
         milliseconds = [round(1000 * value) for value in self.seconds]
         first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0, quality=60, method=4)
@@ -125,9 +128,8 @@ def main() -> None:
         page.screenshot(path=ASSETS / "explorer.png")
         browser.close()
     image = Image.open(ASSETS / "explorer.png").convert("RGB")
-    image.quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        ASSETS / "explorer.png", optimize=True
-    )
+    few = image.quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(ASSETS / "explorer.png", optimize=True)
     for name in ("explorer-tour.webp", "explorer.png"):
         print(f"docs/assets/{name}: {(ASSETS / name).stat().st_size / 1e6:.2f} MB")
     print(f"{sum(film.seconds):.1f} s in {len(film.frames)} frames")

@@ -342,7 +342,8 @@ def test_hostile_texts_are_shown_and_run_nothing(visit: Open) -> None:
     assert EVIL in page.locator("main").inner_text()
     assert page.evaluate("document.querySelectorAll('[onerror], [onload]').length") == 0
     refused = page.evaluate(
-        """() => { try { document.body.innerHTML = '<img src=x>'; return 'ran'; } catch (error) { return error.name; } }"""
+        """() => { try { document.body.innerHTML = '<img src=x>'; return 'ran'; }
+             catch (error) { return error.name; } }"""
     )
     assert refused == "TypeError"  # trusted types: no text becomes markup, whatever the script does
 

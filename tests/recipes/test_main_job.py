@@ -60,10 +60,7 @@ def test_everything_is_written(run: Path) -> None:
     expected |= {
         f"sae_{which}/{name}" for which in ("outputs", "pairs") for name in ("cfg.json", "sae_weights.safetensors")
     }
-    expected |= {
-        f"records/{name}.json"
-        for name in ("digits", "svd", "svd_view", "sae_view", "pairs_view", "training", "logits", "samples")
-    }
+    expected |= {f"records/{name}.json" for name in ("digits", "svd", "svd_view", "sae_view", "pairs_view", "training")}
     expected |= {f"figures/{name}.svg" for name in ("digits", "sae", "svd", "pairs", "codes", "accuracy", "gallery")}
     assert expected <= written
     assert not [name for name in written if name.endswith(".part")]

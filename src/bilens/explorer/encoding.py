@@ -26,7 +26,8 @@ class _Plain(TypedDict):
 class Array(_Plain, total=False):
     """An array: little-endian numbers of `type`, row by row, in base64.
 
-    `f4` is float32, `i2` int16, `u1` uint8. With `scale`, one number a row of the first axis, values are scale · number.
+    `f4` is float32, `i2` int16, `u1` uint8. A value is scale · number where there is a `scale`, one for each row of
+    the first axis.
     """
 
     scale: list[float]

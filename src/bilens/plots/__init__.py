@@ -1,4 +1,4 @@
-"""Pictures of records: every function takes a record and gives a matplotlib `Figure`; `save` writes it as SVG, PNG, HTML.
+"""Pictures of records: every function takes a record and gives a matplotlib `Figure`; `save` writes SVG, PNG, HTML.
 
 One house style, colours that colour-blind readers can tell apart, and nothing global: no pyplot, and matplotlib's
 settings are put back after each call. Blue is positive and red is negative, everywhere. Labels come from data and are

@@ -1,4 +1,4 @@
-"""The explorer's figures of one feature, on paper: how much the first eigenvectors hold, logit weights, pairs, samples."""
+"""The explorer's figures of one feature, on paper: what eigenvectors hold, logit weights, pairs, samples."""
 
 from __future__ import annotations
 
@@ -173,13 +173,9 @@ def extremes(view: View, detail: Detail, samples: Samples, feature: int, k: int 
     spectrum = view.spectra[feature].keep(min(k, len(view.spectra[feature])))
     places = {number: place for place, number in enumerate(samples.numbers.tolist())}
     values = numbers("responses", detail.responses[feature])
-    half = len(values) // 2
+    seen, half = detail.samples[feature].tolist(), len(values) // 2
     columns = [
-        [
-            (places[n], v)
-            for n, v in zip(detail.samples[feature].tolist()[part], values[part], strict=True)
-            if n in places
-        ]
+        [(places[n], v) for n, v in zip(seen[part], values[part], strict=True) if n in places]
         for part in (slice(0, half), slice(half, None))
     ]
     rows = max(1, *map(len, columns))
@@ -236,8 +232,8 @@ def overlaps(first: Spectrum, second: Spectrum, count: int = 12) -> Figure:
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
     picture = axes.imshow(cosines, cmap=COUNTS_MAP, vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(cosines.shape[1]), range(1, cosines.shape[1] + 1))
-    axes.set_yticks(range(cosines.shape[0]), range(1, cosines.shape[0] + 1))
+    axes.set_xticks(range(cosines.shape[1]), [str(rank + 1) for rank in range(cosines.shape[1])])
+    axes.set_yticks(range(cosines.shape[0]), [str(rank + 1) for rank in range(cosines.shape[0])])
     axes.tick_params(length=0)
     axes.set_xlabel(f"rank in {short(second.label or 'the second', 30)}")
     axes.set_ylabel(f"rank in {short(first.label or 'the first', 30)}")

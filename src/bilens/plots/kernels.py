@@ -130,9 +130,8 @@ def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = 
     """√|λ| v as an image, or as bars of its largest entries when the input is no image."""
     weights = numbers("weights", kernel.image)
     if kernel.input.image is not None:
-        axes.imshow(
-            weights.reshape(kernel.input.image), cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, interpolation="none"
-        )
+        picture = weights.reshape(kernel.input.image)
+        axes.imshow(picture, cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, interpolation="none")
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
@@ -154,6 +153,7 @@ def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = 
 
 
 def draw_effects(axes: Any, values: Numbers, output: Space, largest: float, *, last: bool) -> None:
+    """Bars of what a feature adds to each output, with their names below the last row."""
     axes.bar(
         range(len(values)), values, width=0.7, linewidth=0,
         color=[POSITIVE if value > 0 else NEGATIVE for value in values],

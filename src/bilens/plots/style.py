@@ -131,6 +131,7 @@ def reach(values: Numbers) -> tuple[float, float]:
 
 
 def empty(axes: Any, text: str) -> None:
+    """Axes without anything but a grey text in their middle."""
     axes.set_axis_off()
     if text:
         axes.text(0.5, 0.5, text, transform=axes.transAxes, size=7.5, color=MUTED, ha="center", va="center")
@@ -149,11 +150,13 @@ def numbers(what: str, value: Tensor) -> Numbers:
 
 
 def check_count(name: str, value: int) -> None:
+    """Raises BilensError for a number below 1."""
     if value < 1:
         raise BilensError(f"{name} = {value}", f"{name} ≥ 1", "show at least one")
 
 
 def check_view(view: View) -> None:
+    """Raises BilensError for a view without features, or with NaN or infinity among its effects."""
     if not len(view):
         raise BilensError(f"view {view.name!r} without features", "at least one", "keep more features")
     numbers("effects", view.effects)

@@ -67,13 +67,24 @@ export function samplePage(runs, route) {
   const choices = h("select", { id: "which", change: (/** @type {any} */ event) => choose(Number(event.target.value)) },
     Array.from({ length: output.size }, (_, o) => h("option", { value: o }, labelOf(output, o))));
   const fall = section ? waterfall(run, section, state, result) : null;
-  const redraw = () => {
+  const redraw = (drawing = false) => {
     result.y = logits(run, state.x);
     result.output = state.output < 0 ? indexOfLargest(result.y) : state.output;
     /** @type {HTMLSelectElement} */ (choices).value = String(result.output);
     chart.redraw();
-    if (fall) fall.redraw();
     tell();
+    if (!fall) return;
+    if (drawing) later(fall.redraw); // the logits first, so that they keep up with the pen
+    else fall.redraw();
+  };
+  let waiting = false;
+  const later = (/** @type {() => void} */ work) => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => setTimeout(() => {
+      waiting = false;
+      work();
+    }));
   };
   const choose = (/** @type {number} */ o) => {
     state.output = o;
@@ -83,7 +94,7 @@ export function samplePage(runs, route) {
   const edited = (/** @type {boolean} */ ended) => {
     performance.mark("bilens:ink");
     state.sample = -1;
-    redraw();
+    redraw(!ended);
     performance.measure("bilens:stroke", "bilens:ink");
     if (ended) address();
   };
