@@ -193,7 +193,7 @@ def extremes(view: View, detail: Detail, samples: Samples, feature: int, k: int 
             if samples.input.image is None:
                 draw_weights(picture, shown, shared_scale([shown]), entries=3)
             else:
-                picture.imshow(x.reshape(samples.input.image).cpu(), cmap="gray_r", vmin=0, vmax=1)
+                picture.imshow(numbers("a sample", x).reshape(samples.input.image), cmap="gray_r", vmin=0, vmax=1)
                 picture.set_xticks([])
                 picture.set_yticks([])
                 for spine in picture.spines.values():
