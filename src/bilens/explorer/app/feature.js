@@ -278,6 +278,7 @@ function kept(parts) {
   const { feature, section } = parts;
   const values = Array.from(numbers(feature.eigenvalues)), errors = feature.errors ? numbers(feature.errors) : null;
   const complete = feature.discarded === 0;
+  /** @type {number[]} */
   const shares = [];
   let sum = 0;
   for (const value of values) {
