@@ -20,6 +20,7 @@ import torch
 
 from bilens import explorer
 from bilens.explorer import Exploration, PageServer
+from bilens.explorer.page import source
 from explorations import EVIL, make_curve, parts_missing, whole
 
 CHROMIUM = next(
@@ -148,16 +149,10 @@ def test_no_serious_violation_of_accessibility(visit: Open, theme: str) -> None:
 
 
 def test_the_logits_are_the_librarys(visit: Open, run: Exploration) -> None:
-    page = visit("sample")
     assert run.samples is not None
-    assert run.model is not None
     # the page keeps its functions to itself: the same script, run again in a scope that can be asked
-    answers = page.evaluate(
-        """() => { const data = document.getElementById('data').textContent;
-             const text = [...document.scripts].find((each) => !each.type).textContent.replace(/start\\(\\);\\s*$/, '');
-             return { data, text }; }"""
-    )
-    assert answers["data"]
+    functions = source().rpartition("\ntry {\n  start();")[0]
+    assert functions
     probe = visit("sample", bypass_csp=True)
     found = probe.evaluate(
         """(text) => { const run = new Function(text + `
@@ -168,7 +163,7 @@ def test_the_logits_are_the_librarys(visit: Open, run: Exploration) -> None:
                const section = content.views[0];
                return { y, terms: section.features.map((feature) => Array.from(terms(feature, section.input, x))) };
              });`); return run(); }""",
-        answers["text"],
+        functions,
     )
     computed = np.array([each["y"] for each in found])
     np.testing.assert_allclose(computed, run.samples.outputs.numpy(), atol=1e-3)
@@ -417,3 +412,14 @@ def test_the_page_is_the_same_from_the_server(browser: Browser, pages: Path) -> 
         server.shutdown()
         thread.join()
     assert [text for text in told if "favicon" not in text and "404" not in text] == []
+
+
+def test_data_of_another_format_are_told(browser: Browser, run: Exploration, tmp_path: Path) -> None:
+    content = explorer.document([run])
+    content["format"] = 2
+    (tmp_path / "page.html").write_text(explorer.render(content), "utf-8")
+    page = browser.new_page(offline=True)
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator("h1").inner_text() == "This page cannot be shown"
+    assert "format 2" in page.locator("main").inner_text()
+    page.close()

@@ -82,4 +82,11 @@ function themeButton() {
   return button;
 }
 
-start();
+try {
+  start();
+} catch (error) {
+  const app = /** @type {HTMLElement} */ (document.getElementById("app"));
+  fill(app, h("main", {}, h("h1", {}, "This page cannot be shown"), h("p", { class: "lead" },
+    `Write it again with bilens explore RUN. ${error instanceof Error ? error.message : ""}`)));
+  throw error;
+}

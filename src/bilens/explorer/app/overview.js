@@ -21,7 +21,7 @@ export function overview(runs, route) {
   const holder = h("div", {});
   const showTab = (/** @type {import("./data.js").Section} */ section, /** @type {boolean} */ focus) => {
     remember(link("overview", section.name, stored(state)));
-    fill(holder, tabs(run, section, showTab), panel(section, state));
+    fill(holder, tabs(run, section, showTab), panel(section, state, `tab-${run.views.indexOf(section)}`));
     const grid = /** @type {HTMLElement|null} */ (holder.querySelector(".tiles"));
     if (grid) roving(grid, ".tile:not([hidden])");
     if (focus) /** @type {HTMLElement} */ (holder.querySelector("[role=tab][aria-selected=true]")).focus();
@@ -60,7 +60,7 @@ function tabs(run, section, show) {
   };
   return h("div", { class: "tabs", role: "tablist", "aria-label": "Ways of reading features", keydown: keys },
     run.views.map((view) => h("button", {
-      type: "button", role: "tab", id: `tab-${view.name}`, "aria-selected": String(view === section),
+      type: "button", role: "tab", id: `tab-${run.views.indexOf(view)}`, "aria-selected": String(view === section),
       "aria-controls": "features", tabindex: view === section ? 0 : -1, click: () => show(view, false),
     }, /** @type {Record<string, string>} */ (TABS)[view.name] || view.title,
     h("span", { class: "count" }, String(view.features.length)))));
@@ -69,8 +69,9 @@ function tabs(run, section, show) {
 /**
  * @param {import("./data.js").Section} section
  * @param {{find: string, sort: string}} state
+ * @param {string} tab
  */
-function panel(section, state) {
+function panel(section, state, tab) {
   const largest = Math.max(1e-12, ...section.features.map((feature) => Math.abs(feature.importance)));
   const tiles = section.features.map((feature, place) => ({ feature, place, element: tile(section, place, largest) }));
   const grid = h("ul", { class: section.features.length <= 10 ? "tiles few" : "tiles" });
@@ -104,7 +105,7 @@ function panel(section, state) {
     arrange();
   } }, Object.entries(SORTS).map(([name, words]) => h("option", { value: name, selected: name === state.sort }, words)));
   arrange();
-  return h("section", { id: "features", role: "tabpanel", "aria-labelledby": `tab-${section.name}` },
+  return h("section", { id: "features", role: "tabpanel", "aria-labelledby": tab },
     h("div", { class: "intro" }, h("h2", {}, section.title), h("p", {}, section.text)),
     section.features.length ? h("div", { class: "bar" },
       h("div", { class: "field" }, h("label", { for: "find" }, "Find"), search),
