@@ -57,7 +57,7 @@ APART = {
 }
 """Arrows that would point down and are still not drawn."""
 
-DEPENDENCIES = {"torch", "numpy", "scipy", "jaxtyping", "safetensors", "rich", "matplotlib", "jinja2"}
+DEPENDENCIES = {"torch", "numpy", "scipy", "jaxtyping", "safetensors", "rich", "matplotlib"}
 """What may be imported at the top of a module; everything else is optional, or imported by a command when it runs."""
 
 
@@ -349,7 +349,7 @@ def test_help_needs_no_torch_and_imports_change_nothing_global():
         import bilens
         for name in getattr(bilens, "__all__", ()):
             getattr(bilens, name)
-        for heavy in ("matplotlib", "jinja2", "tyro", "sklearn", "mlxtend", "huggingface_hub", "pandas"):
+        for heavy in ("matplotlib", "tyro", "sklearn", "mlxtend", "huggingface_hub", "pandas"):
             assert heavy not in sys.modules, f"import bilens imports {{heavy}}"
 
         for name in {sorted(MODULES - {""})!r}:

@@ -274,9 +274,11 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     assert cli.main([name, "--help"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"Example: bilens {name} " in told
-    for option in {"reproduce": ("--out", "--seeds", "--quick")}.get(
-        name, ("--out", "--seed", "--count", "--pair-steps")
-    ):
+    options = {
+        "reproduce": ("--out", "--seeds", "--quick"),
+        "explore": ("--out", "--compare", "--open", "--serve", "--port"),
+    }
+    for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
         assert option in told
 
 

@@ -443,7 +443,7 @@ def test_a_figure_for_a_dark_page_has_light_text_and_no_background():
 
 def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path):
     figure = plots.curves([make_curve()])
-    with pytest.raises(StoreError, match=r"'x\.gif'; expected a name that ends in \.svg or \.png"):
+    with pytest.raises(StoreError, match=r"'x\.gif'; expected a name that ends in \.svg, \.png or \.html"):
         plots.save(figure, tmp_path / "x.gif")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="on writing"):

@@ -18,7 +18,7 @@ from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, Explanation, View
+from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 
 
 def layer() -> BilinearTensor:
@@ -34,6 +34,7 @@ def records() -> list:
     tensor = layer()
     spectrum = decompose.eigh(tensor.kernel("a"), 2)
     moment = decompose.second_moment(torch.eye(6), tensor.input)
+    space = tensor.input.without_constant()
     return [
         tensor,
         tensor.kernel("ü"),
@@ -53,6 +54,18 @@ def records() -> list:
         View("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
         CodeComparison(torch.ones(3), torch.zeros(3), 0.5, 2, 1e-3, 2),
         PairCodes.of(pairs.stream(tensor, shuffle=False), torch.relu),
+        Detail(torch.rand(2, 7), torch.zeros(2, 3, 2, dtype=torch.int64), torch.rand(2, 3)),
+        Detail(
+            torch.rand(2, 7),
+            torch.zeros(2, 3, 2, dtype=torch.int64),
+            torch.rand(2, 3),
+            torch.ones(2, 4, dtype=torch.int64),
+            torch.rand(2, 4),
+            torch.rand(2, 7),
+            1.5,
+            9,
+        ),
+        Samples(torch.rand(2, 6), torch.arange(2), torch.rand(2, 3), None, space, tensor.output),
         Explanation("a less b", torch.rand(6, generator=torch.Generator().manual_seed(1)), spectrum, 1.5),
         Measurement.of({"a": 0.5, "b": 2.0}, [Curve.of("kept", [1], [Score(0.1, 2.0, 0.3)])], [spectrum]),
     ]

@@ -39,6 +39,11 @@ COMMANDS = {
         "Do the same for a checkpoint that somebody else trained.",
         "bilens decompile runs/mnist/model --data mnist --out runs/again",
     ),
+    "explore": Command(
+        "bilens.recipes.explore:explore",
+        "Write the page in which a person looks at everything a run found; open or serve it.",
+        "bilens explore runs/mnist --open",
+    ),
 }
 
 

@@ -25,7 +25,7 @@ from bilens.progress import bar
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import CodeComparison, Explanation, View
+from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 
 FORMAT = 1
 """Version of the layout; a file of another version is refused."""
@@ -37,6 +37,7 @@ RECORDS: dict[str, type] = {
         BilinearTensor,
         CodeComparison,
         Curve,
+        Detail,
         Dictionary,
         Evaluation,
         Explanation,
@@ -45,6 +46,7 @@ RECORDS: dict[str, type] = {
         Kernel,
         Measurement,
         PairCodes,
+        Samples,
         Score,
         Space,
         Spectra,

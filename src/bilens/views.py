@@ -1,10 +1,10 @@
-"""One way of reading features from a model: its features, what each is made of, and what each speaks for."""
+"""What a person looks at: one way of reading features, what each feature is made of, and samples to see it on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens.decompose import Spectrum
@@ -51,6 +51,86 @@ class View:
         effect = self.effects[feature]
         best = effect.argsort(descending=True)[:count].tolist()
         return tuple(self.output.label(o) for o in best if float(effect[o]) > max(0.0, float(effect[best[0]]) / 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """What a page tells of each feature of a view beyond its first eigenvectors, measured while all are at hand.
+
+    Args:
+        eigenvalues: (n, i), all of each kernel's, largest |λ| first.
+        pairs: (n, p, 2), the two coordinates of the strongest input pairs, i ≤ j, the constant left out; strengths:
+            (n, p), what each adds to the feature where both are 1: Q_ii, and 2 Q_ij for i < j.
+        samples: (n, s), numbers of the samples on which the feature is largest and then, from the middle of the row
+            on, smallest; responses: (n, s), xᵀQx on them. None without samples, like the next two.
+        errors: (n, i), the largest |xᵀQx − Σ_{first k} λ(v·x)²| over the samples, at k = 1 … i.
+        norm: the largest ‖x'‖ over the samples, so that |λ_{k+1}| · norm² bounds the errors.
+        examined: how many samples were looked at.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+    """
+
+    eigenvalues: Float[Tensor, "n i"]
+    pairs: Int[Tensor, "n p 2"]
+    strengths: Float[Tensor, "n p"]
+    samples: Int[Tensor, "n s"] | None = None
+    responses: Float[Tensor, "n s"] | None = None
+    errors: Float[Tensor, "n i"] | None = None
+    norm: float | None = None
+    examined: int = 0
+
+    def __post_init__(self) -> None:
+        n, dim = self.eigenvalues.shape
+        wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+            ("pairs", self.pairs, (n, self.strengths.shape[-1], 2)),
+            ("strengths", self.strengths, (n, self.strengths.shape[-1])),
+            ("errors", self.errors, (n, dim)),
+        ]
+        if self.samples is not None:
+            wanted += [("samples", self.samples, (n, self.samples.shape[-1]))]
+            wanted += [("responses", self.responses, (n, self.samples.shape[-1]))]
+        for name, value, shape in wanted:
+            if value is not None and tuple(value.shape) != shape:
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one row a feature")
+
+    def __len__(self) -> int:
+        return len(self.eigenvalues)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Some inputs to look at a model with, and what the model says of them.
+
+    Args:
+        inputs: (m, d), one sample a row; numbers: (m,), their places in the set that they come from.
+        outputs: (m, o), the (centred) logits of the model; labels: (m,), true classes, or None.
+        input, output: the spaces of both.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+    """
+
+    inputs: Float[Tensor, "m d"]
+    numbers: Int[Tensor, " m"]
+    outputs: Float[Tensor, "m o"]
+    labels: Int[Tensor, " m"] | None
+    input: Space
+    output: Space
+
+    def __post_init__(self) -> None:
+        m = len(self.inputs)
+        for name, value, shape in (
+            ("inputs", self.inputs, (m, self.input.size)),
+            ("numbers", self.numbers, (m,)),
+            ("outputs", self.outputs, (m, self.output.dim)),
+            ("labels", self.labels, (m,)),
+        ):
+            if value is not None and tuple(value.shape) != shape:
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one sample a row")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,268 +1,271 @@
+"""From records to the page's data and file, without a browser: the schema, exact numbers, and texts that stay texts."""
+
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jsonschema
+import numpy as np
 import pytest
 import torch
 
-from bilens import decompose, explorer, plots
-from bilens.decompose import Spectrum
-from bilens.errors import BilensError, StoreError
-from bilens.explorer import Report
-from bilens.faithfulness import Curve, Score
-from bilens.history import History
-from bilens.space import Space
-from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, View
+from bilens import explorer, plots
+from bilens.errors import BilensError, SpaceError, StoreError
+from bilens.explorer import Exploration
+from bilens.explorer.document import Document
+from bilens.explorer.encoding import floats, pixels, shorts
+from bilens.explorer.page import source
+from bilens.faithfulness import Score
+from explorations import CLASSES, EVIL, PIXELS, make_curve, parts_missing, whole
+from messages import refuses
 
-EVIL = "</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
-PIXELS = Space("pixels", 6, image=(2, 3), constant=True)
-WORDS = Space("words", 3, ("red", EVIL, "blue"))
-VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, and text; fails on an element that is not closed where it should be."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.headings: list[str] = []
-        self.open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag in ("h1", "h2", "h3"):
-            self.headings.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
-        if self.open and self.open[-1] in ("h1", "h2", "h3"):
-            self.headings[-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def make_view(name: str, n: int, space: Space = PIXELS, label: str = "feature") -> View:
-    generator = torch.Generator().manual_seed(n)
-    output = Space("classes", 3, ("cat", "dog", EVIL))
-    tensor = BilinearTensor.from_layer(
-        torch.randn(4, space.size, generator=generator).double(),
-        torch.randn(4, space.size, generator=generator).double(),
-        torch.randn(n, 4, generator=generator).double(),
-        input=space,
-        output=Space("codes", n),
-    )
-    spectra = tuple(replace(decompose.eigh(tensor.kernel(i), 3), label=f"{label} {i}") for i in range(n))
-    importance = torch.arange(n, 0, -1, dtype=torch.float64)
-    return View(name, spectra, importance, "norm", torch.randn(n, 3, generator=generator).double(), output)
+APP = Path(explorer.__file__).parent / "app"
+SCHEMA = json.loads((Path(explorer.__file__).parent / "schema.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
-    eye = torch.eye(3, dtype=torch.float64)
-    share = torch.tensor([0.25, 0.9375], dtype=torch.float64)
-    return Report(
-        title="A small model",
-        summary={"Hidden units": 4, "Accuracy": "97.8 %", EVIL: EVIL},
-        views=(make_view("digits", 2), make_view("sae", 12), make_view("svd", 3), make_view("pairs", 1, label=EVIL)),
-        scores={"the model itself": Score(0.9781, 0.0712, 1.0), "SVD, K = 2": Score(0.5, 1.2, 0.4321)},
-        curves=(
-            Curve("SVD", torch.tensor([1, 2]), share, 1 - share, share, error=share, bound=1 + share),
-            Curve(EVIL, torch.tensor([2, 4]), share, 1 - share, share),
-        ),
-        codes=CodeComparison(torch.tensor([0.0, 1.0]), torch.tensor([0.1, 0.9]), 0.99, 12, 0.01, 9),
-        svd=decompose.svd(BilinearTensor.from_layer(eye, eye, input=WORDS, output=Space("hidden", 3))),
-        history=History(("loss", EVIL), torch.tensor([0, 10]), torch.tensor([[2.0, 0.5], [1.0, 0.25]])),
-        notes=("Trained on nothing.", EVIL),
-        features=11,
-        eigenvectors=2,
-    )
+def run() -> Exploration:
+    return whole()
 
 
 @pytest.fixture(scope="module")
-def html(report: Report) -> str:
-    return explorer.page(report)
+def document(run: Exploration) -> Document:
+    return explorer.document([run])
 
 
-def test_every_part_has_its_section(html: str):
-    page = Page(html)
-    titles = [explorer.WAYS[name][0] for name in ("digits", "sae", "svd", "pairs")]
-    for heading in ("A small model", "How faithful is each view?", *titles, "Training", "Notes"):
-        assert heading in page.headings
-    for way in explorer.WAYS.values():
-        assert way[1] in page.text
-    ids = {attributes.get("id") for _, attributes in page.elements}
-    anchors = [str(link["href"]) for link in page.all("a")]
-    assert {"#faithfulness", "#view-svd", "#view-pairs", "#training", "#notes"} <= set(anchors)
-    assert all(anchor.removeprefix("#") in ids for anchor in anchors)
-    assert "Trained on nothing." in page.text
-    assert "One more feature" in page.text  # 11 of the SAE's, 10 before the fold
-    assert "One further feature" in page.text
+@pytest.fixture(scope="module")
+def html(document: Document) -> str:
+    return explorer.render(document)
 
 
-def test_the_page_holds_the_numbers(html: str, report: Report):
-    text = Page(html).text
-    assert "97.81\u202f%" in text
-    assert "43.2\u202f%" in text
-    assert "0.0712" in text
-    spectrum = report.views[0].spectra[0]
-    for kernel in plots.linear_kernels(spectrum, 2):
-        assert f"λ {plots.signed(kernel.value)}" in text
-        assert f"constant {plots.signed(float(kernel.bias or 0.0))}" in text
-    assert "0.938" in text  # a point of the curve, in the table behind its chart
+def decode(array: dict) -> np.ndarray:
+    """By numpy, as docs/explorer-format.md says."""
+    kinds = {"f4": "<f4", "i2": "<i2", "u1": "u1"}
+    values = np.frombuffer(base64.b64decode(array["data"]), kinds[array["type"]]).reshape(array["shape"])
+    if "scale" not in array:
+        return values
+    return values * np.array(array["scale"]).reshape(-1, *[1] * (values.ndim - 1))
 
 
-def test_nothing_is_loaded_from_outside_and_no_script_runs(html: str):
-    page = Page(html)
-    for tag, attributes in page.elements:
-        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
-        for name, value in attributes.items():
-            assert not name.startswith("on")
-            if name in ("src", "srcset", "href", "poster", "data"):
-                assert str(value).startswith(("data:image/", "#"))
-    assert not re.search(r"https?:|url\(|@import|src=[\"']?//", re.sub(r"base64,[A-Za-z0-9+/=]*", "", html))
-    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
-    assert "default-src 'none'" in str(policy)
-    assert "script-src" not in str(policy)
+def blocks(html: str) -> dict[str, str]:
+    """The texts of the page's elements that hold text of another language, by name and type."""
+    found: dict[str, str] = {}
+
+    class Reader(HTMLParser):
+        inside = ""
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag != "img"
+            assert not any(name.startswith("on") or name == "style" for name, _ in attrs)
+            self.inside = f"{tag} {dict(attrs).get('type', '')}".strip() if tag in ("script", "style", "title") else ""
+            if tag == "meta" and dict(attrs).get("http-equiv"):
+                found["policy"] = dict(attrs)["content"] or ""
+
+        def handle_data(self, data: str) -> None:
+            if self.inside:
+                found[self.inside] = found.get(self.inside, "") + data
+
+        def handle_endtag(self, tag: str) -> None:
+            self.inside = ""
+
+    reader = Reader(convert_charrefs=True)
+    reader.feed(html)
+    reader.close()
+    return found
 
 
-def test_embedded_charts_load_nothing_either(html: str):
-    charts = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]*)", html)
-    assert len(charts) >= 2 * 6  # accuracy, recovered, certificate, codes, singular values, history: light and dark
-    for chart in charts:
-        svg = base64.b64decode(chart).decode()
-        assert "<script" not in svg
-        assert "<img" not in svg
-        for reference in re.findall(r"href=\"([^\"]*)\"", svg):
-            assert reference.startswith(("#", "data:"))
+@pytest.mark.parametrize("name", ["everything", *parts_missing()])
+def test_every_document_is_as_the_schema_says(name: str, document: Document) -> None:
+    content = document if name == "everything" else explorer.document([parts_missing()[name]])
+    jsonschema.validate(json.loads(json.dumps(content, allow_nan=False)), SCHEMA)
 
 
-def test_text_from_data_is_never_markup(html: str):
-    page = Page(html)
-    assert not page.all("script")
-    assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
-    assert "<img src=x" not in html
-    assert page.text.count(EVIL) >= 5  # summary, note, feature, curve, history: shown as they are
-    assert any("{{ 7*7 }}" in heading for heading in page.headings)
-
-
-def test_images_have_an_alternative_text_and_one_scale_a_kernel(html: str, report: Report):
-    page = Page(html)
-    assert all(image.get("alt") for image in page.all("img"))
-    pngs = [str(image["src"]) for image in page.all("img") if str(image["src"]).startswith("data:image/png")]
-    first = plots.linear_kernels(report.views[0].spectra[0], 2)
-    scale = max(float(kernel.weights[:6].abs().max()) for kernel in first)
-    for kernel, png in zip(first, pngs, strict=False):
-        expected = plots.thumbnail(kernel.weights, PIXELS, scale)
-        assert base64.b64decode(png.split(",")[1]) == expected
-
-
-def test_the_document_is_json_that_says_what_pictures_leave_out(report: Report, html: str):
-    document = explorer.document(report)
-    assert explorer.render(json.loads(json.dumps(document, allow_nan=False))) == html
-    spectrum = report.views[0].spectra[0]
-    feature = document["sections"][0]["features"][0]
-    shown = [kernel["rank"] - 1 for kernel in (*feature["positive"], *feature["negative"])]
-    values = spectrum.values.tolist()
-    assert feature["energy"] == pytest.approx(sum(values[i] ** 2 for i in shown) / float(spectrum.energy))
-    rest = [abs(values[i]) for i in range(3) if i not in shown]
-    assert feature["discarded"] == pytest.approx(max([float(spectrum.discarded), *rest]))
-    assert [entry["value"] for entry in feature["effects"]] == report.views[0].effects[0].tolist()
-    assert max(abs(entry["share"]) for entry in feature["effects"]) == 1.0
-
-
-def test_an_empty_report_is_still_a_page():
-    page = Page(explorer.page(Report(title="Nothing yet")))
-    assert "Nothing yet" in page.headings
-    assert "How faithful is each view?" not in page.headings
-    assert not page.all("img")
-
-
-def test_a_view_of_words_lists_the_largest_entries():
-    report = Report(title="Words", views=(make_view("my way", 1, WORDS),), texts={"my way": ("Mine", "Of my own.")})
-    page = Page(explorer.page(report))
-    assert {"Mine", "feature 0"} <= set(page.headings)
-    assert not page.all("img")
-    kernel = plots.linear_kernels(report.views[0].spectra[0], 1)[0]
-    largest = int(kernel.weights.abs().argmax())
-    assert plots.signed(float(kernel.weights[largest])) in page.text
-    assert EVIL in page.text
-    assert "constant" not in page.text
-    assert "#part-1" in [link["href"] for link in page.all("a")]
-
-
-def test_many_outputs_are_listed_by_size():
-    view = make_view("svd", 1)
-    output = Space("words", 40)
-    effects = torch.zeros(1, 40, dtype=torch.float64)
-    effects[0, 33], effects[0, 7] = 2.0, -4.0
-    document = explorer.document(Report(title="Many", views=(replace(view, output=output, effects=effects),)))
-    listed = document["sections"][0]["features"][0]["effects"]
-    assert len(listed) == 16
-    assert (listed[0]["label"], listed[0]["share"]) == ("33", 0.5)
-    assert (listed[-1]["label"], listed[-1]["share"]) == ("7", -1.0)
-
-
-def test_a_zero_kernel_and_a_view_without_features_are_told():
-    zero = torch.zeros(1, dtype=torch.float64)
-    spectrum = Spectrum(zero, torch.eye(7)[:1].double(), zero, zero[0], zero[0], PIXELS, "dead")
-    dead = replace(make_view("svd", 1), spectra=(spectrum,), importance=zero, effects=torch.zeros(1, 3).double())
-    none = replace(dead, name="sae", spectra=(), importance=zero[:0], effects=torch.zeros(0, 3).double())
-    text = Page(explorer.page(Report(title="Dead", views=(dead, none)))).text
-    assert "No positive eigenvalue" in text
-    assert "No feature of this kind" in text
-
-
-def test_charts_without_their_view_are_shown(report: Report):
-    page = Page(explorer.page(Report(title="Charts", codes=report.codes)))
-    assert explorer.WAYS["sae"][0] in page.headings
-    assert len(page.all("img")) == 1
-
-
-def test_a_page_is_written_whole_and_small(report: Report, html: str, tmp_path: Path):
-    explorer.write(report, tmp_path / "out" / "report.html")
-    written = (tmp_path / "out" / "report.html").read_bytes()
-    assert written.decode() == html  # the same each time
-    assert len(written) < 1_000_000
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="on writing"):
-        explorer.write(Report(title="Small"), tmp_path / "file" / "report.html")
-
-
-def test_what_is_not_finite_is_refused():
-    view = make_view("svd", 1)
-    for broken, what in (
-        (replace(view, importance=torch.full((1,), torch.nan)), "importance"),
-        (replace(view, effects=torch.full((1, 3), torch.inf)), "effects"),
+def test_the_schema_refuses_what_is_no_document(document: Document) -> None:
+    for change in (
+        lambda content: content.update(format=2),
+        lambda content: content["runs"][0].pop("views"),
+        lambda content: content["runs"][0]["views"][0]["features"][0].update(label=3),
+        lambda content: content["runs"][0].update(surprise=1),
+        lambda content: content["palette"].append("url(x)"),
     ):
-        with pytest.raises(BilensError, match=f"{what} with NaN or infinity"):
-            explorer.page(Report(title="Broken", views=(broken,)))
-    with pytest.raises(BilensError, match="loss with NaN"):
-        explorer.page(Report(title="Broken", summary={"loss": float("nan")}))
-    with pytest.raises(BilensError, match="K with NaN"):
-        explorer.page(Report(title="Broken", scores={"K": Score(0.5, float("inf"), 0.5)}))
+        broken = json.loads(json.dumps(document))
+        change(broken)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, SCHEMA)
 
 
-def test_a_report_that_cannot_be_shown_is_refused():
-    view = make_view("svd", 1)
-    with pytest.raises(BilensError, match="two views named 'svd'"):
-        Report(title="Twice", views=(view, view))
-    with pytest.raises(BilensError, match="features = 0"):
-        Report(title="None", features=0)
+def test_the_factors_give_the_logits_of_the_library(run: Exploration, document: Document) -> None:
+    model, samples = document["runs"][0]["model"], document["runs"][0]["samples"]
+    assert model is not None
+    assert samples is not None
+    left, right, down = (decode(model[name]).astype(np.float64) for name in ("left", "right", "down"))
+    x = decode(samples["inputs"])
+    lifted = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    np.testing.assert_allclose(((lifted @ left.T) * (lifted @ right.T)) @ down.T, decode(samples["outputs"]), atol=1e-4)
+    assert run.samples is not None
+    np.testing.assert_allclose(x, run.samples.inputs.numpy(), atol=1e-6)
+
+
+def test_a_features_eigenpairs_rebuild_its_value_within_the_bound(run: Exploration, document: Document) -> None:
+    assert run.model is not None
+    dense = run.model.to_dense().double().numpy()
+    for o, feature in enumerate(document["runs"][0]["views"][0]["features"]):
+        values, vectors = decode(feature["eigenvalues"]), decode(feature["vectors"])
+        expected = np.linalg.eigvalsh(dense[o])
+        np.testing.assert_allclose(np.sort(values), expected, atol=1e-5 * np.abs(expected).max())
+        assert len(vectors) == 32  # the outputs' view keeps all that were stored
+        np.testing.assert_allclose(vectors @ vectors.T, np.eye(32), atol=2e-4)
+        rebuilt = (vectors.T * values[:32]) @ vectors
+        assert np.linalg.norm(rebuilt - dense[o], 2) <= np.abs(values[32]) + 1e-3 * np.abs(values[0])
+
+
+def test_errors_extremes_and_pairs_are_those_of_the_dense_kernel(run: Exploration, document: Document) -> None:
+    assert run.model is not None
+    assert run.samples is not None
+    x = np.concatenate([run.samples.inputs.double().numpy(), np.ones((40, 1))], axis=1)
+    section = document["runs"][0]["views"][0]
+    assert section["norm"] == pytest.approx(np.linalg.norm(x, axis=1).max(), rel=1e-5)
+    dense = run.model.to_dense().double().numpy()
+    for q, feature in zip(dense, section["features"], strict=True):
+        response = np.einsum("ni,ij,nj->n", x, q, x)
+        values, vectors = np.linalg.eigh(q)
+        order = np.argsort(-np.abs(values))
+        terms = (x @ vectors[:, order]) ** 2 * values[order]
+        errors = np.abs(terms.cumsum(axis=1) - response[:, None]).max(axis=0)
+        np.testing.assert_allclose(decode(feature["errors"]), errors, atol=1e-4 * np.abs(response).max())
+        best = [item["value"] for item in feature["largest"]]
+        np.testing.assert_allclose(best, np.sort(response)[::-1][:6], atol=1e-4 * np.abs(response).max())
+        worst = [item["value"] for item in feature["smallest"]]
+        np.testing.assert_allclose(worst, np.sort(response)[:6], atol=1e-4 * np.abs(response).max())
+        assert feature["largest"][0]["sample"] == int(response.argmax())
+        upper = np.triu(q[:36, :36]) + np.triu(q[:36, :36], 1)
+        strongest = np.sort(np.abs(upper), axis=None)[::-1][:24]
+        np.testing.assert_allclose([abs(pair["strength"]) for pair in feature["pairs"]], strongest, rtol=1e-4)
+        for pair in feature["pairs"]:
+            assert pair["strength"] == pytest.approx(upper[pair["i"], pair["j"]], rel=1e-4)
+
+
+def test_arrays_come_back_as_close_as_their_type_says() -> None:
+    rows = torch.randn(5, 300, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-6, 1, 0, 3e5, 1])[:, None]
+    exact = decode(floats("x", rows))
+    np.testing.assert_array_equal(exact, rows.numpy())
+    close = decode(shorts("x", rows))
+    assert (np.abs(close - rows.numpy()).max(axis=1) <= rows.abs().amax(dim=1).numpy() / 65534 * 1.001).all()
+    assert pixels("x", rows)["type"] == "f4"
+    images = torch.randint(0, 256, (3, 7)) / 255
+    assert pixels("x", images)["type"] == "u1"
+    np.testing.assert_allclose(decode(pixels("x", images)), images.numpy(), atol=1e-6)
+    for encode in (floats, shorts, pixels):
+        with refuses(BilensError, "weights", "NaN"):
+            encode("weights", torch.tensor([[1.0, torch.nan]]))
+
+
+def test_means_over_seeds_have_intervals(run: Exploration) -> None:
+    others = [(make_curve("eigenvectors", 0.02),), (make_curve("eigenvectors", 0.04), make_curve("another"))]
+    line = explorer.document([replace(run, repeats=others)])["runs"][0]["curves"][0]
+    assert line["seeds"] == 3
+    assert line["accuracy"] == pytest.approx([0.23, 0.73, 0.9175])
+    # three values 0.02 apart: t(0.975, 2) · 0.02 / √3
+    assert line["accuracy_half"] == pytest.approx([4.30265 * 0.02 / 3**0.5] * 3, rel=1e-4)
+    alone = explorer.document([run])["runs"][0]["curves"][0]
+    assert alone["accuracy_half"] is None
+
+
+def test_no_text_of_the_data_is_markup(html: str) -> None:
+    found = blocks(html)
+    assert set(found) == {"policy", "title", "style", "script", "script application/json"}
+    data = json.loads(found["script application/json"])
+    texts = json.dumps(data, ensure_ascii=False)
+    assert texts.count(json.dumps(EVIL, ensure_ascii=False)[1:-1]) > 8  # as it is, once JSON is read
+    for character in "<>&":
+        assert character not in found["script application/json"]
+    assert "<img" not in html
+    assert "\x1b" not in html
+    assert "{{ 7*7 }}" in found["title"]
+
+
+def test_the_policy_lets_nothing_run_but_the_script_itself(html: str) -> None:
+    found = blocks(html)
+    policy = dict(part.split(" ", 1) for part in found["policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    for kind, block in (("script-src", "script"), ("style-src", "style")):
+        digest = base64.b64encode(hashlib.sha256(found[block].encode()).digest()).decode()
+        assert policy[kind] == f"'sha256-{digest}'"
+    assert policy["img-src"] == "data: blob:"
+    assert not re.search(r"""(?:src|href)=["']?(?!#|data:)[a-z]*:""", html)
+
+
+def test_the_modules_are_what_the_joiner_can_join() -> None:
+    names: list[str] = []
+    for path in sorted(APP.glob("*.js")):
+        text = path.read_text("utf-8")
+        imports = re.findall(r"^import .*$", text, flags=re.MULTILINE)
+        assert all(re.fullmatch(r'import \{ [\w, ]+ \} from "\./[a-z]+\.js";', line) for line in imports), path.name
+        code = re.sub(r"/\*\*.*?\*/", "", text, flags=re.DOTALL)
+        assert not re.search(r"^export (default|\{|\*)|\bimport\(|\beval\b|\bFunction\(", code, re.MULTILINE)
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", text), path.name
+        for line in imports:
+            wanted, module = re.fullmatch(r'import \{ ([\w, ]+) \} from "\./([a-z]+)\.js";', line).groups()
+            there = (APP / f"{module}.js").read_text("utf-8")
+            for name in wanted.split(", "):
+                assert re.search(rf"^export (async )?(function|const|let|class) {name}\b", there, re.MULTILINE), name
+        names += re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", text, flags=re.MULTILINE)
+    assert len(set(names)) == len(names), sorted({name for name in names if names.count(name) > 1})
+    joined = source()
+    assert not re.search(r"</script|<!--", joined)
+    assert not re.search(r"^(import|export) ", joined, flags=re.MULTILINE)
+    assert all(re.search(rf"\b{name}\b", joined) for name in names)
+
+
+def test_the_palette_is_the_plots_own(document: Document) -> None:
+    assert document["palette"] == list(plots.DIVERGING)
+    assert len(document["palette"]) == 127
+
+
+def test_a_page_is_written_whole_and_the_same_each_time(run: Exploration, html: str, tmp_path: Path) -> None:
+    explorer.write([run], tmp_path / "out" / "page.html")
+    assert (tmp_path / "out" / "page.html").read_text("utf-8") == html == explorer.page([run])
+    (tmp_path / "file").write_text("")
+    with refuses(StoreError, "on writing"):
+        explorer.write([Exploration(title="Small")], tmp_path / "file" / "page.html")
+
+
+def test_what_is_not_finite_is_refused(run: Exploration) -> None:
+    view = run.views[1]
+    for broken, what in (
+        (replace(view, importance=torch.full((7,), torch.nan)), "importance"),
+        (replace(view, effects=torch.full((7, 4), torch.inf)), "effects"),
+    ):
+        with refuses(BilensError, f"{what} with NaN or infinity"):
+            explorer.page([Exploration(title="Broken", views=(broken,))])
+    with refuses(BilensError, "loss with NaN"):
+        explorer.page([Exploration(title="Broken", facts={"loss": float("nan")})])
+    with refuses(BilensError, "K with NaN"):
+        explorer.page([Exploration(title="Broken", scores={"K": Score(0.5, float("inf"), 0.5)})])
+    with refuses(BilensError, "codes with NaN"):
+        codes = replace(run.codes, trained=torch.tensor([torch.nan, 0, 0])) if run.codes else None
+        explorer.page([Exploration(title="Broken", codes=codes)])
+
+
+def test_what_does_not_fit_together_is_refused(run: Exploration) -> None:
+    view = run.views[1]
+    with refuses(BilensError, "two views named 'svd'"):
+        Exploration(title="Twice", views=(view, view))
+    with refuses(BilensError, "eigenvectors = 0"):
+        Exploration(title="None", eigenvectors=0)
+    with refuses(BilensError, "details of 4 features", "each of its 7"):
+        Exploration(title="Other", views=(view,), details={"svd": run.details["digits"]})
+    assert run.samples is not None
+    with refuses(SpaceError, "a set of samples"):
+        replace(run, samples=replace(run.samples, input=replace(PIXELS.without_constant(), name="others")))
+    with refuses(SpaceError, "the view"):
+        replace(run, views=(replace(view, output=replace(CLASSES, name="others")),), details={})
+    for runs in ([], [run, run, run]):
+        with refuses(BilensError, f"{len(runs)} runs"):
+            explorer.document(runs)

@@ -1,103 +1,126 @@
-"""From records to the plain data of a page: numbers, texts and pictures as data URIs, ready for JSON.
+"""From records to the plain data of the page, ready for JSON: `docs/explorer-format.md` and `schema.json` describe it.
 
-The typed dictionaries here are its schema. Numbers are numbers, so that whoever reads the JSON can compute with them;
-the page alone decides how they are written. Texts are plain text, never markup.
+The typed dictionaries here are that schema in Python. Texts are plain text, never markup; the page alone decides how
+numbers and texts are shown, and it knows nothing of records.
 """
 
 from __future__ import annotations
 
-import base64
-import math
-import re
+import unicodedata
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
-from torch import Tensor
+import numpy as np
+import torch
 
 from bilens import plots
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
-from bilens.explorer.report import WAYS, Report
-from bilens.views import View
+from bilens.explorer.encoding import Array, finite, floats, listed, pixels, shorts
+from bilens.explorer.exploration import WAYS, Exploration
+from bilens.faithfulness import Curve
+from bilens.space import Space
+from bilens.statistics import interval
+from bilens.views import CodeComparison, Detail, Samples, View
 
-ENTRIES = 8
-"""How many coordinates of an eigenvector are listed where the input is no image."""
-OUTPUTS = 16
-"""More outputs than this, and only those that a feature moves most are listed."""
+FORMAT = 1
+"""Version of the layout; the page refuses another one."""
+
+_BINS = 48
 
 
-class Entry(TypedDict):
-    """A named number: `value`, and `share`, the value over the largest |value| it is shown with, −1 … 1."""
+class Axis(TypedDict):
+    """A space: its name, size, a label for each coordinate, the image's height and width, whether 1 is appended."""
 
-    label: str
+    name: str
+    size: int
+    labels: list[str] | None
+    image: list[int] | None
+    constant: bool
+
+
+class Model(TypedDict):
+    """Input → outputs as factors: y_o = Σ_h down_oh (left_h·x')(right_h·x')."""
+
+    left: Array
+    right: Array
+    down: Array
+
+
+class SampleSet(TypedDict):
+    """Inputs, their numbers in the set that they come from, the library's outputs, true classes where known."""
+
+    inputs: Array
+    numbers: list[int]
+    outputs: Array
+    labels: list[int] | None
+
+
+class Pair(TypedDict):
+    """An input pair i ≤ j and what it adds to the feature where both are 1."""
+
+    i: int
+    j: int
+    strength: float
+
+
+class Seen(TypedDict):
+    """A sample, by its place in the sample set, and the feature's value on it."""
+
+    sample: int
     value: float
-    share: float
-
-
-class Kernel(TypedDict):
-    """One eigenvector, as √|λ| v: `rank` from 1, λ, a picture or its largest entries, the constant's weight if any."""
-
-    rank: int
-    value: float
-    image: str | None
-    width: int
-    height: int
-    entries: list[Entry]
-    constant: float | None
-    alt: str
 
 
 class Feature(TypedDict):
-    """One feature: its eigenvectors with λ > 0 and λ < 0, the outputs it moves, and what the pictures leave out.
+    """One feature: xᵀQx = Σ λ (v·x')².
 
-    `energy` is the share of ‖Q‖² in the eigenvectors shown, `discarded` the largest |λ| of the others, so that leaving
-    these out changes the feature by at most discarded · ‖x'‖²; `residual` is the largest ‖Qv − λv‖ / |λ₁| of those
-    shown, `scale` the |entry| of the end colours.
+    `eigenvalues` has all λ, or the first ones and then `discarded` > 0, the largest |λ| of the others; `vectors` the
+    first eigenvectors, one a row; `energy` is ‖Q‖², `residual` the largest ‖Qv − λv‖ / |λ₁| of the vectors. `errors`
+    has the largest error of the first k = 1 … pairs over the `examined` samples, whose largest norm is `norm`.
     """
 
     label: str
     importance: float
-    share: float
+    effects: list[float]
     speaks_for: list[str]
-    effects: list[Entry]
-    positive: list[Kernel]
-    negative: list[Kernel]
-    scale: float
-    energy: float | None
+    eigenvalues: Array
+    vectors: Array
+    energy: float
     discarded: float
-    residual: float | None
-
-
-class Chart(TypedDict):
-    """A figure, once for light and once for dark pages, and the numbers behind it."""
-
-    light: str
-    dark: str
-    alt: str
-    caption: str
-    columns: list[str]
-    rows: list[list[float | None]]
+    residual: float
+    pairs: list[Pair]
+    largest: list[Seen]
+    smallest: list[Seen]
+    errors: Array | None
 
 
 class Section(TypedDict):
-    """One way of reading features: `left_out` counts features that are not listed, `outputs` what effects are on."""
+    """One way of reading features, most important first."""
 
-    anchor: str
+    name: str
     title: str
     text: str
     measure: str
-    outputs: str
+    norm: float | None
+    examined: int
+    input: Axis
     features: list[Feature]
-    left_out: int
-    images: bool
-    charts: list[Chart]
 
 
-class Fact(TypedDict):
-    """A line of the summary."""
+class Line(TypedDict):
+    """Scores against components kept: means over seeds with half-widths of 95 % intervals, None for one seed."""
 
     name: str
-    value: str | float
+    seeds: int
+    kept: list[int]
+    accuracy: list[float]
+    cross_entropy: list[float]
+    recovered: list[float] | None
+    accuracy_half: list[float] | None
+    cross_entropy_half: list[float] | None
+    recovered_half: list[float] | None
+    error: list[float] | None
+    bound: list[float] | None
 
 
 class ScoreRow(TypedDict):
@@ -109,270 +132,258 @@ class ScoreRow(TypedDict):
     recovered: float | None
 
 
-class Document(TypedDict):
-    """The whole page."""
+class Codes(TypedDict):
+    """Codes as trained (x) and through the pseudoinverse (y), counted in bins × bins cells, x first."""
 
+    correlation: float
+    features: int
+    rank: int
+    threshold: float
+    low: list[float]
+    high: list[float]
+    bins: int
+    counts: list[list[int]]
+
+
+class Table(TypedDict):
+    """Columns by name against a first one."""
+
+    columns: list[str]
+    rows: list[list[float]]
+
+
+class Fact(TypedDict):
+    """A line of the summary."""
+
+    name: str
+    value: str | float
+
+
+class Run(TypedDict):
+    """Everything about one run; `outputs_view` names the view whose features are the model's outputs."""
+
+    name: str
     title: str
-    summary: list[Fact]
+    facts: list[Fact]
+    input: Axis | None
+    output: Axis | None
+    model: Model | None
+    samples: SampleSet | None
+    outputs_view: Literal["digits"] | None
+    views: list[Section]
     scores: list[ScoreRow]
-    faithfulness: list[Chart]
-    sections: list[Section]
-    training: list[Chart]
+    curves: list[Line]
+    singular_values: list[float] | None
+    singular_energy: float | None
+    codes: Codes | None
+    training: Table | None
     notes: list[str]
 
 
-def document(report: Report) -> Document:
-    """The plain data of a page: `json.dumps(document(report), allow_nan=False)` works.
+class Document(TypedDict):
+    """The whole page: one run, or two to compare; `palette` is the diverging scale, from −1 to 1, of "#rrggbb"."""
+
+    format: int
+    palette: list[str]
+    runs: list[Run]
+
+
+def document(runs: Sequence[Exploration]) -> Document:
+    """The plain data of a page: `json.dumps(document(runs), allow_nan=False)` works.
 
     Raises:
-        BilensError: NaN or infinity anywhere.
+        BilensError: NaN or infinity anywhere, no run or more than two.
     """
+    if not 1 <= len(runs) <= 2:
+        raise BilensError(f"{len(runs)} runs", "one, or two to compare", "choose which to show")
+    return {"format": FORMAT, "palette": list(plots.DIVERGING), "runs": [_run(run) for run in runs]}
+
+
+def _run(run: Exploration) -> Run:
+    view = run.views[0] if run.views else None
+    space = run.model.input if run.model is not None else view.spectra[0].input if view and len(view) else None
+    output = run.model.output if run.model is not None else view.output if view else None
+    logits = next((v for v in run.views if v.name == "digits" and output and len(v) == output.dim), None)
+    places = {} if run.samples is None else {n: place for place, n in enumerate(run.samples.numbers.tolist())}
+    svd = run.svd
     return {
-        "title": report.title,
-        "summary": [
-            {"name": name, "value": value if isinstance(value, str) else _finite(name, value)}
-            for name, value in report.summary.items()
+        "name": _text(run.run),
+        "title": _text(run.title),
+        "facts": [
+            {"name": _text(name), "value": _text(value) if isinstance(value, str) else finite(name, value)}
+            for name, value in run.facts.items()
         ],
+        "input": None if space is None else _axis(space),
+        "output": None if output is None else _axis(output),
+        "model": None
+        if run.model is None
+        else {
+            "left": floats("the model", run.model.left),
+            "right": floats("the model", run.model.right),
+            "down": floats("the model", run.model.down),
+        },
+        "samples": None if run.samples is None else _samples(run.samples),
+        "outputs_view": None if logits is None else "digits",
+        "views": [_section(run, view, places, whole=view is logits) for view in run.views],
         "scores": [
             {
-                "name": name,
-                "accuracy": _finite(name, score.accuracy),
-                "cross_entropy": _finite(name, score.cross_entropy),
-                "recovered": None if score.recovered is None else _finite(name, score.recovered),
+                "name": _text(name),
+                "accuracy": finite(name, score.accuracy),
+                "cross_entropy": finite(name, score.cross_entropy),
+                "recovered": None if score.recovered is None else finite(name, score.recovered),
             }
-            for name, score in report.scores.items()
+            for name, score in run.scores.items()
         ],
-        "faithfulness": _faithfulness(report),
-        "sections": [_section(report, view, place) for place, view in enumerate(report.views)]
-        + ([] if any(view.name == "svd" for view in report.views) else _orphans(report, "svd"))
-        + ([] if any(view.name == "sae" for view in report.views) else _orphans(report, "sae")),
-        "training": _training(report),
-        "notes": list(report.notes),
-    }
-
-
-def _section(report: Report, view: View, place: int) -> Section:
-    title, text = report.texts.get(view.name, WAYS.get(view.name, (view.name, "")))
-    count = min(report.features, len(view))
-    largest = max((abs(value) for value in _floats("importance", view.importance)), default=0.0)
-    return {
-        "anchor": f"view-{view.name}" if re.fullmatch(r"[a-z][a-z0-9-]*", view.name) else f"part-{place + 1}",
-        "title": title,
-        "text": text,
-        "measure": view.measure,
-        "outputs": view.output.name,
-        "features": [_feature(report, view, feature, largest) for feature in range(count)],
-        "left_out": len(view) - count,
-        "images": all(spectrum.input.image is not None for spectrum in view.spectra),
-        "charts": _charts_of(report, view.name),
-    }
-
-
-def _orphans(report: Report, name: str) -> list[Section]:
-    """A section for charts whose view is not there."""
-    charts = _charts_of(report, name)
-    if not charts:
-        return []
-    title, text = report.texts.get(name, WAYS[name])
-    return [
-        {
-            "anchor": f"view-{name}",
-            "title": title,
-            "text": text,
-            "measure": "",
-            "outputs": "",
-            "features": [],
-            "left_out": 0,
-            "images": False,
-            "charts": charts,
-        }
-    ]
-
-
-def _feature(report: Report, view: View, feature: int, largest: float) -> Feature:
-    spectrum = view.spectra[feature]
-    shown = plots.linear_kernels(spectrum, report.eigenvectors)
-    scale = plots.shared_scale(shown)
-    importance = float(view.importance[feature])
-    kernels = [_kernel(kernel, scale, spectrum.label) for kernel in shown]
-    energy, discarded, residual = _left_out(spectrum, [kernel.rank for kernel in shown])
-    return {
-        "label": spectrum.label or f"feature {feature + 1}",
-        "importance": importance,
-        "share": importance / largest if largest > 0 else 0.0,
-        "speaks_for": list(view.speaks_for(feature)),
-        "effects": _effects(view, feature),
-        "positive": [kernel for kernel in kernels if kernel["value"] > 0],
-        "negative": [kernel for kernel in kernels if kernel["value"] < 0],
-        "scale": scale,
-        "energy": energy,
-        "discarded": discarded,
-        "residual": residual,
-    }
-
-
-def _kernel(kernel: plots.LinearKernel, scale: float, label: str) -> Kernel:
-    space, weights = kernel.input, kernel.image
-    sign = "positive" if kernel.value > 0 else "negative"
-    entries: list[Entry] = []
-    if space.image is None:
-        for i in weights.abs().argsort(descending=True, stable=True)[:ENTRIES].tolist():
-            value = float(weights[i])
-            entries.append({"label": space.label(i), "value": value, "share": value / scale})
-    return {
-        "rank": kernel.rank + 1,
-        "value": kernel.value,
-        "image": None if space.image is None else _uri("png", plots.thumbnail(kernel.weights, space, scale)),
-        "width": 0 if space.image is None else space.image[1],
-        "height": 0 if space.image is None else space.image[0],
-        "entries": entries,
-        "constant": kernel.bias,
-        "alt": f"{sign} eigenvector of {label or 'the feature'}, eigenvalue {plots.signed(kernel.value)}",
-    }
-
-
-def _left_out(spectrum: Spectrum, ranks: Sequence[int]) -> tuple[float | None, float, float | None]:
-    values = _floats("eigenvalues", spectrum.values)
-    residuals = _floats("residuals", spectrum.residuals)
-    total, discarded = _finite("energy", float(spectrum.energy)), _finite("discarded", float(spectrum.discarded))
-    largest = max((abs(value) for value in values), default=0.0)
-    energy = min(1.0, sum(values[i] ** 2 for i in ranks) / total) if total > 0 else None
-    rest = max([discarded, *(abs(value) for i, value in enumerate(values) if i not in ranks)])
-    return energy, rest, max(residuals[i] for i in ranks) / largest if ranks and largest > 0 else None
-
-
-def _effects(view: View, feature: int) -> list[Entry]:
-    """What the feature adds to each output; of many outputs the eight that it raises and lowers most."""
-    values = _floats("effects", view.effects[feature])
-    largest = max((abs(value) for value in values), default=0.0)
-    places = list(range(len(values)))
-    if len(values) > OUTPUTS:
-        ordered = sorted(places, key=lambda o: -values[o])
-        places = [*ordered[: OUTPUTS // 2], *ordered[-OUTPUTS // 2 :]]
-    return [
-        {"label": view.output.label(o), "value": values[o], "share": values[o] / largest if largest > 0 else 0.0}
-        for o in places
-    ]
-
-
-def _faithfulness(report: Report) -> list[Chart]:
-    if not report.curves:
-        return []
-    charts = []
-    names = [curve.name for curve in report.curves]
-    kept = sorted({int(k) for curve in report.curves for k in curve.kept.tolist()})
-    for which, words in (("accuracy", "Share of samples classified right"), ("recovered", "Cross-entropy recovered")):
-        if any(getattr(curve, which) is None for curve in report.curves):
-            continue
-        rows: list[list[float | None]] = []
-        for k in kept:
-            row: list[float | None] = [k]
-            for curve in report.curves:
-                at = (curve.kept == k).nonzero()
-                row.append(float(getattr(curve, which)[int(at[0, 0])]) if len(at) else None)
-            rows.append(row)
-        figure = plots.curves(report.curves, "accuracy" if which == "accuracy" else "recovered")
-        scale = "" if which == "accuracy" else ": 1 for the whole model, 0 for a guess that knows nothing"
-        charts.append(
-            _chart(
-                figure,
-                f"Line chart of {words.lower()} against the number of components kept, for {', '.join(names)}",
-                f"{words} when the model runs on the first components alone{scale}.",
-                ["kept", *names],
-                rows,
-            )
-        )
-    for curve in report.curves:
-        if curve.error is None or curve.bound is None:
-            continue
-        charts.append(
-            _chart(
-                plots.certificate(curve),
-                f"Line chart of the proven bound and the largest measured error of {curve.name}",
-                f"The error of {curve.name} cannot exceed the bound, which follows from the weights and ‖x‖ alone, "
-                "but for rounding; the largest error measured on the samples lies below it.",
-                ["kept", "largest error measured", "proven bound"],
-                [
-                    [float(k), error, bound]
-                    for k, error, bound in zip(
-                        curve.kept.tolist(), curve.error.tolist(), curve.bound.tolist(), strict=True
-                    )
-                ],
-            )
-        )
-    return charts
-
-
-def _charts_of(report: Report, name: str) -> list[Chart]:
-    if name == "svd" and report.svd is not None:
-        svd = report.svd
-        values, energy = _floats("singular values", svd.values), float(svd.energy)
-        held = [sum(value**2 for value in values[: i + 1]) / energy if energy > 0 else 1.0 for i in range(len(values))]
-        return [
-            _chart(
-                plots.singular_values(svd),
-                "Two line charts: singular values by component, and the share of the squared norm they hold together",
-                "Left, the singular values; right, the share of the tensor's squared norm that the first ones hold.",
-                ["component", "σ", "share of ‖B‖² so far"],
-                [[i + 1, value, share] for i, (value, share) in enumerate(zip(values, held, strict=True))],
-            )
-        ]
-    if name == "sae" and report.codes is not None:
-        codes = report.codes
-        return [
-            _chart(
-                plots.codes(codes),
-                f"Scatter of pseudoinverse codes against codes as trained, correlation {codes.correlation:.3f}",
-                "Each point is one feature on one sample: its code as trained, never below 0, and through the "
-                "pseudoinverse. On the dashed line the two agree.",
-                ["correlation", "features compared", "rank of their atoms", "share of samples to count as active"],
-                [[codes.correlation, codes.features, codes.rank, codes.threshold]],
-            )
-        ]
-    return []
-
-
-def _training(report: Report) -> list[Chart]:
-    history = report.history
-    if history is None:
-        return []
-    return [
-        _chart(
-            plots.history(history),
-            f"Line charts of {', '.join(history.names)} against optimiser steps",
-            "What the training run logged.",
-            ["step", *history.names],
-            [
-                [float(step), *row]
-                for step, row in zip(history.steps.tolist(), history.values.double().tolist(), strict=True)
+        "curves": [_line(curve, run.repeats) for curve in run.curves],
+        "singular_values": None if svd is None else listed("singular values", svd.values),
+        "singular_energy": None if svd is None else finite("energy", float(svd.energy)),
+        "codes": None if run.codes is None else _codes(run.codes),
+        "training": None
+        if run.history is None
+        else {
+            "columns": ["step", *(_text(name) for name in run.history.names)],
+            "rows": [
+                [step, *listed(", ".join(run.history.names), row)]
+                for step, row in zip(run.history.steps.tolist(), run.history.values, strict=True)
             ],
-        )
-    ]
-
-
-def _chart(
-    figure: plots.Figure, alt: str, caption: str, columns: list[str], rows: Sequence[Sequence[float | int | None]]
-) -> Chart:
-    light = plots.svg(figure, background=False)
-    return {
-        "light": _uri("svg+xml", light),
-        "dark": _uri("svg+xml", plots.on_dark(light)),
-        "alt": alt,
-        "caption": caption,
-        "columns": columns,
-        "rows": [list(row) for row in rows],
+        },
+        "notes": [_text(note) for note in run.notes],
     }
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _section(run: Exploration, view: View, places: dict[int, int], *, whole: bool) -> Section:
+    title, text = run.texts.get(view.name, WAYS.get(view.name, (view.name, "")))
+    detail = run.details.get(view.name)
+    count = max((len(spectrum) for spectrum in view.spectra), default=1) if whole else run.eigenvectors
+    return {
+        "name": _text(view.name),
+        "title": _text(title),
+        "text": _text(text),
+        "measure": _text(view.measure),
+        "norm": None if detail is None or detail.norm is None else finite("norm", detail.norm),
+        "examined": 0 if detail is None else detail.examined,
+        "input": _axis(view.spectra[0].input if len(view) else Space("input", 1)),
+        "features": [_feature(view, place, detail, places, count) for place in range(len(view))],
+    }
 
 
-def _floats(what: str, values: Tensor) -> list[float]:
-    return [_finite(what, value) for value in values.double().tolist()]
+def _feature(view: View, place: int, detail: Detail | None, places: dict[int, int], count: int) -> Feature:
+    spectrum = view.spectra[place]
+    kept = spectrum.keep(min(count, len(spectrum)))
+    values = spectrum.values if detail is None else detail.eigenvalues[place]
+    seen: list[Seen] = []
+    pairs: list[Pair] = []
+    errors = None
+    if detail is not None:
+        strengths = listed("pair strengths", detail.strengths[place])
+        pairs = [
+            {"i": i, "j": j, "strength": strength}
+            for (i, j), strength in zip(detail.pairs[place].tolist(), strengths, strict=True)
+        ]
+        if detail.samples is not None and detail.responses is not None:
+            responses = listed("responses", detail.responses[place])
+            numbers = detail.samples[place].tolist()
+            seen = [
+                {"sample": places.get(number, -1), "value": value}
+                for number, value in zip(numbers, responses, strict=True)
+            ]
+        errors = None if detail.errors is None else floats("errors", detail.errors[place])
+    half = len(seen) // 2
+    return {
+        "label": _text(spectrum.label or str(place)),
+        "importance": finite("importance", float(view.importance[place])),
+        "effects": listed("effects", view.effects[place]),
+        "speaks_for": [_text(label) for label in view.speaks_for(place)],
+        "eigenvalues": floats("eigenvalues", values),
+        "vectors": shorts("eigenvectors", kept.vectors),
+        "energy": finite("energy", float(spectrum.energy)),
+        "discarded": finite("discarded", float(spectrum.discarded)) if detail is None else 0.0,
+        "residual": _residual(spectrum),
+        "pairs": pairs,
+        "largest": [item for item in seen[:half] if item["sample"] >= 0],
+        "smallest": [item for item in seen[half:] if item["sample"] >= 0],
+        "errors": errors,
+    }
 
 
-def _finite(what: str, value: float | int) -> float:
-    if not math.isfinite(value):
-        raise BilensError(f"{what} with NaN or infinity", "finite numbers", "check how they were computed")
-    return float(value)
+def _residual(spectrum: Spectrum) -> float:
+    if not len(spectrum) or not float(spectrum.values.abs().max()) > 0:
+        return 0.0
+    return finite("residuals", float(spectrum.residuals.max() / spectrum.values.abs().max()))
+
+
+def _samples(samples: Samples) -> SampleSet:
+    return {
+        "inputs": pixels("samples", samples.inputs),
+        "numbers": samples.numbers.tolist(),
+        "outputs": floats("outputs of samples", samples.outputs),
+        "labels": None if samples.labels is None else samples.labels.tolist(),
+    }
+
+
+def _line(curve: Curve, repeats: Sequence[tuple[Curve, ...]]) -> Line:
+    """A curve, or the mean of it and its repeats, which are those measured at the same numbers."""
+    kept = curve.kept.tolist()
+    same = [
+        other
+        for seed in repeats
+        for other in seed
+        if other.name == curve.name and other.kept.tolist() == kept
+    ]  # fmt: skip
+    columns: dict[str, list[float] | None] = {}
+    for name in ("accuracy", "cross_entropy", "recovered"):
+        found = [getattr(each, name) for each in (curve, *same)]
+        columns[name], columns[f"{name}_half"] = None, None
+        if all(column is not None for column in found):
+            rows = torch.stack([column.double() for column in found])
+            columns[name] = listed(name, rows.mean(dim=0))
+            if same:
+                columns[f"{name}_half"] = [finite(name, interval(row.tolist()).half) for row in rows.T]
+    return {
+        "name": _text(curve.name),
+        "seeds": 1 + len(same),
+        "kept": kept,
+        "accuracy": columns["accuracy"] or [],
+        "cross_entropy": columns["cross_entropy"] or [],
+        "recovered": columns["recovered"],
+        "accuracy_half": columns["accuracy_half"],
+        "cross_entropy_half": columns["cross_entropy_half"],
+        "recovered_half": columns["recovered_half"],
+        "error": None if curve.error is None else listed("error", curve.error),
+        "bound": None if curve.bound is None else listed("bound", curve.bound),
+    }
+
+
+def _codes(codes: CodeComparison) -> Codes:
+    x, y = (values.detach().cpu().double().numpy() for values in (codes.trained, codes.pseudoinverse))
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise BilensError("codes with NaN or infinity", "finite numbers", "check how they were computed")
+    low = [min(0.0, float(values.min(initial=0.0))) for values in (x, y)]
+    high = [max(float(values.max(initial=0.0)), start + 1e-9) for values, start in zip((x, y), low, strict=True)]
+    ranges = [[start, end] for start, end in zip(low, high, strict=True)]
+    counts = np.histogram2d(x, y, bins=_BINS, range=ranges)[0].astype(int)
+    return {
+        "correlation": finite("correlation", codes.correlation),
+        "features": codes.features,
+        "rank": codes.rank,
+        "threshold": codes.threshold,
+        "low": [finite("codes", value) for value in low],
+        "high": [finite("codes", value) for value in high],
+        "bins": _BINS,
+        "counts": counts.tolist(),
+    }
+
+
+def _axis(space: Space) -> Axis:
+    return {
+        "name": _text(space.name),
+        "size": space.size,
+        "labels": None if space.labels is None else [_text(label) for label in space.labels],
+        "image": None if space.image is None else list(space.image),
+        "constant": space.constant,
+    }
+
+
+def _text(value: str) -> str:
+    """Text without control characters."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in value)

@@ -1,71 +1,91 @@
-"""From the plain data of a page to one HTML file that opens offline: no script, no reference to anything outside."""
+"""From the plain data of a page to one HTML file: scripts, style and data inside it, and nothing outside it."""
 
 from __future__ import annotations
 
-import unicodedata
+import base64
+import hashlib
+import html
+import json
+import re
+import string
+from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
-from bilens import plots
 from bilens.explorer.document import Document, document
-from bilens.explorer.report import Report
+from bilens.explorer.exploration import Exploration
 from bilens.files import write_text
 
-
-def write(report: Report, path: str | Path) -> None:
-    """Write the page of a report, whole or not at all.
-
-    Raises:
-        BilensError: NaN or infinity in the report. StoreError: the file cannot be written.
-    """
-    write_text(path, page(report))
+_APP = Path(__file__).parent / "app"
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+)\.js";\n', flags=re.MULTILINE)
 
 
-def page(report: Report) -> str:
-    """The page of a report as one HTML text.
+def write(runs: Sequence[Exploration], path: str | Path) -> None:
+    """Write the page of a run, or of two to compare, whole or not at all.
 
     Raises:
-        BilensError: NaN or infinity in the report.
+        BilensError: NaN or infinity in a run, or not one or two runs. StoreError: the file cannot be written.
     """
-    return render(document(report))
+    write_text(path, page(runs))
+
+
+def page(runs: Sequence[Exploration]) -> str:
+    """The page of a run, or of two to compare, as one HTML text.
+
+    Raises:
+        BilensError: NaN or infinity in a run, or not one or two runs.
+    """
+    return render(document(runs))
 
 
 def render(content: Document) -> str:
-    """The page of a document. Every text in it is escaped, and nothing but data URIs is allowed to load."""
-    return _environment().get_template("report.html").render(content)
+    """The page of a document.
 
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    The data stand in the page as JSON in which no `<`, `>` or `&` is left, so that no text of theirs can end the block
+    that holds them, and the script only ever puts them into the page as text. The page's policy lets nothing run but
+    the script whose hash it states, and nothing load but data URIs.
+    """
+    style, script = (_APP / "style.css").read_text("utf-8"), source()
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src '{_hash(script)}'",
+            f"style-src '{_hash(style)}'",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
     )
-    environment.filters["number"] = _cell
-    environment.filters["signed"] = plots.signed
-    environment.filters["percent"] = _percent
-    return environment
+    template = string.Template((_APP / "page.html").read_text("utf-8"))
+    title = html.escape(content["runs"][0]["title"])
+    return template.substitute(policy=policy, title=title, style=style, script=script, data=data)
 
 
-def _printable(value: object) -> object:
-    """Text of the data without control characters; everything else, and what is markup already, as it is."""
-    if not isinstance(value, str) or hasattr(value, "__html__"):
-        return value
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in value)
+def source() -> str:
+    """The page's script: the modules of `app/` in the order of their imports, joined into one.
+
+    Each file is a JavaScript module that editors and browsers read as it is. Joined, they share one scope: `import`
+    lines and the word `export` go, names stay. A test holds the files to what this can join.
+    """
+    joined: list[str] = []
+    done: set[str] = set()
+
+    def add(name: str) -> None:
+        if name in done:
+            return
+        done.add(name)
+        text = (_APP / f"{name}.js").read_text("utf-8")
+        for needed in _IMPORT.findall(text):
+            add(needed)
+        joined.append(re.sub(r"^export ", "", _IMPORT.sub("", text), flags=re.MULTILINE))
+
+    add("main")
+    return "\n".join(joined)
 
 
-def _cell(value: float | int | str | None) -> str:
-    """A number as tables show it: counts with thousands apart, others with three digits, "–" where there is none."""
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else plots.number(value)
-
-
-def _percent(value: float | int, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}\u202f%".replace("-", "−")
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -12,7 +12,7 @@ from bilens.data import Dataset
 from bilens.history import History
 from bilens.models import ImageClassifier
 from bilens.recipes import summary
-from bilens.recipes.ways import inputs, outputs
+from bilens.recipes.ways import details, inputs, outputs
 from bilens.recipes.ways.components import singular_values
 from bilens.recipes.ways.digits import digit_directions
 from bilens.recipes.ways.subject import Budget, Subject
@@ -100,4 +100,7 @@ def derive(
         pairs=inputs.pair_features(subject, run),
         training=training,
     )
+    details.factors(subject, run)
+    if dataset is not None:
+        details.samples(subject, run, found.details)
     return summary.write(found, run)

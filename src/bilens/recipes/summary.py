@@ -9,14 +9,14 @@ from rich.console import Console
 
 from bilens import explorer, files, plots
 from bilens.decompose import TensorSVD
-from bilens.explorer import WAYS, Report
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
+from bilens.recipes import explore
 from bilens.recipes.ways.inputs import PairFeatures
 from bilens.recipes.ways.outputs import OutputFeatures
 from bilens.recipes.ways.subject import Subject
 from bilens.store import Folder
-from bilens.views import View
+from bilens.views import Detail, View
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +25,15 @@ class Findings:
 
     Args:
         subject: the model and its images.
-        digits: the kernels of the outputs, and accuracy against eigenvectors kept.
-        components: the SVD's features, the SVD, and accuracy against components kept.
+        digits: the kernels of the outputs, more of each, and accuracy against eigenvectors kept.
+        components: the SVD's features, more of each, the SVD, and accuracy against components kept.
         outputs: the SAE on outputs; None without images. pairs: the SAE on input pairs.
         training: how the model was trained, where that is known.
     """
 
     subject: Subject
-    digits: tuple[View, Curve | None]
-    components: tuple[View, TensorSVD, Curve | None]
+    digits: tuple[View, Detail, Curve | None]
+    components: tuple[View, Detail, TensorSVD, Curve | None]
     outputs: OutputFeatures | None
     pairs: PairFeatures
     training: History | None
@@ -46,8 +46,14 @@ class Findings:
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """The curves that were measured."""
-        return tuple(curve for curve in (self.digits[1], self.components[2]) if curve is not None)
+        """The curves of what the weights alone give, where they were measured."""
+        return tuple(curve for curve in (self.digits[2], self.components[3]) if curve is not None)
+
+    @property
+    def details(self) -> tuple[Detail, ...]:
+        """More of the features of every view."""
+        sae = () if self.outputs is None else (self.outputs.detail,)
+        return (self.digits[1], *sae, self.components[1], self.pairs.detail)
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -80,10 +86,19 @@ def at(curve: Curve, k: int) -> Score:
     return Score(float(curve.accuracy[place]), float(curve.cross_entropy[place]), recovered)
 
 
+def columns(curve: Curve) -> dict[str, list[float]]:
+    """The columns that a curve has, as JSON."""
+    return {
+        column: getattr(curve, column).tolist()
+        for column in ("kept", "accuracy", "cross_entropy", "recovered", "error", "bound")
+        if getattr(curve, column) is not None
+    }
+
+
 def numbers(found: Findings, run: Folder) -> dict[str, Any]:
     """Every number of a run, as JSON."""
     subject, dataset = found.subject, found.subject.dataset
-    tensor, svd = subject.hidden, found.components[1]
+    tensor, svd = subject.hidden, found.components[2]
     summary: dict[str, Any] = {
         "model": {
             "inputs": tensor.input.size,
@@ -122,11 +137,9 @@ def numbers(found: Findings, run: Folder) -> dict[str, Any]:
         summary["faithfulness"] = {name: vars(score) for name, score in found.scores.items()}
         summary["faithfulness_baseline"] = f"ln {subject.model.output.size}: a uniform guess"
         for name, curve in zip(("digits", "svd"), found.curves, strict=True):
-            summary[name]["curve"] = {
-                column: getattr(curve, column).tolist()
-                for column in ("kept", "accuracy", "cross_entropy", "recovered", "error", "bound")
-                if getattr(curve, column) is not None
-            }
+            summary[name]["curve"] = columns(curve)
+        if found.pairs.curve is not None:
+            summary["pairs"]["curve"] = columns(found.pairs.curve)
         summary["pairs"]["output_nmse"] = found.pairs.output_nmse
     if found.outputs is not None:
         evaluation, comparison = found.outputs.evaluation, found.outputs.comparison
@@ -140,6 +153,7 @@ def numbers(found: Findings, run: Folder) -> dict[str, Any]:
             "active_threshold": comparison.threshold,
             "active_rank": comparison.rank,
             "code_correlation": comparison.correlation,
+            "curve": columns(found.outputs.curve),
         }
     summary["seconds"] = run.timings
     return summary
@@ -150,7 +164,7 @@ def write(found: Findings, run: Folder) -> dict[str, Any]:
     summary = numbers(found, run)
     files.write_json(run.path / "summary.json", summary)
     _figures(found, run)
-    explorer.write(_report(found, summary), run.path / "report.html")
+    explorer.write([explore.read(run.path)], run.path / explore.PAGE)
     _print(found, summary, run)
     return summary
 
@@ -163,7 +177,7 @@ def _figures(found: Findings, run: Folder) -> None:
         number = found.digits[0].spectra.index(spectrum)
         plots.save(plots.spectrum(spectrum), folder / f"digits-{number}.svg")
     plots.save(plots.gallery(found.digits[0]), folder / "gallery.svg")
-    plots.save(plots.singular_values(found.components[1]), folder / "singular-values.svg")
+    plots.save(plots.singular_values(found.components[2]), folder / "singular-values.svg")
     plots.save(plots.effects(found.pairs.view), folder / "pairs-effects.svg")
     if found.curves:
         plots.save(plots.curves(found.curves), folder / "accuracy.svg")
@@ -175,54 +189,6 @@ def _figures(found: Findings, run: Folder) -> None:
         plots.save(plots.codes(found.outputs.comparison), folder / "codes.svg")
     if found.training is not None:
         plots.save(plots.history(found.training), folder / "training.svg")
-
-
-def _report(found: Findings, summary: dict[str, Any]) -> Report:
-    subject, model = found.subject, summary["model"]
-    facts: dict[str, str | int | float] = {
-        "layer": f"{model['inputs']} inputs → {model['hidden']} hidden units → {model['outputs']} outputs",
-        "parameters": f"{model['parameters']:,}",
-        "tensor, factored": f"{model['tensor_numbers_factored']:,} numbers",
-        "tensor, dense": f"{model['tensor_numbers_dense']:,} numbers, never built",
-    }
-    notes = []
-    if subject.dataset is not None:
-        test = summary["data"]["test"]
-        facts["test accuracy"] = f"{subject.original.accuracy:.2%} of {test:,} images"
-        facts["data"] = subject.dataset.source
-        notes.append(
-            f"Faithfulness is measured on the {test:,} test images. Cross-entropy recovered is 1 for the model itself "
-            f"and 0 for a uniform guess over the {model['outputs']} outputs."
-        )
-    if found.outputs is not None:
-        sae = summary["sae"]
-        notes.append(
-            f"SAE on outputs: {sae['features']:,} features, L0 {sae['l0']:.2f}, NMSE {sae['nmse']:.3f}, "
-            f"{sae['active']} features active on more than {sae['active_threshold']:.1%} of the training images."
-        )
-    pairs = summary["pairs"]
-    notes.append(
-        f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 {pairs['l0']:.1f}, "
-        f"NMSE {pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
-        + (
-            f" On real outputs of the layer, the model run through these features has NMSE {pairs['output_nmse']:.3f}."
-            if pairs.get("output_nmse") is not None
-            else ""
-        )
-    )
-    return Report(
-        title="A bilinear network, read from its weights",
-        summary=facts,
-        views=found.views,
-        scores=found.scores,
-        curves=found.curves,
-        codes=None if found.outputs is None else found.outputs.comparison,
-        svd=found.components[1],
-        history=found.training,
-        notes=tuple(notes),
-        texts={"digits": ("Digit directions", WAYS["digits"][1])} if subject.model.output.name == "digits" else {},
-        features=subject.budget.count,
-    )
 
 
 def _print(found: Findings, summary: dict[str, Any], run: Folder) -> None:
@@ -244,4 +210,4 @@ def _print(found: Findings, summary: dict[str, Any], run: Folder) -> None:
         sae = summary["sae"]
         console.print(f"SAE on outputs: L0 {sae['l0']:.2f}, NMSE {sae['nmse']:.3f}, {sae['active']} active features")
     console.print(f"numbers: {run.path / 'summary.json'}")
-    console.print(f"page:    {run.path / 'report.html'}")
+    console.print(f"page:    {run.path / explore.PAGE}")

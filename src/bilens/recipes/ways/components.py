@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+
 from bilens import decompose
-from bilens.decompose import TensorSVD
+from bilens.decompose import Spectrum, TensorSVD
 from bilens.faithfulness import Curve
+from bilens.recipes.ways.details import detail
 from bilens.recipes.ways.subject import Subject, kept
 from bilens.store import Folder
-from bilens.views import View
+from bilens.tensor import Kernel
+from bilens.views import Detail, View
 
 
-def singular_values(subject: Subject, run: Folder) -> tuple[View, TensorSVD, Curve | None]:
+def singular_values(subject: Subject, run: Folder) -> tuple[View, Detail, TensorSVD, Curve | None]:
     """The layer's SVD before the read-out, its right kernels' eigenvectors, and accuracy against components kept."""
     tensor = subject.hidden
     found = run.record("svd", TensorSVD, lambda: decompose.svd(tensor))
 
+    solid = found.values[found.values > found.floor]
+    count = min(subject.budget.count, len(solid))
+
+    @functools.cache
+    def decomposed() -> tuple[tuple[Kernel, Spectrum], ...]:
+        return tuple((found.kernel(s), decompose.eigh(found.kernel(s))) for s in range(count))
+
     def view() -> View:
-        solid = found.values[found.values > found.floor]
-        count = min(subject.budget.count, len(solid))
-        spectra = tuple(subject.spectrum(decompose.eigh(found.kernel(s))) for s in range(count))
+        spectra = tuple(subject.spectrum(spectrum) for _, spectrum in decomposed())
         effects = found.outputs[:count] @ subject.readout.T
         return View("svd", spectra, found.values[:count], "singular value, σ", effects, subject.logits.output)
 
@@ -37,4 +46,5 @@ def singular_values(subject: Subject, run: Folder) -> tuple[View, TensorSVD, Cur
         return Curve.of("SVD components kept", counts, scores, error=errors, bound=bounds)
 
     features = run.record("svd_view", View, view)
-    return features, found, None if subject.dataset is None else run.record("svd_curve", Curve, curve)
+    more = run.record("svd_detail", Detail, lambda: detail(decomposed(), subject.examined))
+    return features, more, found, None if subject.dataset is None else run.record("svd_curve", Curve, curve)

@@ -9,18 +9,21 @@ import torch
 from bilens import decompose
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
+from bilens.recipes.ways.details import detail
 from bilens.recipes.ways.subject import Subject, kept
 from bilens.store import Folder
-from bilens.views import View
+from bilens.views import Detail, View
 
 
-def digit_directions(subject: Subject, run: Folder) -> tuple[View, Curve | None]:
+def digit_directions(subject: Subject, run: Folder) -> tuple[View, Detail, Curve | None]:
     """The kernel of each (centred) output and its eigenvectors; accuracy against eigenvectors kept for each output."""
     tensor = subject.logits
 
+    kernels = [tensor.kernel(o) for o in range(tensor.output.size)]
+
     @functools.cache
     def spectra() -> tuple[Spectrum, ...]:
-        return tuple(decompose.eigh(tensor.kernel(o)) for o in range(tensor.output.size))
+        return tuple(decompose.eigh(kernel) for kernel in kernels)
 
     def view() -> View:
         norms = torch.stack([spectrum.energy.sqrt() for spectrum in spectra()])
@@ -42,4 +45,5 @@ def digit_directions(subject: Subject, run: Folder) -> tuple[View, Curve | None]
         return Curve.of("eigenvectors kept for each output", counts, scores, error=errors, bound=bounds)
 
     found = run.record("digits", View, view)
-    return found, None if subject.dataset is None else run.record("digits_curve", Curve, curve)
+    more = run.record("digits_detail", Detail, lambda: detail(zip(kernels, spectra(), strict=True), subject.examined))
+    return found, more, None if subject.dataset is None else run.record("digits_curve", Curve, curve)

@@ -6,20 +6,26 @@ import functools
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from bilens import decompose, pairs, sae
-from bilens.faithfulness import Score
+from bilens import decompose, faithfulness, pairs, sae
+from bilens.decompose import Spectrum
+from bilens.faithfulness import Curve, Score
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.progress import bar
 from bilens.recipes.pair_coder import evaluate_pairs
-from bilens.recipes.ways.subject import MEASURE, Subject
+from bilens.recipes.ways.details import detail
+from bilens.recipes.ways.subject import EXAMINED, MEASURE, Subject
 from bilens.sae import Evaluation, TopKSAE
 from bilens.store import Folder
-from bilens.views import View
+from bilens.tensor import Kernel
+from bilens.views import Detail, View
 
 OUTPUT_SAMPLES = 2000
 """Test images on which whole layer outputs are compared; logits are compared on all of them."""
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+"""Numbers of features at which the model is scored, before all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +33,18 @@ class PairFeatures:
     """What the SAE on input pairs gave: its features as explicit kernels, and the model run through them.
 
     Args:
-        view: the features; evaluation: of the coder over all pairs i ≤ j.
+        view: the features; detail: more of each; evaluation: of the coder over all pairs i ≤ j.
         score: of the model run through the features, on all test images; None without images.
         output_nmse: Σ‖g − ĝ‖² / Σ‖g‖² of the layer's outputs on `OUTPUT_SAMPLES` test images; None without images.
+        curve: scores against features kept, on `EXAMINED` test images; None without images.
     """
 
     view: View
+    detail: Detail
     evaluation: Evaluation
     score: Score | None
     output_nmse: float | None
+    curve: Curve | None
 
 
 def pair_features(subject: Subject, run: Folder) -> PairFeatures:
@@ -64,17 +73,38 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
             vectors = pairs.stream(tensor, shuffle=False)
             return PairCodes.of(vectors, lambda rows: coder.sparse(rows)[1:], width=coder.d_sae, step=step)
 
+    @functools.cache
+    def importance() -> Tensor:
+        moment = torch.eye(tensor.input.dim) if subject.dataset is None else subject.second_moment
+        found: Tensor = codes().expectation(moment).to(effects) * effects.norm(dim=1)
+        return found
+
+    @functools.cache
+    def decomposed() -> tuple[tuple[Kernel, Spectrum], ...]:
+        best = importance().argsort(descending=True)[: budget.count]
+        kernels = [codes().kernel(int(f), str(int(f))) for f in best]
+        return tuple((kernel, decompose.eigh(kernel)) for kernel in kernels)
+
     def view() -> View:
-        if subject.dataset is None:
-            means = codes().expectation(torch.eye(tensor.input.dim))
-            measure = "Σ_i f(r_ii) × ‖effect‖"
-        else:
-            means = codes().expectation(subject.second_moment)
-            measure = MEASURE
-        importance = means.to(effects) * effects.norm(dim=1)
-        best = importance.argsort(descending=True)[: budget.count]
-        spectra = tuple(subject.spectrum(decompose.eigh(codes().kernel(int(f), str(int(f))))) for f in best)
-        return View("pairs", spectra, importance[best], measure, effects[best], subject.logits.output)
+        best = importance().argsort(descending=True)[: budget.count]
+        measure = "Σ_i f(r_ii) × ‖effect‖" if subject.dataset is None else MEASURE
+        spectra = tuple(subject.spectrum(spectrum) for _, spectrum in decomposed())
+        return View("pairs", spectra, importance()[best], measure, effects[best], subject.logits.output)
+
+    def curve() -> Curve:
+        order = importance().argsort(descending=True)
+        counts = [k for k in COUNTS if k < len(order)] + [len(order)]
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order))
+        kept_atoms = torch.cat([effects * (rank < k).to(effects)[:, None] for k in counts], dim=1)
+        data = subject.data.test
+        inputs, labels = tensor.input.lift(data.images[:EXAMINED]), data.labels[:EXAMINED]
+        shift = (subject.readout @ bias).repeat(len(counts))
+        logits = codes().rebuild(inputs, kept_atoms, bias=shift).reshape(len(inputs), len(counts), -1) + offset
+        own = subject.read(subject.test_outputs[:EXAMINED])
+        original = faithfulness.cross_entropy(own, labels)
+        scores = [faithfulness.score(logits[:, place], labels, original) for place in range(len(counts))]
+        return Curve.of("features of the SAE on input pairs", counts, scores)
 
     def score() -> Score:
         inputs = tensor.input.lift(subject.data.test.images)
@@ -90,7 +120,9 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
     offset = 0 if readout_bias is None else (readout_bias - readout_bias.mean()).detach()
     return PairFeatures(
         run.record("pairs_view", View, view),
+        run.record("pairs_detail", Detail, lambda: detail(decomposed(), subject.examined)),
         run.record("pairs_evaluation", Evaluation, lambda: evaluate_pairs(tensor, codes(), coder)),
         None if subject.dataset is None else run.record("pairs_score", Score, score),
         None if subject.dataset is None else run.record("pairs_output_nmse", tuple, compared)[0],
+        None if subject.dataset is None else run.record("pairs_curve", Curve, curve),
     )

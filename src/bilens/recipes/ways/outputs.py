@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 
 from bilens import decompose, sae
+from bilens.decompose import Spectrum
 from bilens.errors import BilensError
-from bilens.faithfulness import Score
+from bilens.faithfulness import Curve, Score
 from bilens.history import History
-from bilens.recipes.ways.subject import MEASURE, Subject
+from bilens.recipes.ways.details import detail
+from bilens.recipes.ways.subject import MEASURE, Subject, kept
 from bilens.sae import Evaluation, StandardSAE
 from bilens.store import Folder
-from bilens.views import CodeComparison, View
+from bilens.tensor import Kernel
+from bilens.views import CodeComparison, Detail, View
 
 ACTIVE = 1e-3
 """A feature counts as active when its code is not 0 on more than this share of the training images."""
@@ -24,10 +28,12 @@ class OutputFeatures:
     """What the SAE on the layer's outputs gave: features through the pseudoinverse, and how faithful its codes are."""
 
     view: View
+    detail: Detail
     evaluation: Evaluation
     comparison: CodeComparison
     trained: Score
     pseudoinverse: Score
+    curve: Curve
 
 
 def output_features(subject: Subject, run: Folder) -> OutputFeatures:
@@ -61,12 +67,27 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
     dictionary = coder.dictionary(tensor.output, active)
     effects = dictionary.atoms @ subject.readout.T
 
+    importance = evaluation.mean_activation[active].to(effects) * effects.norm(dim=1)
+    order = importance.argsort(descending=True)
+    best = order[: budget.count]
+
+    @functools.cache
+    def decomposed() -> tuple[tuple[Kernel, Spectrum], ...]:
+        kernels = [tensor.read(dictionary).kernel(int(f)) for f in best]
+        return tuple((kernel, decompose.eigh(kernel)) for kernel in kernels)
+
     def view() -> View:
-        importance = evaluation.mean_activation[active].to(effects) * effects.norm(dim=1)
-        best = importance.argsort(descending=True)[: budget.count]
-        codes = tensor.read(dictionary)
-        spectra = tuple(subject.spectrum(decompose.eigh(codes.kernel(int(f)))) for f in best)
+        spectra = tuple(subject.spectrum(spectrum) for _, spectrum in decomposed())
         return View("sae", spectra, importance[best], MEASURE, effects[best], subject.logits.output)
+
+    def curve() -> Curve:
+        codes = dictionary.encode(subject.test_outputs)
+        counts, scores = kept(len(order)), []
+        for k in counts:
+            some = torch.zeros_like(codes)
+            some[:, order[:k]] = codes[:, order[:k]]
+            scores.append(subject.score(subject.read(dictionary.decode(some))))
+        return Curve.of("features of the SAE on outputs", counts, scores)
 
     def comparison() -> CodeComparison:
         with torch.no_grad():
@@ -86,6 +107,7 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
 
     return OutputFeatures(
         run.record("sae_view", View, view),
+        run.record("sae_detail", Detail, lambda: detail(decomposed(), subject.examined)),
         evaluation,
         run.record("sae_codes", CodeComparison, comparison),
         run.record("sae_score", Score, trained),
@@ -94,4 +116,5 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
             Score,
             lambda: subject.score(subject.read(dictionary.project(subject.test_outputs))),
         ),
+        run.record("sae_curve", Curve, curve),
     )

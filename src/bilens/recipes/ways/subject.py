@@ -21,6 +21,9 @@ from bilens.tensor import BilinearTensor
 STORED = 32
 """Eigenpairs stored for each feature of a view."""
 
+EXAMINED = 2000
+"""Test images on which single features are looked at, and on which what is slow is measured."""
+
 MEASURE = "mean code × ‖effect‖"
 """How much a feature moves the centred logits on average."""
 
@@ -129,6 +132,11 @@ class Subject:
         if self.dataset is None:
             raise BilensError("no images", "a data set", "name one with --data")
         return self.dataset
+
+    @property
+    def examined(self) -> Float[Tensor, "n d"] | None:
+        """The test images on which single features are looked at; None without images."""
+        return None if self.dataset is None else self.data.test.images[:EXAMINED]
 
     def _outputs(self, images: Tensor) -> Tensor:
         with torch.no_grad():

@@ -1,15 +1,16 @@
-"""What a page is made of: a frozen record of records and a few words."""
+"""What the page shows of one run: a frozen record of records and a few words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
-from bilens.views import CodeComparison, View
+from bilens.tensor import BilinearTensor
+from bilens.views import CodeComparison, Detail, Samples, View
 
 WAYS: Mapping[str, tuple[str, str]] = {
     "digits": (
@@ -44,44 +45,66 @@ WAYS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """Everything a page shows; every part but the title may be left out.
+class Exploration:
+    """Everything that the page shows of one run; every part but the title may be left out.
 
     Args:
-        title: of the page.
-        summary: facts about the model, text or numbers, in the order shown, for example {"accuracy": "97.8 %"}.
-        views: the ways of reading features. A view named as in `WAYS` is explained with the words there.
+        title: of the page; run: a short name of the run, for example its folder's.
+        facts: about the model, text or numbers, in the order shown, for example {"accuracy": "97.8 %"}.
+        model: input → centred logits as factors, which the page computes with.
+        views: the ways of reading features. A view named as in `WAYS` is explained with the words there, and the view
+            "digits" has the kernels of the model's outputs.
+        details: more of each feature, by the name of its view.
+        samples: inputs to look at the model with.
         scores: how faithful the model is when it runs through a view, by the name of what was run.
         curves: scores against how many components are kept; those with a certificate show it too.
-        codes: of the sparse coder, as trained and through the pseudoinverse; shown with the view "sae".
-        svd: shown with the view "svd"; history: of the training, shown last.
+        repeats: curves of the same names from further seeds, one tuple a seed, for intervals.
+        codes: of the sparse coder, as trained and through the pseudoinverse.
+        svd: for its singular values; history: of the training.
         notes: paragraphs to close with: settings, caveats, where the numbers come from.
         texts: (title, explanation) of further views by name, in place of `WAYS`.
-        features: how many features of each view to show; the others are left out and counted.
-        eigenvectors: how many of each sign a feature shows.
+        eigenvectors: how many a feature keeps on the page; the features of the view "digits" keep all they have.
 
     Raises:
-        BilensError: two views of one name, or a count below 1.
+        BilensError: two views of one name, details of no view or of other features, a model over other outputs than
+            the view "digits", or a count below 1.
     """
 
     title: str
-    summary: Mapping[str, str | int | float] = field(default_factory=dict)
+    run: str = ""
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
+    model: BilinearTensor | None = None
     views: tuple[View, ...] = ()
+    details: Mapping[str, Detail] = field(default_factory=dict)
+    samples: Samples | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
     curves: tuple[Curve, ...] = ()
+    repeats: Sequence[tuple[Curve, ...]] = ()
     codes: CodeComparison | None = None
     svd: TensorSVD | None = None
     history: History | None = None
     notes: tuple[str, ...] = ()
     texts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    features: int = 24
-    eigenvectors: int = 4
+    eigenvectors: int = 16
 
     def __post_init__(self) -> None:
         names = [view.name for view in self.views]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise BilensError(f"two views named {twice[0]!r}", "views with different names", "rename one of them")
-        for name in ("features", "eigenvectors"):
-            if getattr(self, name) < 1:
-                raise BilensError(f"{name} = {getattr(self, name)}", f"{name} ≥ 1", "show at least one")
+        if self.eigenvectors < 1:
+            raise BilensError(f"eigenvectors = {self.eigenvectors}", "eigenvectors ≥ 1", "show at least one")
+        lengths = {view.name: len(view) for view in self.views}
+        for name, detail in self.details.items():
+            if lengths.get(name) != len(detail):
+                raise BilensError(
+                    f"details of {len(detail)} features for the view {name!r}",
+                    f"one for each of its {lengths.get(name, 0)}",
+                    "pass the details of the same view",
+                )
+        if self.model is not None:
+            for view in self.views:
+                view.output.require(self.model.output, f"the view {view.name!r}")
+            if self.samples is not None:
+                self.samples.input.require(self.model.input.without_constant(), "a set of samples")
+                self.samples.output.require(self.model.output, "a set of samples")

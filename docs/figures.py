@@ -1,0 +1,53 @@
+"""The pictures of docs/figures.md, drawn from the records of a real run.
+
+bilens mnist --out runs/mnist
+python docs/figures.py runs/mnist
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bilens import decompose, plots
+from bilens.recipes import explore
+from bilens.views import Explanation
+
+FOLDER = Path(__file__).parent / "assets" / "figures"
+
+
+def main() -> None:
+    """Draw all of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a run of bilens mnist")
+    run = explore.read(parser.parse_args().run)
+    views = {view.name: view for view in run.views}
+    digits, detail, samples = views["digits"], run.details["digits"], run.samples
+    if samples is None or run.model is None:
+        raise SystemExit("this run has no samples")
+    spectrum = decompose.eigh(run.model.kernel(3))
+    x, number = samples.inputs[0], int(samples.outputs[0].argmax())
+    whole = decompose.eigh(run.model.kernel(number))
+    order = whole.terms(x).abs().argsort(descending=True)[:6]
+    top = type(whole)(
+        whole.values[order], whole.vectors[order], whole.residuals[order], whole.discarded, whole.energy, whole.input
+    )
+    figures = {
+        "gallery": plots.gallery(digits),
+        "view": plots.view(views["svd"], count=3),
+        "spectrum": plots.spectrum(spectrum),
+        "truncation": plots.truncation(digits, detail, 3),
+        "logit_weights": plots.logit_weights(views["svd"], 0),
+        "input_pairs": plots.input_pairs(digits, detail, 3),
+        "extremes": plots.extremes(digits, detail, samples, 3),
+        "terms": plots.terms(Explanation(f"The logit of {number}", x, top, float(samples.outputs[0, number]))),
+        "curves": plots.curves(run.curves),
+        "certificate": plots.certificate(run.curves[0]),
+        "overlaps": plots.overlaps(digits.spectra[3], digits.spectra[8]),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, FOLDER / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+// Two features, or one feature in two runs, side by side.
+
+import { cosine, linearKernels, overlap, sharedScale } from "./algebra.js";
+import { bars } from "./chart.js";
+import { labelOf } from "./data.js";
+import { h, s } from "./dom.js";
+import { eigenvectors, title } from "./feature.js";
+import { figure } from "./figure.js";
+import { number, percent, short, signed } from "./format.js";
+import { featureAt, featureName, link } from "./route.js";
+
+/**
+ * @param {import("./data.js").Run[]} runs
+ * @param {import("./route.js").Route} route
+ */
+export function comparePage(runs, route) {
+  const sections = runs.flatMap((run, which) => run.views.filter((view) => view.features.length).map((section) => ({ which, section })));
+  if (!sections.length) return h("div", {}, h("h1", {}, "Compare"), h("p", { class: "empty" }, "This run holds no features to compare."));
+  const asked = route.value.split(",");
+  const first = featureAt(runs, asked[0]) || featureAt(runs, featureName(sections[0].section, 0, sections[0].which));
+  const two = first && featureAt(runs, asked[1] || "");
+  const other = two || (first && partner(runs, first));
+  if (!first || !other) return h("div", {});
+  const names = [first, other].map((found) => featureName(found.section, found.place, found.run));
+  const choose = (/** @type {number} */ side) => {
+    const field = h("select", { id: `side${side}`, change: (/** @type {any} */ event) => {
+      const chosen = [...names];
+      chosen[side] = event.target.value;
+      location.hash = link("compare", chosen.join(","));
+    } }, sections.map(({ which, section }) => h("optgroup", { label: `${section.title}${runs.length > 1 ? ` · ${runs[which].name}` : ""}` },
+      section.features.map((feature, place) => {
+        const name = featureName(section, place, which);
+        return h("option", { value: name, selected: name === names[side] }, `${title(section, feature)}${feature.speaks_for.length ? ` (${short(feature.speaks_for.join(", "), 20)})` : ""}`);
+      }))));
+    return h("div", { class: "field" }, h("label", { for: `side${side}` }, side ? "with" : "Compare"), field);
+  };
+  const same = first.section.input.size === other.section.input.size;
+  const found = same ? overlap(first.feature, other.feature) : null;
+  const kept = [first, other].map(({ feature }) => {
+    const kernels = linearKernels(feature);
+    return feature.energy ? kernels.reduce((sum, kernel) => sum + kernel.value ** 2, 0) / feature.energy : 1;
+  });
+  const effects = first.feature.effects.length === other.feature.effects.length ? cosine(first.feature.effects, other.feature.effects) : null;
+  return h("div", { class: "compare" }, h("h1", {}, "Compare"),
+    h("div", { class: "bar pickers" }, choose(0), choose(1),
+      runs.length < 2 ? h("p", { class: "hint" }, "Two runs: bilens explore RUN --compare OTHER") : null),
+    h("dl", { class: "facts" },
+      found ? h("div", {}, h("dt", {}, "kernels, cosine"), h("dd", {}, signed(found.cosine)), h("dd", { class: "small" },
+        `from the eigenvectors here, which hold ${percent(Math.min(1, kept[0]), 1)} and ${percent(Math.min(1, kept[1]), 1)} of the two`)) : null,
+      effects === null ? null : h("div", {}, h("dt", {}, "logit weights, cosine"), h("dd", {}, signed(effects))),
+      [first, other].map((side) => h("div", {}, h("dt", {}, `${title(side.section, side.feature)}: ${side.section.measure}`), h("dd", {}, number(side.feature.importance))))),
+    h("div", { class: "two sides" }, [first, other].map((side, place) => column(runs, side, place))),
+    found ? overlapFigure(title(first.section, first.feature), title(other.section, other.feature), found.cosines) : h("p", { class: "empty" }, "The two features are over different inputs."));
+}
+
+/**
+ * The same feature of the other run, or the next of the same view.
+ * @param {import("./data.js").Run[]} runs
+ * @param {NonNullable<ReturnType<typeof featureAt>>} first
+ */
+function partner(runs, first) {
+  const there = runs.length > 1 ? featureAt(runs, featureName(first.section, first.place, 1 - first.run)) : null;
+  const next = (first.place + 1) % first.section.features.length;
+  return there || featureAt(runs, featureName(first.section, next, first.run));
+}
+
+/**
+ * @param {import("./data.js").Run[]} runs
+ * @param {NonNullable<ReturnType<typeof featureAt>>} side
+ * @param {number} place
+ */
+function column(runs, side, place) {
+  const { section, feature } = side, run = runs[side.run], kernels = linearKernels(feature);
+  const output = run.output;
+  const name = `compare-${place + 1}`;
+  return h("section", { class: "side" },
+    h("h2", {}, h("a", { href: link("feature", featureName(section, side.place, side.run)) }, title(section, feature))),
+    h("p", { class: "note" }, `${section.title}${runs.length > 1 ? ` · ${run.name}` : ""}. ${feature.speaks_for.length ? `Speaks for ${feature.speaks_for.join(" and ")}.` : "Speaks for no output."}`),
+    eigenvectors({ feature, kernels, section, scale: sharedScale(kernels, section.input), name }, 3).element,
+    output ? figure({
+      title: "Logit weights", name: `${name}-logits`, alt: `Bar chart of what ${feature.label} adds to each output`,
+      table: () => ({ columns: [output.name, "logit weight"], rows: feature.effects.map((value, o) => [labelOf(output, o), value]) }),
+      draw: (width) => bars({ width, row: 22, rows: feature.effects.slice(0, 24).map((value, o) => ({ label: labelOf(output, o), value })) }),
+    }).element : null);
+}
+
+/**
+ * @param {string} first
+ * @param {string} second
+ * @param {number[][]} cosines
+ */
+function overlapFigure(first, second, cosines) {
+  const rows = Math.min(12, cosines.length), columns = Math.min(12, cosines[0].length);
+  return figure({
+    title: "How far their eigenvectors are the same", name: "compare-overlap",
+    note: `|v·w| for eigenvectors of ${first} (rows) and of ${second} (columns), largest |λ| first: 1 is the same direction, 0 a right angle.`,
+    alt: `Map of the overlaps between the eigenvectors of ${first} and ${second}`,
+    table: () => ({ columns: ["rank, first feature", ...Array.from({ length: columns }, (_, l) => `second’s ${l + 1}`)], rows: cosines.slice(0, rows).map((line, k) => [k + 1, ...line.slice(0, columns)]) }),
+    most: 620,
+    draw: (width) => {
+      const left = 34, top = 26, size = (width - left - 4) / columns, tall = Math.min(size, 34), group = s("g", {});
+      for (let l = 0; l < columns; l++) group.append(s("text", { x: left + (l + 0.5) * size, y: top - 8, class: "tick", "text-anchor": "middle" }, String(l + 1)));
+      for (let k = 0; k < rows; k++) {
+        group.append(s("text", { x: left - 10, y: top + (k + 0.5) * tall, dy: "0.32em", class: "tick", "text-anchor": "end" }, String(k + 1)));
+        for (let l = 0; l < columns; l++) {
+          const value = cosines[k][l];
+          group.append(s("rect", { x: left + l * size + 1, y: top + k * tall + 1, width: size - 2, height: tall - 2, class: "heat", "fill-opacity": 0.04 + 0.96 * value }, s("title", {}, value.toFixed(2))));
+          if (value > 0.3 && size > 30) group.append(s("text", { x: left + (l + 0.5) * size, y: top + (k + 0.5) * tall, dy: "0.32em", "text-anchor": "middle", class: value > 0.75 ? "inside" : "tick" }, value.toFixed(2)));
+        }
+      }
+      return { height: top + rows * tall + 6, parts: [group] };
+    },
+  }).element;
+}

@@ -1,0 +1,145 @@
+// The overview: what the model is, and every feature as a tile that can be searched and sorted.
+
+import { constantAlone, linearKernels, sharedScale } from "./algebra.js";
+import { fill, h, roving, s } from "./dom.js";
+import { cell, number, plural, short } from "./format.js";
+import { weightsPicture } from "./picture.js";
+import { featureName, link, remember } from "./route.js";
+
+/** @type {Record<string, string>} */
+const SORTS = { importance: "importance", label: "name", outputs: "what it speaks for" };
+const TABS = { digits: "Digits", svd: "SVD", sae: "SAE on outputs", pairs: "SAE on pairs" };
+
+/**
+ * @param {import("./data.js").Run[]} runs
+ * @param {import("./route.js").Route} route
+ */
+export function overview(runs, route) {
+  const run = runs[0];
+  const chosen = run.views.find((view) => view.name === route.value) || run.views[0];
+  const state = { find: route.more.find || "", sort: route.more.sort in SORTS ? route.more.sort : "importance" };
+  const holder = h("div", {});
+  const showTab = (/** @type {import("./data.js").Section} */ section, /** @type {boolean} */ focus) => {
+    remember(link("overview", section.name, stored(state)));
+    fill(holder, tabs(run, section, showTab), panel(section, state, `tab-${run.views.indexOf(section)}`));
+    const grid = /** @type {HTMLElement|null} */ (holder.querySelector(".tiles"));
+    if (grid) roving(grid, ".tile:not([hidden])");
+    if (focus) /** @type {HTMLElement} */ (holder.querySelector("[role=tab][aria-selected=true]")).focus();
+  };
+  const element = h("div", { class: "overview" },
+    h("header", { class: "opening" },
+      h("h1", {}, run.title),
+      h("p", { class: "lead" }, "A bilinear layer has no nonlinearity but a product, so that each of its features is a " +
+        "quadratic form of the input, and can be read from the weights: as eigenvectors that raise it or lower it.")),
+    run.facts.length ? h("dl", { class: "facts" }, run.facts.map((fact) =>
+      h("div", {}, h("dt", {}, fact.name), h("dd", {}, cell(fact.value))))) : null,
+    run.views.length ? holder : h("p", { class: "empty" }, "This run holds no features yet. Run the same command again: " +
+      "it continues where it stopped, and writes this page anew."));
+  if (chosen) showTab(chosen, false);
+  return element;
+}
+
+/** @param {{find: string, sort: string}} state */
+function stored(state) {
+  return { find: state.find, sort: state.sort === "importance" ? "" : state.sort };
+}
+
+/**
+ * @param {import("./data.js").Run} run
+ * @param {import("./data.js").Section} section
+ * @param {(section: import("./data.js").Section, focus: boolean) => void} show
+ */
+function tabs(run, section, show) {
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    const at = run.views.indexOf(section);
+    /** @type {Record<string, number>} */
+    const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: run.views.length - 1 };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    show(run.views[(moves[event.key] + run.views.length) % run.views.length], true);
+  };
+  return h("div", { class: "tabs", role: "tablist", "aria-label": "Ways of reading features", keydown: keys },
+    run.views.map((view) => h("button", {
+      type: "button", role: "tab", id: `tab-${run.views.indexOf(view)}`, "aria-selected": String(view === section),
+      "aria-controls": "features", tabindex: view === section ? 0 : -1, click: () => show(view, false),
+    }, /** @type {Record<string, string>} */ (TABS)[view.name] || view.title,
+    h("span", { class: "count" }, String(view.features.length)))));
+}
+
+/**
+ * @param {import("./data.js").Section} section
+ * @param {{find: string, sort: string}} state
+ * @param {string} tab
+ */
+function panel(section, state, tab) {
+  const largest = Math.max(1e-12, ...section.features.map((feature) => Math.abs(feature.importance)));
+  const tiles = section.features.map((feature, place) => ({ feature, place, element: tile(section, place, largest) }));
+  const grid = h("ul", { class: section.features.length <= 10 ? "tiles few" : "tiles" });
+  const status = h("p", { class: "status", role: "status" });
+  const arrange = () => {
+    remember(link("overview", section.name, stored(state)));
+    const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = tiles.filter(({ feature }) => {
+      const text = `${feature.label} ${feature.speaks_for.join(" ")}`.toLowerCase();
+      return words.every((word) => text.includes(word));
+    });
+    const by = {
+      importance: (/** @type {any} */ a, /** @type {any} */ b) => b.feature.importance - a.feature.importance,
+      label: (/** @type {any} */ a, /** @type {any} */ b) =>
+        a.feature.label.localeCompare(b.feature.label, "en", { numeric: true }),
+      outputs: (/** @type {any} */ a, /** @type {any} */ b) =>
+        a.feature.speaks_for.join().localeCompare(b.feature.speaks_for.join(), "en", { numeric: true }),
+    }[state.sort];
+    fill(grid, [...found].sort(by).map(({ element }) => element));
+    const links = /** @type {HTMLElement[]} */ ([...grid.querySelectorAll("a")]);
+    links.forEach((each, place) => { each.tabIndex = place ? -1 : 0; });
+    status.textContent = found.length === tiles.length ? "" : `${plural(found.length, "feature")} of ${tiles.length}`;
+  };
+  const search = h("input", { type: "search", id: "find", value: state.find, placeholder: "name, or what it speaks for",
+    autocomplete: "off", input: (/** @type {any} */ event) => {
+      state.find = event.target.value;
+      arrange();
+    } });
+  const sort = h("select", { id: "sort", change: (/** @type {any} */ event) => {
+    state.sort = event.target.value;
+    arrange();
+  } }, Object.entries(SORTS).map(([name, words]) => h("option", { value: name, selected: name === state.sort }, words)));
+  arrange();
+  return h("section", { id: "features", role: "tabpanel", "aria-labelledby": tab },
+    h("div", { class: "intro" }, h("h2", {}, section.title), h("p", {}, section.text)),
+    section.features.length ? h("div", { class: "bar" },
+      h("div", { class: "field" }, h("label", { for: "find" }, "Find"), search),
+      h("div", { class: "field" }, h("label", { for: "sort" }, "Sort by"), sort), status,
+      h("p", { class: "hint" }, `bars: ${section.measure}`)) : null,
+    section.features.length ? grid : h("p", { class: "empty" }, "No feature of this kind was found."));
+}
+
+/**
+ * @param {import("./data.js").Section} section
+ * @param {number} place
+ * @param {number} largest
+ */
+function tile(section, place, largest) {
+  const feature = section.features[place];
+  const kernels = linearKernels(feature);
+  const pictured = kernels.filter((kernel) => !constantAlone(kernel, section.input));
+  const top = pictured.find((kernel) => kernel.value > 0) || pictured.find((kernel) => kernel.value < 0);
+  const share = Math.max(0, feature.importance / largest);
+  const image = section.input.image;
+  const [width, height] = image ? [100 * image[1] / Math.max(...image), 100 * image[0] / Math.max(...image)] : [150, 104];
+  const speaks = feature.speaks_for.length ? `for ${feature.speaks_for.join(", ")}` : "for none";
+  return h("li", {}, h("a", { class: "tile", href: link("feature", featureName(section, place)) },
+    s("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, top
+      ? weightsPicture(top, section.input, sharedScale([top], section.input), { x: 0, y: 0, width, height })
+      : s("text", { x: width / 2, y: height / 2, class: "tick", "text-anchor": "middle" }, "all 0")),
+    h("span", { class: "tile-name" }, short(feature.label, 40)),
+    feature.speaks_for.join() === feature.label ? null : h("span", { class: "tile-for" }, short(speaks, 40)),
+    h("span", { class: "weight", title: `${section.measure}: ${number(feature.importance)}` },
+      meter(share), h("span", { class: "weight-number" }, number(feature.importance)))));
+}
+
+/** @param {number} share */
+function meter(share) {
+  return s("svg", { class: "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
+    s("rect", { width: 100, height: 4, class: "meter-back" }), s("rect", { width: 100 * share, height: 4, class: "meter-bar" }));
+}

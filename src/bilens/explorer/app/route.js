@@ -1,0 +1,79 @@
+// The address: everything that a view shows is in the part after #, so that a link carries it.
+
+/**
+ * @typedef {{view: string, value: string, more: Record<string, string>}} Route
+ */
+
+const VIEWS = ["overview", "feature", "sample", "faithfulness", "compare", "about"];
+
+/** @returns {Route} */
+export function currentRoute() {
+  const parts = location.hash.slice(1).split("&").filter(Boolean).map((part) => {
+    const [name, ...rest] = part.split("=");
+    return [name, readable(rest.join("="))];
+  });
+  const [first, ...others] = parts;
+  if (!first || !VIEWS.includes(first[0])) return { view: "overview", value: "", more: {} };
+  return { view: first[0], value: first[1], more: Object.fromEntries(others) };
+}
+
+/** @param {string} text */
+function readable(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * @param {string} view
+ * @param {string|number} value
+ * @param {Record<string, string|number|null|undefined>} more
+ */
+export function link(view, value = "", more = {}) {
+  /** @type {[string, string|number|null|undefined][]} */
+  const parts = [[view, value], ...Object.entries(more)];
+  const written = parts.filter(([name, part]) => name === view || (part !== null && part !== undefined && part !== ""));
+  return `#${written.map(([name, part]) => (part === "" ? name : `${name}=${plain(String(part))}`)).join("&")}`;
+}
+
+/** @param {string} text */
+function plain(text) {
+  return encodeURIComponent(text).replace(/%3A/g, ":").replace(/%2C/g, ",").replace(/%40/g, "@");
+}
+
+/**
+ * Put the state into the address without a step in the history.
+ * @param {string} address
+ */
+export function remember(address) {
+  try {
+    history.replaceState(null, "", address);
+  } catch {
+    // a browser that allows no state on file:// still shows the page
+  }
+}
+
+/**
+ * A feature by its name in links: "svd:3", and "svd:3@1" in the second run.
+ * @param {import("./data.js").Run[]} runs
+ * @param {string} name
+ */
+export function featureAt(runs, name) {
+  const match = /^([^:]+):(\d+)(?:@(\d))?$/.exec(name);
+  if (!match) return null;
+  const run = Number(match[3] || 0), place = Number(match[2]);
+  const section = runs[run]?.views.find((view) => view.name === match[1]);
+  const feature = section?.features[place];
+  return section && feature ? { run, section, place, feature } : null;
+}
+
+/**
+ * @param {import("./data.js").Section} section
+ * @param {number} place
+ * @param {number} run
+ */
+export function featureName(section, place, run = 0) {
+  return `${section.name}:${place}${run ? `@${run}` : ""}`;
+}

@@ -1,0 +1,58 @@
+"""Pictures of records: every function takes a record and gives a matplotlib `Figure`; `save` writes SVG, PNG, HTML.
+
+One house style, colours that colour-blind readers can tell apart, and nothing global: no pyplot, and matplotlib's
+settings are put back after each call. Blue is positive and red is negative, everywhere. Labels come from data and are
+drawn as they are: a dollar sign starts no formula.
+"""
+
+from matplotlib.figure import Figure
+
+from bilens.plots.explored import extremes, input_pairs, logit_weights, overlaps, truncation
+from bilens.plots.features import atlas, directions, effects, gallery, spectrum, terms, view
+from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale, thumbnail
+from bilens.plots.output import html, on_dark, png, save, svg
+from bilens.plots.scores import bands, certificate, codes, curves, dots, history, intervals, singular_values
+from bilens.plots.style import BOTH, DIVERGING, INK, LINES, MUTED, NEGATIVE, POSITIVE, RULE, number, signed
+
+__all__ = [
+    "BOTH",
+    "DIVERGING",
+    "INK",
+    "LINES",
+    "MUTED",
+    "NEGATIVE",
+    "POSITIVE",
+    "RULE",
+    "Figure",
+    "LinearKernel",
+    "atlas",
+    "bands",
+    "certificate",
+    "codes",
+    "curves",
+    "directions",
+    "dots",
+    "effects",
+    "extremes",
+    "gallery",
+    "history",
+    "html",
+    "input_pairs",
+    "intervals",
+    "linear_kernels",
+    "logit_weights",
+    "number",
+    "on_dark",
+    "overlaps",
+    "png",
+    "save",
+    "shared_scale",
+    "signed",
+    "singular_values",
+    "spectrum",
+    "svg",
+    "terms",
+    "thumbnail",
+    "truncation",
+    "view",
+]

@@ -1,0 +1,170 @@
+"""Eigenvectors as pictures: √|λ| v on one diverging scale, as an image or as bars of its largest entries."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bilens.decompose import Spectrum
+from bilens.errors import BilensError, ShapeError, SpaceError
+from bilens.plots.style import (
+    DIVERGING_MAP,
+    LEVELS,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    RULE,
+    TABLE,
+    Numbers,
+    check_count,
+    numbers,
+    short,
+    signed,
+)
+from bilens.space import Space
+
+
+@dataclass(frozen=True, eq=False)
+class LinearKernel:
+    """√|λ| v of one eigenpair, whose squared response is what the pair adds to the feature: ±(weights·x')².
+
+    Args:
+        rank: place in the spectrum, 0 for the largest |λ|; value: λ.
+        weights: √|λ| v, (i,), over the folded input, in float64.
+        input: the space of x.
+    """
+
+    rank: int
+    value: float
+    weights: Float[Tensor, " i"]
+    input: Space
+
+    @property
+    def image(self) -> Float[Tensor, " size"]:
+        """The weights without the constant coordinate's."""
+        return self.weights[: self.input.size]
+
+    @property
+    def bias(self) -> float | None:
+        """The weight of the constant coordinate, None where the space has none."""
+        return float(self.weights[-1]) if self.input.constant else None
+
+
+def linear_kernels(spectrum: Spectrum, k: int) -> tuple[LinearKernel, ...]:
+    """The linear kernels of a spectrum: at most k with λ > 0, then at most k with λ < 0, largest |λ| first.
+
+    λ (v·x')² = ±(√|λ| v·x')², so entries of √|λ| v have the unit of √output in every eigenvector of a kernel, and one
+    colour scale for all of them means something.
+
+    Raises:
+        BilensError: NaN or infinity, or k below 1.
+    """
+    check_count("k", k)
+    values = numbers("eigenvalues", spectrum.values)
+    vectors = numbers("eigenvectors", spectrum.vectors)
+    chosen = [*np.flatnonzero(values > 0)[:k], *np.flatnonzero(values < 0)[:k]]
+    return tuple(
+        LinearKernel(int(i), float(values[i]), torch.from_numpy(np.sqrt(abs(values[i])) * vectors[i]), spectrum.input)
+        for i in chosen
+    )
+
+
+def shared_scale(kernels: Sequence[LinearKernel]) -> float:
+    """The largest |entry| over the linear kernels shown together, the constant coordinate aside; 1 when all are 0."""
+    largest = max((float(kernel.image.abs().max()) for kernel in kernels), default=0.0)
+    return largest if largest > 0 else 1.0
+
+
+def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = None) -> bytes:
+    """A PNG with one pixel a coordinate: blue where the entry is positive, red where it is negative, pale at 0.
+
+    An entry v has the colour `round(63 · v / scale)` steps from the middle, so that 0 is always the same neutral one;
+    entries beyond ±scale take the end colours. The constant coordinate is left out.
+
+    Args:
+        vector: (i,), with i = `space.dim`; space: with an image shape; scale: |entry| of the end colours, the largest
+            one when not given. Pass one scale for all images that are to be compared.
+
+    Raises:
+        SpaceError: the space has no image shape. ShapeError: a vector of another size. BilensError: NaN or infinity, or
+            a scale that is not above 0.
+    """
+    if space.image is None:
+        raise SpaceError(f"space {space.title}", "one with an image shape", "give it one: Space(..., image=(28, 28))")
+    if tuple(vector.shape) != (space.dim,):
+        raise ShapeError(f"a vector of shape {tuple(vector.shape)}", f"({space.dim},)", "pass one eigenvector")
+    values = numbers("a vector", vector)[: space.size]
+    if scale is None:
+        scale = float(np.abs(values).max()) or 1.0
+    if not (np.isfinite(scale) and scale > 0):
+        raise BilensError(f"scale {scale}", "a number above 0", "pass the largest |entry| of the images shown together")
+    half = LEVELS // 2
+    levels = (np.rint(np.clip(values / scale, -1, 1) * half) + half).astype(np.uint8).reshape(space.image)
+    rows = b"".join(b"\0" + row.tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", space.image[1], space.image[0], 8, 3, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"PLTE", TABLE.tobytes()), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def draw_kernel(axes: Any, kernel: LinearKernel, scale: float) -> None:
+    """One eigenvector with its eigenvalue above and the weight of the constant coordinate below."""
+    draw_weights(axes, kernel, scale)
+    color = POSITIVE if kernel.value > 0 else NEGATIVE
+    axes.set_title(f"λ = {signed(kernel.value)}", size=8, pad=3, color=color, loc="center")
+    if kernel.bias is not None:
+        axes.text(0.5, -0.03, f"constant {signed(kernel.bias)}", transform=axes.transAxes, size=6.5, color=MUTED,
+                  ha="center", va="top")  # fmt: skip
+
+
+def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = MUTED, entries: int = 8) -> None:
+    """√|λ| v as an image, or as bars of its largest entries when the input is no image."""
+    weights = numbers("weights", kernel.image)
+    if kernel.input.image is not None:
+        picture = weights.reshape(kernel.input.image)
+        axes.imshow(picture, cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, interpolation="none")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set(visible=True, color=RULE, linewidth=0.6)
+        return
+    largest = np.argsort(-np.abs(weights), kind="stable")[:entries]
+    axes.barh(
+        range(len(largest)), weights[largest], height=0.7, linewidth=0,
+        color=[POSITIVE if value > 0 else NEGATIVE for value in weights[largest]],
+    )  # fmt: skip
+    axes.set_yticks(range(len(largest)), [short(kernel.input.label(int(i)), 12) for i in largest], size=7, color=color)
+    axes.set_ylim(len(largest) - 0.4, -0.6)
+    axes.set_xlim(-1.05 * scale, 1.05 * scale)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.axvline(0, color=color, linewidth=0.6)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_effects(axes: Any, values: Numbers, output: Space, largest: float, *, last: bool) -> None:
+    """Bars of what a feature adds to each output, with their names below the last row."""
+    axes.bar(
+        range(len(values)), values, width=0.7, linewidth=0,
+        color=[POSITIVE if value > 0 else NEGATIVE for value in values],
+    )  # fmt: skip
+    axes.axhline(0, color=MUTED, linewidth=0.6)
+    axes.set_ylim(-1.05 * largest, 1.05 * largest)
+    axes.set_yticks([])
+    labelled = last and len(values) <= 16
+    axes.set_xticks(range(len(values)) if labelled else [])
+    if labelled:
+        axes.set_xticklabels([short(output.label(o), 5) for o in range(len(values))], size=7)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

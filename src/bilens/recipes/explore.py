@@ -1,0 +1,186 @@
+"""Reads a run's folder and writes the explorer: one offline page in which a person looks at everything it found."""
+
+from __future__ import annotations
+
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from bilens import explorer, files, store
+from bilens.decompose import TensorSVD
+from bilens.errors import StoreError
+from bilens.explorer import WAYS, Exploration, PageServer
+from bilens.faithfulness import Curve, Score
+from bilens.history import History
+from bilens.tensor import BilinearTensor
+from bilens.views import CodeComparison, Detail, Samples, View
+
+PAGE = "report.html"
+"""The page's name in a run's folder."""
+
+VIEWS = {"digits": "digits", "svd": "svd_view", "sae": "sae_view", "pairs": "pairs_view"}
+"""The records of the views, by name, in the order shown."""
+
+R = TypeVar("R")
+
+
+def explore(
+    run: Path,
+    /,
+    *,
+    out: Path | None = None,
+    compare: Path | None = None,
+    seeds: tuple[Path, ...] = (),
+    open: bool = False,
+    serve: bool = False,
+    port: int = 8765,
+) -> None:
+    """Write the explorer of a run: one page that needs no network and no server.
+
+    Example: bilens explore runs/mnist --open
+
+    Args:
+        run: folder that bilens mnist or bilens decompile wrote.
+        out: the page to write; report.html in the run's folder unless told.
+        compare: folder of another run, whose features can then be looked at beside this one's.
+        seeds: folders of the same run with other seeds; curves become means with 95 % intervals.
+        open: show the page in the browser.
+        serve: serve the page on this machine alone, at 127.0.0.1, until Ctrl-C.
+        port: for --serve; 0 takes any that is free.
+    """
+    shown = read(run)
+    others = [curves(folder) for folder in seeds]
+    runs = [replace(shown, repeats=others), *([] if compare is None else [read(compare)])]
+    path = run / PAGE if out is None else out
+    explorer.write(runs, path)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    if serve:
+        with PageServer(path, port) as server:
+            console.print(f"serving {server.url} until Ctrl-C")
+            if open:
+                webbrowser.open(server.url)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                console.print("\nstopped")
+    elif open:
+        webbrowser.open(path.resolve().as_uri())
+    console.print(f"page: {path}")
+
+
+def read(run: Path) -> Exploration:
+    """Everything that a run's folder holds for the page; parts that the run has not (yet) computed are left out.
+
+    Raises:
+        StoreError: it is not the folder of such a run, or one of its files is damaged.
+    """
+    settings = _settings(run)
+    summary = files.read_json(run / "summary.json") if (run / "summary.json").exists() else {}
+    views = {name: view for name, record in VIEWS.items() if (view := _record(run, record, View)) is not None}
+    details = {name: found for name in views if (found := _record(run, f"{name}_detail", Detail)) is not None}
+    model = _record(run, "logits", BilinearTensor)
+    try:
+        output = model.output.name if model is not None else settings["model"]["output"]["name"]
+        return Exploration(
+            title="A bilinear network, read from its weights",
+            run=run.resolve().name,
+            facts=_facts(summary),
+            model=model,
+            views=tuple(views.values()),
+            details=details,
+            samples=_record(run, "samples", Samples),
+            scores={name: Score(**score) for name, score in summary.get("faithfulness", {}).items()},
+            curves=curves(run),
+            codes=_record(run, "sae_codes", CodeComparison),
+            svd=_record(run, "svd", TensorSVD),
+            history=_record(run, "training", History),
+            notes=_notes(summary),
+            texts={"digits": ("Digit directions", WAYS["digits"][1])} if output == "digits" else {},
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"folder {run} with files that do not fit together ({error})",
+            "the folder of a run as bilens wrote it",
+            "delete it and run the same command again",
+        ) from error
+
+
+def curves(run: Path) -> tuple[Curve, ...]:
+    """The curves of a run's folder: scores against components kept, for each source of features.
+
+    Raises:
+        StoreError: it is not the folder of such a run, or one of its files is damaged.
+    """
+    _settings(run)
+    found = (_record(run, f"{name}_curve", Curve) for name in VIEWS)
+    return tuple(curve for curve in found if curve is not None)
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    known = run / "settings.json"
+    if not known.exists():
+        raise StoreError(
+            f"{run}, which is no folder of a run (it has no settings.json)",
+            "a folder that bilens mnist or bilens decompile wrote",
+            "name that folder, or make one: bilens mnist --out runs/mnist",
+        )
+    settings = files.read_json(known)
+    if settings.get("command") not in ("mnist", "decompile"):
+        raise StoreError(
+            f"{run}, the folder of a run of {settings.get('command', 'something else')!r}",
+            "a folder that bilens mnist or bilens decompile wrote",
+            "name that folder, or make one: bilens mnist --out runs/mnist",
+        )
+    return settings
+
+
+def _record(run: Path, name: str, kind: type[R]) -> R | None:
+    path = run / "records" / name
+    return store.load(path, kind) if store.exists(path) else None
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:
+    facts: dict[str, str | int | float] = {}
+    if "model" in summary:
+        model = summary["model"]
+        factored, dense = model["tensor_numbers_factored"], model["tensor_numbers_dense"]
+        facts["layer"] = f"{model['inputs']:,} inputs → {model['hidden']:,} hidden → {model['outputs']:,} outputs"
+        facts["parameters"] = f"{model['parameters']:,}"
+        facts["tensor"] = f"{factored:,} numbers as factors; dense {dense / factored:,.0f} × as many, never built"
+        if "test_accuracy" in model:
+            facts["test accuracy"] = f"{model['test_accuracy']:.2%} of {summary['data']['test']:,} images"
+    if "data" in summary:
+        facts["data"] = summary["data"]["source"]
+    return facts
+
+
+def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
+    notes = []
+    if "data" in summary:
+        notes.append(
+            f"Faithfulness is measured on the {summary['data']['test']:,} test images. Cross-entropy recovered is 1 "
+            f"for the model itself and 0 for a uniform guess over the {summary['model']['outputs']} outputs."
+        )
+    if "sae" in summary:
+        sae = summary["sae"]
+        notes.append(
+            f"SAE on outputs: {sae['features']:,} features, L0 {sae['l0']:.2f}, NMSE {sae['nmse']:.3f}, "
+            f"{sae['active']} features active on more than {sae['active_threshold']:.1%} of the training images."
+        )
+    if "pairs" in summary:
+        pairs = summary["pairs"]
+        real = pairs.get("output_nmse")
+        notes.append(
+            f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 "
+            f"{pairs['l0']:.1f}, NMSE {pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
+            + ("" if real is None else f" On real outputs of the layer, the model run through them: NMSE {real:.3f}.")
+        )
+    return tuple(notes)
+
+
+__all__ = ["PAGE", "curves", "explore", "read"]

@@ -1,0 +1,114 @@
+"""Explorations for the tests of the page: small ones with everything, without parts, and with hostile texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bilens import decompose
+from bilens.decompose import Spectrum
+from bilens.explorer import Exploration
+from bilens.faithfulness import Curve, Score
+from bilens.history import History
+from bilens.recipes.ways.details import detail
+from bilens.space import Space
+from bilens.tensor import BilinearTensor, Kernel
+from bilens.views import CodeComparison, Samples, View
+
+EVIL = "</script><img src=x onerror=\"document.title='run'\"><!--'&{{ 7*7 }}<svg/onload=alert(1)>"
+PIXELS = Space("pixels", 36, image=(6, 6), constant=True)
+WORDS = Space("words", 12, ("red", EVIL, *(f"word {i}" for i in range(2, 12))))
+CLASSES = Space("classes", 4, ("cat", "dog", EVIL, "\x1b[31mfish"))
+
+
+def make_tensor(space: Space, output: Space, hidden: int = 5, seed: int = 0) -> BilinearTensor:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    bias = draw(2, hidden) if space.constant else (None, None)
+    return BilinearTensor.from_layer(
+        draw(hidden, space.size) / space.size,
+        draw(hidden, space.size),
+        draw(output.size, hidden),
+        left_bias=bias[0],
+        right_bias=bias[1],
+        input=space.without_constant(),
+        output=output,
+    )
+
+
+def make_view(name: str, kernels: list[Kernel], output: Space, kept: int = 32) -> tuple[View, list[Spectrum]]:
+    whole = [decompose.eigh(kernel) for kernel in kernels]
+    count = len(kernels)
+    generator = torch.Generator().manual_seed(count)
+    effects = torch.eye(count) - 1 / count if name == "digits" else torch.randn(count, output.dim, generator=generator)
+    spectra = tuple(spectrum.keep(min(kept, len(spectrum))) for spectrum in whole)
+    return View(name, spectra, torch.arange(count, 0, -1).float(), "norm of Q", effects, output), whole
+
+
+def make_curve(name: str, shift: float = 0.0) -> Curve:
+    share = torch.tensor([0.25, 0.75, 0.9375]) - shift
+    kept = torch.tensor([1, 4, 12])
+    return Curve(name, kept, share, 1 - share, share, error=share, bound=1 + share)
+
+
+def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
+    """A run with everything: labels and texts are hostile."""
+    tensor = make_tensor(space, CLASSES, seed=seed).centered()
+    other = make_tensor(space, Space("codes", 7), seed=seed + 1)
+    logits = [tensor.kernel(o) for o in range(4)]
+    codes = [replace(other.kernel(o), label=EVIL if o == 0 else str(o)) for o in range(7)]
+    views, details = [], {}
+    inputs = torch.rand(40, space.size, generator=torch.Generator().manual_seed(seed))
+    if space.image is not None:
+        inputs = (inputs * 255).round() / 255
+    for name, kernels in (("digits", logits), ("svd", codes), ("sae", codes[:2]), ("pairs", codes[2:])):
+        view, spectra = make_view(name, kernels, CLASSES)
+        views.append(view)
+        details[name] = detail(zip(kernels, spectra, strict=True), inputs)
+    numbers = torch.arange(40)
+    samples = Samples(inputs, numbers, tensor(inputs), numbers % 4, space.without_constant(), CLASSES)
+    return Exploration(
+        title=f"A small model {EVIL}",
+        run=EVIL,
+        facts={"hidden units": 5, "accuracy": "97.8 %", EVIL: EVIL},
+        model=tensor,
+        views=tuple(views),
+        details=details,
+        samples=samples,
+        scores={"the model itself": Score(0.9781, 0.0712, 1.0), EVIL: Score(0.5, 1.2, None)},
+        curves=(make_curve("eigenvectors"), make_curve(EVIL)),
+        codes=CodeComparison(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.1, 0.9, 0.9]), 0.99, 12, 0.01, 9),
+        svd=decompose.svd(other),
+        history=History(("loss", EVIL), torch.tensor([0, 10]), torch.tensor([[2.0, 0.5], [1.0, 0.25]])),
+        notes=("Trained on nothing.", EVIL),
+    )
+
+
+def parts_missing() -> dict[str, Exploration]:
+    """Runs as they come from weights alone, from an older version, or from a job that was stopped."""
+    full = whole()
+    words = whole(WORDS)
+    bare = [replace(view, spectra=tuple(s.keep(2) for s in view.spectra)) for view in full.views]
+    zero = torch.zeros(1)
+    dead = Spectrum(zero, torch.eye(37)[:1], zero, zero[0], zero[0], PIXELS, "dead")
+    nothing = replace(full.views[1], name="sae", spectra=(), importance=zero[:0], effects=torch.zeros(0, 4))
+    return {
+        "nothing": Exploration(title="Nothing yet"),
+        "no samples": replace(full, samples=None, curves=(), scores={}, codes=None),
+        "no sae": replace(full, views=full.views[:2], details={k: full.details[k] for k in ("digits", "svd")}),
+        "no labels": replace(full, samples=replace(full.samples, labels=None)) if full.samples else full,
+        "no details": replace(full, details={}, views=tuple(bare)),
+        "no model": replace(full, model=None),
+        "no outputs' view": replace(full, views=full.views[1:], details={k: full.details[k] for k in ("svd", "sae")}),
+        "words": words,
+        "dead and empty": replace(
+            full,
+            views=(replace(full.views[1], spectra=(dead,), importance=zero, effects=torch.zeros(1, 4)), nothing),
+            details={},
+        ),
+    }

@@ -1,0 +1,425 @@
+"""The page in a real browser: offline, without an error, exact, by mouse, touch and keys, in both themes and widths.
+
+Set BILENS_SCREENSHOTS to a folder to keep a picture of every view.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bilens import explorer
+from bilens.explorer import Exploration, PageServer
+from bilens.explorer.page import source
+from explorations import EVIL, make_curve, parts_missing, whole
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+try:
+    import axe_playwright_python
+    from playwright.sync_api import Browser, Page, sync_playwright
+except ImportError:
+    pytest.skip("needs Playwright: pip install 'bilens[dev]'", allow_module_level=True)
+if CHROMIUM is None:
+    pytest.skip("needs a browser: apt-get install -y chromium", allow_module_level=True)
+
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+VIEWS = ("overview", "feature=digits:0", "sample", "faithfulness", "compare=svd:1,svd:2", "about")
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    flags = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def run() -> Exploration:
+    return whole()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    explorer.write([run], folder / "whole.html")
+    seeds = replace(run, repeats=[(make_curve("eigenvectors", 0.02),), (make_curve("eigenvectors", 0.04),)])
+    explorer.write([seeds, replace(whole(seed=5), run="another")], folder / "two.html")
+    for name, exploration in parts_missing().items():
+        explorer.write([exploration], folder / f"{name}.html")
+    return folder
+
+
+@pytest.fixture
+def visit(browser: Browser, pages: Path) -> Iterator[Open]:
+    """Opens a page from the disk with the network off; fails on any console message, error or request."""
+    contexts, told = [], []
+
+    def visit(hash: str = "", name: str = "whole", *, size: str = "desktop", theme: str = "light", **more: Any) -> Page:
+        width, height = SIZES[size]
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, offline=True, accept_downloads=True, **more
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(5000)
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("dialog", lambda dialog: told.append(dialog.message))
+        page.on("request", lambda request: _local(request.url) or told.append(request.url))
+        page.goto(f"{(pages / f'{name}.html').as_uri()}#{hash}")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [text for text in told if "TrustedHTML" not in text] == []  # the one that a test provokes
+
+
+def _local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+def _column(figure: Any, place: int) -> np.ndarray:
+    texts = figure.locator(f"tbody tr td:nth-child({place + 1})").all_inner_texts()
+    return np.array([_number(text) for text in texts])
+
+
+def _number(text: str) -> float:
+    text = text.replace("−", "-").replace(",", "")
+    if "10" in text and any(c in text for c in "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"):
+        mantissa, _, power = text.rpartition("10")
+        return float(mantissa.rstrip("·") or 1) * 10 ** int(
+            power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
+        )
+    return float(text)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_view_is_drawn_in_both_themes_and_widths(visit: Open, size: str, theme: str) -> None:
+    page = visit("overview", size=size, theme=theme)
+    backgrounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 21, 25)"}
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == backgrounds[theme]
+    for view in VIEWS:
+        page.evaluate("hash => { location.hash = hash; }", view)
+        page.wait_for_function(
+            "document.querySelector('main h1') && document.querySelector('main svg, main canvas, main p')"
+        )
+        page.wait_for_timeout(60)
+        assert page.locator("h1").count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, view
+        if folder := os.environ.get("BILENS_SCREENSHOTS"):
+            name = re.sub(r"\W+", "-", view)
+            page.screenshot(path=Path(folder) / f"{name}-{theme}-{size}.png", full_page=True)
+        for drawing in page.locator("figure .drawing").all():
+            assert drawing.locator("svg").count() == 1, view
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_violation_of_accessibility(visit: Open, theme: str) -> None:
+    page = visit("overview", name="two", theme=theme, bypass_csp=True)
+    page.add_script_tag(path=AXE)
+    for view in VIEWS:
+        page.evaluate("hash => { location.hash = hash; }", view)
+        page.wait_for_timeout(80)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        serious = [
+            f"{each['id']}: {each['nodes'][0]['html'][:160]}"
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], view
+
+
+def test_the_logits_are_the_librarys(visit: Open, run: Exploration) -> None:
+    assert run.samples is not None
+    # the page keeps its functions to itself: the same script, run again in a scope that can be asked
+    functions = source().rpartition("\ntry {\n  start();")[0]
+    assert functions
+    probe = visit("sample", bypass_csp=True)
+    found = probe.evaluate(
+        """(text) => { const run = new Function(text + `
+             ;const content = readDocument().runs[0];
+             return content.samples.numbers.map((_, place) => {
+               const x = row(content.samples.inputs, place);
+               const y = Array.from(logits(content, x));
+               const section = content.views[0];
+               return { y, terms: section.features.map((feature) => Array.from(terms(feature, section.input, x))) };
+             });`); return run(); }""",
+        functions,
+    )
+    computed = np.array([each["y"] for each in found])
+    np.testing.assert_allclose(computed, run.samples.outputs.numpy(), atol=1e-3)
+    x = run.samples.inputs
+    for o, spectrum in enumerate(run.views[0].spectra):
+        mine = np.array([each["terms"][o] for each in found])
+        expected = spectrum.terms(x).numpy()
+        np.testing.assert_allclose(mine, expected, atol=2e-4 * np.abs(expected).max())
+
+
+def test_the_waterfall_adds_up_to_the_logit(visit: Open, run: Exploration) -> None:
+    assert run.samples is not None
+    page = visit("sample=7&logit=2")
+    figure = page.locator("figure", has=page.get_by_role("heading", name="The logit as an exact sum"))
+    figure.get_by_role("button", name="Table").click()
+    adds, so_far = _column(figure, 1), _column(figure, 2)
+    assert adds[-1] == so_far[-1] == pytest.approx(float(run.samples.outputs[7, 2]), rel=6e-3, abs=1e-3)
+    assert so_far[-2] == pytest.approx(adds[-1], rel=6e-3)
+    assert adds[:-1].sum() == pytest.approx(adds[-1], abs=0.006 * np.abs(adds).sum())
+    assert "remainder" in figure.locator("tbody tr:nth-last-child(2) th").inner_text()
+    np.testing.assert_allclose(_logits(page), run.samples.outputs[7].numpy(), rtol=6e-3, atol=1e-3)
+
+
+def _logits(page: Page) -> np.ndarray:
+    figure = page.locator("figure", has=page.get_by_role("heading", name="Logits", exact=True))
+    if figure.locator("table").count() == 0:
+        figure.get_by_role("button", name="Table").click()
+    return _column(figure, 1)
+
+
+def test_a_stroke_of_the_mouse_changes_the_logits_and_the_link_keeps_it(visit: Open, run: Exploration) -> None:
+    page = visit("sample")
+    before = _logits(page)
+    box = page.locator("canvas.pad").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 180, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(50)
+    after = _logits(page)
+    assert np.abs(after - before).max() > 0.01
+    assert "sample=drawn" in page.url
+    assert page.evaluate("performance.getEntriesByName('bilens:stroke').length") >= 1
+    again = visit(page.url.split("#")[1])
+    np.testing.assert_allclose(_logits(again), after, atol=0.12 * np.abs(after).max())
+    page.get_by_role("button", name="Clear").click()
+    blank = torch.zeros(1, 36)
+    assert run.model is not None
+    np.testing.assert_allclose(_logits(page), run.model(blank)[0].numpy(), rtol=6e-3, atol=1e-3)
+
+
+def test_a_finger_draws_and_so_do_keys(visit: Open) -> None:
+    page = visit("sample", size="phone", has_touch=True)
+    before = _logits(page)
+    box = page.locator("canvas.pad").bounding_box()
+    assert box
+    page.locator("canvas.pad").scroll_into_view_if_needed()
+    box = page.locator("canvas.pad").bounding_box() or box
+    page.touchscreen.tap(box["x"] + 100, box["y"] + 100)
+    touched = _logits(page)
+    assert np.abs(touched - before).max() > 0.01
+    page.locator("canvas.pad").focus()
+    page.keyboard.press("Delete")
+    blank = _logits(page)
+    page.keyboard.press("ArrowUp")
+    np.testing.assert_array_equal(_logits(page), blank)  # the pen is up
+    for key in ("Space", "ArrowLeft", "ArrowLeft", "ArrowDown"):
+        page.keyboard.press(key)
+    drawn = _logits(page)
+    assert np.abs(drawn - blank).max() > 0.01
+    assert "pen down" in page.locator(".pad-holder [role=status]").inner_text()
+    for key in ("e", "ArrowUp", "ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    assert "eraser down" in page.locator(".pad-holder [role=status]").inner_text()
+    assert np.abs(_logits(page) - drawn).max() > 0.01
+
+
+def test_keys_lead_through_tabs_grid_and_feature(visit: Open) -> None:
+    page = visit("overview")
+    page.get_by_role("tab", selected=True).focus()
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("tab", selected=True).inner_text().startswith("SVD")
+    assert "overview=svd" in page.url
+    page.locator("a.tile").first.focus()
+    assert page.locator("a.tile[tabindex='0']").count() == 1
+    for key, place in (("ArrowRight", 1), ("End", 6), ("Home", 0), ("ArrowDown", 5)):
+        page.keyboard.press(key)
+        assert page.evaluate("[...document.querySelectorAll('a.tile')].indexOf(document.activeElement)") == place, key
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash.startsWith('#feature=svd:')")
+    slider = page.get_by_role("slider", name="Eigenvalue")
+    slider.focus()
+    first = slider.get_attribute("aria-valuetext")
+    page.keyboard.press("ArrowRight" if slider.get_attribute("aria-valuenow") == "1" else "ArrowLeft")
+    assert slider.get_attribute("aria-valuetext") != first
+    assert re.search(r"&k=\d+$", page.url)
+    keep = page.get_by_label("Keep")
+    keep.focus()
+    page.keyboard.press("ArrowRight")
+    assert "9 eigenvectors" in page.locator(".readout").inner_text()
+
+
+def test_the_grid_is_searched_and_sorted(visit: Open) -> None:
+    page = visit("overview=svd")
+    tiles = page.locator("a.tile")
+    assert tiles.count() == 7
+    page.get_by_label("Sort by").select_option("label")
+    names = page.locator(".tile-name").all_inner_texts()
+    assert names[1:] == ["1", "2", "3", "4", "5", "6"]
+    assert EVIL.startswith(names[0].rstrip("…"))
+    page.get_by_label("Find").fill("5")
+    assert tiles.count() == 1
+    assert "1 feature of 7" in page.locator("#features [role=status]").inner_text()
+    assert page.url.endswith("#overview=svd&find=5&sort=label")
+    again = visit(page.url.split("#")[1])
+    assert again.locator("a.tile").count() == 1
+
+
+def test_a_link_opens_what_was_seen(visit: Open) -> None:
+    page = visit("feature=svd:3&k=2")
+    assert page.locator("h1").inner_text() == "Component 3"
+    assert page.title().startswith("Component 3")
+    assert (page.get_by_role("slider", name="Eigenvalue").get_attribute("aria-valuetext") or "").startswith("λ2 = ")
+    for wrong in (
+        "feature=svd:99",
+        "feature=no",
+        "feature=%E0%A4%A",
+        "nowhere",
+        "compare=x,y",
+        "sample=99999",
+        "feature=svd:3&k=x",
+    ):
+        page.evaluate("hash => { location.hash = hash; }", wrong)
+        page.wait_for_timeout(30)
+        assert page.locator("h1").count() == 1, wrong
+
+
+def test_every_figure_has_a_table_and_can_be_saved(visit: Open, tmp_path: Path) -> None:
+    page = visit("feature=digits:0")
+    for figure in page.locator("figure").all():
+        figure.get_by_role("button", name="Table").click()
+        assert figure.locator("tbody tr").count() > 0
+        for kind in ("SVG", "PNG"):
+            assert figure.get_by_role("button", name=f"as {kind}").count() == 1
+    figure = page.locator("figure").nth(2)
+    for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        with page.expect_download() as download:
+            figure.get_by_role("button", name=f"as {kind}").click()
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        assert path.suffix == f".{kind.lower()}"
+        content = path.read_bytes()
+        assert content.startswith(start)
+        assert len(content) > 2000
+    text = next(tmp_path.glob("*.svg")).read_text()
+    assert 'class="' not in text
+    assert "data:image/png;base64," in text
+    assert "rgb(33, 102, 172)" in text  # the plots' blue, written into it
+
+
+def test_hostile_texts_are_shown_and_run_nothing(visit: Open) -> None:
+    page = visit("about")
+    for view in (*VIEWS, "feature=svd:0", "compare=svd:0,sae:0"):
+        page.evaluate("hash => { location.hash = hash; }", view)
+        page.wait_for_timeout(40)
+        assert page.locator("img").count() == 0
+        assert page.evaluate("document.scripts.length") == 2
+        assert page.title() != "run"
+    page.evaluate("location.hash = 'about'")
+    assert EVIL in page.locator("main").inner_text()
+    assert page.evaluate("document.querySelectorAll('[onerror], [onload]').length") == 0
+    refused = page.evaluate(
+        """() => { try { document.body.innerHTML = '<img src=x>'; return 'ran'; }
+             catch (error) { return error.name; } }"""
+    )
+    assert refused == "TypeError"  # trusted types: no text becomes markup, whatever the script does
+
+
+def test_the_theme_can_be_chosen(visit: Open) -> None:
+    page = visit("overview")
+    page.get_by_role("button", name="Dark").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 25)"
+    page.get_by_role("button", name="Light").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_two_runs_stand_side_by_side_and_seeds_give_intervals(visit: Open) -> None:
+    page = visit("compare=svd:3", name="two")
+    assert page.locator(".side").count() == 2
+    assert "another" in page.locator(".side").nth(1).inner_text()
+    page.get_by_label("with").select_option("svd:2@1")
+    page.wait_for_function("location.hash === '#compare=svd:3,svd:2@1'")
+    page.get_by_label("Compare", exact=True).select_option("svd:2@1")
+    page.wait_for_function("location.hash === '#compare=svd:2@1,svd:2@1'")
+    assert page.locator(".facts dd").first.inner_text().startswith(("+1.00", "+0.99"))
+    page.evaluate("location.hash = 'faithfulness'")
+    page.wait_for_selector(".whisker")
+    assert "3 seeds" in page.locator("figure .note").first.inner_text()
+
+
+@pytest.mark.parametrize("name", list(parts_missing()))
+def test_a_run_with_parts_missing_is_still_a_page(visit: Open, name: str) -> None:
+    page = visit("overview", name=name)
+    for view in (*VIEWS, "feature=svd:0", "feature=sae:0"):
+        page.evaluate("hash => { location.hash = hash; }", view)
+        page.wait_for_timeout(30)
+        assert page.locator("h1").count() == 1, view
+        assert page.locator("main").inner_text().strip()
+        assert "NaN" not in page.locator("main").inner_text()
+        assert "undefined" not in page.locator("main").inner_text()
+    expected = {
+        "nothing": ("overview", "no features yet"),
+        "no samples": ("sample", "holds no samples"),
+        "no model": ("sample", "no factors"),
+        "no outputs' view": ("sample", "no eigenvectors of its outputs"),
+        "no details": ("feature=digits:0", "kept no input pairs"),
+        "dead and empty": ("feature=svd:0", "This feature is 0"),
+        "no sae": ("overview", "Digits"),
+        "no labels": ("sample=3", "The model says"),
+        "words": ("sample", "word 3"),
+    }[name]
+    page.evaluate("hash => { location.hash = hash; }", expected[0])
+    page.wait_for_timeout(30)
+    assert expected[1] in page.locator("main").inner_text()
+
+
+def test_an_input_that_is_no_image_is_set_by_numbers(visit: Open) -> None:
+    page = visit("sample", name="words")
+    before = _logits(page)
+    page.get_by_label("word 3").fill("2.5")
+    assert np.abs(_logits(page) - before).max() > 0.01
+    assert "ink=" in page.url
+
+
+def test_the_page_is_the_same_from_the_server(browser: Browser, pages: Path) -> None:
+    with PageServer(pages / "whole.html") as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        page = browser.new_page()
+        told: list[str] = []
+        page.on("console", lambda message: told.append(message.text))
+        page.goto(server.url + "#feature=svd:3")
+        assert page.locator("h1").inner_text() == "Component 3"
+        page.close()
+        server.shutdown()
+        thread.join()
+    assert [text for text in told if "favicon" not in text and "404" not in text] == []
+
+
+def test_data_of_another_format_are_told(browser: Browser, run: Exploration, tmp_path: Path) -> None:
+    content = explorer.document([run])
+    content["format"] = 2
+    (tmp_path / "page.html").write_text(explorer.render(content), "utf-8")
+    page = browser.new_page(offline=True)
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator("h1").inner_text() == "This page cannot be shown"
+    assert "format 2" in page.locator("main").inner_text()
+    page.close()

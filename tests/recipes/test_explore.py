@@ -1,0 +1,210 @@
+"""`bilens explore`: from a run's folder to the page, and one clear line where the folder is not right."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from bilens import data, plots
+from bilens.cli import main
+from bilens.models import ImageClassifier
+from bilens.recipes import explore
+from bilens.space import Space
+
+BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """No figures: these tests are about the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save", lambda figure, path: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("explore") / "run"
+    flags = ["--data", "digits", "--hidden", "12", "--epochs", "3", "--noise", "0.1"]
+    assert main(["mnist", "--out", str(out), *flags, *BUDGET]) == 0
+    return out
+
+
+def content(page: Path) -> dict:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_main_job_ends_with_the_page_and_explore_writes_the_same(run: Path, tmp_path: Path, capsys) -> None:
+    assert main(["explore", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"page: {tmp_path / 'page.html'}"
+    assert (tmp_path / "page.html").read_bytes() == (run / "report.html").read_bytes()
+    assert len((run / "report.html").read_bytes()) < 8_000_000
+
+
+def test_the_page_holds_what_the_run_found(run: Path) -> None:
+    shown = content(run / "report.html")["runs"][0]
+    summary = json.loads((run / "summary.json").read_text())
+    assert [view["name"] for view in shown["views"]] == ["digits", "svd", "sae", "pairs"]
+    assert [len(view["features"]) for view in shown["views"]] == [10, 3, 3, 3]
+    assert {row["name"]: row["accuracy"] for row in shown["scores"]} == pytest.approx(
+        {name: score["accuracy"] for name, score in summary["faithfulness"].items()}
+    )
+    assert [len(curve["kept"]) > 3 for curve in shown["curves"]] == [True] * 4
+    assert any("pair vectors" in note for note in shown["notes"])
+    assert shown["training"]["columns"][0] == "step"
+    facts = {fact["name"]: fact["value"] for fact in shown["facts"]}
+    assert facts["test accuracy"].startswith(f"{summary['model']['test_accuracy']:.2%}")
+    assert facts["layer"] == "64 inputs → 12 hidden → 10 outputs"
+
+
+def test_stored_samples_have_the_logits_of_the_weights(run: Path) -> None:
+    found = explore.read(run).samples
+    assert found is not None
+    tensors = load_file(run / "model" / "model.safetensors")
+    left, right, readout = (
+        tensors[name].astype(np.float64) for name in ("layers.0.left.weight", "layers.0.right.weight", "readout.weight")
+    )
+    test = data.digits().test
+    x = test.images[found.numbers].double().numpy()
+    np.testing.assert_array_equal(found.inputs.numpy(), x.astype(np.float32))
+    logits = ((x @ left.T) * (x @ right.T)) @ (readout - readout.mean(axis=0)).T
+    np.testing.assert_allclose(found.outputs.numpy(), logits, atol=1e-4)
+    assert found.labels is not None
+    assert torch.equal(found.labels, test.labels[found.numbers])
+
+
+def test_curves_of_the_sparse_coders_end_at_their_scores(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    scores = summary["faithfulness"]
+    inverse = next(score for name, score in scores.items() if "pseudoinverse" in name)
+    for curve, score in (
+        (summary["sae"]["curve"], inverse),
+        (summary["pairs"]["curve"], scores["SAE on input pairs, all features"]),
+    ):
+        assert curve["accuracy"][-1] == pytest.approx(score["accuracy"], abs=0.004)
+        assert curve["cross_entropy"][-1] == pytest.approx(score["cross_entropy"], rel=1e-3)
+    assert summary["pairs"]["curve"]["kept"][-1] == 64
+
+
+def test_two_runs_and_seeds_are_embedded(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "two.html"
+    assert main(["explore", str(run), "--compare", str(run), "--seeds", str(run), str(run), "--out", str(page)]) == 0
+    shown = content(page)["runs"]
+    assert len(shown) == 2
+    assert shown[0]["curves"][0]["seeds"] == 3
+    assert shown[0]["curves"][0]["accuracy_half"] == pytest.approx([0] * len(shown[0]["curves"][0]["kept"]), abs=1e-9)
+    assert shown[1]["curves"][0]["seeds"] == 1
+
+
+def test_a_run_without_images_or_with_inputs_that_are_no_image(tmp_path: Path) -> None:
+    labels = tuple("abcdefghijkl")
+    ImageClassifier(Space("words", 12, labels), Space("out", 3), 4).save_pretrained(tmp_path / "model")
+    flags = ["--count", "3", "--pair-features", "8", "--pair-steps", "5"]
+    assert main(["decompile", str(tmp_path / "model"), "--out", str(tmp_path / "run"), *flags]) == 0
+    shown = content(tmp_path / "run" / "report.html")["runs"][0]
+    assert shown["input"]["labels"] == list(labels)
+    assert shown["samples"] is None
+    assert shown["curves"] == []
+    assert [view["name"] for view in shown["views"]] == ["digits", "svd", "pairs"]
+    assert shown["model"] is not None
+
+
+def test_a_run_that_was_stopped_early_is_still_a_page(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "summary.json").unlink()
+    for path in (copy / "records").iterdir():
+        if not path.name.startswith(("training", "digits.")):
+            path.unlink()
+    assert main(["explore", str(copy)]) == 0
+    shown = content(copy / "report.html")["runs"][0]
+    assert [view["name"] for view in shown["views"]] == ["digits"]
+    assert shown["facts"] == []
+    assert shown["model"] is None
+
+
+def refused(capsys, *arguments: object) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("bilens: got ")
+    return lines[0]
+
+
+def test_a_foreign_folder_is_told(tmp_path: Path, capsys) -> None:
+    assert "no settings.json" in refused(capsys, "explore", tmp_path)
+    assert "no settings.json" in refused(capsys, "explore", tmp_path / "nowhere")
+    (tmp_path / "settings.json").write_text('{"command": "reproduce"}')
+    assert "'reproduce'" in refused(capsys, "explore", tmp_path)
+    (tmp_path / "settings.json").write_text("[]")
+    refused(capsys, "explore", tmp_path)
+    (tmp_path / "file").write_text("")
+    refused(capsys, "explore", tmp_path / "file")
+    assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("settings.json", '{"command": "mnist"'),
+        ("summary.json", "no JSON"),
+        ("summary.json", '{"model": 3}'),
+        ("summary.json", '{"model": {"inputs": "x"}}'),
+        ("summary.json", '{"faithfulness": {"x": {"accuracy": 1}}}'),
+        ("records/digits.json", '{"format": 99}'),
+        ("records/digits.json", '{"format": 1, "record": {"kind": "Score", "fields": {}}}'),
+        ("records/digits.safetensors", "damaged"),
+        ("records/samples.safetensors", ""),
+        ("records/svd_detail.json", '{"format": 1, "record": null}'),
+    ],
+)
+def test_a_damaged_folder_is_told(run: Path, tmp_path: Path, capsys, file: str, text: str) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "report.html").unlink()
+    (copy / file).write_text(text)
+    refused(capsys, "explore", copy)
+    assert not (copy / "report.html").exists()
+
+
+def test_records_of_two_runs_in_one_folder_are_told(run: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other"
+    ImageClassifier(Space("words", 12), Space("out", 3), 4).save_pretrained(tmp_path / "model")
+    flags = ["--count", "2", "--pair-features", "8", "--pair-steps", "5"]
+    assert main(["decompile", str(tmp_path / "model"), "--out", str(other), *flags]) == 0
+    capsys.readouterr()
+    copy = shutil.copytree(run, tmp_path / "run")
+    for ending in (".json", ".safetensors"):
+        shutil.copy(other / "records" / f"svd_detail{ending}", copy / "records" / f"svd_detail{ending}")
+    assert "do not fit together" in refused(capsys, "explore", copy)
+
+
+def test_open_and_serve(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", shown.append)
+    page = tmp_path / "page.html"
+    assert main(["explore", str(run), "--open", "--out", str(page)]) == 0
+    assert shown == [page.as_uri()]
+    told: list[str] = []
+
+    def stop(server: explore.PageServer) -> None:
+        told.append(server.url)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(explore.PageServer, "serve_forever", stop)
+    assert main(["explore", str(run), "--serve", "--open", "--port", "0", "--out", str(page)]) == 0
+    assert told[0].startswith("http://127.0.0.1:")
+    assert shown[1:] == told
+    out = capsys.readouterr().out
+    assert told[0] in out
+    assert "stopped" in out
+    assert "--port" in refused(capsys, "explore", run, "--serve", "--port", "70000", "--out", page)
