@@ -23,7 +23,6 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
 training = importlib.import_module("bilens.sae.train")  # the module, which the function of that name hides
-training._POINTS = 10  # three steps a row of the history
 
 # Vectors whose epochs end with a batch of one vector, and pair vectors, whose batches every process makes whole
 
@@ -106,6 +105,7 @@ def job(folder: Path) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
+    training._POINTS = 10  # three steps a row of the history
     where, rank = Path(sys.argv[1]), int(sys.argv[2])
     dist.init_process_group("gloo", init_method=f"file://{where / 'meeting'}", rank=rank, world_size=2)
     job(where)
