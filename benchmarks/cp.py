@@ -1,9 +1,9 @@
 """Fitting a canonical polyadic decomposition: steps on the factors of a layer against steps on its dense tensor.
 
 A gradient step is the value ½‖B − B̂‖², its derivatives by all factors of B̂ = Σ_r c_r ⊗ sym(a_r ⊗ b_r), and one step of
-Adam. Ours takes inner products of factors in float64; the dense side holds B (o, d, d) in float32, makes B̂ by einsum,
-and goes back through it by automatic differentiation. Both start from the same factors; values and derivatives are
-compared. Weights are random, of the shapes of an MNIST layer with its biases folded (d = 785).
+Adam. Ours takes inner products of factors, in float32 like the dense side (as the first steps of `decompose.cp` do), and
+in float64; the dense side holds B (o, d, d) in float32, makes B̂ by einsum, and goes back through it by automatic
+differentiation. Both start from the same factors; values and derivatives are compared. Weights are random, of the shapes of an MNIST layer with its biases folded (d = 785).
 
 Then whole fits: ours, until it has the error that tensorly's `parafac` has after some sweeps over the dense tensor with
 as many terms, and the one that as many dense Adam steps reach as are named.
@@ -84,10 +84,10 @@ class Dense:
 
 
 class Ours:
-    """The same step from factors, in float64."""
+    """The same step from factors, its products in float32 or float64."""
 
-    def __init__(self, factors: tuple[Tensor, Tensor, Tensor], rows: Tensor, c: Tensor, rate: float = 1e-3) -> None:
-        self.target = Target(*factors)
+    def __init__(self, target: Target, rows: Tensor, c: Tensor, rate: float = 1e-3) -> None:
+        self.target = target
         self.rows, self.c = rows.clone().requires_grad_(), c.clone().requires_grad_()
         self.optimizer = torch.optim.Adam([self.rows, self.c], lr=rate)
 
@@ -99,59 +99,51 @@ class Ours:
 
 
 def steps(name: str, o: int, h: int, *, at_least: float, device: str, measured: Rates) -> list[Line]:
-    """A gradient step against a gradient step, and our whole Gauss–Newton step against the same."""
+    """A gradient step against a gradient step, in both precisions, and our whole Gauss–Newton step against the same."""
     factors, (rows, c) = layer(o, h, PIXELS, device=device), start(o, PIXELS, RANK, device=device)
-    ours, theirs = Ours(factors, rows, c), Dense(factors, rows, c)
-    place = Place(ours.target, Pairs(rows, c))
+    whole, theirs = Target(*factors), Dense(factors, rows, c)
     value = theirs.value()
     value.backward()
-    by_rows, by_c = place.gradient()
-    apart = max(
-        float((one - other).norm() / other.norm())
-        for one, other in ((torch.cat([theirs.a.grad, theirs.b.grad]), by_rows), (theirs.c.grad, by_c))
-    )
-    agreement = (
-        f"values differ by {abs(float(value) / place.value() - 1):.0e}, derivatives by {apart:.0e} of their norm "
-        "(the dense side is in float32)"
-    )
+    exact = [torch.cat([theirs.a.grad, theirs.b.grad]), theirs.c.grad]
+    theirs_memory = peak_memory(theirs.step, device=device)
     operations = 16 * h * PIXELS * RANK + 4 * o * h * RANK + 16 * RANK**2 * PIXELS
     shape = f"{name}, o = {o}, h = {h}, d = {PIXELS}, rank {RANK}"
-    peer = f"dense autograd step in float32: B ({o}, {PIXELS}, {PIXELS}) in memory, einsum, backward, Adam"
-    found = alternate(ours.step, theirs.step, device=device)
-    first = Line(
-        work=f"CP gradient step, {shape}",
-        peer=peer,
-        ours=found[0],
-        theirs=found[1],
-        ours_memory=peak_memory(ours.step, device=device),
-        theirs_memory=peak_memory(theirs.step, device=device),
-        limit=operations / measured.float64,
-        limited_by=f"{operations / 1e9:.2f} Gflop in float64 at the rate of products",
-        agreement=agreement,
-        at_least=at_least,
-        runs=RUNS,
-        device=device,
-    )
-    whole = Whole(ours.target, rows, c)
-    found = alternate(whole.step, theirs.step, device=device)
-    second = Line(
-        work=f"CP Gauss–Newton step, all of it, {shape}",
-        peer=peer,
-        ours=found[0],
-        theirs=found[1],
-        ours_memory=peak_memory(whole.step, device=device),
-        theirs_memory=first.theirs_memory,
-        limit=first.limit,
-        limited_by=first.limited_by + "; the conjugate gradients of its direction come on top",
-        agreement="another step: not compared",
-        at_least=None,
-        runs=RUNS,
-        device=device,
-    )
-    return [first, second]
+    sides: list[tuple[str, Any, str, float, float | None]] = []
+    for kind, target, rate in (("float32", whole.rough(), measured.float32), ("float64", whole, measured.float64)):
+        place = Place(target, Pairs(rows, c))
+        apart = max(
+            float((one - other).norm() / other.norm()) for one, other in zip(exact, place.gradient(), strict=True)
+        )
+        agreement = (
+            f"values differ by {abs(value.item() / place.value() - 1):.0e}, derivatives by {apart:.0e} of their norm"
+        )
+        asked = at_least if kind == "float32" else None
+        sides.append((f"gradient step, {kind} products", Ours(target, rows, c), agreement, rate, asked))
+    newton = Newton(whole.rough(), rows, c)
+    sides.append(("Gauss–Newton step, float32 products", newton, "another step: not compared", measured.float32, None))
+    lines = []
+    for work, ours, agreement, rate, asked in sides:
+        found = alternate(ours.step, theirs.step, device=device)
+        lines.append(
+            Line(
+                work=f"CP {work}, {shape}",
+                peer=f"dense autograd step in float32: B ({o}, {PIXELS}, {PIXELS}) in memory, einsum, backward, Adam",
+                ours=found[0],
+                theirs=found[1],
+                ours_memory=peak_memory(ours.step, device=device),
+                theirs_memory=theirs_memory,
+                limit=operations / rate,
+                limited_by=f"{operations / 1e9:.2f} Gflop of the derivatives at the rate of products",
+                agreement=agreement,
+                at_least=asked,
+                runs=RUNS,
+                device=device,
+            )
+        )
+    return lines
 
 
-class Whole:
+class Newton:
     """One Levenberg–Marquardt step after another."""
 
     def __init__(self, target: Target, rows: Tensor, c: Tensor) -> None:
@@ -222,7 +214,7 @@ def fits(small: bool, *, device: str, measured: Rates) -> list[Line]:
 
 
 def points(small: bool, *, device: str) -> list[Point]:
-    """How a gradient step grows with R, h and d, around rank 64 of a read-out tensor with h = 1000 and d = 785."""
+    """How a gradient step (float32 products) grows with R, h and d, around rank 64 of a read-out tensor with h = 1000 and d = 785."""
     axes = {
         "R": (16, 64, 256) if small else (16, 32, 64, 128, 256),
         "h": (250, 1000, 4000) if small else (250, 500, 1000, 2000, 4000),
@@ -233,7 +225,7 @@ def points(small: bool, *, device: str) -> list[Point]:
         for value in values:
             size = {"R": RANK, "h": READ_OUT[1], "d": PIXELS} | {axis: value}
             factors = layer(READ_OUT[0], size["h"], size["d"], device=device)
-            ours = Ours(factors, *start(READ_OUT[0], size["d"], size["R"], device=device))
+            ours = Ours(Target(*factors).rough(), *start(READ_OUT[0], size["d"], size["R"], device=device))
             once(ours.step, device=device)
             found.append(Point("CP gradient step", axis, value, median(ours.step, runs=3, device=device)))
     return found

@@ -316,9 +316,9 @@ def test_a_fit_can_go_on_from_an_earlier_one(method) -> None:
     whole = method(tensor, 5, steps=10, resume=part, progress=False)
     assert float(whole.error) < float(part.error)
     assert len(whole.history) > len(part.history) == len(same.history)
-    near(whole.history[: len(part.history)], part.history)
+    near(whole.history[: len(part.history)], part.history, rtol=1e-6)
     near(whole.history[-1], whole.error)
-    assert (np.diff(array(whole.history)) <= 1e-12).all()
+    assert (np.diff(array(whole.history)) <= 1e-6).all()
 
 
 def test_an_earlier_result_over_reduced_spaces_goes_on_too() -> None:

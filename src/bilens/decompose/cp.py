@@ -23,6 +23,9 @@ RIDGES = tuple(0.1 * 0.5**n for n in range(7))
 STAGE, ROUGH = 10, 1e-3
 """Steps at each of them, and the fall of the error over some steps below which the next one begins."""
 
+NEAR = 1e-4
+"""A step takes its products in float32 until the error is at most this, or falls by less over some steps."""
+
 
 @dataclass(frozen=True, eq=False)
 class CP:
@@ -139,10 +142,11 @@ def cp(
             `converged` False.
 
     Cost: O(h² (i + o)) once; a step takes 16·h·i·R + 4·o·h·R operations for value and derivatives, O(R² (i + o)) and
-    at most 60·O(R³) for its direction, in float64; memory O((h + R)(i + o) + h² + i²). Floor: as a difference of Grams
-    an error below about 1e-8 is rounding; there it is computed once more, at the end, one kernel of i² numbers at a
-    time, in 2·min(o, h)·(h + R)·i² operations, and is right to about 1e-15 (`floor`). A tensor whose norm is below
-    about 1e-8 of the sum of its hidden units' norms counts as 0, with `floor` 1.
+    at most 60·O(R³) for its direction; memory O((h + R)(i + o) + h² + i²). In float64, but for the products of the
+    first steps, which are in float32 until the error no longer falls by 1e-4. Floor: as a difference of Grams an error
+    below about 1e-8 is rounding; there it is computed once more, at the end, one kernel of i² numbers at a time, in
+    2·min(o, h)·(h + R)·i² operations, and is right to about 1e-15 (`floor`). A tensor whose norm is below about 1e-8 of
+    the sum of its hidden units' norms counts as 0, with `floor` 1.
 
     Raises:
         BilensError: a number out of range. ShapeError, SpaceError: `resume` is of another rank or over other spaces.
@@ -224,20 +228,23 @@ def _fit(
     scale = (target.energy / rank) ** (2 / 3)
     attempts = 1 if resume is not None else 1 + starts
     tried: list[Descent] = []
+    rough = target.rough()
     with bar(f"fitting {rank} terms", attempts * steps, show=progress) as step:
         try:
             for attempt in range(attempts):
                 if resume is not None:
-                    tried.append(Descent(target, layer.terms(kind, resume)))
+                    tried.append(Descent(rough, layer.terms(kind, resume)))
                 elif attempt == 0:
-                    tried.append(Descent(target, _pursued(target, kind, own, rank)))
+                    tried.append(Descent(rough, _pursued(target, kind, own, rank)))
                 else:
-                    tried.append(Descent(target, _random(target, kind, own, rank, generator)))
+                    tried.append(Descent(rough, _random(target, kind, own, rank, generator)))
                 ladder = [rung * scale for rung in RIDGES if rung > ridge] if attempt else []
                 for rung in ladder:
                     tried[-1].run(rung, min(STAGE, steps - tried[-1].taken), ROUGH, step)
                 if ladder:
                     tried[-1].revive(generator)
+                tried[-1].run(ridge * scale, steps - tried[-1].taken, max(tol, NEAR), step)
+                tried[-1].sharpen(target)
                 tried[-1].run(ridge * scale, steps - tried[-1].taken, tol, step)
                 step(steps - tried[-1].taken)  # those that were not needed
                 if tried[-1].error <= tol:
@@ -245,6 +252,7 @@ def _fit(
         except KeyboardInterrupt:
             if not tried:
                 raise
+            tried[-1].sharpen(target)
             tried[-1].settled = False
     best = min(tried, key=lambda one: one.error)
     history = ([] if resume is None else resume.history.tolist()[:-1]) + best.errors

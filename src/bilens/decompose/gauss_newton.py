@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -38,6 +39,18 @@ class Target:
         self.spread = float(norms.sum())
         """Σ_h ‖D_h‖ ‖sym(L_h R_h)‖, at least ‖B‖: the size that rounding is proportional to."""
 
+    def rough(self) -> Target:
+        """The same tensor for products in float32, at twice the rate: derivatives right to about 1e-7 of their norm."""
+        other = copy.copy(self)
+        other.left, other.right, other.down = self.left.float(), self.right.float(), self.down.float()
+        other.stack = self.stack.float()
+        return other
+
+    def noise(self, terms: Pairs | Squares) -> float:
+        """What rounding may make of the objective: the worst case in float64, the usual one in float32."""
+        size = self.energy if self.stack.dtype == torch.float32 else self.spread**2
+        return 4 * torch.finfo(self.stack.dtype).eps * (size + terms.energy)
+
 
 class Pairs:
     """Terms c_r ⊗ sym(a_r ⊗ b_r). The rows are a_1 … a_R, b_1 … b_R.
@@ -66,21 +79,21 @@ class Pairs:
     def meet(self, target: Target) -> tuple[float, Tensor, Tensor]:
         """⟨B, B̂⟩ = Σ c ∘ (D K)ᵀ with K = ½[(Laᵀ)∘(Rbᵀ) + (Lbᵀ)∘(Raᵀ)]: 8hdR + 2ohR operations."""
         r, h = len(self.coefficients), len(target.left)
-        x = target.stack @ self.rows.T
+        x = target.stack @ self.rows.to(target.stack).T
         met = (x[:h, :r] * x[h:, r:]).addcmul_(x[:h, r:], x[h:, :r]).div_(2)
-        slope = (target.down @ met).T
+        slope = (target.down @ met).T.double()
         return float((slope * self.coefficients).sum()), slope, x
 
     def pull(self, target: Target, products: Tensor) -> Tensor:
         """½[(V∘Rbᵀ)ᵀL + (V∘Lbᵀ)ᵀR] by a, V = Dᵀcᵀ, and the same with a and b exchanged by b: as many operations."""
         r, h, x = len(self.coefficients), len(target.left), products
-        v = (target.down.T @ self.coefficients.T).div_(2)
+        v = (target.down.T @ self.coefficients.to(x).T).div_(2)
         y = torch.empty_like(x)
         torch.mul(v, x[h:, r:], out=y[:h, :r])
         torch.mul(v, x[:h, r:], out=y[h:, :r])
         torch.mul(v, x[h:, :r], out=y[:h, r:])
         torch.mul(v, x[:h, :r], out=y[h:, r:])
-        return y.T @ target.stack
+        return (y.T @ target.stack).double()
 
     def curve(self, rows: Tensor, coefficients: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """JᵀJ (x, y), J the derivative of B̂: 24R²p + 4R²q operations, (p, q) the sizes of the bases."""
@@ -117,15 +130,15 @@ class Squares:
     def meet(self, target: Target) -> tuple[float, Tensor, Tensor]:
         """⟨B, B̂⟩ = Σ c ∘ (D K)ᵀ with K = (Laᵀ)∘(Raᵀ): 4hdR + 2ohR operations."""
         h = len(target.left)
-        x = target.stack @ self.rows.T
-        slope = (target.down @ (x[:h] * x[h:])).T
+        x = target.stack @ self.rows.to(target.stack).T
+        slope = (target.down @ (x[:h] * x[h:])).T.double()
         return float((slope * self.coefficients).sum()), slope, x
 
     def pull(self, target: Target, products: Tensor) -> Tensor:
         """(V∘Raᵀ)ᵀL + (V∘Laᵀ)ᵀR, V = Dᵀcᵀ: as many operations."""
         h = len(target.left)
-        v = target.down.T @ self.coefficients.T
-        return torch.cat([v * products[h:], v * products[:h]]).T @ target.stack
+        v = target.down.T @ self.coefficients.to(products).T
+        return (torch.cat([v * products[h:], v * products[:h]]).T @ target.stack).double()
 
     def curve(self, rows: Tensor, coefficients: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """JᵀJ (x, y), J the derivative of B̂: 6R²p + 4R²q operations."""
@@ -171,7 +184,6 @@ class Descent:
     """
 
     def __init__(self, target: Target, terms: Pairs | Squares) -> None:
-        self.target = target
         self.point = Point(target, balanced(terms))
         self.taken = 0
         self.settled = False
@@ -193,27 +205,34 @@ class Descent:
         Args:
             ridge: ρ; steps: at most so many, the rejected ones included; tol: on the error.
             step: told of each step and the error.
+
+        With products in float32 it ends where these are no longer enough; `sharpen` and run again.
         """
-        target, damping, growth = self.target, 0.0, 2.0
+        target, damping, growth = self.point.target, 0.0, 2.0
         fresh, start = True, len(self.errors) - 1
-        self.settled = False
+        self.settled, rough = False, target.stack.dtype == torch.float32
         for _ in range(steps):
             point, terms = self.point, self.point.terms
             if fresh:
                 by_rows, by_coefficients = point.gradient(ridge)
                 self.stationary = steep = _steepness(point, by_rows, by_coefficients)
-                noise = 4 * EPSILON * (target.spread**2 + terms.energy)
+                noise = target.noise(terms)
                 if self._done(start, tol, noise):
                     self.settled = True
                     return
                 damping = damping or 1e-2 * float(terms.block.diagonal().mean())
-            if self.error**2 * target.energy <= 100 * noise:  # all but exact: undamped
+            near = self.error**2 * target.energy <= 100 * noise
+            if near and rough:
+                return
+            if near:  # all but exact: undamped
                 damping = min(damping, 1e-10 * float(terms.block.diagonal().mean()))
             x, y = direction(terms, by_rows, by_coefficients, damping + ridge)
             fall = -float((by_rows * x).sum() + (by_coefficients * y).sum())
             promised = (fall + damping * float(x.square().sum() + y.square().sum())) / 2
             trial = Point(target, balanced(type(terms)(terms.rows + x, terms.coefficients + y)))
             self.taken += 1
+            if promised <= noise and rough:
+                return
             if promised <= noise:  # the value is rounding now; its derivatives are not yet
                 fresh = _steepness(trial, *trial.gradient(ridge)) < steep / 2
                 if not fresh:
@@ -232,6 +251,11 @@ class Descent:
                 self.errors.append(trial.error())
             step(1, error=self.error)
 
+    def sharpen(self, target: Target) -> None:
+        """Go on with the same tensor in float64."""
+        self.point = Point(target, self.point.terms)
+        self.errors[-1] = self.point.error()
+
     def revive(self, generator: torch.Generator) -> None:
         """Give terms that a ridge has brought to 0 new random rows, with coefficients that change little."""
         terms = self.point.terms
@@ -240,19 +264,21 @@ class Descent:
         if not len(dead):
             return
         rows, coefficients = terms.rows.clone().reshape(-1, len(norms), terms.rows.shape[1]), terms.coefficients.clone()
-        mixed = torch.randn(len(rows), len(dead), len(self.target.stack), generator=generator, dtype=torch.float64)
-        fresh = mixed.to(rows.device) @ self.target.stack
+        mixed = torch.randn(
+            len(rows), len(dead), len(self.point.target.stack), generator=generator, dtype=torch.float64
+        )
+        fresh = mixed.to(rows.device) @ self.point.target.stack.double()
         rows[:, dead] = fresh * (norms.median() / fresh.norm(dim=2, keepdim=True))
         tiny = torch.randn(len(dead), coefficients.shape[1], generator=generator, dtype=torch.float64).to(rows.device)
         coefficients[dead] = tiny * (1e-2 * norms.median() / tiny.norm(dim=1, keepdim=True))
         revived = balanced(type(terms)(rows.reshape(terms.rows.shape), coefficients))
-        self.point = Point(self.target, revived)
+        self.point = Point(self.point.target, revived)
         self.errors.append(self.point.error())
 
     def _done(self, start: int, tol: float, noise: float) -> bool:
-        if self.error <= tol and tol**2 * self.target.energy > noise:  # below that, the error is rounding
+        if self.error <= tol and tol**2 * self.point.target.energy > noise:  # below that, the error is rounding
             return True
-        if self.error**2 * self.target.energy <= 100 * noise or self.stationary > tol**0.5:
+        if self.error**2 * self.point.target.energy <= 100 * noise or self.stationary > tol**0.5:
             return False
         recent = self.errors[max(start, len(self.errors) - 1 - WINDOW) :]
         return len(recent) > WINDOW and recent[0] - recent[-1] < tol
