@@ -1,6 +1,6 @@
 """Every benchmark, each in a process of its own, and the page of what they measured with a figure of how cost grows.
 
-Run: python benchmarks/run.py [--full] [--only NAME …] [--device cpu|cuda] [--write benchmarks/results.md]
+Run: python benchmarks/run.py [--full] [--only NAME …] [--device cpu|cuda] [--results FOLDER] [--write benchmarks/results.md]
 """
 
 from __future__ import annotations
@@ -40,18 +40,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--write", type=Path, default=HERE / "results.md", help="the page; its figure lies beside it")
+    parser.add_argument("--results", type=Path, help="a folder that keeps each benchmark's numbers, for runs in pieces")
     asked = parser.parse_args()
-    found, failed, started = {}, [], time.monotonic()
-    for name in asked.only:
-        print(f"== {time.monotonic() - started:4.0f} s  {name}", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            result = Path(folder) / "result.json"
-            command = [sys.executable, str(HERE / f"{name}.py"), "--device", asked.device, "--json", str(result)]
-            run = subprocess.run(command + ([] if asked.full else ["--small"]), check=False)
-            if run.returncode or not result.exists():
+    failed, started = [], time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.results or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in asked.only:
+            print(f"== {time.monotonic() - started:4.0f} s  {name}", flush=True)
+            script, result = HERE / f"{name}.py", folder / f"{name}.json"
+            command = [sys.executable, str(script), "--device", asked.device, "--json", str(result)]
+            if subprocess.run(command + ([] if asked.full else ["--small"]), check=False).returncode:
                 failed.append(name)
-                continue
-            found[name] = json.loads(result.read_text(encoding="utf-8"))
+        there = [name for name in NAMES if (folder / f"{name}.json").exists()]
+        found = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in there}
     figure = asked.write.with_suffix(".svg")
     points = [point for result in found.values() for point in result["points"]]
     if points:
