@@ -226,7 +226,7 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
         StoreError: the folder belongs to other settings, holds other files, or cannot be written.
     """
     folder = Folder(path, batches.settings)
-    missing = [n for n in range(len(batches)) if not folder.has(_batch(n))]
+    missing = [n for n in range(len(batches)) if not _whole(folder.path / "records" / _batch(n))]
     with bar(f"writing {Path(path).name}", len(batches), done=len(batches) - len(missing), show=progress) as step:
         for n in missing:
             save(batches.batch(n), folder.path / "records" / _batch(n))
@@ -246,12 +246,17 @@ def load_batches(path: str | Path, kind: type[R]) -> Iterator[R]:
     count = settings.get("batches")
     if type(count) is not int:
         raise StoreError(f"{path}, which holds no batches", "a folder of save_batches", "name another folder")
-    missing = [n for n in range(count) if not exists(Path(path) / "records" / _batch(n))]
+    missing = [n for n in range(count) if not _whole(Path(path) / "records" / _batch(n))]
     if missing:
         raise StoreError(
             f"{path} with {count - len(missing)} of {count} batches", "all of them", "run save_batches to its end"
         )
     return (load(Path(path) / "records" / _batch(n), kind) for n in range(count))
+
+
+def _whole(path: Path) -> bool:
+    """Whether both files of a record with tensors are there."""
+    return exists(path) and _beside(path, ".safetensors").exists()
 
 
 def _batch(n: int) -> str:

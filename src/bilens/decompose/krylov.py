@@ -41,6 +41,7 @@ class Ends:
         lower, upper: (n,), every eigenvalue that is not listed lies between them, or so close to a listed one that the
             Krylov space does not tell them apart; but for a chance of `failure`.
         complete: (n,), whether every wanted pair met the tolerance and no further copy of one was found.
+        scale: (n,), the largest |θ|.
     """
 
     values: Float[Tensor, "n w"]
@@ -48,6 +49,7 @@ class Ends:
     lower: Float[Tensor, " n"]
     upper: Float[Tensor, " n"]
     complete: Bool[Tensor, " n"]
+    scale: Float[Tensor, " n"]
 
 
 def failure(dtype: torch.dtype) -> float:
@@ -109,6 +111,7 @@ def ends(
         torch.zeros_like(values[:, 0]),
         torch.zeros_like(values[:, 0]),
         torch.zeros(n, dtype=torch.bool, device=device),
+        torch.zeros_like(values[:, 0]),
     )
     while True:
         size = basis.size
@@ -145,7 +148,8 @@ def ends(
             moved = (both.gather(1, choose(both)) - found.values).abs().amax(dim=1)
             complete &= moved <= max(tol, 16 * torch.finfo(dtype).eps) * found.scale
         place = active[rows]
-        answer.values[place], answer.vectors[place], answer.complete[place] = found.values, vectors, complete
+        answer.values[place], answer.vectors[place] = found.values, vectors
+        answer.complete[place], answer.scale[place] = complete, found.scale
         answer.lower[place], answer.upper[place] = _beyond(
             projected[rows, :size, :size], coupling[rows], found, block=block, dim=dim, dtype=dtype
         )
@@ -180,7 +184,9 @@ class _Basis:
         before = torch.linalg.vector_norm(y, dim=2)
         self._scale = torch.maximum(self._scale, before.amax(dim=1))
         along, rest = self._split(y)
-        if y.is_cuda or bool((torch.linalg.vector_norm(rest, dim=2) < 0.1 * before).any()):  # much has cancelled
+        if y.is_cuda or bool(
+            (torch.linalg.vector_norm(rest, dim=2) < 0.71 * before).any()
+        ):  # what cancelled left rounding
             more, rest = self._split(rest)
             along = along + more
         return along.to(torch.float64), rest

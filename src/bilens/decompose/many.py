@@ -145,19 +145,44 @@ class SpectraStream:
         """Batches."""
         return math.ceil(self.tensor.output.dim / self.batch_size)
 
+    @torch.no_grad()
     def batch(self, n: int) -> Spectra:
-        """The n-th batch; it depends on the arguments of the stream and on n alone."""
+        """The n-th batch; it depends on the arguments of the stream and on n alone, and carries no gradient.
+
+        Raises:
+            BilensError: no such batch, or eigenvalues that do not fit the type.
+        """
+        if not 0 <= n < len(self):
+            raise BilensError(f"batch {n}", f"0 ≤ n < {len(self)}", "ask for one of these")
         tensor, output = self.tensor, self.tensor.output
         rows = range(n * self.batch_size, min((n + 1) * self.batch_size, output.dim))
-        work = torch.float32 if tensor.left.dtype != torch.float64 and self.tol >= LEAST_SINGLE else torch.float64
+        given = tensor.left.dtype
+        work = torch.float64 if given == torch.float64 or self.tol < LEAST_SINGLE else torch.float32
         ask = Question(self.k, self.which, self.tol, self.method, work, self.seed * 0x9E3779B1 + n)
-        found = solve(tensor.left, tensor.right, tensor.down[rows.start : rows.stop], ask)
+        # Powers of two out of the way: products of large or small factors leave the range of float32.
+        left, a = _near_one(tensor.left.to(work))
+        right, b = _near_one(tensor.right.to(work))
+        down, c = _near_one(tensor.down[rows.start : rows.stop].to(work), by_row=True)
+        found = solve(left, right, down, ask)
+        size = (a * b * c)[:, None]
+        values, bounds = (found.values * size).to(work), found.bounds * size
+        if not bool(torch.isfinite(values).all()):
+            raise BilensError(
+                f"kernels with eigenvalues beyond {torch.finfo(work).max:.2g}",
+                "numbers that fit",
+                "call .to(torch.float64)",
+            )
         peak = found.vectors.gather(2, found.vectors.abs().argmax(dim=2, keepdim=True))
+        rounding = torch.finfo(work).eps * (
+            values.double().abs().amax(dim=1, keepdim=True) + bounds.abs().amax(1, True)
+        )
+        lower, upper = bounds.to(work).unbind(dim=1)
+        infinity = torch.full_like(lower, torch.inf)
         return Spectra(
-            found.values.to(tensor.left),
-            torch.where(peak < 0, -found.vectors, found.vectors).to(tensor.left),
-            found.residuals.to(tensor.left),
-            found.bounds.to(tensor.left),
+            values,
+            torch.where(peak < 0, -found.vectors, found.vectors).to(work),
+            (found.residuals * size + rounding.nan_to_num(posinf=0)).to(work),
+            torch.stack([torch.nextafter(lower, -infinity), torch.nextafter(upper, infinity)], dim=1),
             found.exact,
             self.tol,
             self.which,
@@ -183,6 +208,8 @@ class SpectraStream:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "weights": digest.hexdigest(),
+            "input": [self.tensor.input.name, self.tensor.input.size, self.tensor.input.constant],
+            "output": [self.tensor.output.name, list(self.tensor.output.labels or ())],
         }
 
     def __iter__(self) -> Iterator[Spectra]:
@@ -226,7 +253,8 @@ def eigh_many(
         seed: of the random start; progress: whether to show a bar.
 
     Returns:
-        `Spectra`, in the tensor's type. `exact` says which kernels met the tolerance.
+        `Spectra`, in float32, or in float64 where the tensor is or the tolerance is below 3e-6. `exact` says which
+        kernels met the tolerance. No gradients.
 
     Cost: m·8hi operations a kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving it;
     memory a fixed number of vectors a kernel, batch by batch: what is returned decides. For results larger than
@@ -271,6 +299,8 @@ def spectra_stream(
     elif isinstance(directions, Dictionary):
         tensor = tensor.read(directions)
     else:
+        if not isinstance(directions, Tensor):
+            raise ShapeError(f"directions as {type(directions).__name__}", "a tensor (n, o)", "convert it")
         if directions.ndim != 2 or directions.shape[1] != tensor.output.dim or len(directions) < 1:
             raise ShapeError(
                 f"directions of shape {tuple(directions.shape)}",
@@ -285,12 +315,15 @@ def spectra_stream(
     if method is not None and method not in get_args(Method):
         raise BilensError(f"method {method!r}", f"one of {', '.join(get_args(Method))}", "choose one, or leave it out")
     most = dim // 2 if which == "both" else dim
+    if most == 0:
+        raise BilensError('which = "both" for one input', "at least two inputs", 'ask for "magnitude"')
     if not (type(k) is int and 1 <= k <= most):
         raise BilensError(f"k = {k}", f"1 ≤ k ≤ {most}", "choose k in that range")
-    if not (math.isfinite(tol) and tol > 0):
+    if not (isinstance(tol, int | float) and math.isfinite(tol) and tol > 0):
         raise BilensError(f"tol = {tol}", "a number above 0", "choose one, or leave it out")
-    if batch_size < 1:
-        raise BilensError(f"batch_size = {batch_size}", "at least 1", "choose the kernels a batch")
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if type(value) is not int or value < least:
+            raise BilensError(f"{name} = {value!r}", f"a whole number of at least {least}", "choose one")
     return SpectraStream(tensor, k, which, tol, method, batch_size, seed)
 
 
@@ -304,6 +337,8 @@ def energies(
 
     Cost: O(h²(i + n)); memory block · h numbers.
     """
+    if type(block) is not int or block < 1:
+        raise BilensError(f"block = {block!r}", "a whole number of at least 1", "choose one")
     tensor = spectra_stream(tensor, directions, 1).tensor
     down, total = tensor.down.double(), torch.zeros(tensor.output.dim, dtype=torch.float64, device=tensor.down.device)
     left, right = tensor.left.double(), tensor.right.double()
@@ -311,3 +346,11 @@ def energies(
         rows = slice(start, start + block)
         total += ((down[:, rows] @ hidden_gram(left[rows], right[rows], left, right)) * down).sum(dim=1)
     return total.clamp(min=0).to(tensor.left.dtype)
+
+
+def _near_one(factor: Tensor, *, by_row: bool = False) -> tuple[Tensor, Tensor]:
+    """The factor over a power of two that brings its largest entry, or each row's, between 1 and 2; and that power."""
+    largest = factor.abs().amax(dim=1) if by_row else factor.abs().amax()
+    exponent = torch.where(largest > 0, torch.frexp(largest).exponent - 1, 0)
+    scaled = torch.ldexp(factor, -(exponent[:, None] if by_row else exponent))
+    return scaled, torch.ldexp(torch.ones_like(largest, dtype=torch.float64), exponent)

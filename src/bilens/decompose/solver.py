@@ -28,6 +28,9 @@ READ = {"cpu": 8.0, "cuda": 15.0}
 KRYLOV = {"cpu": 2**28, "cuda": 2**32}
 """Bytes of Krylov vectors to hold at a time."""
 
+HIDDEN = 2**27
+"""Bytes of hidden units to hold at a time when residuals are measured."""
+
 FORMED = {"cpu": 2**28, "cuda": 2**32}
 """Bytes of formed kernels to hold at a time."""
 
@@ -170,7 +173,12 @@ class _Layer:
     def images(self, weights: Tensor, rows: Tensor) -> Tensor:
         """Q v for rows (n, w, i), in float64."""
         (left, right), half = self.double, weights.double()[:, None] / 2
-        return torch.matmul(rows @ right.T * half, left) + torch.matmul(rows @ left.T * half, right)
+        some = max(1, HIDDEN // (8 * rows.shape[1] * self.hidden))
+        parts = [
+            torch.matmul(v @ right.T * w, left) + torch.matmul(v @ left.T * w, right)
+            for v, w in zip(torch.split(rows, some), torch.split(half, some), strict=True)
+        ]
+        return torch.cat(parts)
 
 
 def _solve_by(method: Method, layer: _Layer, weights: Tensor, ask: Question) -> Answer:
@@ -216,7 +224,9 @@ def _by_krylov(product: Callable[[Tensor], krylov.Product], layer: _Layer, weigh
         seed=ask.seed,
     )
     bounds = torch.stack([found.lower, found.upper], dim=1)
-    return _refined(layer, weights, ask, vectors=found.vectors, bounds=bounds, complete=found.complete)
+    return _refined(
+        layer, weights, ask, vectors=found.vectors, bounds=bounds, complete=found.complete, scale=found.scale
+    )
 
 
 def _full(layer: _Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
@@ -225,17 +235,25 @@ def _full(layer: _Layer, weights: Tensor, ask: Question, work: torch.dtype) -> A
     chosen = ask.choose(levels)
     vectors = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
     levels = levels.double()
-    slack = 8 * layer.dim**0.5 * torch.finfo(work).eps * levels.abs().amax(dim=1)
+    scale = levels.abs().amax(dim=1)
+    slack = 8 * layer.dim**0.5 * torch.finfo(work).eps * scale
     others = torch.ones_like(levels, dtype=torch.bool).scatter_(1, chosen, False)
     none = ~others.any(dim=1)
     lower = torch.where(none, 0, levels.masked_fill(~others, torch.inf).amin(dim=1) - slack)
     upper = torch.where(none, 0, levels.masked_fill(~others, -torch.inf).amax(dim=1) + slack)
     bounds = torch.stack([lower, upper], dim=1)
-    return _refined(layer, weights, ask, vectors=vectors, bounds=bounds, complete=torch.ones_like(none))
+    return _refined(layer, weights, ask, vectors=vectors, bounds=bounds, complete=torch.ones_like(none), scale=scale)
 
 
 def _refined(
-    layer: _Layer, weights: Tensor, ask: Question, *, vectors: Tensor, bounds: Tensor, complete: Tensor
+    layer: _Layer,
+    weights: Tensor,
+    ask: Question,
+    *,
+    vectors: Tensor,
+    bounds: Tensor,
+    complete: Tensor,
+    scale: Tensor,
 ) -> Answer:
     """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
     rows = torch.linalg.qr(vectors.double().mT)[0].mT
@@ -245,7 +263,6 @@ def _refined(
     turn, values = turn.gather(2, order[:, None].expand(-1, turn.shape[1], -1)).mT, values.gather(1, order)
     rows, images = turn @ rows, turn @ images
     residuals = torch.linalg.vector_norm(images - values[:, :, None] * rows, dim=2)
-    scale = torch.maximum(values.abs().amax(dim=1), bounds.abs().amax(dim=1).nan_to_num(posinf=0))
     exact = complete & (residuals.amax(dim=1) <= ask.tol * scale)
     return Answer(values, rows, residuals, bounds, exact)
 
