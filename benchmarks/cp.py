@@ -1,9 +1,10 @@
 """Fitting a canonical polyadic decomposition: steps on the factors of a layer against steps on its dense tensor.
 
 A gradient step is the value ½‖B − B̂‖², its derivatives by all factors of B̂ = Σ_r c_r ⊗ sym(a_r ⊗ b_r), and one step of
-Adam. Ours takes inner products of factors, in float32 like the dense side (as the first steps of `decompose.cp` do), and
-in float64; the dense side holds B (o, d, d) in float32, makes B̂ by einsum, and goes back through it by automatic
-differentiation. Both start from the same factors; values and derivatives are compared. Weights are random, of the shapes of an MNIST layer with its biases folded (d = 785).
+Adam. Ours takes inner products of factors, in float32 like the dense side (as the first steps of `decompose.cp` do),
+and for the read-out in float64 too; the dense side holds B (o, d, d) in float32, makes B̂ by einsum, and goes back
+through it by automatic differentiation. Both start from the same factors; values and derivatives are compared. Weights
+are random, of the shapes of an MNIST layer with its biases folded (d = 785).
 
 Then whole fits: ours, until it has the error that tensorly's `parafac` has after some sweeps over the dense tensor with
 as many terms, and the one that as many dense Adam steps reach as are named.
@@ -109,7 +110,8 @@ def steps(name: str, o: int, h: int, *, at_least: float, device: str, measured: 
     operations = 16 * h * PIXELS * RANK + 4 * o * h * RANK + 16 * RANK**2 * PIXELS
     shape = f"{name}, o = {o}, h = {h}, d = {PIXELS}, rank {RANK}"
     sides: list[tuple[str, Any, str, float, float | None]] = []
-    for kind, target, rate in (("float32", whole.rough(), measured.float32), ("float64", whole, measured.float64)):
+    kinds = (("float32", whole.rough(), measured.float32), ("float64", whole, measured.float64))
+    for kind, target, rate in kinds if o < h else kinds[:1]:
         place = Place(target, Pairs(rows, c))
         apart = max(
             float((one - other).norm() / other.norm()) for one, other in zip(exact, place.gradient(), strict=True)
@@ -165,7 +167,7 @@ def fits(small: bool, *, device: str, measured: Rates) -> list[Line]:
     def descend() -> float:
         for _ in range(adam):
             value = dense.step()
-        return (2 * float(value) / norm) ** 0.5
+        return (2 * value.item() / norm) ** 0.5
 
     peers: list[tuple[str, Callable[[], float]]] = [(f"{adam} dense autograd steps of Adam at rate 0.01", descend)]
     try:
@@ -214,7 +216,7 @@ def fits(small: bool, *, device: str, measured: Rates) -> list[Line]:
 
 
 def points(small: bool, *, device: str) -> list[Point]:
-    """How a gradient step (float32 products) grows with R, h and d, around rank 64 of a read-out tensor with h = 1000 and d = 785."""
+    """How a gradient step (float32 products) grows with R, h and d, around rank 64, h = 1000 and d = 785."""
     axes = {
         "R": (16, 64, 256) if small else (16, 32, 64, 128, 256),
         "h": (250, 1000, 4000) if small else (250, 500, 1000, 2000, 4000),

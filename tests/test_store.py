@@ -46,6 +46,7 @@ def records() -> list:
         decompose.squares(tensor.kernel(1), torch.eye(7)[:2]),
         decompose.box(tensor.kernel(2), starts=3),
         decompose.eigh_weighted(tensor.kernel(0), moment, 3),
+        decompose.cp(tensor, 2, steps=3, progress=False),
         Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),
         Score(0.5, 1.25, -0.25),
         Curve.of("kept", [1, 2], [Score(0.1, 2.0, 0.3), Score(0.2, 1.0, 0.6)], error=[1.0, 0.5], bound=[2.0, 1.0]),
