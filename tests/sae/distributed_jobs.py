@@ -23,7 +23,6 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
 training = importlib.import_module("bilens.sae.train")  # the module, which the function of that name hides
-training._POINTS = 10  # three steps a row of the history
 
 # Vectors whose epochs end with a batch of one vector, and pair vectors, whose batches every process makes whole
 
@@ -91,6 +90,7 @@ class Watched(Ending):
 
 def job(folder: Path) -> None:
     """In each of two processes: train everything, go on from where one process stopped, and be killed."""
+    training._POINTS = 10  # three steps a row of the history
     ranks = Ranks()
     for kind, name in JOBS:
         found = weights(*train(kind, name, ranks))
