@@ -364,7 +364,7 @@ _ARCHITECTURES: dict[str, type[Coder]] = {
 }
 
 
-FEW = 0.05
+FEW = 0.07
 """Share of codes that are not 0 below which sums of named rows beat dense products on a CPU."""
 
 
