@@ -1,6 +1,6 @@
 """Every benchmark, each in a process of its own, and the page of what they measured with a figure of how cost grows.
 
-Run: python benchmarks/run.py [--full] [--only NAME …] [--device cpu|cuda] [--results FOLDER] [--write benchmarks/results.md]
+Run: python benchmarks/run.py [--full] [--only NAME …] [--device cpu|cuda] [--results FOLDER] [--write FILE]
 """
 
 from __future__ import annotations
