@@ -1,7 +1,7 @@
 """The top singular values of a layer's tensor: `decompose.svd` on the factors against tensorly's partial SVD.
 
 tensorly takes the dense o × d² matrix, held in float32 before the clock starts, and finds a basis of its range at
-random (`randomized_svd`, two power iterations); its `truncated_svd` makes a full SVD, its `symeig_svd` the d² × d² Gram.
+random (`randomized_svd`, two power iterations); its `truncated_svd` makes a full one, `symeig_svd` the d² × d² Gram.
 Weights are random, of the shape of an MNIST layer before its read-out.
 
 Run: python benchmarks/partial_svd.py [--small] [--device cpu|cuda] [--json FILE]
