@@ -4,7 +4,7 @@ PYTHON ?= python3
 OUT ?= runs/mnist
 FLAGS ?=
 
-ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py test_pairs.py decompose)
+ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py pairs decompose)
 BIN := .venv/bin
 # Test files side by side, one thread each.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
