@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -200,6 +200,7 @@ class Folder:
         return files.read_json(path) if path.exists() else {}
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Records that are computed one after another and can be asked for by number, for example a `SpectraStream`."""
 
