@@ -62,7 +62,7 @@ class Pairs:
         rows: (2R, d); coefficients: (R, o).
     """
 
-    def __init__(self, rows: Float[Tensor, "2r d"], coefficients: Float[Tensor, "r o"]) -> None:
+    def __init__(self, rows: Float[Tensor, "rows d"], coefficients: Float[Tensor, "r o"]) -> None:
         self.rows, self.coefficients = rows, coefficients
         r = len(coefficients)
         g = rows @ rows.T
