@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +19,7 @@ Choice = Callable[[Tensor], Tensor]
 CHECKS = 6
 """Products from a fresh random vector, orthogonal to the pairs found, for further copies of an eigenvalue."""
 
-_LOOKED_AT = 32
+_LOOKED_AT = 16
 """Matrices whose convergence is looked at to see whether it is time to look at all."""
 
 _SHARE = 0.5
@@ -27,6 +27,12 @@ _SHARE = 0.5
 
 _CAUTION = 0.6
 """Part of the steps that a line through the last two errors asks for: convergence only gets faster."""
+
+_AGREE = 1.05
+"""How far an error may be above the tolerance in float64 that met it in the type of the vectors."""
+
+_AT_A_TIME = 2**22
+"""Bytes of rows that are read twice in a row, from memory and then from the cache."""
 
 _POINTS = 24
 """Places within a gap between two Ritz values at which it is asked whether an eigenvalue may lie there."""
@@ -128,31 +134,32 @@ def ends(
             continue
         if not full:
             some = slice(None, None, max(1, len(active) // _LOOKED_AT))
-            near = _ritz(projected[some, :size, :size].to(dtype), coupling[some].to(dtype), choose).error
-            middle = float(near.quantile(_SHARE))
+            errors = _ritz(projected[some, :size, :size].to(dtype), coupling[some].to(dtype), choose).error
+            middle = float(errors.quantile(_SHARE))
             if middle > tol:
                 look, before = _next_look(size, middle, before, tol, block), (size, middle)
                 continue
-        found = _ritz(projected[:, :size, :size], coupling, choose)
-        done = (found.error <= tol) | full
+        near = _ritz(projected[:, :size, :size].to(dtype), coupling.to(dtype), choose)
+        done = (near.error <= tol) | full
         rows, going = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
         look, before = size + max(block, size // 24), (0, math.inf)
         if not len(rows):
             continue
-        found = found.of(rows)
+        found = _ritz(projected[rows, :size, :size], coupling[rows], choose)
         vectors = torch.bmm(found.rows.to(dtype), basis.rows[rows, :size])
-        complete = found.error <= tol
+        complete = found.error <= _AGREE * tol
+        lower, upper = _beyond(projected[rows, :size, :size], coupling[rows], found, block=block, dim=dim, dtype=dtype)
         if wanted < dim:
             further = _check(vectors, product(active[rows]), random, block)
             both = torch.cat([found.values, further], dim=1)
             moved = (both.gather(1, choose(both)) - found.values).abs().amax(dim=1)
             complete &= moved <= max(tol, 16 * torch.finfo(dtype).eps) * found.scale
+            if further.shape[1]:  # another copy of one that is listed
+                lower, upper = torch.minimum(lower, further.amin(dim=1)), torch.maximum(upper, further.amax(dim=1))
         place = active[rows]
         answer.values[place], answer.vectors[place] = found.values, vectors
         answer.complete[place], answer.scale[place] = complete, found.scale
-        answer.lower[place], answer.upper[place] = _beyond(
-            projected[rows, :size, :size], coupling[rows], found, block=block, dim=dim, dtype=dtype
-        )
+        answer.lower[place], answer.upper[place] = lower, upper
         if not len(going):
             return answer
         active, multiply = active[going], product(active[going])
@@ -180,15 +187,20 @@ class _Basis:
         self.rows, self._scale = self.rows[matrices], self._scale[matrices]
 
     def project(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of each vector along the rows, (n, size, b), and what is left of it, (n, b, i)."""
+        """The part of each vector along the rows, (n, size, b), and what is left of it, (n, b, i).
+
+        In exact arithmetic all of that part lies along the last two blocks. It goes first, so that one pass over all
+        rows, which reads them twice, finds little else than rounding and leaves none of its own.
+        """
+        last = min(2 * y.shape[1], self.size)
+        near, y = self._split(y, self.rows[:, self.size - last : self.size])
         before = torch.linalg.vector_norm(y, dim=2)
-        self._scale = torch.maximum(self._scale, before.amax(dim=1))
-        along, rest = self._split(y)
-        if y.is_cuda or bool(
-            (torch.linalg.vector_norm(rest, dim=2) < 0.71 * before).any()
-        ):  # what cancelled left rounding
-            more, rest = self._split(rest)
+        self._scale = torch.maximum(self._scale, (near.square().sum(dim=1) + before.square()).sqrt().amax(dim=1))
+        along, rest = self._split(y, self.rows[:, : self.size])
+        if y.is_cuda or bool((torch.linalg.vector_norm(rest, dim=2) < 0.71 * before).any()):
+            more, rest = self._split(rest, self.rows[:, : self.size])
             along = along + more
+        along[:, self.size - last :] += near
         return along.to(torch.float64), rest
 
     def append(self, y: Tensor) -> Tensor:
@@ -216,17 +228,23 @@ class _Basis:
             self.size += 1
         return triangle
 
-    def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.rows[:, : self.size]
+    @staticmethod
+    def _split(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        n, b, dim = y.shape
+        some = max(1, _AT_A_TIME // (rows.shape[1] * dim * rows.itemsize))
+        along, rest = y.new_empty(n, rows.shape[1], b), torch.empty_like(y)
         # A product with one vector is slow in batches, one with two is not.
-        along = torch.bmm(rows, (y.expand(-1, 2, -1).contiguous() if y.shape[1] == 1 else y).mT)[:, :, : y.shape[1]]
-        return along, torch.baddbmm(y, along.mT, rows, alpha=-1)
+        twice = y.expand(-1, 2, -1).contiguous() if b == 1 else y
+        for part in [slice(None)] if y.is_cuda else [slice(start, start + some) for start in range(0, n, some)]:
+            along[part] = torch.bmm(rows[part], twice[part].mT)[:, :, :b]
+            torch.baddbmm(y[part], along[part].mT, rows[part], alpha=-1, out=rest[part])
+        return along, rest
 
     def _fresh(self) -> Tensor:
         """A random unit vector for each matrix, orthogonal to its rows."""
         vector = self._random(len(self.rows), 1)
         for _ in range(2):
-            vector = self._split(vector)[1]
+            vector = self._split(vector, self.rows[:, : self.size])[1]
             vector = vector / torch.linalg.vector_norm(vector, dim=2, keepdim=True)
         return vector[:, 0]
 
@@ -242,10 +260,6 @@ class _Ritz:
     rows: Tensor
     error: Tensor
     scale: Tensor
-
-    def of(self, matrices: Tensor) -> _Ritz:
-        """Those of some of the matrices."""
-        return _Ritz(*(getattr(self, field.name)[matrices] for field in fields(self)))
 
 
 def _ritz(projected: Tensor, coupling: Tensor, choose: Choice) -> _Ritz:
