@@ -21,7 +21,7 @@ def test_products_are_those_of_the_matrix(layout, rows, dtype, monkeypatch):
     x = torch.randn(rows, 33, generator=generator).to(dtype)
     expected = np.einsum("ni,ji->nj", x.double().numpy(), matrix.double().numpy())
     for held in (matrix, matrix.T.contiguous().T):  # in either order in memory
-        near(packed.Packed(held, 16)(x), expected, rtol=1e-6 if dtype == torch.float32 else 1e-14)
+        near(packed.Packed(held, 16)(x), expected, rtol=1e-5 if dtype == torch.float32 else 1e-14)
 
 
 def test_a_torch_without_the_layout_is_told_apart(monkeypatch):
