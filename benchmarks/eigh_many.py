@@ -46,7 +46,9 @@ def line(tensor: BilinearTensor, weights: str, limits: Rates, device: str, at_le
     assert bool(ours.exact.all())
     apart = ((ours.values - theirs).abs().amax(1) / theirs.abs().amax(1)).max()
     worst = (ours.residuals.amax(1) / theirs.abs().amax(1)).max()
-    steps = solver.steps(K, d)
+    b = solver.start_vectors(n)
+    passes = solver.steps(K, d) * b**solver.LONGER / b
+    operations, read = 8 * d * h * n * b, 4 * h * d * tensor.left.itemsize
     rate = limits.float32 if dtype == torch.float32 else limits.float64
     seconds = alternate(lambda: decompose.eigh_many(tensor, k=K), lambda: peer(tensor), device=device)
     return Line(
@@ -56,8 +58,9 @@ def line(tensor: BilinearTensor, weights: str, limits: Rates, device: str, at_le
         theirs=seconds[1],
         ours_memory=peak_memory(lambda: decompose.eigh_many(tensor, k=K), device=device),
         theirs_memory=peak_memory(lambda: peer(tensor), device=device),
-        limit=steps * n * 8 * d * h / rate,
-        limited_by=f"{steps:.0f} steps of 8hd operations a direction at {rate / 1e9:.0f} Gflop/s",
+        limit=passes * max(operations / rate, read / limits.copy),
+        limited_by=f"{passes:.0f} passes of {operations / 1e9:.1f} Gflop at {rate / 1e9:.0f} Gflop/s, each of which"
+        f" reads {read / 1e6:.0f} MB of factors at {limits.copy / 1e9:.0f} GB/s",
         agreement=f"values within {apart:.1e}, residuals within {worst:.1e}, of the largest |λ| of their kernel",
         at_least=at_least,
         runs=RUNS,

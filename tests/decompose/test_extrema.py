@@ -157,6 +157,15 @@ def test_a_leap_solves_the_free_coordinates_and_stops_at_the_first_bound() -> No
     near(extrema._leap(corner, quadratic, linear, 0.0, 1.0), corner)
 
 
+def test_a_leap_on_a_singular_block_stays_where_it_is() -> None:
+    ridge = torch.tensor([[-0.1206, 0.1349]], dtype=torch.float64)
+    kernel = Kernel(ridge, ridge, torch.tensor([0.5018]).double(), Space("x", 2))
+    for sign in (1.0, -1.0):  # flat along a line, whatever rounding makes of its eigenvalue 0
+        x = torch.tensor([0.4, 0.6], dtype=torch.float64)
+        near(extrema._leap(x, sign * kernel.dense(), x.new_zeros(2), 0.0, 1.0), x)
+    near(decompose.box(Kernel(ridge, ridge, -kernel.weights, kernel.input), 0, 1, 6).values[0], 0.0)
+
+
 def test_no_step_in_a_box_goes_down() -> None:
     generator = torch.Generator().manual_seed(3)
     matrix = torch.randn(12, 12, generator=generator, dtype=torch.float64)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import oracle
 from bilens import decompose
-from bilens.decompose import features
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, SpaceError
 from bilens.space import Space
@@ -97,7 +96,46 @@ def test_an_answer_comes_in_the_type_of_the_kernel(seed):
         kernel, Dictionary.from_atoms(filled("normal", 9, 4, seed).float(), kernel.input)
     )
     assert {spectrum.values.dtype, spectrum.vectors.dtype, spectrum.residuals.dtype} == {torch.float32}
-    assert features.WELL_CONDITIONED < 1
+
+
+@pytest.mark.parametrize("of", ["atoms", "affine atoms", "duals"])
+@pytest.mark.parametrize("small", [1.0, 1e-3, 0.0])
+def test_a_few_pairs_of_a_kernel_in_float32_are_as_right_as_in_float64(small, of):
+    """At `small` 0 the atoms do not span the space and go through QR; before, through Cholesky in either type."""
+    i, m = 40, 300
+    atoms = filled("normal", m, i, 3)
+    atoms[:, -1] = atoms[:, 0] + small * atoms[:, -1]
+    left, right = (filled("normal", 50, i, n).float() for n in (0, 1))
+    kernel = Kernel(left, right, filled("normal", 1, 50, 2)[0].float(), Space("x", i))
+    offset = filled("normal", 1, i, 4)[0].float() if of == "affine atoms" else None
+    d = Dictionary.from_atoms(atoms.float(), kernel.input, offset=offset)
+    if of == "duals":
+        spectrum = decompose.eigh_coordinates(kernel, d, 4)
+        expected = array(d.duals) @ oracle.dense(left, right, kernel.weights[None])[0] @ array(d.duals).T
+    else:
+        spectrum, expected = decompose.eigh_pullback(kernel, d, 4), dense(kernel, d, duals=False)
+    size = np.sort(abs(np.linalg.eigvalsh(expected)))[::-1]
+    values, vectors = array(spectrum.values), array(spectrum.vectors)
+    near(abs(values), size[:4], size[0], rtol=3e-7)  # that much is the type of the answer
+    near(vectors @ vectors.T, np.eye(4), rtol=1e-6)
+    near(vectors @ expected, values[:, None] * vectors, size[0], rtol=1e-5)
+    far = np.linalg.norm(vectors @ expected - values[:, None] * vectors, axis=1)
+    near(spectrum.residuals, far, size[0], rtol=1e-6)
+    near(spectrum.discarded, size[4], size[0], rtol=1e-5)
+    near(spectrum.energy, (size**2).sum(), size[0] ** 2, rtol=1e-4)
+
+
+@given(st.data(), kernels())
+def test_eigenvalues_alone_are_those_of_the_dense_matrix(data, kernel):
+    d = data.draw(dictionaries(kernel.input.without_constant(), max_atoms=12))
+    levels = np.linalg.eigvalsh(dense(kernel, d, duals=False))
+    values = array(decompose.eigvalsh_pullback(kernel, d))
+    scale = natural(kernel, array(d.atoms)) + 1
+    expected = np.sort(levels[np.argsort(-abs(levels), kind="stable")][: len(values)])
+    near(np.sort(values), expected, scale, rtol=1e-8)
+    assert bool((np.diff(abs(values)) <= 0).all())
+    single = Kernel(kernel.left.float(), kernel.right.float(), kernel.weights.float(), kernel.input)
+    near(np.sort(array(decompose.eigvalsh_pullback(single, d))), expected, scale, rtol=1e-4)
 
 
 def test_refuses_another_space_and_pairs_that_are_not_there():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import get_args
 
 import numpy as np
@@ -31,6 +32,8 @@ def test_norms_are_those_of_the_pair_vectors(layer, data):
     expected = np.linalg.norm(of_kind(kind, r)[i, j], axis=1)
     found = pairs.norms(tensor, dictionary, kind=kind, block=data.draw(st.integers(1, 12)))
     near(found, expected, 4 * np.linalg.norm(natural[i, j], axis=1))
+    trained = dataclasses.replace(tensor, left=tensor.left.clone().requires_grad_())
+    assert not pairs.norms(trained, dictionary, kind=kind).requires_grad
 
 
 def test_second_moments_are_the_mean_squared_output_of_orthonormal_pair_vectors():

@@ -241,6 +241,15 @@ def test_pair_vectors_and_iterables_are_trained_on_alike() -> None:
     assert sae.evaluate(a, stream).rows == 45
 
 
+def test_a_batch_of_zeros_leaves_the_error_of_the_run_a_number() -> None:
+    x, _ = sparse_vectors(200)
+    coder = build("topk")
+    history = run(coder, [x, torch.zeros_like(x)], steps=200, lr=1e-12)
+    x_hat, of_zeros = coder(x).detach(), coder(torch.zeros_like(x)).detach()
+    expected = ((x - x_hat).square().sum() + of_zeros.square().sum()) / x.square().sum()
+    assert_close(history["nmse"][-1], expected.double(), rtol=1e-5, atol=0)
+
+
 def test_history_has_a_row_for_each_hundredth_of_the_run() -> None:
     coder = build("topk")
     history = run(coder, sae.TensorStream(sparse_vectors(300)[0], 100), steps=250)

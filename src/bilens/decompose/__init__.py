@@ -4,7 +4,7 @@ from bilens.decompose.cluster import agreement, block_vectors, clusters, inside
 from bilens.decompose.cp import CP, cp, cp_symmetric
 from bilens.decompose.eigen import Spectrum, WeightedSpectrum, eigh, eigh_weighted, second_moment
 from bilens.decompose.extrema import Extrema, box, sphere, sshopm, sufficient_shift
-from bilens.decompose.features import eigh_coordinates, eigh_pullback
+from bilens.decompose.features import eigh_coordinates, eigh_pullback, eigvalsh_pullback
 from bilens.decompose.hosvd import InputBasis, input_basis
 from bilens.decompose.interactions import Interactions, effective_number, holding, interactions
 from bilens.decompose.many import Spectra, SpectraStream, eigh_many, energies, spectra_stream
@@ -35,6 +35,7 @@ __all__ = [
     "eigh_many",
     "eigh_pullback",
     "eigh_weighted",
+    "eigvalsh_pullback",
     "energies",
     "holding",
     "hoyer",

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import Kernel
@@ -135,7 +136,7 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     order = values.abs().argsort(descending=True, stable=True)
     discarded = values[order[k]].abs() if k is not None and k < len(order) else values.new_zeros(())
     kept = order[:k]
-    values, vectors, energy = values[kept], _signed(vectors[kept]), values.square().sum()
+    values, vectors, energy = values[kept], signed(vectors[kept]), values.square().sum()
     residuals = (double.matvec(vectors) - values[:, None] * vectors).norm(dim=1)
     like = kernel.left
     return Spectrum(
@@ -232,7 +233,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     values, columns = torch.linalg.eigh(_symmetric(scaled.T @ double.matvec(scaled.T).T))
     order = values.abs().argsort(descending=True, stable=True)
     kept = order[:k]
-    readers = _signed(((axes * inverse) @ columns[:, kept]).T)
+    readers = signed(((axes * inverse) @ columns[:, kept]).T)
     like = kernel.left
     discarded = values[order[len(kept) :]].abs().sum()
     return WeightedSpectrum(values[kept].to(like), readers.to(like), discarded.to(like), kernel.input, kernel.label)
@@ -245,11 +246,3 @@ def _check_k(k: int | None, dim: int) -> None:
 
 def _symmetric(matrix: Tensor) -> Tensor:
     return (matrix + matrix.T) / 2
-
-
-def _signed(vectors: Tensor) -> Tensor:
-    """Each row with its largest entry positive, so that a picture does not depend on the solver's choice of sign."""
-    if not len(vectors):
-        return vectors
-    peak = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
-    return torch.where(peak < 0, -vectors, vectors)

@@ -20,6 +20,9 @@ SAME = 1e-3
 FREE, OFTEN = 100, 25
 """In a box: how many coordinates between the bounds are solved for at once, at most, and after how many steps."""
 
+SINGULAR = 1e-12
+"""Part of the largest |eigenvalue| below which a block is taken for singular, and has no maximum to go to."""
+
 
 @dataclass(frozen=True, eq=False)
 class Extrema:
@@ -217,7 +220,8 @@ def _leap(x: Tensor, quadratic: Tensor, linear: Tensor, low: float, high: float)
         return x
     slope = 2 * quadratic[free] @ x + linear[free]
     block = quadratic[free][:, free]
-    if bool(torch.linalg.eigvalsh(block)[-1] >= 0):
+    levels = torch.linalg.eigvalsh(block)
+    if bool(levels[-1] >= -SINGULAR * levels.abs().max()):
         return x
     move = torch.linalg.solve(block, -slope / 2)
     bound = torch.where(move > 0, x.new_tensor(high), x.new_tensor(low))

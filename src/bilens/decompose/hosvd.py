@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -108,9 +109,7 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     two = right.T @ (crossed.T @ left + (outer * (left @ left.T)) @ right)
     gram = (one + two) / 4
     values, columns = torch.linalg.eigh((gram + gram.T) / 2)
-    sigma, vectors = values.flip(0).clamp(min=0).sqrt(), columns.T.flip(0)
-    peak = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
-    vectors = torch.where(peak < 0, -vectors, vectors)
+    sigma, vectors = values.flip(0).clamp(min=0).sqrt(), signed(columns.T.flip(0))
     floor = sigma[0] * (max(dim, tensor.hidden) * EPSILON) ** 0.5
     like = tensor.left
     return InputBasis(

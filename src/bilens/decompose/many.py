@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bilens.decompose.eigen import Spectrum
+from bilens.decompose.sign import signed
 from bilens.decompose.solver import Method, Question, Which, solve
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
@@ -175,7 +176,6 @@ class SpectraStream:
                 "numbers that fit",
                 "call .to(torch.float64)",
             )
-        peak = found.vectors.gather(2, found.vectors.abs().argmax(dim=2, keepdim=True))
         rounding = torch.finfo(work).eps * (
             values.double().abs().amax(dim=1, keepdim=True) + bounds.abs().amax(1, True)
         )
@@ -183,7 +183,7 @@ class SpectraStream:
         infinity = torch.full_like(lower, torch.inf)
         return Spectra(
             values,
-            torch.where(peak < 0, -found.vectors, found.vectors).to(work),
+            signed(found.vectors).to(work),
             (found.residuals * size + rounding.nan_to_num(posinf=0)).to(work),
             torch.stack([torch.nextafter(lower, -infinity), torch.nextafter(upper, infinity)], dim=1),
             found.exact,

@@ -126,7 +126,7 @@ def costs(n: int, left: Tensor, ask: Question) -> dict[Method, float]:
     hidden, dim = left.shape
     read = READ[left.device.type] * torch.finfo(ask.work).bits / 8
     form, passes = 2.0 * hidden * dim**2, steps(ask.wanted, dim)
-    block = _block(n)
+    block = start_vectors(n)
     longer = block**LONGER
     along = 2.0 * (passes * longer) ** 2 * dim * read / 4  # every vector against those before it
     factors = passes * longer / block * 4.0 * hidden * dim * (2.0 * n * block + read)
@@ -142,7 +142,7 @@ def steps(wanted: int, dim: int) -> float:
     return min(float(dim), 4.0 * wanted + 6.0 * math.log2(dim) + 8.0)
 
 
-def _block(n: int) -> int:
+def start_vectors(n: int) -> int:
     """Start vectors a kernel: with few kernels, reading the factors costs as much for some vectors as for one."""
     return min(8, 1 << int(math.log2(max(32 / n, 1))))
 
@@ -192,7 +192,7 @@ def _solve_by(method: Method, layer: _Layer, weights: Tensor, ask: Question) -> 
     most = FORMED[device.type] // (4 * dim**2 * size)
     if method == "factors":
         most = min(max(KRYLOV[device.type] // int(1.3 * steps(ask.wanted, dim) * dim * size), 16), 1024)
-    factored = _Factored(layer, ask.work, min(n, most) * _block(min(n, most))) if method == "factors" else None
+    factored = _Factored(layer, ask.work, min(n, most) * start_vectors(min(n, most))) if method == "factors" else None
     answer = Answer.empty(n, ask.wanted, dim, device)
     for part in torch.split(torch.arange(n, device=device), max(1, most)):
         w = weights[part]
@@ -212,7 +212,7 @@ def _solve_by(method: Method, layer: _Layer, weights: Tensor, ask: Question) -> 
 
 def _by_krylov(product: Callable[[Tensor], krylov.Product], layer: _Layer, weights: Tensor, ask: Question) -> Answer:
     n, hidden, dim = len(weights), layer.hidden, layer.dim
-    block = _block(n)
+    block = start_vectors(n)
     full = 2.0 * hidden * dim**2 + EIGH[layer.device.type] * dim**3
     found = krylov.ends(
         product,

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
+from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
@@ -165,10 +166,12 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
 
 def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | None, floor: float) -> TensorSVD:
     like = tensor.left
-    peak = outputs.gather(1, outputs.abs().argmax(dim=1, keepdim=True))
-    outputs = torch.where(peak < 0, -outputs, outputs)
     return TensorSVD(
-        sigma[:k].to(like), outputs[:k].to(like), tensor, sigma.square().sum().to(like), (sigma[0] * floor).to(like)
+        sigma[:k].to(like),
+        signed(outputs[:k]).to(like),
+        tensor,
+        sigma.square().sum().to(like),
+        (sigma[0] * floor).to(like),
     )
 
 

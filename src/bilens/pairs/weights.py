@@ -13,10 +13,11 @@ from bilens.pairs.vectors import Features, Kind
 from bilens.tensor import BilinearTensor
 
 
+@torch.no_grad()
 def norms(
     tensor: BilinearTensor, dictionary: Dictionary | None = None, *, kind: Kind = "polarized", block: int = 1024
 ) -> Float[Tensor, " pairs"]:
-    """‖r_ij‖ of every pair i ≤ j, or that of another kind of pair vector, in the order of `unrank`.
+    """‖r_ij‖ of every pair i ≤ j, or that of another kind of pair vector, in the order of `unrank`. No gradients.
 
     Args:
         tensor: the layer; dictionary: the features, the input's coordinates when None; kind: which pair vector.

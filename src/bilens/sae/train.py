@@ -90,8 +90,9 @@ def train(
         device: a torch device, or None for CUDA, then MPS, then the CPU.
 
     Returns:
-        At most about 100 rows, each over the steps since the row before: "loss", "nmse" and "l0" are means over
-        batches; "dead" is the fraction of the features that were 0 on every vector seen in them.
+        At most about 100 rows, each over the steps since the row before: "loss" is the mean over batches; "nmse" is
+        Σ‖x − x̂‖² / Σ‖x‖² and "l0" the mean number of lit features, over all of their vectors; "dead" is the fraction
+        of the features that were 0 on every vector seen in them.
 
     Raises:
         ShapeError: a stream of another width. StoreError: a checkpoint of another run, or damaged.
@@ -373,19 +374,20 @@ class _Run:
         """Close a row of the history."""
         window, fired = self.window[:filled].clone(), self.fired.clone()
         processes.add([window, fired])
-        self.rows.append(torch.cat([self._numbers(window).mean(dim=0), (fired == 0).to(window).mean()[None]]))
+        self.rows.append(torch.cat([self._numbers(window), (fired == 0).to(window).mean()[None]]))
         self.fired.zero_()
 
     def latest(self, place: int, processes: Processes) -> Tensor:
         """Loss, NMSE and L0 of the last step."""
         row = self.window[place : place + 1].clone()
         processes.add([row])
-        return self._numbers(row)[0]
+        return self._numbers(row)
 
     def _numbers(self, window: Tensor) -> Tensor:
+        """Loss, NMSE and L0 over the steps of the window; a batch of zeros has an error but no NMSE of its own."""
         error, penalty, power, lit, vectors, cosines = window.unbind(dim=1)
-        loss = (error + self.l1 * penalty) / vectors + self.similarity * cosines
-        return torch.stack([loss, error / power, lit / vectors], dim=1)
+        loss = ((error + self.l1 * penalty) / vectors + self.similarity * cosines).mean()
+        return torch.stack([loss, error.sum() / power.sum(), lit.sum() / vectors.sum()])
 
     def collect(self, number: int, processes: Processes) -> dict[str, Tensor]:
         """What a checkpoint keeps beside weights and Adam's state, the same in every process."""
