@@ -107,14 +107,14 @@ def main() -> None:
     limits, device = rates(asked.device), asked.device
     gauss = "Gaussian weights"
     if asked.small:
-        problems = [(layer(576, 1536, 64, torch.float32, device), gauss, None)]
+        problems = [(layer(576, 1536, 32, torch.float32, device), gauss, None)]
     else:
         problems = [
             (layer(576, 1536, 256, torch.float32, device), gauss, 4.0),
             (layer(576, 1536, 64, torch.float64, device), gauss, None),
             (layer(2048, 8192, 8, torch.float32, device), gauss, 4.0),
         ]
-    real = smollm(64 if asked.small else 256, device)
+    real = smollm(32 if asked.small else 256, device)
     if real is not None:
         problems.insert(0, (real, "layer 15 of SmolLM2-135M", None if asked.small else 4.0))
     lines = [line(tensor, weights, limits, device, at_least) for tensor, weights, at_least in problems]

@@ -14,7 +14,7 @@ import torch
 
 from bilens import decompose, store
 from bilens.decompose import Spectra
-from bilens.errors import StoreError
+from bilens.errors import BilensError, StoreError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from messages import refuses
@@ -55,6 +55,12 @@ def test_what_is_there_is_not_computed_again(tmp_path):
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
     assert {name for name in after if after[name] != before[name]} == {record.name, record.with_suffix(".json").name}
     assert len(list(store.load_batches(tmp_path, Spectra))) == 5
+
+
+def test_what_has_no_settings_is_refused(tmp_path):
+    with pytest.raises(BilensError, match="a list, which has no numbered batches and settings"):
+        store.save_batches([1, 2], tmp_path / "some")
+    assert not (tmp_path / "some").exists()
 
 
 def test_other_weights_and_other_folders_are_refused(tmp_path):

@@ -224,8 +224,16 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
         batches: what to compute; path: a folder for these settings alone; progress: whether to show a bar.
 
     Raises:
-        StoreError: the folder belongs to other settings, holds other files, or cannot be written.
+        StoreError: the folder belongs to other settings, holds other files, or cannot be written. BilensError: what
+            is no stream of records.
     """
+    # Of the type: asking the object itself would compute its settings once more.
+    if not all(hasattr(type(batches), name) for name in ("settings", "batch", "__len__")):
+        raise BilensError(
+            f"a {type(batches).__name__}, which has no numbered batches and settings",
+            "a stream of records",
+            "make one with spectra_stream",
+        )
     folder = Folder(path, batches.settings)
     missing = [n for n in range(len(batches)) if not _whole(folder.path / "records" / _batch(n))]
     with bar(f"writing {Path(path).name}", len(batches), done=len(batches) - len(missing), show=progress) as step:

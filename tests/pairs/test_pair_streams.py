@@ -305,6 +305,14 @@ def test_refuses_a_batch_size_below_one():
 
 
 @pytest.mark.bad_input
+def test_refuses_what_is_no_tensor():
+    tensor = random_tensor()
+    with refuses(ShapeError, "weights of type ndarray", "a tensor"):
+        pairs.sampled(tensor, np.ones(pairs.count(tensor.input.dim)))
+    with refuses(BilensError, "out of type list", "a tensor"):
+        pairs.stream(tensor).batch(0, out=[1])
+
+
 def test_refuses_what_is_no_kind_of_pair_vector():
     with refuses(BilensError, "kind 'hot'", "'polarized' or 'two_hot' or 'symmetric'"):
         PairStream(Features.of(random_tensor()), "hot", 1, 0)

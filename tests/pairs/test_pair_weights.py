@@ -75,6 +75,8 @@ def test_refuses_what_is_no_moment_and_no_block():
     for moments in (torch.ones(3), torch.ones(2, 3), torch.ones(0, 0)):
         with refuses(ShapeError, f"moments of shape {tuple(moments.shape)}", "(features, features)"):
             pairs.moment_weights(moments)
+    with refuses(BilensError, "codes of type torch.int64", "floating point"):
+        pairs.second_moments(torch.ones(2, 3, dtype=torch.int64))
     with refuses(BilensError, "batch_size = 0", "at least 1"):
         pairs.norms(random_tensor(), block=0)
     with refuses(BilensError, "kind 'squared'", "'two_hot'"):

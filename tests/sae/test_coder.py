@@ -235,9 +235,11 @@ def test_sizes_out_of_range_are_refused() -> None:
         sae.StandardSAE(0, 3)
     with pytest.raises(BilensError, match="d_sae = 0"):
         sae.GatedSAE(3, 0)
-    for k in (0, 7):
-        with pytest.raises(BilensError, match=f"k = {k}; expected 1 … 6"):
-            sae.TopKSAE(3, 6, k)
+    with pytest.raises(BilensError, match=r"d_in = 2\.5; expected a whole number"):
+        sae.StandardSAE(2.5, 3)  # type: ignore[arg-type]
+    for k in (0, 7, 2.0):
+        with pytest.raises(BilensError, match=f"k = {k}; expected a whole number, 1 … 6"):
+            sae.TopKSAE(3, 6, k)  # type: ignore[arg-type]
 
 
 def test_wrong_choices_of_features_are_refused() -> None:

@@ -297,12 +297,16 @@ def test_what_cannot_be_trained_is_refused() -> None:
             run(build("topk"), sae.TensorStream(bad))
     with pytest.raises(BilensError, match=r"a loss of nan at step \d+ of 20"):
         run(build("topk"), [x, x * torch.nan])
+    for bad in (x[:0], x[:, 1:]):
+        with pytest.raises(ShapeError, match=r"batch 1, of which this process has .*; expected \(vectors, 12\)"):
+            run(build("topk"), [x, bad])
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("steps", 0),
+        ("steps", 2.5),
         ("lr", 0.0),
         ("lr", float("inf")),
         ("l1", -1.0),

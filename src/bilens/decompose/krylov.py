@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -30,6 +30,9 @@ _CAUTION = 0.6
 
 _AGREE = 1.05
 """How far an error may be above the tolerance in float64 that met it in the type of the vectors."""
+
+_STEEP = 0.05
+"""Part of the largest ‖Q v‖ below which what is left of a vector is mostly rounding if it is not cleared at once."""
 
 _AT_A_TIME = 2**22
 """Bytes of rows that are read twice in a row, from memory and then from the cache."""
@@ -103,7 +106,7 @@ def ends(
         limit = min(limit, dim - block) // block * block
     # Room that is never used would still cost: rows far apart are slow to write and to read.
     room = min(limit, max(expected // block * block, 2 * block))
-    basis = _Basis(torch.empty(n, min(room + block, dim), dim, dtype=dtype, device=device), random)
+    basis = _Basis(torch.empty(n, min(room + block, dim), dim, dtype=dtype, device=device), random, lazy=True)
     basis.append(random(n, block))
     wanted = choose(torch.zeros(1, dim, device=device)).shape[1]
     projected = torch.zeros(n, room, room, dtype=torch.float64, device=device)
@@ -149,22 +152,27 @@ def ends(
         vectors = torch.bmm(found.rows.to(dtype), basis.rows[rows, :size])
         complete = found.error <= _AGREE * tol
         lower, upper = _beyond(projected[rows, :size, :size], coupling[rows], found, block=block, dim=dim, dtype=dtype)
-        if wanted < dim:
-            further = _check(vectors, product(active[rows]), random, block)
-            both = torch.cat([found.values, further], dim=1)
-            moved = (both.gather(1, choose(both)) - found.values).abs().amax(dim=1)
-            complete &= moved <= max(tol, 16 * torch.finfo(dtype).eps) * found.scale
-            if further.shape[1]:  # another copy of one that is listed
-                lower, upper = torch.minimum(lower, further.amin(dim=1)), torch.maximum(upper, further.amax(dim=1))
         place = active[rows]
         answer.values[place], answer.vectors[place] = found.values, vectors
         answer.complete[place], answer.scale[place] = complete, found.scale
         answer.lower[place], answer.upper[place] = lower, upper
         if not len(going):
-            return answer
+            break
         active, multiply = active[going], product(active[going])
         basis.keep(going)
         projected = projected[going]
+    further = _check(answer.vectors, product(torch.arange(n, device=device)), random, block)
+    if not further.shape[1]:
+        return answer
+    both = torch.cat([answer.values, further], dim=1)
+    moved = (both.gather(1, choose(both)) - answer.values).abs().amax(dim=1)
+    return replace(
+        answer,
+        complete=answer.complete & (moved <= max(tol, 16 * torch.finfo(dtype).eps) * answer.scale),
+        # Another copy of one that is listed is left out too.
+        lower=torch.minimum(answer.lower, further.amin(dim=1)),
+        upper=torch.maximum(answer.upper, further.amax(dim=1)),
+    )
 
 
 def _with_room(old: Tensor, rows: int, columns: int) -> Tensor:
@@ -174,13 +182,20 @@ def _with_room(old: Tensor, rows: int, columns: int) -> Tensor:
 
 
 class _Basis:
-    """Orthonormal rows of n Krylov spaces, which grow side by side."""
+    """Orthonormal rows of n Krylov spaces, which grow side by side.
 
-    def __init__(self, rows: Tensor, random: Callable[[int, int], Tensor]) -> None:
+    Args:
+        rows: room for them; random: vectors to go on with, by matrices and how many of each.
+        lazy: whether every second block may wait for the next to be made orthogonal to all.
+    """
+
+    def __init__(self, rows: Tensor, random: Callable[[int, int], Tensor], *, lazy: bool) -> None:
         self.rows = rows
+        self._lazy = lazy and not rows.is_cuda  # where looking at a number means waiting for it
         self.size = 0
         self._random = random
         self._scale = rows.new_zeros(len(rows))  # largest ‖Q v‖ so far
+        self._owed = False  # whether the last block is orthogonal to the two before it alone
 
     def keep(self, matrices: Tensor) -> None:
         """Go on with some of the matrices alone."""
@@ -189,18 +204,31 @@ class _Basis:
     def project(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The part of each vector along the rows, (n, size, b), and what is left of it, (n, b, i).
 
-        In exact arithmetic all of that part lies along the last two blocks. It goes first, so that one pass over all
-        rows, which reads them twice, finds little else than rounding and leaves none of its own.
+        In exact arithmetic all of that part lies along the last two blocks, and it goes first. What rounding leaves
+        along the others grows from block to block; one pass over all rows for every second block, with the block before
+        it, takes it away before it matters (Simon, "The Lanczos algorithm with partial reorthogonalization", 1984).
         """
-        last = min(2 * y.shape[1], self.size)
-        near, y = self._split(y, self.rows[:, self.size - last : self.size])
+        b, size = y.shape[1], self.size
+        last = min(2 * b, size)
+        near, y = self._split(y, self.rows[:, size - last : size])
         before = torch.linalg.vector_norm(y, dim=2)
         self._scale = torch.maximum(self._scale, (near.square().sum(dim=1) + before.square()).sqrt().amax(dim=1))
-        along, rest = self._split(y, self.rows[:, : self.size])
+        along = y.new_zeros(len(y), size, b)
+        along[:, size - last :] = near
+        if self._lazy and not self._owed and bool((before >= _STEEP * self._scale[:, None]).all()):
+            self._owed = True
+            return along.to(torch.float64), y
+        if self._owed:
+            self._owed = False
+            more, both = self._split(torch.cat([self.rows[:, size - b : size], y], dim=1), self.rows[:, : size - b])
+            self.rows[:, size - b : size], rest = both[:, :b], both[:, b:]
+            along[:, : size - b] += more[:, :, b:]
+        else:
+            more, rest = self._split(y, self.rows[:, :size])
+            along += more
         if y.is_cuda or bool((torch.linalg.vector_norm(rest, dim=2) < 0.71 * before).any()):
-            more, rest = self._split(rest, self.rows[:, : self.size])
-            along = along + more
-        along[:, self.size - last :] += near
+            more, rest = self._split(rest, self.rows[:, :size])
+            along += more
         return along.to(torch.float64), rest
 
     def append(self, y: Tensor) -> Tensor:
@@ -287,7 +315,7 @@ def _check(vectors: Tensor, multiply: Product, random: Callable[[int, int], Tens
     steps = min(max(CHECKS // block, 1), (dim - listed) // block)
     if steps == 0:
         return vectors.new_zeros(n, 0, dtype=torch.float64)
-    basis = _Basis(vectors.new_empty(n, listed + steps * block, dim), random)
+    basis = _Basis(vectors.new_empty(n, listed + steps * block, dim), random, lazy=False)
     basis.rows[:, :listed], basis.size = vectors, listed
     basis.append(basis.project(random(n, block))[1])
     small = torch.zeros(n, steps * block, steps * block, dtype=torch.float64, device=vectors.device)

@@ -271,5 +271,6 @@ def sampled(
 
 
 def _check_one_a_pair(name: str, value: Tensor, m: int) -> None:
-    if value.shape != (count(m),):
-        raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"({count(m)},)", "give one number a pair i ≤ j")
+    if not isinstance(value, Tensor) or value.shape != (count(m),):
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+        raise ShapeError(f"{name} of {got}", f"a tensor ({count(m)},)", "give one number a pair i ≤ j")

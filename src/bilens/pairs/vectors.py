@@ -200,6 +200,8 @@ class Features:
     def _room(self, total: int, out: Tensor | None) -> Tensor:
         if out is None:
             return self.left.new_empty(total, self.width)
+        if not isinstance(out, Tensor):
+            raise BilensError(f"out of type {type(out).__name__}", "a tensor", "pass a batch of this stream, or none")
         if (
             out.ndim != 2
             or len(out) < total

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.dictionary import Dictionary
-from bilens.errors import ShapeError
+from bilens.errors import BilensError, ShapeError
 from bilens.pairs.streams import PairStream
 from bilens.pairs.vectors import Features, Kind
 from bilens.tensor import BilinearTensor
@@ -44,10 +44,12 @@ def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
         codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
 
     Raises:
-        ShapeError: no matrix with at least one row.
+        ShapeError: no matrix with at least one row. BilensError: codes that are no floating-point numbers.
     """
     if codes.ndim != 2 or 0 in codes.shape:
         raise ShapeError(f"codes of shape {tuple(codes.shape)}", "(samples, features)", "pass one sample a row")
+    if not codes.is_floating_point():
+        raise BilensError(f"codes of type {codes.dtype}", "floating point", "call .to(torch.float64)")
     squares = codes.square()
     return moment_weights((squares.T @ squares).div_(len(codes)))
 

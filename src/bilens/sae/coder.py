@@ -66,8 +66,8 @@ class Coder(nn.Module, ABC):
     def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
         super().__init__()
         for name, value in (("d_in", d_in), ("d_sae", d_sae)):
-            if value < 1:
-                raise BilensError(f"{name} = {value}", "at least 1", "correct the size")
+            if type(value) is not int or value < 1:
+                raise BilensError(f"{name} = {value!r}", "a whole number of at least 1", "correct the size")
         rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
         self.W_dec = nn.Parameter(functional.normalize(rows, dim=1))
         # Feature by feature in memory: the products and the sparse gradients read whole features.
@@ -273,8 +273,10 @@ class TopKSAE(Coder):
         apply_b_dec_to_input: bool = True,
     ) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
-        if not 1 <= k <= d_sae:
-            raise BilensError(f"k = {k}", f"1 … {d_sae}, the number of features", "choose the codes kept a vector")
+        if type(k) is not int or not 1 <= k <= d_sae:
+            raise BilensError(
+                f"k = {k!r}", f"a whole number, 1 … {d_sae}, the number of features", "choose the codes kept a vector"
+            )
         self.k = k
         self.rectify = rectify
         self.b_enc = nn.Parameter(torch.zeros(d_sae))

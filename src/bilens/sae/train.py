@@ -245,6 +245,12 @@ def train_many(
                 for group, run in zip(optimizer.param_groups, runs, strict=True):
                     group["lr"] = run.lr * factor
                 rows, size = processes.share(stream, done)
+                if size < 1 or rows.ndim != 2 or rows.shape[1] != stream.width:
+                    raise ShapeError(
+                        f"batch {done}, of which this process has {tuple(rows.shape)}",
+                        f"(vectors, {stream.width}), at least one vector",
+                        "correct the stream",
+                    )
                 x = rows.to(where, first.dtype, non_blocking=True) * scale
                 power_here = x.square().sum()
                 filled = done - (logged[-1] if logged else 0)
@@ -472,8 +478,8 @@ def _check_settings(  # noqa: PLR0917 (the settings, in their order)
     decay: float,
     clip: float | None,
 ) -> None:
-    if steps < 1:
-        raise BilensError(f"steps = {steps}", "at least 1", "choose how many updates to make")
+    if type(steps) is not int or steps < 1:
+        raise BilensError(f"steps = {steps!r}", "a whole number of at least 1", "choose how many updates to make")
     for lr in rates:
         if not (lr > 0 and math.isfinite(lr)):
             raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.003")
