@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from bilens import pairs
+from bilens import pairs, sae
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs import Features, PairStream, SampledStream
@@ -305,6 +305,23 @@ def test_refuses_a_batch_size_below_one():
 
 
 @pytest.mark.bad_input
+@pytest.mark.parametrize("make", [pairs.stream, pairs.two_hot_stream, "in order", "sampled"])
+def test_parts_of_a_batch_are_its_rows(make):
+    tensor = random_tensor()
+    if make == "sampled":
+        made = pairs.sampled(tensor, pairs.norms(tensor), batch_size=8)
+    elif make == "in order":
+        made = pairs.stream(tensor, batch_size=8, shuffle=False)
+    else:
+        made = make(tensor, batch_size=8)
+    assert isinstance(made, sae.Divisible)
+    for n in range(len(made) + 1):  # the last batch of an epoch is smaller
+        whole = made.batch(n)
+        assert made.size(n) == len(whole)
+        for start, stop in ((0, 3), (3, 8), (2, 2)):
+            near(made.part(n, start, stop), whole[start:stop], float(whole.abs().max()))
+
+
 def test_refuses_what_is_no_tensor():
     tensor = random_tensor()
     with refuses(ShapeError, "weights of type ndarray", "a tensor"):

@@ -73,6 +73,15 @@ class Batches(ABC):
         """
         return self.features.at(self.kind, *self.pairs(n), out=out)
 
+    @abstractmethod
+    def size(self, n: int) -> int:
+        """Pairs of the n-th batch."""
+
+    def part(self, n: int, start: int, stop: int) -> Float[Tensor, "b o"]:
+        """Rows start … stop − 1 of the n-th batch, as far as it has them, made without the others."""
+        i, j = self.pairs(n)
+        return self.features.at(self.kind, i[start:stop], j[start:stop])
+
 
 @dataclass(frozen=True, eq=False)
 class PairStream(Batches):
@@ -110,6 +119,11 @@ class PairStream(Batches):
         if self.shuffle:
             return super().batch(n, out=out)
         return self.features.span(self.kind, *self._ends(n % len(self)), out=out)
+
+    def size(self, n: int) -> int:
+        """Pairs of the n-th batch: `batch_size`, or what is left at the end of an epoch."""
+        start, stop = self._ends(n % len(self))
+        return stop - start
 
     def _ends(self, position: int) -> tuple[int, int]:
         start = position * self.batch_size
@@ -212,6 +226,10 @@ class SampledStream(Batches):
     def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Feature numbers (i, j) of the n-th batch."""
         return unrank(self._places(n), len(self.features))
+
+    def size(self, n: int) -> int:
+        """Pairs of the n-th batch, `batch_size`."""
+        return self.batch_size
 
     def importance(self, n: int) -> Float[Tensor, " b"]:
         """1/(N p_t) of each pair of the n-th batch, N the number of pairs: 1 where all are alike; float64."""
