@@ -121,8 +121,22 @@ def test_a_few_pairs_of_a_kernel_in_float32_are_as_right_as_in_float64(small, of
     near(vectors @ expected, values[:, None] * vectors, size[0], rtol=1e-5)
     far = np.linalg.norm(vectors @ expected - values[:, None] * vectors, axis=1)
     near(spectrum.residuals, far, size[0], rtol=1e-6)
+    assert bool((array(spectrum.residuals) >= far - 1e-7 * size[0]).all())
     near(spectrum.discarded, size[4], size[0], rtol=1e-5)
     near(spectrum.energy, (size**2).sum(), size[0] ** 2, rtol=1e-4)
+
+
+def test_factors_of_any_size_as_long_as_the_answer_fits():
+    left, right, atoms = filled("normal", 30, 20, 0), filled("normal", 30, 20, 1), filled("normal", 200, 20, 2)
+    weights = filled("normal", 1, 30, 3)[0]
+    plain = Kernel(left.float(), right.float(), weights.float(), Space("x", 20))
+    d = Dictionary(atoms.float(), atoms.float(), plain.input, Space("f", 200), 20)
+    large = Kernel(plain.left, plain.right, plain.weights * 2.0**120, plain.input)
+    small = Dictionary(d.atoms * 2.0**-60, d.duals, d.space, d.features, d.rank)
+    for find in (lambda q, f: decompose.eigh_pullback(q, f, 2).values, decompose.eigvalsh_pullback):
+        near(find(large, small), find(plain, d), 1e4, rtol=1e-6)
+        with refuses(BilensError, "eigenvalues beyond", "float64"):
+            find(large, Dictionary(d.atoms * 2.0**20, d.duals, d.space, d.features, d.rank))
 
 
 @given(st.data(), kernels())

@@ -238,6 +238,42 @@ def test_a_tolerance_that_is_out_of_reach_is_not_called_exact():
     assert float(spectra.residuals.max()) < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("n", [4, 16, 40])
+def test_copies_among_a_dense_spectrum_are_found_whatever_the_number_of_starts(n, dtype):
+    """Two equal blocks: every eigenvalue is double, and those beside the largest are near to it."""
+    generator = torch.Generator().manual_seed(n)
+    left, right, down = (torch.randn(*s, generator=generator).double() for s in ((80, 75), (80, 75), (n, 80)))
+    zero, both = torch.zeros_like(left), torch.cat([down, down], dim=1)
+    one, two = (torch.cat([torch.cat([f, zero], 1), torch.cat([zero, f], 1)]) for f in (left, right))
+    tensor = BilinearTensor(one, two, both, Space("x", 150), Space("y", n)).to(dtype)
+    for k in (2, 8):
+        check(
+            tensor,
+            decompose.eigh_many(tensor, None, k, method="factors"),
+            k,
+            rtol=1e-9 if dtype.itemsize == 8 else 3e-6,
+        )
+
+
+def test_copies_are_looked_for_where_nearly_all_pairs_are_wanted():
+    levels = [[1.0] * 12 + [0.5 * n / 28 for n in range(28)]]
+    tensor = planted(levels * 8, 40, 2)
+    for k, which in ((19, "both"), (39, "magnitude")):
+        check(tensor, decompose.eigh_many(tensor, None, k, which, method="factors"), k)
+    for k in (57, 60, 63, 64):
+        whole = planted([list(range(1, 65))] * 2, 64, 3)
+        check(whole, decompose.eigh_many(whole, None, k, method="factors"), k)
+
+
+def test_parts_that_were_asked_for_differently_are_not_joined():
+    tensor = planted([[5, -4, 3], [2.5, 2, 1.5]], 12, 1)
+    one, two = decompose.eigh_many(tensor, None, 2), decompose.eigh_many(tensor, None, 2, "positive")
+    for parts in ([one, two], [one, decompose.eigh_many(tensor, None, 1)], []):
+        with refuses(BilensError, "parts"):
+            Spectra.join(parts, Space("y", 4))
+
+
 def test_values_are_right_to_the_square_of_the_tolerance():
     tensor = planted([[5, 4, 3]], 80, 4)
     spectra = decompose.eigh_many(tensor, None, 3, tol=1e-4, method="factors")

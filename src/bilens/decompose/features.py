@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.decompose.eigen import Spectrum
+from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
@@ -42,10 +43,12 @@ def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectr
         right to about 1e-6 of the largest |λ|, and of its square times i.
 
     Cost: m i² operations for K, h i² and i³ for the rest, and O(m i k) for the vectors, against O(m² i + m³). Floor: λ
-    is right to about 1e-16 · i of the largest |λ|.
+    is right to about 1e-16 · ‖F‖²‖Q‖, spectral norms, which is far above the largest |λ| where Q lies along directions
+    in which the atoms are weak.
 
     Raises:
-        SpaceError: the dictionary is over another space than the kernel. BilensError: k out of range.
+        SpaceError: the dictionary is over another space than the kernel. BilensError: k out of range, or eigenvalues
+            that do not fit the kernel's type.
 
     Source: `docs/theory.md`, "Features of the input".
     """
@@ -70,28 +73,46 @@ def eigvalsh_pullback(kernel: Kernel, d: Dictionary) -> Float[Tensor, " n"]:
         kernel, d: as `eigh_pullback`.
 
     Returns:
-        λ in the kernel's type, computed in it: right to about ε · i^½ of the largest |λ|, ε = 6e-8 for float32.
+        λ in the kernel's type, computed in it: right to about ε · ‖F‖²‖Q‖, ε = 1e-7 for float32, which is far above the
+        largest |λ| where Q lies along directions in which the atoms are weak.
 
     Cost: as `eigh_pullback` without vectors.
 
     Raises:
-        SpaceError: the dictionary is over another space than the kernel.
+        SpaceError: the dictionary is over another space than the kernel. BilensError: eigenvalues that do not fit the
+            kernel's type.
 
     Source: `docs/theory.md`, "Features of the input".
     """
-    q, rows, _ = _over(kernel, d, duals=False)
+    q, rows, _, power = _over(kernel, d, duals=False)
     values: Tensor = torch.linalg.eigvalsh(_Small(q, rows).matrix)
-    return values[values.abs().argsort(descending=True, stable=True)].to(kernel.left)
+    return _fitting(values[values.abs().argsort(descending=True, stable=True)].double() * power, kernel.left)
 
 
-def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor, Space]:
-    """The kernel and the atoms or duals (m, i) over the same input, folded when either needs it; space of the codes."""
+def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor, Space, Tensor]:
+    """The kernel and the atoms or duals (m, i) over the same input, folded when either needs it; space of the codes.
+
+    Both near 1, and the power of two that eigenvalues must be multiplied with for it.
+    """
     single = BilinearTensor(kernel.left, kernel.right, kernel.weights[None], kernel.input, Space("kernel", 1))
     tensor, d = single.match(d)
     work = tensor.left.dtype if tensor.left.dtype in WELL_CONDITIONED else torch.float32
     rows = (d.duals if duals else d.atoms).to(tensor.left.device, work)
-    q = Kernel(tensor.left.to(work), tensor.right.to(work), tensor.down[0].to(work), tensor.input)
-    return q, rows, d.features
+    rows, a = near_one(rows)
+    left, b = near_one(tensor.left.to(work))
+    right, c = near_one(tensor.right.to(work))
+    weights, e = near_one(tensor.down[0].to(work))
+    return Kernel(left, right, weights, tensor.input), rows, d.features, a.square() * b * c * e
+
+
+def _fitting(values: Tensor, like: Tensor) -> Tensor:
+    """Values in the type of another tensor, if they fit in it."""
+    fitted = values.to(like)
+    if not bool(torch.isfinite(fitted).all()):
+        raise BilensError(
+            f"eigenvalues beyond {torch.finfo(like.dtype).max:.2g}", "numbers that fit", "call .to(torch.float64)"
+        )
+    return fitted
 
 
 class _Small:
@@ -147,7 +168,7 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spectrum:
-    q, rows, codes = _over(kernel, d, duals=duals)
+    q, rows, codes, power = _over(kernel, d, duals=duals)
     most = min(rows.shape)
     if k is not None and not (type(k) is int and 1 <= k <= most):
         raise BilensError(f"k = {k}", f"1 ≤ k ≤ {most}", "choose k in that range, or leave it out for all")
@@ -165,12 +186,14 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
         image = small.q.matvec(vectors @ small.rows) @ small.rows.T
         residuals = torch.linalg.vector_norm(image - kept[:, None] * vectors, dim=1)
     like = kernel.left
+    # What is said must hold for what is returned, which is rounded.
+    rounding = torch.finfo(like.dtype).eps * values[0].abs()
     return Spectrum(
-        kept.to(like),
+        _fitting(kept * power, like),
         signed(vectors).to(like),
-        residuals.to(like),
-        (values[len(kept)].abs() if len(kept) < len(values) else values.new_zeros(())).to(like),
-        values.square().sum().to(like),
+        _fitting((residuals + rounding) * power, like),
+        _fitting((values[len(kept)].abs() if len(kept) < len(values) else values.new_zeros(())) * power, like),
+        _fitting(values.square().sum() * power.square(), like),
         codes,
         kernel.label,
     )

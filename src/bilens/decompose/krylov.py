@@ -16,8 +16,11 @@ Product = Callable[[Tensor], Tensor]
 Choice = Callable[[Tensor], Tensor]
 """From values (n, m) to the places (n, w) of those that are wanted, in the order in which they are wanted."""
 
-CHECKS = 6
-"""Products from a fresh random vector, orthogonal to the pairs found, for further copies of an eigenvalue."""
+CHECKS = 24
+"""Products for further copies of an eigenvalue, from a random vector orthogonal to the whole Krylov space."""
+
+LEAST_CHECKS = 4
+"""Steps of that check at least, where a step takes several vectors."""
 
 _LOOKED_AT = 16
 """Matrices whose convergence is looked at to see whether it is time to look at all."""
@@ -84,8 +87,10 @@ def ends(
 
     On K = span{X, QX, Q²X, …} of random X, T = V Q Vᵀ with V orthonormal, and the Ritz pairs are those of T. A matrix
     is done when the residual of every wanted pair is at most tol · max|θ|, or when K has `limit` dimensions. Where K is
-    exhausted before, it goes on from a new random vector. A few steps from another random vector, orthogonal to the
-    pairs found, then look for further copies of an eigenvalue, of which one random vector finds one.
+    exhausted before, it goes on from a new random vector. One start vector finds one copy of an eigenvalue. So some
+    steps from another one, which begins orthogonal to all of K and stays so to the pairs found, look for what is left:
+    of the ends of the spectrum these are the further copies alone. A matrix of which they show one that was wanted, or
+    one beyond the bounds, is not complete.
 
     Args:
         product: the products with the matrices of these numbers; choose: which values are wanted; n: how many
@@ -101,15 +106,16 @@ def ends(
         return torch.randn(matrices, rows, dim, generator=generator, dtype=torch.float64).to(device, dtype)
 
     limit = min(limit, dim)
-    block = block if min(dim, limit) >= 8 * block else 1
+    wanted = choose(torch.zeros(1, dim, device=device)).shape[1]
+    block = block if min(dim, limit) >= max(8 * block, wanted + 2 * block) else 1
     if block > 1:  # a whole block more must fit in
         limit = min(limit, dim - block) // block * block
     # Room that is never used would still cost: rows far apart are slow to write and to read.
     room = min(limit, max(expected // block * block, 2 * block))
     basis = _Basis(torch.empty(n, min(room + block, dim), dim, dtype=dtype, device=device), random, lazy=True)
     basis.append(random(n, block))
-    wanted = choose(torch.zeros(1, dim, device=device)).shape[1]
     projected = torch.zeros(n, room, room, dtype=torch.float64, device=device)
+    starts = torch.zeros(n, block, dim, dtype=dtype, device=device)
     look, before = max(wanted + block, min(expected // 2, limit)), (0, math.inf)
     active = torch.arange(n, device=device)
     multiply = product(active)
@@ -156,22 +162,28 @@ def ends(
         answer.values[place], answer.vectors[place] = found.values, vectors
         answer.complete[place], answer.scale[place] = complete, found.scale
         answer.lower[place], answer.upper[place] = lower, upper
+        start, space = random(len(rows), block), basis.rows[rows, :size]
+        for _ in range(2):
+            start = basis.split(start, space)[1]
+        starts[place] = start
         if not len(going):
             break
         active, multiply = active[going], product(active[going])
         basis.keep(going)
         projected = projected[going]
-    further = _check(answer.vectors, product(torch.arange(n, device=device)), random, block)
+    further = _check(answer.vectors, starts, product(torch.arange(n, device=device)), random)
     if not further.shape[1]:
         return answer
     both = torch.cat([answer.values, further], dim=1)
     moved = (both.gather(1, choose(both)) - answer.values).abs().amax(dim=1)
+    low, high = further.amin(dim=1), further.amax(dim=1)
+    slack = max(tol, 16 * torch.finfo(dtype).eps) * answer.scale
+    none = (moved <= slack) & (low >= answer.lower - slack) & (high <= answer.upper + slack)
     return replace(
         answer,
-        complete=answer.complete & (moved <= max(tol, 16 * torch.finfo(dtype).eps) * answer.scale),
-        # Another copy of one that is listed is left out too.
-        lower=torch.minimum(answer.lower, further.amin(dim=1)),
-        upper=torch.maximum(answer.upper, further.amax(dim=1)),
+        complete=answer.complete & none,
+        lower=torch.minimum(answer.lower, low),
+        upper=torch.maximum(answer.upper, high),
     )
 
 
@@ -210,7 +222,7 @@ class _Basis:
         """
         b, size = y.shape[1], self.size
         last = min(2 * b, size)
-        near, y = self._split(y, self.rows[:, size - last : size])
+        near, y = self.split(y, self.rows[:, size - last : size])
         before = torch.linalg.vector_norm(y, dim=2)
         self._scale = torch.maximum(self._scale, (near.square().sum(dim=1) + before.square()).sqrt().amax(dim=1))
         along = y.new_zeros(len(y), size, b)
@@ -220,14 +232,14 @@ class _Basis:
             return along.to(torch.float64), y
         if self._owed:
             self._owed = False
-            more, both = self._split(torch.cat([self.rows[:, size - b : size], y], dim=1), self.rows[:, : size - b])
+            more, both = self.split(torch.cat([self.rows[:, size - b : size], y], dim=1), self.rows[:, : size - b])
             self.rows[:, size - b : size], rest = both[:, :b], both[:, b:]
             along[:, : size - b] += more[:, :, b:]
         else:
-            more, rest = self._split(y, self.rows[:, :size])
+            more, rest = self.split(y, self.rows[:, :size])
             along += more
         if y.is_cuda or bool((torch.linalg.vector_norm(rest, dim=2) < 0.71 * before).any()):
-            more, rest = self._split(rest, self.rows[:, :size])
+            more, rest = self.split(rest, self.rows[:, :size])
             along += more
         return along.to(torch.float64), rest
 
@@ -257,7 +269,8 @@ class _Basis:
         return triangle
 
     @staticmethod
-    def _split(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def split(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of vectors (n, b, i) along orthonormal rows (n, r, i), as (n, r, b), and what is left of them."""
         n, b, dim = y.shape
         some = max(1, _AT_A_TIME // (rows.shape[1] * dim * rows.itemsize))
         along, rest = y.new_empty(n, rows.shape[1], b), torch.empty_like(y)
@@ -272,7 +285,7 @@ class _Basis:
         """A random unit vector for each matrix, orthogonal to its rows."""
         vector = self._random(len(self.rows), 1)
         for _ in range(2):
-            vector = self._split(vector, self.rows[:, : self.size])[1]
+            vector = self.split(vector, self.rows[:, : self.size])[1]
             vector = vector / torch.linalg.vector_norm(vector, dim=2, keepdim=True)
         return vector[:, 0]
 
@@ -309,15 +322,16 @@ def _next_look(size: int, error: float, before: tuple[int, float], tol: float, b
     return size + max(block, min(math.ceil(_CAUTION * steps), size // 4))
 
 
-def _check(vectors: Tensor, multiply: Product, random: Callable[[int, int], Tensor], block: int) -> Tensor:
-    """Ritz values of the matrices on a Krylov space orthogonal to these vectors, from a random start."""
+def _check(vectors: Tensor, starts: Tensor, multiply: Product, random: Callable[[int, int], Tensor]) -> Tensor:
+    """Ritz values of the matrices on Krylov spaces orthogonal to these vectors (n, w, i), from starts (n, b, i)."""
     n, listed, dim = vectors.shape
-    steps = min(max(CHECKS // block, 1), (dim - listed) // block)
-    if steps == 0:
+    block = min(starts.shape[1], dim - listed)
+    if block == 0:
         return vectors.new_zeros(n, 0, dtype=torch.float64)
+    steps = min(max(CHECKS // block, LEAST_CHECKS), (dim - listed) // block)
     basis = _Basis(vectors.new_empty(n, listed + steps * block, dim), random, lazy=False)
     basis.rows[:, :listed], basis.size = vectors, listed
-    basis.append(basis.project(random(n, block))[1])
+    basis.append(basis.project(starts[:, :block])[1])
     small = torch.zeros(n, steps * block, steps * block, dtype=torch.float64, device=vectors.device)
     for step in range(steps):
         size = basis.size - listed

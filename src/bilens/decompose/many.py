@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bilens.decompose.eigen import Spectrum
+from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.decompose.solver import Method, Question, Which, solve
 from bilens.dictionary import Dictionary
@@ -24,9 +25,6 @@ from bilens.tensor import BilinearTensor, hidden_gram
 LEAST_SINGLE = 3e-6
 """Tolerances from here on are met by a search in float32, where the tensor is not in float64."""
 
-NEAR = 8
-"""Powers of two within which entries of L and R are as good as near 1: squares of products of three stay in range."""
-
 
 @dataclass(frozen=True, eq=False)
 class Spectra:
@@ -36,8 +34,11 @@ class Spectra:
         values: λ, (n, k), in the order that `which` names; (n, 2k) for "both".
         vectors: v, (n, k, i), orthonormal rows over the folded input; each one's largest entry is positive.
         residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64.
-        bounds: (n, 2), every eigenvalue that was left out lies between them; `eigh_many` says how far that is certain.
-        exact: (n,), whether all residuals met the tolerance and nothing that was wanted was seen to be missing.
+        bounds: (n, 2), every eigenvalue that was left out lies between them; certain where a kernel was solved in full,
+            and otherwise as `eigh_many` says: but for a small chance, and for copies of a multiple eigenvalue that a
+            second search did not show.
+        exact: (n,), whether all residuals met the tolerance and nothing that was wanted was seen to be missing, as
+            certain as the bounds are.
         tol: the tolerance, relative to the largest |λ| of each kernel; which: the pairs that were asked for.
         input: the space of x; features: the space whose coordinates the kernels belong to.
 
@@ -78,7 +79,7 @@ class Spectra:
         return self.bounds.abs().amax(dim=1)
 
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
-        """The truncation certificate: |u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ `discarded`_n · ‖x'‖²."""
+        """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ `discarded`_n · ‖x'‖²: a certificate where `bounds` are certain."""
         norm = torch.as_tensor(x_norm, dtype=self.values.dtype, device=self.values.device)
         return norm.square()[..., None] * self.discarded
 
@@ -114,8 +115,18 @@ class Spectra:
         """The kernels of several records, one after another.
 
         Args:
-            parts: at least one, of one layer, `which` and tolerance; features: the space of all of them.
+            parts: at least one, of one layer, `which`, tolerance and k; features: the space of all of them.
+
+        Raises:
+            BilensError: no parts, or parts that were asked for differently.
         """
+        if not parts:
+            raise BilensError("no parts", "at least one", "pass the batches")
+        asked = {(part.which, part.tol, part.values.shape[1], part.input) for part in parts}
+        if len(asked) > 1:
+            raise BilensError(
+                f"parts of {len(asked)} kinds", "the same which, tol, k and input in each", "join those alike"
+            )
         return replace(
             parts[0],
             values=torch.cat([part.values for part in parts]),
@@ -164,9 +175,9 @@ class SpectraStream:
         work = torch.float64 if given == torch.float64 or self.tol < LEAST_SINGLE else torch.float32
         ask = Question(self.k, self.which, self.tol, self.method, work, self.seed * 0x9E3779B1 + n)
         # Powers of two out of the way: products of large or small factors leave the range of float32.
-        left, a = _near_one(tensor.left.to(work))
-        right, b = _near_one(tensor.right.to(work))
-        down, c = _near_one(tensor.down[rows.start : rows.stop].to(work), by_row=True)
+        left, a = near_one(tensor.left.to(work))
+        right, b = near_one(tensor.right.to(work))
+        down, c = near_one(tensor.down[rows.start : rows.stop].to(work), by_row=True)
         found = solve(left, right, down, ask)
         size = (a * b * c)[:, None]
         values, bounds = (found.values * size).to(work), found.bounds * size
@@ -239,9 +250,11 @@ def eigh_many(
     units are solved in the span of theirs. A kernel that does not meet the tolerance is formed and solved in full.
 
     Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
-    over the random start, of 1e-6 (float64) or 1e-3 (float32), and an eigenvalue that was left out may also lie so
-    close to one that is listed that the two were not told apart: of a multiple eigenvalue, copies can be missed where a
-    few steps from another random vector do not show them. `method="full"` leaves no chance.
+    over the random start, of 1e-6 (float64) or 1e-3 (float32), and but for multiple eigenvalues: one start vector
+    finds one copy of each, and the others, like members of a cluster closer than the tolerance, are looked for by 24
+    products from another vector. A kernel that shows one is solved in full. On layers built of two equal blocks, all of
+    whose eigenvalues are double, that found every copy that was wanted (`tests/decompose/test_many.py`), but it is no
+    proof; `method="full"` is one.
 
     Args:
         tensor: the layer.
@@ -335,6 +348,8 @@ def energies(
 ) -> Float[Tensor, " n"]:
     """‖Q_u‖² = Σ λ² of the kernel of every direction, wᵀGw with the hidden Gram G, in float64 inside.
 
+    In float32, or in float64 where the tensor is.
+
     Args:
         tensor, directions: as `eigh_many`; block: rows of G held at a time.
 
@@ -348,18 +363,4 @@ def energies(
     for start in range(0, tensor.hidden, block):
         rows = slice(start, start + block)
         total += ((down[:, rows] @ hidden_gram(left[rows], right[rows], left, right)) * down).sum(dim=1)
-    return total.clamp(min=0).to(tensor.left.dtype)
-
-
-def _near_one(factor: Tensor, *, by_row: bool = False) -> tuple[Tensor, Tensor]:
-    """The factor over a power of two that brings its largest entry, or each row's, between 1 and 2; and that power.
-
-    The power is 1 for a factor whose largest entry is near enough to 1 as it is.
-    """
-    low, high = factor.aminmax(dim=1) if by_row else factor.aminmax()
-    largest = torch.maximum(-low, high)
-    exponent = torch.where(largest > 0, torch.frexp(largest).exponent - 1, 0)
-    if not by_row and abs(int(exponent)) <= NEAR:
-        return factor, torch.ones_like(largest, dtype=torch.float64)
-    scaled = torch.ldexp(factor, -(exponent[:, None] if by_row else exponent))
-    return scaled, torch.ldexp(torch.ones_like(largest, dtype=torch.float64), exponent)
+    return total.clamp(min=0).to(torch.promote_types(tensor.left.dtype, torch.float32))

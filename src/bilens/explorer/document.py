@@ -12,6 +12,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bilens import plots
 from bilens.decompose import Spectrum
@@ -322,20 +323,23 @@ def _samples(samples: Samples) -> SampleSet:
 
 
 def _line(curve: Curve, repeats: Sequence[tuple[Curve, ...]]) -> Line:
-    """A curve, or the mean of it and its repeats, which are those measured at the same numbers."""
-    kept = curve.kept.tolist()
-    same = [
-        other
-        for seed in repeats
-        for other in seed
-        if other.name == curve.name and other.kept.tolist() == kept
-    ]  # fmt: skip
+    """A curve, or the mean of it and its repeats, at the numbers of components that all of them measured."""
+    kept, same = curve.kept.tolist(), list[Curve]()
+    for other in (other for seed in repeats for other in seed if other.name == curve.name):
+        common = [count for count in kept if count in other.kept.tolist()]
+        if common:
+            kept = common
+            same.append(other)
+
+    def at(column: Tensor, of: Curve) -> Tensor:
+        return column[[of.kept.tolist().index(count) for count in kept]].double()
+
     columns: dict[str, list[float] | None] = {}
     for name in ("accuracy", "cross_entropy", "recovered"):
-        found = [getattr(each, name) for each in (curve, *same)]
+        found = [(getattr(each, name), each) for each in (curve, *same)]
         columns[name], columns[f"{name}_half"] = None, None
-        if all(column is not None for column in found):
-            rows = torch.stack([column.double() for column in found])
+        if all(column is not None for column, _ in found):
+            rows = torch.stack([at(column, of) for column, of in found])
             columns[name] = listed(name, rows.mean(dim=0))
             if same:
                 columns[f"{name}_half"] = [finite(name, interval(row.tolist()).half) for row in rows.T]
@@ -349,8 +353,8 @@ def _line(curve: Curve, repeats: Sequence[tuple[Curve, ...]]) -> Line:
         "accuracy_half": columns["accuracy_half"],
         "cross_entropy_half": columns["cross_entropy_half"],
         "recovered_half": columns["recovered_half"],
-        "error": None if curve.error is None else listed("error", curve.error),
-        "bound": None if curve.bound is None else listed("bound", curve.bound),
+        "error": None if curve.error is None else listed("error", at(curve.error, curve)),
+        "bound": None if curve.bound is None else listed("bound", at(curve.bound, curve)),
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bilens.errors import BilensError
+from bilens.errors import BilensError, StoreError
 from bilens.files import read_bytes
 
 ADDRESS = "127.0.0.1"
@@ -56,7 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         content = self._head()
         if content is not None:
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # whoever asked has gone
+                self.wfile.write(content)
 
     def do_HEAD(self) -> None:
         self._head()
@@ -70,7 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/":
             self.send_error(404, "There is one page, at /")
             return None
-        content = read_bytes(self.server.page)
+        try:
+            content = read_bytes(self.server.page)
+        except StoreError:
+            self.send_error(503, "The page cannot be read: write it again")
+            return None
         self.send_response(200)
         for name, value in (
             ("Content-Type", "text/html; charset=utf-8"),
@@ -84,6 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         return content
+
+    def handle(self) -> None:
+        """A connection that ends early is nobody's error."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is logged."""

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bilens import explorer, files, store
 from bilens.decompose import TensorSVD
-from bilens.errors import StoreError
+from bilens.errors import BilensError, StoreError
 from bilens.explorer import WAYS, Exploration, PageServer
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
@@ -46,12 +46,14 @@ def explore(
         run: folder that bilens mnist or bilens decompile wrote.
         out: the page to write; report.html in the run's folder unless told.
         compare: folder of another run, whose features can then be looked at beside this one's.
-        seeds: folders of the same run with other seeds; curves become means with 95 % intervals.
+        seeds: folders of the same run with other seeds; curves become means with 95 % intervals, at the numbers of
+            components that all of them measured.
         open: show the page in the browser.
         serve: serve the page on this machine alone, at 127.0.0.1, until Ctrl-C.
         port: for --serve; 0 takes any that is free.
     """
     shown = read(run)
+    _check_seeds(run, seeds)
     others = [curves(folder) for folder in seeds]
     runs = [replace(shown, repeats=others), *([] if compare is None else [read(compare)])]
     path = run / PAGE if out is None else out
@@ -119,6 +121,36 @@ def curves(run: Path) -> tuple[Curve, ...]:
     _settings(run)
     found = (_record(run, f"{name}_curve", Curve) for name in VIEWS)
     return tuple(curve for curve in found if curve is not None)
+
+
+def _check_seeds(run: Path, seeds: tuple[Path, ...]) -> None:
+    """Whether these are runs alike but for their seeds, each with one of its own."""
+    settings = _settings(run)
+    taken = {settings.get("seed"): run}
+    for folder in seeds:
+        other = _settings(folder)
+        different = sorted(name for name in {*settings, *other} if _unseeded(settings, name) != _unseeded(other, name))
+        if different:
+            raise BilensError(
+                f"--seeds {folder} with another {', '.join(different)} than {run}",
+                "runs that differ in their seed alone",
+                "leave it out, or look at it with --compare",
+            )
+        if other.get("seed") in taken:
+            raise BilensError(
+                f"--seeds {folder} with seed {other.get('seed')}, like {taken[other.get('seed')]}",
+                "another seed in each folder",
+                "leave it out, or run it with another --seed",
+            )
+        taken[other.get("seed")] = folder
+
+
+def _unseeded(settings: dict[str, Any], name: str) -> Any:
+    """One setting without the seed in it."""
+    value = settings.get(name)
+    if name == "seed":
+        return None
+    return {key: part for key, part in value.items() if key != "seed"} if isinstance(value, dict) else value
 
 
 def _settings(run: Path) -> dict[str, Any]:
