@@ -173,6 +173,11 @@ def test_means_over_seeds_have_intervals(run: Exploration) -> None:
     assert line["accuracy"] == pytest.approx([0.23, 0.73, 0.9175])
     # three values 0.02 apart: t(0.975, 2) · 0.02 / √3
     assert line["accuracy_half"] == pytest.approx([4.30265 * 0.02 / 3**0.5] * 3, rel=1e-4)
+    fewer = make_curve("eigenvectors", 0.02)
+    fewer = replace(fewer, kept=torch.tensor([1, 4, 9]))  # an SAE of another seed has another number of features
+    line = explorer.document([replace(run, repeats=[(fewer,)])])["runs"][0]["curves"][0]
+    assert (line["seeds"], line["kept"], len(line["bound"])) == (2, [1, 4], 2)
+    assert line["accuracy"] == pytest.approx([0.24, 0.74])
     alone = explorer.document([run])["runs"][0]["curves"][0]
     assert alone["accuracy_half"] is None
 

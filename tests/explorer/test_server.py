@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,17 @@ def test_a_foreign_or_missing_host_is_refused(server: PageServer, headers: list[
     answer = raw(server, "GET / HTTP/1.1", *lines)
     assert answer.split(b"\r\n")[0].split()[1] == b"403"
     assert PAGE not in answer
+
+
+def test_whoever_leaves_early_and_a_page_that_is_gone_are_no_errors(server: PageServer, capfd) -> None:
+    for _ in range(3):
+        connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=5)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+        connection.sendall(f"GET / HTTP/1.1\r\n{host(server)}\r\n\r\n".encode())
+        connection.close()
+    server.page.unlink()
+    assert raw(server, "GET / HTTP/1.1", host(server)).split(b"\r\n")[0].split()[1] == b"503"
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"])

@@ -98,13 +98,30 @@ def test_curves_of_the_sparse_coders_end_at_their_scores(run: Path) -> None:
 
 
 def test_two_runs_and_seeds_are_embedded(run: Path, tmp_path: Path) -> None:
-    page = tmp_path / "two.html"
-    assert main(["explore", str(run), "--compare", str(run), "--seeds", str(run), str(run), "--out", str(page)]) == 0
+    page, others = tmp_path / "two.html", []
+    for seed in (1, 2):  # as other seeds would leave them; SAEs of other seeds have other numbers of active features
+        others.append(shutil.copytree(run, tmp_path / str(seed)))
+        settings = json.loads((others[-1] / "settings.json").read_text())
+        settings["seed"] = settings["model"]["seed"] = seed
+        (others[-1] / "settings.json").write_text(json.dumps(settings))
+    seeds = [str(folder) for folder in others]
+    assert main(["explore", str(run), "--compare", str(run), "--seeds", *seeds, "--out", str(page)]) == 0
     shown = content(page)["runs"]
     assert len(shown) == 2
     assert shown[0]["curves"][0]["seeds"] == 3
     assert shown[0]["curves"][0]["accuracy_half"] == pytest.approx([0] * len(shown[0]["curves"][0]["kept"]), abs=1e-9)
     assert shown[1]["curves"][0]["seeds"] == 1
+
+
+def test_seeds_that_are_the_same_or_of_another_run_are_refused(run: Path, tmp_path: Path, capsys) -> None:
+    assert main(["explore", str(run), "--seeds", str(run)]) == 2
+    assert "with seed 0, like" in capsys.readouterr().err
+    other = shutil.copytree(run, tmp_path / "other")
+    settings = json.loads((other / "settings.json").read_text())
+    settings["seed"], settings["budget"]["sae_steps"] = 1, 26
+    (other / "settings.json").write_text(json.dumps(settings))
+    assert main(["explore", str(run), "--seeds", str(other)]) == 2
+    assert "with another budget than" in capsys.readouterr().err
 
 
 def test_a_run_without_images_or_with_inputs_that_are_no_image(tmp_path: Path) -> None:

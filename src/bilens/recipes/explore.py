@@ -124,9 +124,9 @@ def curves(run: Path) -> tuple[Curve, ...]:
 
 
 def _check_seeds(run: Path, seeds: tuple[Path, ...]) -> None:
-    """Whether these are runs alike but for their seeds, each with one of its own."""
+    """Whether these are runs alike but for their seeds, or for the seeds of the weights that they were given."""
     settings = _settings(run)
-    taken = {settings.get("seed"): run}
+    taken = {(settings.get("seed"), settings.get("weights")): run}
     for folder in seeds:
         other = _settings(folder)
         different = sorted(name for name in {*settings, *other} if _unseeded(settings, name) != _unseeded(other, name))
@@ -136,20 +136,21 @@ def _check_seeds(run: Path, seeds: tuple[Path, ...]) -> None:
                 "runs that differ in their seed alone",
                 "leave it out, or look at it with --compare",
             )
-        if other.get("seed") in taken:
+        own = (other.get("seed"), other.get("weights"))
+        if own in taken:
             raise BilensError(
-                f"--seeds {folder} with seed {other.get('seed')}, like {taken[other.get('seed')]}",
+                f"--seeds {folder} with seed {own[0]}, like {taken[own]}",
                 "another seed in each folder",
                 "leave it out, or run it with another --seed",
             )
-        taken[other.get("seed")] = folder
+        taken[own] = folder
 
 
 def _unseeded(settings: dict[str, Any], name: str) -> Any:
     """One setting without the seed in it."""
-    value = settings.get(name)
-    if name == "seed":
+    if name in ("seed", "weights"):
         return None
+    value = settings.get(name)
     return {key: part for key, part in value.items() if key != "seed"} if isinstance(value, dict) else value
 
 
@@ -187,7 +188,8 @@ def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:
         if "test_accuracy" in model:
             facts["test accuracy"] = f"{model['test_accuracy']:.2%} of {summary['data']['test']:,} images"
     if "data" in summary:
-        facts["data"] = summary["data"]["source"]
+        data = summary["data"]
+        facts["data"] = f"{data['name']}: {data['train']:,} to train with, {data['test']:,} to test with"
     return facts
 
 
