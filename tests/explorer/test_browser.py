@@ -21,6 +21,7 @@ import torch
 from bilens import explorer
 from bilens.explorer import Exploration, PageServer
 from bilens.explorer.page import source
+from bilens.space import Space
 from explorations import EVIL, make_curve, parts_missing, whole
 
 CHROMIUM = next(
@@ -61,6 +62,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     explorer.write([run], folder / "whole.html")
     seeds = replace(run, repeats=[(make_curve("eigenvectors", 0.02),), (make_curve("eigenvectors", 0.04),)])
     explorer.write([seeds, replace(whole(seed=5), run="another")], folder / "two.html")
+    explorer.write([whole(Space("words", 80, tuple(f"word {i}" for i in range(80))))], folder / "wide.html")
     for name, exploration in parts_missing().items():
         explorer.write([exploration], folder / f"{name}.html")
     return folder
@@ -187,6 +189,11 @@ def test_the_waterfall_adds_up_to_the_logit(visit: Open, run: Exploration) -> No
     np.testing.assert_allclose(_logits(page), run.samples.outputs[7].numpy(), rtol=6e-3, atol=1e-3)
 
 
+def _hash(page: Page) -> str:
+    """The link of what is shown, now: `page.url` may be a little behind."""
+    return str(page.evaluate("location.hash"))[1:]
+
+
 def _logits(page: Page) -> np.ndarray:
     figure = page.locator("figure", has=page.get_by_role("heading", name="Logits", exact=True))
     if figure.locator("table").count() == 0:
@@ -209,11 +216,39 @@ def test_a_stroke_of_the_mouse_changes_the_logits_and_the_link_keeps_it(visit: O
     assert "sample=drawn" in page.url
     assert page.evaluate("performance.getEntriesByName('bilens:stroke').length") >= 1
     again = visit(page.url.split("#")[1])
-    np.testing.assert_allclose(_logits(again), after, atol=0.12 * np.abs(after).max())
+    np.testing.assert_array_equal(_logits(again), after)  # as drawn, to the last digit shown
+    assert page.locator(".picker [aria-pressed=true]").count() == 0  # what is drawn is no sample any more
+    page.locator(".picker button").nth(3).click()
+    assert page.locator(".picker [aria-pressed=true]").count() == 1
     page.get_by_role("button", name="Clear").click()
+    assert page.locator(".picker [aria-pressed=true]").count() == 0
     blank = torch.zeros(1, 36)
     assert run.model is not None
     np.testing.assert_allclose(_logits(page), run.model(blank)[0].numpy(), rtol=6e-3, atol=1e-3)
+
+
+def test_one_pointer_draws_at_a_time(visit: Open) -> None:
+    page = visit("sample=drawn")
+    _logits(page)  # opens the table
+    box = page.locator("canvas.pad").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down(button="right")
+    page.mouse.up(button="right")
+    assert "ink=" not in page.url
+    page.mouse.down()
+    page.wait_for_timeout(50)
+    drawn = _logits(page)
+    move = """([x, y, pointerId, isPrimary]) => document.querySelector("canvas.pad").dispatchEvent(
+        new PointerEvent("pointermove", { clientX: x, clientY: y, pointerId, isPrimary, bubbles: true }))"""
+    page.evaluate(move, [box["x"] + 250, box["y"] + 250, 99, False])  # a second finger
+    page.wait_for_timeout(50)
+    np.testing.assert_array_equal(_logits(page), drawn)
+    page.evaluate(move, [box["x"] + 250, box["y"] + 250, 1, True])  # the mouse, in an event that merges no others
+    page.wait_for_timeout(50)
+    assert np.abs(_logits(page) - drawn).max() > 0.01
+    page.mouse.up()
+    assert "ink=" in page.url
 
 
 def test_a_finger_draws_and_so_do_keys(visit: Open) -> None:
@@ -281,6 +316,13 @@ def test_the_grid_is_searched_and_sorted(visit: Open) -> None:
     assert page.url.endswith("#overview=svd&find=5&sort=label")
     again = visit(page.url.split("#")[1])
     assert again.locator("a.tile").count() == 1
+
+
+def test_a_view_says_how_many_features_it_was_chosen_from(visit: Open) -> None:
+    page = visit("overview=sae")
+    assert "The 2 most important of 1,234 active features are here." in page.locator("#features").inner_text()
+    page.get_by_role("tab", name="SVD").click()
+    assert "most important of" not in page.locator("#features").inner_text()
 
 
 def test_a_link_opens_what_was_seen(visit: Open) -> None:
@@ -355,6 +397,19 @@ def test_two_runs_stand_side_by_side_and_seeds_give_intervals(visit: Open) -> No
     page = visit("compare=svd:3", name="two")
     assert page.locator(".side").count() == 2
     assert "another" in page.locator(".side").nth(1).inner_text()
+    cosine = abs(_number(page.locator(".facts dd").first.inner_text()))
+    for place in range(7):  # no feature of the other run is more like it than the one that was chosen
+        other = visit(f"compare=svd:3,svd:{place}@1", name="two")
+        assert abs(_number(other.locator(".facts dd").first.inner_text())) <= cosine
+    assert "largest |cosine|" in page.locator("main").inner_text()
+    assert "another" in page.get_by_label("with").locator("option:checked").inner_text()
+    assert "another" in page.locator(".facts dt").last.inner_text()
+    overlaps = page.locator("figure", has=page.get_by_role("heading", name="How far their eigenvectors"))
+    assert "another (columns)" in overlaps.locator(".note").first.inner_text()
+    ends = page.locator(".side").evaluate_all(
+        "sides => sides.map((side) => side.querySelector('figure svg > g > g:last-child').textContent)"
+    )
+    assert ends[0] == ends[1]  # one scale for the pictures of both
     page.get_by_label("with").select_option("svd:2@1")
     page.wait_for_function("location.hash === '#compare=svd:3,svd:2@1'")
     page.get_by_label("Compare", exact=True).select_option("svd:2@1")
@@ -397,6 +452,17 @@ def test_an_input_that_is_no_image_is_set_by_numbers(visit: Open) -> None:
     page.get_by_label("word 3").fill("2.5")
     assert np.abs(_logits(page) - before).max() > 0.01
     assert "ink=" in page.url
+    page.get_by_label("word 3").fill("0.123456")
+    again = visit(_hash(page), name="words")
+    assert _hash(again) == _hash(page)
+    np.testing.assert_array_equal(_logits(again), _logits(page))
+
+
+def test_a_link_keeps_inputs_of_any_number(visit: Open) -> None:
+    page = visit("sample=3", name="wide")
+    page.get_by_label("word 3", exact=True).fill("2.5")
+    again = visit(_hash(page), name="wide")
+    np.testing.assert_array_equal(_logits(again), _logits(page))
 
 
 def test_the_page_is_the_same_from_the_server(browser: Browser, pages: Path) -> None:
