@@ -9,7 +9,7 @@
  *   vectors: ArrayData, energy: number, discarded: number, residual: number, pairs: Pair[], largest: Seen[],
  *   smallest: Seen[], errors: ArrayData|null}} Feature
  * @typedef {{name: string, title: string, text: string, measure: string, norm: number|null, examined: number,
- *   input: Axis, features: Feature[]}} Section
+ *   total: number|null, input: Axis, features: Feature[]}} Section
  * @typedef {{name: string, seeds: number, kept: number[], accuracy: number[], cross_entropy: number[],
  *   recovered: number[]|null, accuracy_half: number[]|null, cross_entropy_half: number[]|null,
  *   recovered_half: number[]|null, error: number[]|null, bound: number[]|null}} Line

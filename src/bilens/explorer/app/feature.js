@@ -202,7 +202,7 @@ function selected(parts) {
 
 /**
  * The largest eigenvectors of both signs, side by side.
- * @param {Pick<Parts, "feature"|"kernels"|"section"|"scale"|"name">} parts
+ * @param {Pick<Parts, "feature"|"kernels"|"section"|"scale"|"name"> & {both?: boolean}} parts
  * @param {number} level
  * @param {{selected: number}|null} model
  * @param {((rank: number) => void)|null} select
@@ -211,7 +211,7 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
   const { feature, kernels, section, scale } = parts;
   return figure({
     title: "What raises it, and what lowers it", level, name: `${parts.name}-eigenvectors`,
-    note: "The largest eigenvectors of each sign as √|λ| v, on one scale: a pale picture matters less. The sign of a whole picture means nothing; where blue meets red does.",
+    note: `The largest eigenvectors of each sign as √|λ| v, on one scale${parts.both ? " for both sides" : ""}: a pale picture matters less. The sign of a whole picture means nothing; where blue meets red does.`,
     alt: `The largest positive and negative eigenvectors of ${feature.label}`,
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"], rows: kernels.map((kernel) => [kernel.rank + 1, kernel.value, feature.energy ? kernel.value ** 2 / feature.energy : 0]) }),
     draw: (width) => {
@@ -243,6 +243,7 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
         });
         y += tall + (section.input.constant ? 46 : 32);
       }
+      if (!image) return { height: y, parts: [group] }; // bars have lengths, not colours
       group.append(ramp(0, y + 4, Math.min(width, 260), scale));
       return { height: y + 42, parts: [group] };
     },

@@ -2,7 +2,7 @@
 
 import { constantAlone, linearKernels, sharedScale } from "./algebra.js";
 import { fill, h, roving, s } from "./dom.js";
-import { cell, number, plural, short } from "./format.js";
+import { cell, number, plural, short, whole } from "./format.js";
 import { weightsPicture } from "./picture.js";
 import { featureName, link, remember } from "./route.js";
 
@@ -67,6 +67,17 @@ function tabs(run, section, show) {
 }
 
 /**
+ * How many features there are, where not all of them are here.
+ * @param {import("./data.js").Section} section
+ */
+function among(section) {
+  const shown = section.features.length, kind = section.name === "sae" ? "active features" : "features";
+  return section.total !== null && section.total > shown && shown > 0
+    ? h("p", { class: "among" }, shown === 1 ? `The most important of ${whole(section.total)} ${kind} is here.`
+      : `The ${whole(shown)} most important of ${whole(section.total)} ${kind} are here.`) : null;
+}
+
+/**
  * @param {import("./data.js").Section} section
  * @param {{find: string, sort: string}} state
  * @param {string} tab
@@ -106,7 +117,7 @@ function panel(section, state, tab) {
   } }, Object.entries(SORTS).map(([name, words]) => h("option", { value: name, selected: name === state.sort }, words)));
   arrange();
   return h("section", { id: "features", role: "tabpanel", "aria-labelledby": tab },
-    h("div", { class: "intro" }, h("h2", {}, section.title), h("p", {}, section.text)),
+    h("div", { class: "intro" }, h("h2", {}, section.title), h("p", {}, section.text), among(section)),
     section.features.length ? h("div", { class: "bar" },
       h("div", { class: "field" }, h("label", { for: "find" }, "Find"), search),
       h("div", { class: "field" }, h("label", { for: "sort" }, "Sort by"), sort), status,
