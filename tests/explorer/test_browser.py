@@ -22,7 +22,7 @@ from bilens import explorer
 from bilens.explorer import Exploration, PageServer
 from bilens.explorer.page import source
 from bilens.space import Space
-from explorations import EVIL, make_curve, parts_missing, whole
+from explorations import EVIL, make_curve, make_tensor, make_view, parts_missing, whole
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -63,6 +63,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     seeds = replace(run, repeats=[(make_curve("eigenvectors", 0.02),), (make_curve("eigenvectors", 0.04),)])
     explorer.write([seeds, replace(whole(seed=5), run="another")], folder / "two.html")
     explorer.write([whole(Space("words", 80, tuple(f"word {i}" for i in range(80))))], folder / "wide.html")
+    broad = make_tensor(Space("words", 1100), Space("codes", 2))
+    view, _ = make_view("svd", [broad.kernel(o) for o in range(2)], Space("codes", 2))
+    explorer.write([Exploration(title="Broad", views=(view,))], folder / "broad.html")
     for name, exploration in parts_missing().items():
         explorer.write([exploration], folder / f"{name}.html")
     return folder
@@ -308,14 +311,23 @@ def test_the_grid_is_searched_and_sorted(visit: Open) -> None:
     assert tiles.count() == 7
     page.get_by_label("Sort by").select_option("label")
     names = page.locator(".tile-name").all_inner_texts()
-    assert names[1:] == ["1", "2", "3", "4", "5", "6"]
-    assert EVIL.startswith(names[0].rstrip("…"))
+    assert names[1:] == [f"Component {n}" for n in range(1, 7)]
+    assert f"Component {EVIL}".startswith(names[0].rstrip("…"))
     page.get_by_label("Find").fill("5")
     assert tiles.count() == 1
     assert "1 feature of 7" in page.locator("#features [role=status]").inner_text()
     assert page.url.endswith("#overview=svd&find=5&sort=label")
     again = visit(page.url.split("#")[1])
     assert again.locator("a.tile").count() == 1
+    text = again.locator(".tile-for").inner_text().rstrip("…")
+    assert text.startswith("for ")
+    again.get_by_label("Find").fill(text)  # what a tile says finds it
+    assert again.locator("a.tile").filter(has_text=text).count() >= 1
+    again.get_by_label("Find").fill("nothing of this kind")
+    assert again.locator("a.tile").count() == 0
+    assert "No feature here has “nothing of this kind”" in again.locator("#features").inner_text()
+    again.get_by_label("Find").fill("")
+    assert again.locator("a.tile").count() == 7
 
 
 def test_a_view_says_how_many_features_it_was_chosen_from(visit: Open) -> None:
@@ -338,10 +350,13 @@ def test_a_link_opens_what_was_seen(visit: Open) -> None:
         "compare=x,y",
         "sample=99999",
         "feature=svd:3&k=x",
+        "faithfulness=toString",
+        "overview=svd&sort=constructor",
     ):
         page.evaluate("hash => { location.hash = hash; }", wrong)
         page.wait_for_timeout(30)
         assert page.locator("h1").count() == 1, wrong
+        assert "undefined" not in page.title(), wrong
 
 
 def test_every_figure_has_a_table_and_can_be_saved(visit: Open, tmp_path: Path) -> None:
@@ -365,6 +380,25 @@ def test_every_figure_has_a_table_and_can_be_saved(visit: Open, tmp_path: Path) 
     assert 'class="' not in text
     assert "data:image/png;base64," in text
     assert "rgb(33, 102, 172)" in text  # the plots' blue, written into it
+    assert ">Output cat: What raises it, and what lowers it<" in text  # wide enough for one line
+    extremes = page.locator("figure", has=page.get_by_role("heading", name="Largest", exact=True))
+    assert extremes.locator("svg a").count() > 0
+    with page.expect_download() as download:
+        extremes.get_by_role("button", name="as SVG").click()
+    download.value.save_as(tmp_path / "largest.svg")
+    text = (tmp_path / "largest.svg").read_text()
+    assert "<a " not in text
+    assert 'viewBox="-14 ' in text
+
+
+def test_a_table_has_every_row_or_says_how_many(visit: Open) -> None:
+    page = visit("feature=svd:1", name="broad")
+    figure = page.locator("figure", has=page.get_by_role("heading", name="The chosen eigenvector"))
+    figure.get_by_role("button", name="Table").click()
+    assert figure.locator("tbody tr").count() == 1000
+    assert "The first 1,000 of 1,100 rows." in figure.inner_text()
+    figure = page.locator("figure", has=page.get_by_role("heading", name="Eigenvalues", exact=True))
+    assert "These are the first 32 of 1,100; no other is larger" in figure.inner_text()
 
 
 def test_hostile_texts_are_shown_and_run_nothing(visit: Open) -> None:
@@ -435,7 +469,7 @@ def test_a_run_with_parts_missing_is_still_a_page(visit: Open, name: str) -> Non
         "no samples": ("sample", "holds no samples"),
         "no model": ("sample", "no factors"),
         "no outputs' view": ("sample", "no eigenvectors of its outputs"),
-        "no details": ("feature=digits:0", "kept no input pairs"),
+        "no details": ("feature=digits:0", "does not say on which samples"),
         "dead and empty": ("feature=svd:0", "This feature is 0"),
         "no sae": ("overview", "Digits"),
         "no labels": ("sample=3", "The model says"),

@@ -45,7 +45,7 @@ export function comparePage(runs, route) {
     const kernels = linearKernels(feature);
     return feature.energy ? kernels.reduce((sum, kernel) => sum + kernel.value ** 2, 0) / feature.energy : 1;
   });
-  const called = [first, other].map((side) => `${title(side.section, side.feature)}${runs.length > 1 ? ` · ${short(runs[side.run].name, 40)}` : ""}`);
+  const called = [first, other].map((side) => calledIn(runs, side));
   const values = [first, other].flatMap(({ feature }) => feature.effects.slice(0, SHOWN_EFFECTS));
   const scales = {
     pictures: Math.max(...[first, other].map(({ section, feature }) => sharedScale(linearKernels(feature), section.input))),
@@ -63,6 +63,15 @@ export function comparePage(runs, route) {
       [first, other].map((side, place) => h("div", {}, h("dt", {}, `${called[place]}: ${side.section.measure}`), h("dd", {}, number(side.feature.importance))))),
     h("div", { class: "two sides" }, [first, other].map((side, place) => column(runs, side, place, scales))),
     found ? overlapFigure(called[0], called[1], found.cosines) : h("p", { class: "empty" }, "The two features are over different inputs."));
+}
+
+/**
+ * A feature's title, with its run where there are two.
+ * @param {import("./data.js").Run[]} runs
+ * @param {NonNullable<ReturnType<typeof featureAt>>} side
+ */
+function calledIn(runs, side) {
+  return `${title(side.section, side.feature)}${runs.length > 1 ? ` · ${short(runs[side.run].name, 40)}` : ""}`;
 }
 
 /**
@@ -99,13 +108,13 @@ function partner(runs, first) {
 function column(runs, side, place, scales) {
   const { section, feature } = side, run = runs[side.run], kernels = linearKernels(feature);
   const output = run.output;
-  const name = `compare-${place + 1}`;
+  const name = `compare-${place + 1}`, called = calledIn(runs, side);
   return h("section", { class: "side" },
     h("h2", {}, h("a", { href: link("feature", featureName(section, side.place, side.run)) }, title(section, feature))),
     h("p", { class: "note" }, `${section.title}${runs.length > 1 ? ` · ${run.name}` : ""}. ${feature.speaks_for.length ? `Speaks for ${feature.speaks_for.join(" and ")}.` : "Speaks for no output."}`),
-    eigenvectors({ feature, kernels, section, scale: scales.pictures, name, both: true }, 3).element,
+    eigenvectors({ feature, kernels, section, scale: scales.pictures, name, of: called, both: true }, 3).element,
     output ? figure({
-      title: "Logit weights", note: `${feature.effects.length > SHOWN_EFFECTS ? `The first ${SHOWN_EFFECTS} of ${feature.effects.length}. ` : ""}Both sides are on one scale.`, name: `${name}-logits`, alt: `Bar chart of what ${feature.label} adds to each output`,
+      title: "Logit weights", note: `${feature.effects.length > SHOWN_EFFECTS ? `The first ${SHOWN_EFFECTS} of ${feature.effects.length}. ` : ""}Both sides are on one scale.`, of: called, name: `${name}-logits`, alt: `Bar chart of what ${feature.label} adds to each output`,
       table: () => ({ columns: [output.name, "logit weight"], rows: feature.effects.map((value, o) => [labelOf(output, o), value]) }),
       draw: (width) => bars({ width, row: 22, low: scales.low, high: scales.high, rows: feature.effects.slice(0, SHOWN_EFFECTS).map((value, o) => ({ label: labelOf(output, o), value })) }),
     }).element : null);

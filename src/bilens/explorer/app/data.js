@@ -81,10 +81,12 @@ export function labelOf(axis, index) {
   return axis.labels ? axis.labels[index] : String(index);
 }
 
+const UNCHANGED = /(ss|species|series)$/i; // the same for one and for many, or no plural
+
 /**
  * What a single output is called: "digit" for digits.
  * @param {Axis} axis
  */
 export function singular(axis) {
-  return axis.name.endsWith("s") && !axis.name.endsWith("ss") ? axis.name.slice(0, -1) : axis.name;
+  return axis.name.endsWith("s") && !UNCHANGED.test(axis.name) ? axis.name.slice(0, -1) : axis.name;
 }

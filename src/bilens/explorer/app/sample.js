@@ -21,7 +21,7 @@ export function samplePage(runs, route) {
   const run = runs[0], axis = run.input, output = run.output;
   if (!run.model || !axis || !output) {
     return h("div", {}, h("h1", {}, "A sample"), h("p", { class: "empty" },
-      "This run holds no factors of its model, so that the page cannot compute with it. Run the same command again to add them."));
+      "This page holds no factors of its model, so that the page cannot compute with it. If bilens made this page from a run, running the same command again adds them."));
   }
   const samples = run.samples;
   const section = run.views.find((view) => view.name === run.outputs_view) || null;
@@ -326,7 +326,7 @@ function pad(axis, state, edited) {
     /** @type {Record<string, number[]>} */
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key in moves) {
+    if (Object.hasOwn(moves, event.key)) {
       cursor.row = Math.max(0, Math.min(rows - 1, cursor.row + moves[event.key][0]));
       cursor.column = Math.max(0, Math.min(columns - 1, cursor.column + moves[event.key][1]));
     } else if (event.key === " " || event.key === "Enter") cursor.down = !cursor.down;
