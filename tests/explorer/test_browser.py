@@ -391,6 +391,28 @@ def test_every_figure_has_a_table_and_can_be_saved(visit: Open, tmp_path: Path) 
     assert 'viewBox="-14 ' in text
 
 
+def test_the_largest_and_smallest_samples_share_a_scale(visit: Open) -> None:
+    page = visit("feature=svd:1")
+    zeros = [
+        page.locator("figure", has=page.get_by_role("heading", name=name, exact=True))
+        .locator("svg line.axis")
+        .first.get_attribute("x1")
+        for name in ("Largest", "Smallest")
+    ]
+    assert zeros[0] == zeros[1]
+
+
+def test_names_of_single_outputs_and_cut_texts(visit: Open) -> None:
+    functions = source().rpartition("\ntry {\n  start();")[0]
+    found = visit("about", bypass_csp=True).evaluate(
+        """(text) => new Function(text + `;return [
+             ["digits", "species", "series", "class", "classes", "boxes", "output"].map((name) => singular({ name })),
+             short("ab\\u{1F600}cd", 4)];`)()""",
+        functions,
+    )
+    assert found == [["digit", "species", "series", "class", "class", "box", "output"], "ab\U0001f600…"]
+
+
 def test_a_table_has_every_row_or_says_how_many(visit: Open) -> None:
     page = visit("feature=svd:1", name="broad")
     figure = page.locator("figure", has=page.get_by_role("heading", name="The chosen eigenvector"))
@@ -478,6 +500,13 @@ def test_a_run_with_parts_missing_is_still_a_page(visit: Open, name: str) -> Non
     page.evaluate("hash => { location.hash = hash; }", expected[0])
     page.wait_for_timeout(30)
     assert expected[1] in page.locator("main").inner_text()
+    if name == "no samples":
+        page.evaluate("location.hash = 'faithfulness'")
+        page.wait_for_selector("text=they need labelled samples, and it has none")
+    if name == "words":  # bars have lengths, and no scale of colours
+        page.evaluate("location.hash = 'feature=svd:1'")
+        page.wait_for_selector("text=What raises it")
+        assert page.locator("svg rect[fill^=rgb]").count() == 0
 
 
 def test_an_input_that_is_no_image_is_set_by_numbers(visit: Open) -> None:

@@ -88,5 +88,6 @@ const UNCHANGED = /(ss|species|series)$/i; // the same for one and for many, or 
  * @param {Axis} axis
  */
 export function singular(axis) {
+  if (/(ss|x|ch|sh)es$/i.test(axis.name)) return axis.name.slice(0, -2);
   return axis.name.endsWith("s") && !UNCHANGED.test(axis.name) ? axis.name.slice(0, -1) : axis.name;
 }

@@ -55,8 +55,8 @@ export function faithfulnessPage(runs, route) {
     h("h1", {}, "How faithful is each view?"),
     h("p", { class: "lead" }, "Cross-entropy recovered is 1 for the model itself and 0 for a guess that knows nothing."),
     chart ? h("div", {}, choice, chart.element) : h("p", { class: "empty" }, run.samples && run.samples.labels
-      ? "This page has no measurements of faithfulness. They come last in a run: one that was stopped goes on when its command is run again."
-      : "This page has no measurements of faithfulness. They need labelled samples, of which it has none."),
+      ? "This page has no curves of faithfulness. If bilens made it from a run that was stopped, running the same command again adds them."
+      : "This page has no curves of faithfulness: they need labelled samples, and it has none. If bilens made it from a run that was stopped, running the same command again adds what is missing."),
     run.scores.length ? scores(run) : null,
     diagnostics.length ? h("h2", { class: "section" }, "Checks") : null,
     h("div", { class: "two" }, diagnostics));
