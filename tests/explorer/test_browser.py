@@ -22,7 +22,7 @@ from bilens import explorer
 from bilens.explorer import Exploration, PageServer
 from bilens.explorer.page import source
 from bilens.space import Space
-from explorations import EVIL, make_curve, make_tensor, make_view, parts_missing, whole
+from explorations import CLASSES, EVIL, PIXELS, make_curve, make_tensor, make_view, parts_missing, whole
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -63,6 +63,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     seeds = replace(run, repeats=[(make_curve("eigenvectors", 0.02),), (make_curve("eigenvectors", 0.04),)])
     explorer.write([seeds, replace(whole(seed=5), run="another")], folder / "two.html")
     explorer.write([whole(Space("words", 80, tuple(f"word {i}" for i in range(80))))], folder / "wide.html")
+    bare = make_tensor(PIXELS.without_constant(), CLASSES)
+    mixed = [
+        make_view(name, [t.kernel(o) for o in range(4)], CLASSES)[0]
+        for name, t in (("svd", run.model), ("sae", bare))
+        if t
+    ]
+    explorer.write([Exploration(title="Mixed", views=tuple(mixed))], folder / "mixed.html")
     broad = make_tensor(Space("words", 1100), Space("codes", 2))
     view, _ = make_view("svd", [broad.kernel(o) for o in range(2)], Space("codes", 2))
     explorer.write([Exploration(title="Broad", views=(view,))], folder / "broad.html")
@@ -474,6 +481,13 @@ def test_two_runs_stand_side_by_side_and_seeds_give_intervals(visit: Open) -> No
     page.evaluate("location.hash = 'faithfulness'")
     page.wait_for_selector(".whisker")
     assert "3 seeds" in page.locator("figure .note").first.inner_text()
+
+
+def test_features_with_and_without_the_constant_are_compared(visit: Open) -> None:
+    for pair in ("svd:1,sae:1", "sae:1,svd:1"):
+        page = visit(f"compare={pair}", name="mixed")
+        assert abs(_number(page.locator(".facts dd").first.inner_text())) <= 1
+        assert "NaN" not in page.locator("main").inner_text()
 
 
 @pytest.mark.parametrize("name", list(parts_missing()))
