@@ -86,6 +86,7 @@ def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
         svd=decompose.svd(other),
         history=History(("loss", EVIL), torch.tensor([0, 10]), torch.tensor([[2.0, 0.5], [1.0, 0.25]])),
         notes=("Trained on nothing.", EVIL),
+        totals={"svd": 7, "sae": 1234},
     )
 
 

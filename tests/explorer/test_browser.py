@@ -21,7 +21,8 @@ import torch
 from bilens import explorer
 from bilens.explorer import Exploration, PageServer
 from bilens.explorer.page import source
-from explorations import EVIL, make_curve, parts_missing, whole
+from bilens.space import Space
+from explorations import CLASSES, EVIL, PIXELS, make_curve, make_tensor, make_view, parts_missing, whole
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -61,6 +62,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     explorer.write([run], folder / "whole.html")
     seeds = replace(run, repeats=[(make_curve("eigenvectors", 0.02),), (make_curve("eigenvectors", 0.04),)])
     explorer.write([seeds, replace(whole(seed=5), run="another")], folder / "two.html")
+    explorer.write([whole(Space("words", 80, tuple(f"word {i}" for i in range(80))))], folder / "wide.html")
+    bare = make_tensor(PIXELS.without_constant(), CLASSES)
+    mixed = [
+        make_view(name, [t.kernel(o) for o in range(4)], CLASSES)[0]
+        for name, t in (("svd", run.model), ("sae", bare))
+        if t
+    ]
+    explorer.write([Exploration(title="Mixed", views=tuple(mixed))], folder / "mixed.html")
+    broad = make_tensor(Space("words", 1100), Space("codes", 2))
+    view, _ = make_view("svd", [broad.kernel(o) for o in range(2)], Space("codes", 2))
+    explorer.write([Exploration(title="Broad", views=(view,))], folder / "broad.html")
     for name, exploration in parts_missing().items():
         explorer.write([exploration], folder / f"{name}.html")
     return folder
@@ -187,6 +199,11 @@ def test_the_waterfall_adds_up_to_the_logit(visit: Open, run: Exploration) -> No
     np.testing.assert_allclose(_logits(page), run.samples.outputs[7].numpy(), rtol=6e-3, atol=1e-3)
 
 
+def _hash(page: Page) -> str:
+    """The link of what is shown, now: `page.url` may be a little behind."""
+    return str(page.evaluate("location.hash"))[1:]
+
+
 def _logits(page: Page) -> np.ndarray:
     figure = page.locator("figure", has=page.get_by_role("heading", name="Logits", exact=True))
     if figure.locator("table").count() == 0:
@@ -209,11 +226,39 @@ def test_a_stroke_of_the_mouse_changes_the_logits_and_the_link_keeps_it(visit: O
     assert "sample=drawn" in page.url
     assert page.evaluate("performance.getEntriesByName('bilens:stroke').length") >= 1
     again = visit(page.url.split("#")[1])
-    np.testing.assert_allclose(_logits(again), after, atol=0.12 * np.abs(after).max())
+    np.testing.assert_array_equal(_logits(again), after)  # as drawn, to the last digit shown
+    assert page.locator(".picker [aria-pressed=true]").count() == 0  # what is drawn is no sample any more
+    page.locator(".picker button").nth(3).click()
+    assert page.locator(".picker [aria-pressed=true]").count() == 1
     page.get_by_role("button", name="Clear").click()
+    assert page.locator(".picker [aria-pressed=true]").count() == 0
     blank = torch.zeros(1, 36)
     assert run.model is not None
     np.testing.assert_allclose(_logits(page), run.model(blank)[0].numpy(), rtol=6e-3, atol=1e-3)
+
+
+def test_one_pointer_draws_at_a_time(visit: Open) -> None:
+    page = visit("sample=drawn")
+    _logits(page)  # opens the table
+    box = page.locator("canvas.pad").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down(button="right")
+    page.mouse.up(button="right")
+    assert "ink=" not in page.url
+    page.mouse.down()
+    page.wait_for_timeout(50)
+    drawn = _logits(page)
+    move = """([x, y, pointerId, isPrimary]) => document.querySelector("canvas.pad").dispatchEvent(
+        new PointerEvent("pointermove", { clientX: x, clientY: y, pointerId, isPrimary, bubbles: true }))"""
+    page.evaluate(move, [box["x"] + 250, box["y"] + 250, 99, False])  # a second finger
+    page.wait_for_timeout(50)
+    np.testing.assert_array_equal(_logits(page), drawn)
+    page.evaluate(move, [box["x"] + 250, box["y"] + 250, 1, True])  # the mouse, in an event that merges no others
+    page.wait_for_timeout(50)
+    assert np.abs(_logits(page) - drawn).max() > 0.01
+    page.mouse.up()
+    assert "ink=" in page.url
 
 
 def test_a_finger_draws_and_so_do_keys(visit: Open) -> None:
@@ -273,14 +318,30 @@ def test_the_grid_is_searched_and_sorted(visit: Open) -> None:
     assert tiles.count() == 7
     page.get_by_label("Sort by").select_option("label")
     names = page.locator(".tile-name").all_inner_texts()
-    assert names[1:] == ["1", "2", "3", "4", "5", "6"]
-    assert EVIL.startswith(names[0].rstrip("…"))
+    assert names[1:] == [f"Component {n}" for n in range(1, 7)]
+    assert f"Component {EVIL}".startswith(names[0].rstrip("…"))
     page.get_by_label("Find").fill("5")
     assert tiles.count() == 1
     assert "1 feature of 7" in page.locator("#features [role=status]").inner_text()
     assert page.url.endswith("#overview=svd&find=5&sort=label")
     again = visit(page.url.split("#")[1])
     assert again.locator("a.tile").count() == 1
+    text = again.locator(".tile-for").inner_text().rstrip("…")
+    assert text.startswith("for ")
+    again.get_by_label("Find").fill(text)  # what a tile says finds it
+    assert again.locator("a.tile").filter(has_text=text).count() >= 1
+    again.get_by_label("Find").fill("nothing of this kind")
+    assert again.locator("a.tile").count() == 0
+    assert "No feature here has “nothing of this kind”" in again.locator("#features").inner_text()
+    again.get_by_label("Find").fill("")
+    assert again.locator("a.tile").count() == 7
+
+
+def test_a_view_says_how_many_features_it_was_chosen_from(visit: Open) -> None:
+    page = visit("overview=sae")
+    assert "The 2 most important of 1,234 active features are here." in page.locator("#features").inner_text()
+    page.get_by_role("tab", name="SVD").click()
+    assert "most important of" not in page.locator("#features").inner_text()
 
 
 def test_a_link_opens_what_was_seen(visit: Open) -> None:
@@ -296,10 +357,13 @@ def test_a_link_opens_what_was_seen(visit: Open) -> None:
         "compare=x,y",
         "sample=99999",
         "feature=svd:3&k=x",
+        "faithfulness=toString",
+        "overview=svd&sort=constructor",
     ):
         page.evaluate("hash => { location.hash = hash; }", wrong)
         page.wait_for_timeout(30)
         assert page.locator("h1").count() == 1, wrong
+        assert "undefined" not in page.title(), wrong
 
 
 def test_every_figure_has_a_table_and_can_be_saved(visit: Open, tmp_path: Path) -> None:
@@ -323,6 +387,47 @@ def test_every_figure_has_a_table_and_can_be_saved(visit: Open, tmp_path: Path) 
     assert 'class="' not in text
     assert "data:image/png;base64," in text
     assert "rgb(33, 102, 172)" in text  # the plots' blue, written into it
+    assert ">Output cat: What raises it, and what lowers it<" in text  # wide enough for one line
+    extremes = page.locator("figure", has=page.get_by_role("heading", name="Largest", exact=True))
+    assert extremes.locator("svg a").count() > 0
+    with page.expect_download() as download:
+        extremes.get_by_role("button", name="as SVG").click()
+    download.value.save_as(tmp_path / "largest.svg")
+    text = (tmp_path / "largest.svg").read_text()
+    assert "<a " not in text
+    assert 'viewBox="-14 ' in text
+
+
+def test_the_largest_and_smallest_samples_share_a_scale(visit: Open) -> None:
+    page = visit("feature=svd:1")
+    zeros = [
+        page.locator("figure", has=page.get_by_role("heading", name=name, exact=True))
+        .locator("svg line.axis")
+        .first.get_attribute("x1")
+        for name in ("Largest", "Smallest")
+    ]
+    assert zeros[0] == zeros[1]
+
+
+def test_names_of_single_outputs_and_cut_texts(visit: Open) -> None:
+    functions = source().rpartition("\ntry {\n  start();")[0]
+    found = visit("about", bypass_csp=True).evaluate(
+        """(text) => new Function(text + `;return [
+             ["digits", "species", "series", "class", "classes", "boxes", "output"].map((name) => singular({ name })),
+             short("ab\\u{1F600}cd", 4)];`)()""",
+        functions,
+    )
+    assert found == [["digit", "species", "series", "class", "class", "box", "output"], "ab\U0001f600…"]
+
+
+def test_a_table_has_every_row_or_says_how_many(visit: Open) -> None:
+    page = visit("feature=svd:1", name="broad")
+    figure = page.locator("figure", has=page.get_by_role("heading", name="The chosen eigenvector"))
+    figure.get_by_role("button", name="Table").click()
+    assert figure.locator("tbody tr").count() == 1000
+    assert "The first 1,000 of 1,100 rows." in figure.inner_text()
+    figure = page.locator("figure", has=page.get_by_role("heading", name="Eigenvalues", exact=True))
+    assert "These are the first 32 of 1,100; no other is larger" in figure.inner_text()
 
 
 def test_hostile_texts_are_shown_and_run_nothing(visit: Open) -> None:
@@ -355,6 +460,19 @@ def test_two_runs_stand_side_by_side_and_seeds_give_intervals(visit: Open) -> No
     page = visit("compare=svd:3", name="two")
     assert page.locator(".side").count() == 2
     assert "another" in page.locator(".side").nth(1).inner_text()
+    cosine = abs(_number(page.locator(".facts dd").first.inner_text()))
+    for place in range(7):  # no feature of the other run is more like it than the one that was chosen
+        other = visit(f"compare=svd:3,svd:{place}@1", name="two")
+        assert abs(_number(other.locator(".facts dd").first.inner_text())) <= cosine
+    assert "largest |cosine|" in page.locator("main").inner_text()
+    assert "another" in page.get_by_label("with").locator("option:checked").inner_text()
+    assert "another" in page.locator(".facts dt").last.inner_text()
+    overlaps = page.locator("figure", has=page.get_by_role("heading", name="How far their eigenvectors"))
+    assert "another (columns)" in overlaps.locator(".note").first.inner_text()
+    ends = page.locator(".side").evaluate_all(
+        "sides => sides.map((side) => side.querySelector('figure svg > g > g:last-child').textContent)"
+    )
+    assert ends[0] == ends[1]  # one scale for the pictures of both
     page.get_by_label("with").select_option("svd:2@1")
     page.wait_for_function("location.hash === '#compare=svd:3,svd:2@1'")
     page.get_by_label("Compare", exact=True).select_option("svd:2@1")
@@ -363,6 +481,13 @@ def test_two_runs_stand_side_by_side_and_seeds_give_intervals(visit: Open) -> No
     page.evaluate("location.hash = 'faithfulness'")
     page.wait_for_selector(".whisker")
     assert "3 seeds" in page.locator("figure .note").first.inner_text()
+
+
+def test_features_with_and_without_the_constant_are_compared(visit: Open) -> None:
+    for pair in ("svd:1,sae:1", "sae:1,svd:1"):
+        page = visit(f"compare={pair}", name="mixed")
+        assert abs(_number(page.locator(".facts dd").first.inner_text())) <= 1
+        assert "NaN" not in page.locator("main").inner_text()
 
 
 @pytest.mark.parametrize("name", list(parts_missing()))
@@ -380,7 +505,7 @@ def test_a_run_with_parts_missing_is_still_a_page(visit: Open, name: str) -> Non
         "no samples": ("sample", "holds no samples"),
         "no model": ("sample", "no factors"),
         "no outputs' view": ("sample", "no eigenvectors of its outputs"),
-        "no details": ("feature=digits:0", "kept no input pairs"),
+        "no details": ("feature=digits:0", "does not say on which samples"),
         "dead and empty": ("feature=svd:0", "This feature is 0"),
         "no sae": ("overview", "Digits"),
         "no labels": ("sample=3", "The model says"),
@@ -389,6 +514,13 @@ def test_a_run_with_parts_missing_is_still_a_page(visit: Open, name: str) -> Non
     page.evaluate("hash => { location.hash = hash; }", expected[0])
     page.wait_for_timeout(30)
     assert expected[1] in page.locator("main").inner_text()
+    if name == "no samples":
+        page.evaluate("location.hash = 'faithfulness'")
+        page.wait_for_selector("text=they need labelled samples, and it has none")
+    if name == "words":  # bars have lengths, and no scale of colours
+        page.evaluate("location.hash = 'feature=svd:1'")
+        page.wait_for_selector("text=What raises it")
+        assert page.locator("svg rect[fill^=rgb]").count() == 0
 
 
 def test_an_input_that_is_no_image_is_set_by_numbers(visit: Open) -> None:
@@ -397,6 +529,17 @@ def test_an_input_that_is_no_image_is_set_by_numbers(visit: Open) -> None:
     page.get_by_label("word 3").fill("2.5")
     assert np.abs(_logits(page) - before).max() > 0.01
     assert "ink=" in page.url
+    page.get_by_label("word 3").fill("0.123456")
+    again = visit(_hash(page), name="words")
+    assert _hash(again) == _hash(page)
+    np.testing.assert_array_equal(_logits(again), _logits(page))
+
+
+def test_a_link_keeps_inputs_of_any_number(visit: Open) -> None:
+    page = visit("sample=3", name="wide")
+    page.get_by_label("word 3", exact=True).fill("2.5")
+    again = visit(_hash(page), name="wide")
+    np.testing.assert_array_equal(_logits(again), _logits(page))
 
 
 def test_the_page_is_the_same_from_the_server(browser: Browser, pages: Path) -> None:

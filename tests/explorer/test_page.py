@@ -266,6 +266,8 @@ def test_what_does_not_fit_together_is_refused(run: Exploration) -> None:
         Exploration(title="None", eigenvectors=0)
     with refuses(BilensError, "details of 4 features", "each of its 7"):
         Exploration(title="Other", views=(view,), details={"svd": run.details["digits"]})
+    with refuses(BilensError, "a total of 6 for the 7 features"):
+        Exploration(title="Few", views=(view,), totals={"svd": 6})
     assert run.samples is not None
     with refuses(SpaceError, "a set of samples"):
         replace(run, samples=replace(run.samples, input=replace(PIXELS.without_constant(), name="others")))

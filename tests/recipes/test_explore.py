@@ -57,6 +57,8 @@ def test_the_page_holds_what_the_run_found(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert [view["name"] for view in shown["views"]] == ["digits", "svd", "sae", "pairs"]
     assert [len(view["features"]) for view in shown["views"]] == [10, 3, 3, 3]
+    totals = {view["name"]: view["total"] for view in shown["views"]}
+    assert totals == {"digits": None, "svd": 12, "sae": summary["sae"]["active"], "pairs": 64}
     assert {row["name"]: row["accuracy"] for row in shown["scores"]} == pytest.approx(
         {name: score["accuracy"] for name, score in summary["faithfulness"].items()}
     )

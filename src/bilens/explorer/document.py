@@ -96,7 +96,7 @@ class Feature(TypedDict):
 
 
 class Section(TypedDict):
-    """One way of reading features, most important first."""
+    """One way of reading features, most important first; `total` is of how many, where known."""
 
     name: str
     title: str
@@ -104,6 +104,7 @@ class Section(TypedDict):
     measure: str
     norm: float | None
     examined: int
+    total: int | None
     input: Axis
     features: list[Feature]
 
@@ -263,6 +264,7 @@ def _section(run: Exploration, view: View, places: dict[int, int], *, whole: boo
         "measure": _text(view.measure),
         "norm": None if detail is None or detail.norm is None else finite("norm", detail.norm),
         "examined": 0 if detail is None else detail.examined,
+        "total": run.totals.get(view.name),
         "input": _axis(view.spectra[0].input if len(view) else Space("input", 1)),
         "features": [_feature(view, place, detail, places, count) for place in range(len(view))],
     }

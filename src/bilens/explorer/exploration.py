@@ -63,6 +63,7 @@ class Exploration:
         svd: for its singular values; history: of the training.
         notes: paragraphs to close with: settings, caveats, where the numbers come from.
         texts: (title, explanation) of further views by name, in place of `WAYS`.
+        totals: of how many features those of a view are the most important, by the name of the view.
         eigenvectors: how many a feature keeps on the page; the features of the view "digits" keep all they have.
 
     Raises:
@@ -85,6 +86,7 @@ class Exploration:
     history: History | None = None
     notes: tuple[str, ...] = ()
     texts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
     eigenvectors: int = 16
 
     def __post_init__(self) -> None:
@@ -101,6 +103,13 @@ class Exploration:
                     f"details of {len(detail)} features for the view {name!r}",
                     f"one for each of its {lengths.get(name, 0)}",
                     "pass the details of the same view",
+                )
+        for name, total in self.totals.items():
+            if total < lengths.get(name, 0):
+                raise BilensError(
+                    f"a total of {total} for the {lengths[name]} features of the view {name!r}",
+                    "at least as many as it shows",
+                    "pass how many features there are in all",
                 )
         if self.model is not None:
             for view in self.views:

@@ -97,9 +97,10 @@ def read(run: Path) -> Exploration:
             scores={name: Score(**score) for name, score in summary.get("faithfulness", {}).items()},
             curves=curves(run),
             codes=_record(run, "sae_codes", CodeComparison),
-            svd=_record(run, "svd", TensorSVD),
+            svd=(svd := _record(run, "svd", TensorSVD)),
             history=_record(run, "training", History),
             notes=_notes(summary),
+            totals=_totals(summary, svd),
             texts={"digits": ("Digit directions", WAYS["digits"][1])} if output == "digits" else {},
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -191,6 +192,17 @@ def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:
         data = summary["data"]
         facts["data"] = f"{data['name']}: {data['train']:,} to train with, {data['test']:,} to test with"
     return facts
+
+
+def _totals(summary: dict[str, Any], svd: TensorSVD | None) -> dict[str, int]:
+    """How many features each view was chosen from: components above rounding, active features, features."""
+    totals: dict[str, int] = {}
+    if svd is not None:
+        totals["svd"] = int((svd.values > svd.floor).sum())
+    for name, count in (("sae", "active"), ("pairs", "features")):
+        if name in summary:
+            totals[name] = summary[name][count]
+    return totals
 
 
 def _notes(summary: dict[str, Any]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import { lines } from "./chart.js";
 import { h } from "./dom.js";
 import { figure } from "./figure.js";
-import { cell, number, whole } from "./format.js";
+import { cell, whole } from "./format.js";
 
 /** @param {import("./data.js").Run[]} runs */
 export function aboutPage(runs) {
@@ -16,7 +16,7 @@ export function aboutPage(runs) {
       training.columns.slice(1).map((name, column) => figure({
         title: name, name: `training-${column + 1}`, alt: `Line chart of ${name} against optimiser steps`,
         table: () => ({ columns: [training.columns[0], name], rows: training.rows.map((line) => [line[0], line[column + 1]]) }),
-        draw: (width) => lines({ width, height: 220, marks: training.rows.length < 30, x: { label: "optimiser steps", format: whole }, y: { label: name, format: number },
+        draw: (width) => lines({ width, height: 220, marks: training.rows.length < 30, x: { label: "optimiser steps", format: whole }, y: { label: name },
           series: [{ name, color: 0, points: training.rows.map((line) => ({ x: line[0], y: line[column + 1] })) }] }),
       }).element))) : null,
     h("section", {}, h("h2", { class: "section" }, "This page"),

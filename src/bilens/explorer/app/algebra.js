@@ -114,7 +114,8 @@ export function constantAlone(kernel, axis) {
 }
 
 /**
- * ⟨Q₁, Q₂⟩ / (‖Q₁‖ ‖Q₂‖) from the eigenpairs that the page has, and |v·w| of each two of them.
+ * ⟨Q₁, Q₂⟩ / (‖Q₁‖ ‖Q₂‖) from the eigenpairs that the page has, and |v·w| of each two of them. Where one feature has
+ * the constant coordinate and the other has none, it is 0 in the other.
  * @param {import("./data.js").Feature} first
  * @param {import("./data.js").Feature} second
  */
@@ -127,7 +128,7 @@ export function overlap(first, second) {
     for (let l = 0; l < second.vectors.shape[0]; l++) {
       const w = row(second.vectors, l);
       let product = 0;
-      for (let i = 0; i < v.length; i++) product += v[i] * w[i];
+      for (let i = 0; i < Math.min(v.length, w.length); i++) product += v[i] * w[i];
       line.push(Math.min(1, Math.abs(product)));
       inner += a[k] * b[l] * product * product;
     }

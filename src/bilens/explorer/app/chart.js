@@ -206,10 +206,10 @@ function hover(parts, shown, xs, ys, box) {
 export function bars(parts) {
   const size = parts.row || 24;
   const longest = Math.min(18, Math.max(1, ...parts.rows.map((row) => row.label.length)));
-  const left = Math.min(parts.width * 0.35, 10 + longest * 7.2), ends = 58, after = parts.ends || ends;
+  const left = Math.min(parts.width * 0.35, 10 + longest * 7.2), ends = parts.ends || 58;
   const low = Math.min(0, parts.low ?? 0, ...parts.rows.map((row) => row.value));
   const high = Math.max(0, parts.high ?? 0, ...parts.rows.map((row) => row.value));
-  const start = left + (low < 0 ? ends : 6), reach = parts.width - start - after;
+  const start = left + (low < 0 ? ends : 6), reach = parts.width - start - ends;
   const place = (/** @type {number} */ value) => start + ((value - low) / (high - low || 1)) * reach;
   const height = size * parts.rows.length + 8;
   const group = s("g", {}, s("line", { x1: place(0), x2: place(0), y1: 2, y2: height - 2, class: "axis" }));

@@ -6,8 +6,10 @@ import { labelOf } from "./data.js";
 import { h, s } from "./dom.js";
 import { eigenvectors, title } from "./feature.js";
 import { figure } from "./figure.js";
-import { number, percent, short, signed } from "./format.js";
+import { number, percent, plural, short, signed } from "./format.js";
 import { featureAt, featureName, link } from "./route.js";
+
+const SHOWN_EFFECTS = 24;
 
 /**
  * @param {import("./data.js").Run[]} runs
@@ -19,7 +21,8 @@ export function comparePage(runs, route) {
   const asked = route.value.split(",");
   const first = featureAt(runs, asked[0]) || featureAt(runs, featureName(sections[0].section, 0, sections[0].which));
   const two = first && featureAt(runs, asked[1] || "");
-  const other = two || (first && partner(runs, first));
+  const match = first && !two ? partner(runs, first) : null;
+  const other = two || (match && match.found);
   if (!first || !other) return h("div", {});
   const names = [first, other].map((found) => featureName(found.section, found.place, found.run));
   const choose = (/** @type {number} */ side) => {
@@ -30,7 +33,9 @@ export function comparePage(runs, route) {
     } }, sections.map(({ which, section }) => h("optgroup", { label: `${section.title}${runs.length > 1 ? ` · ${runs[which].name}` : ""}` },
       section.features.map((feature, place) => {
         const name = featureName(section, place, which);
-        return h("option", { value: name, selected: name === names[side] }, `${title(section, feature)}${feature.speaks_for.length ? ` (${short(feature.speaks_for.join(", "), 20)})` : ""}`);
+        const speaks = feature.speaks_for.join(", ");
+        return h("option", { value: name, selected: name === names[side] },
+          `${title(section, feature)}${speaks && speaks !== feature.label ? ` (${short(speaks, 20)})` : ""}${runs.length > 1 ? ` · ${short(runs[which].name, 24)}` : ""}`);
       }))));
     return h("div", { class: "field" }, h("label", { for: `side${side}` }, side ? "with" : "Compare"), field);
   };
@@ -40,47 +45,78 @@ export function comparePage(runs, route) {
     const kernels = linearKernels(feature);
     return feature.energy ? kernels.reduce((sum, kernel) => sum + kernel.value ** 2, 0) / feature.energy : 1;
   });
+  const called = [first, other].map((side) => calledIn(runs, side));
+  const values = [first, other].flatMap(({ feature }) => feature.effects.slice(0, SHOWN_EFFECTS));
+  const scales = {
+    pictures: Math.max(...[first, other].map(({ section, feature }) => sharedScale(linearKernels(feature), section.input))),
+    low: Math.min(0, ...values), high: Math.max(0, ...values),
+  };
   const effects = first.feature.effects.length === other.feature.effects.length ? cosine(first.feature.effects, other.feature.effects) : null;
   return h("div", { class: "compare" }, h("h1", {}, "Compare"),
     h("div", { class: "bar pickers" }, choose(0), choose(1),
       runs.length < 2 ? h("p", { class: "hint" }, "Two runs: bilens explore RUN --compare OTHER") : null),
+    two || !match ? null : h("p", { class: "note" }, match.words),
     h("dl", { class: "facts" },
       found ? h("div", {}, h("dt", {}, "kernels, cosine"), h("dd", {}, signed(found.cosine)), h("dd", { class: "small" },
         `from the eigenvectors here, which hold ${percent(Math.min(1, kept[0]), 1)} and ${percent(Math.min(1, kept[1]), 1)} of the two`)) : null,
       effects === null ? null : h("div", {}, h("dt", {}, "logit weights, cosine"), h("dd", {}, signed(effects))),
-      [first, other].map((side) => h("div", {}, h("dt", {}, `${title(side.section, side.feature)}: ${side.section.measure}`), h("dd", {}, number(side.feature.importance))))),
-    h("div", { class: "two sides" }, [first, other].map((side, place) => column(runs, side, place))),
-    found ? overlapFigure(title(first.section, first.feature), title(other.section, other.feature), found.cosines) : h("p", { class: "empty" }, "The two features are over different inputs."));
+      [first, other].map((side, place) => h("div", {}, h("dt", {}, `${called[place]}: ${side.section.measure}`), h("dd", {}, number(side.feature.importance))))),
+    h("div", { class: "two sides" }, [first, other].map((side, place) => column(runs, side, place, scales))),
+    found ? overlapFigure(called[0], called[1], found.cosines) : h("p", { class: "empty" }, "The two features are over different inputs."));
 }
 
 /**
- * The same feature of the other run, or the next of the same view.
+ * A feature's title, with its run where there are two.
+ * @param {import("./data.js").Run[]} runs
+ * @param {NonNullable<ReturnType<typeof featureAt>>} side
+ */
+function calledIn(runs, side) {
+  return `${title(side.section, side.feature)}${runs.length > 1 ? ` · ${short(runs[side.run].name, 40)}` : ""}`;
+}
+
+/**
+ * The feature of the other run that is most like one, or the next of the same view where there is no other run. Outputs
+ * are paired by their place; the features that each run found for itself have no order in common, and are paired by
+ * their kernels.
  * @param {import("./data.js").Run[]} runs
  * @param {NonNullable<ReturnType<typeof featureAt>>} first
  */
 function partner(runs, first) {
-  const there = runs.length > 1 ? featureAt(runs, featureName(first.section, first.place, 1 - first.run)) : null;
-  const next = (first.place + 1) % first.section.features.length;
-  return there || featureAt(runs, featureName(first.section, next, first.run));
+  const { section, feature, place } = first, which = 1 - first.run;
+  const there = runs.length > 1 ? runs[which].views.find((view) => view.name === section.name) : null;
+  if (!there || !there.features.length) {
+    const next = featureAt(runs, featureName(section, (place + 1) % section.features.length, first.run));
+    return next ? { found: next, words: "With the next feature of the same kind." } : null;
+  }
+  const outputs = section.name === runs[first.run].outputs_view, comparable = there.input.size === section.input.size;
+  if (outputs || !comparable) {
+    const same = featureAt(runs, featureName(there, Math.min(place, there.features.length - 1), which));
+    return same ? { found: same, words: outputs ? "The same output of the two runs." : "The two are paired by their rank." } : null;
+  }
+  const cosines = there.features.map((each) => Math.abs(overlap(feature, each).cosine));
+  const best = cosines.indexOf(Math.max(...cosines));
+  return { found: { run: which, section: there, place: best, feature: there.features[best] },
+    words: `Of ${plural(there.features.length, "feature")} of this kind in ${runs[which].name || "the other run"}, the one whose kernel has the largest |cosine| with it.` };
 }
 
 /**
  * @param {import("./data.js").Run[]} runs
  * @param {NonNullable<ReturnType<typeof featureAt>>} side
  * @param {number} place
+ * @param {{pictures: number, low: number, high: number}} scales of both sides
  */
-function column(runs, side, place) {
+function column(runs, side, place, scales) {
   const { section, feature } = side, run = runs[side.run], kernels = linearKernels(feature);
   const output = run.output;
-  const name = `compare-${place + 1}`;
+  const name = `compare-${place + 1}`, called = calledIn(runs, side);
   return h("section", { class: "side" },
     h("h2", {}, h("a", { href: link("feature", featureName(section, side.place, side.run)) }, title(section, feature))),
     h("p", { class: "note" }, `${section.title}${runs.length > 1 ? ` · ${run.name}` : ""}. ${feature.speaks_for.length ? `Speaks for ${feature.speaks_for.join(" and ")}.` : "Speaks for no output."}`),
-    eigenvectors({ feature, kernels, section, scale: sharedScale(kernels, section.input), name }, 3).element,
+    eigenvectors({ feature, kernels, section, scale: scales.pictures, name, of: called, both: true }, 3).element,
     output ? figure({
-      title: "Logit weights", name: `${name}-logits`, alt: `Bar chart of what ${feature.label} adds to each output`,
+      title: "Logit weights", note: `${feature.effects.length > SHOWN_EFFECTS ? `The first ${SHOWN_EFFECTS} of ${feature.effects.length}. ` : ""}Both sides are on one scale.`, of: called, name: `${name}-logits`, alt: `Bar chart of what ${feature.label} adds to each output`,
       table: () => ({ columns: [output.name, "logit weight"], rows: feature.effects.map((value, o) => [labelOf(output, o), value]) }),
-      draw: (width) => bars({ width, row: 22, rows: feature.effects.slice(0, 24).map((value, o) => ({ label: labelOf(output, o), value })) }),
+      draw: (width) => bars({ width, row: 22, low: scales.low, high: scales.high, rows: feature.effects.slice(0, SHOWN_EFFECTS).map((value, o) => ({ label: labelOf(output, o), value })) }),
     }).element : null);
 }
 
@@ -93,9 +129,9 @@ function overlapFigure(first, second, cosines) {
   const rows = Math.min(12, cosines.length), columns = Math.min(12, cosines[0].length);
   return figure({
     title: "How far their eigenvectors are the same", name: "compare-overlap",
-    note: `|v·w| for eigenvectors of ${first} (rows) and of ${second} (columns), largest |λ| first: 1 is the same direction, 0 a right angle.`,
+    note: `|v·w| for eigenvectors of ${first} (rows) and of ${second} (columns), largest |λ| first: 1 is the same direction, 0 a right angle.${cosines.length > rows || cosines[0].length > columns ? ` The first ${rows} and ${columns} are drawn; the table has all.` : ""}`,
     alt: `Map of the overlaps between the eigenvectors of ${first} and ${second}`,
-    table: () => ({ columns: ["rank, first feature", ...Array.from({ length: columns }, (_, l) => `second’s ${l + 1}`)], rows: cosines.slice(0, rows).map((line, k) => [k + 1, ...line.slice(0, columns)]) }),
+    table: () => ({ columns: ["rank, first feature", ...cosines[0].map((_, l) => `second’s ${l + 1}`)], rows: cosines.map((line, k) => [k + 1, ...line]) }),
     most: 620,
     draw: (width) => {
       const left = 34, top = 26, size = (width - left - 4) / columns, tall = Math.min(size, 34), group = s("g", {});

@@ -9,7 +9,7 @@
  *   vectors: ArrayData, energy: number, discarded: number, residual: number, pairs: Pair[], largest: Seen[],
  *   smallest: Seen[], errors: ArrayData|null}} Feature
  * @typedef {{name: string, title: string, text: string, measure: string, norm: number|null, examined: number,
- *   input: Axis, features: Feature[]}} Section
+ *   total: number|null, input: Axis, features: Feature[]}} Section
  * @typedef {{name: string, seeds: number, kept: number[], accuracy: number[], cross_entropy: number[],
  *   recovered: number[]|null, accuracy_half: number[]|null, cross_entropy_half: number[]|null,
  *   recovered_half: number[]|null, error: number[]|null, bound: number[]|null}} Line
@@ -81,10 +81,13 @@ export function labelOf(axis, index) {
   return axis.labels ? axis.labels[index] : String(index);
 }
 
+const UNCHANGED = /(ss|species|series)$/i; // the same for one and for many, or no plural
+
 /**
  * What a single output is called: "digit" for digits.
  * @param {Axis} axis
  */
 export function singular(axis) {
-  return axis.name.endsWith("s") && !axis.name.endsWith("ss") ? axis.name.slice(0, -1) : axis.name;
+  if (/(ss|x|ch|sh)es$/i.test(axis.name)) return axis.name.slice(0, -2);
+  return axis.name.endsWith("s") && !UNCHANGED.test(axis.name) ? axis.name.slice(0, -1) : axis.name;
 }

@@ -87,7 +87,7 @@ export function roving(holder, selector) {
     const moves = {
       ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + columns, ArrowUp: at - columns, Home: 0, End: list.length - 1,
     };
-    if (!(event.key in moves)) return;
+    if (!Object.hasOwn(moves, event.key)) return;
     event.preventDefault();
     const target = list[moves[event.key]];
     if (!target) return;

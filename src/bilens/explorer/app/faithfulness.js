@@ -19,7 +19,7 @@ const MEASURES = {
  */
 export function faithfulnessPage(runs, route) {
   const run = runs[0];
-  const state = { measure: route.value in MEASURES ? route.value : "accuracy" };
+  const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy" };
   const seeds = Math.max(1, ...run.curves.map((line) => line.seeds));
   const chart = run.curves.length ? figure({
     title: "The more components are kept, the more of the model is left", name: "faithfulness",
@@ -36,7 +36,7 @@ export function faithfulnessPage(runs, route) {
       const low = Math.min(0, ...series.flatMap((each) => each.points.map((point) => point.y)));
       return lines({ width, height: width < 500 ? 300 : 400, series,
         x: { label: "components kept", log: true, low: 1, format: whole },
-        y: { label: measure.label, low: measure.share ? Math.max(-0.2, low) : 0, high: measure.share ? 1 : undefined, format: measure.share ? (value) => percent(value, value > 0.9 && value < 1 ? 1 : 0) : number } });
+        y: { label: measure.label, low: measure.share ? Math.max(-0.2, low) : 0, high: measure.share ? 1 : undefined, format: measure.share ? (value) => percent(value, value > 0.9 && value < 1 ? 1 : 0) : undefined } });
     },
   }) : null;
   const options = Object.entries(MEASURES).filter(([name]) => run.curves.some((line) => valuesOf(line, name)));
@@ -54,7 +54,9 @@ export function faithfulnessPage(runs, route) {
   return h("div", { class: "faithfulness" },
     h("h1", {}, "How faithful is each view?"),
     h("p", { class: "lead" }, "Cross-entropy recovered is 1 for the model itself and 0 for a guess that knows nothing."),
-    chart ? h("div", {}, choice, chart.element) : h("p", { class: "empty" }, "This run measured no faithfulness: it had no labelled samples."),
+    chart ? h("div", {}, choice, chart.element) : h("p", { class: "empty" }, run.samples && run.samples.labels
+      ? "This page has no curves of faithfulness. If bilens made it from a run that was stopped, running the same command again adds them."
+      : "This page has no curves of faithfulness: they need labelled samples, and it has none. If bilens made it from a run that was stopped, running the same command again adds what is missing."),
     run.scores.length ? scores(run) : null,
     diagnostics.length ? h("h2", { class: "section" }, "Checks") : null,
     h("div", { class: "two" }, diagnostics));
@@ -142,7 +144,7 @@ function codes(codes) {
     note: `Of ${codes.features} features (rank ${codes.rank}) active on more than ${percent(codes.threshold, 1)} of the samples; darker cells hold more of them, on a logarithmic scale. On the dashed line the two agree.`,
     alt: `Map of codes through the pseudoinverse against codes as trained, correlation ${codes.correlation.toFixed(3)}`,
     table: () => ({ columns: ["code as trained, from", "by pseudoinverse, from", "points"], rows: counts.flatMap((column, i) => column.map((count, j) =>
-      /** @type {[number, number, number]} */ ([low[0] + (high[0] - low[0]) * i / bins, low[1] + (high[1] - low[1]) * j / bins, count]))).filter((cell) => cell[2] > 0).sort((a, b) => b[2] - a[2]).slice(0, 300) }),
+      /** @type {[number, number, number]} */ ([low[0] + (high[0] - low[0]) * i / bins, low[1] + (high[1] - low[1]) * j / bins, count]))).filter((cell) => cell[2] > 0).sort((a, b) => b[2] - a[2]) }),
     most: 460,
     draw: (width) => {
       const left = 46, top = 24, size = width - left - 10, tall = size * 0.8, group = s("g", {});

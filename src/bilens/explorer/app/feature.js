@@ -31,7 +31,7 @@ export function featurePage(runs, route) {
     remember(link("feature", featureName(section, place, which), { k: rank ? rank + 1 : "" }));
     for (const redraw of redraws) redraw();
   };
-  const parts = { run, section, feature, kernels, scale, model, select, redraws, name: `${section.name}-${place}` };
+  const parts = { run, section, feature, kernels, scale, model, select, redraws, name: `${section.name}-${place}`, of: title(section, feature) };
   const step = (/** @type {number} */ by, /** @type {string} */ words) => {
     const other = section.features[place + by];
     return other ? h("a", { class: "step", href: link("feature", featureName(section, place + by, which)),
@@ -64,7 +64,7 @@ export function featurePage(runs, route) {
 export function title(section, feature) {
   /** @type {Record<string, string>} */
   const names = { digits: "Output", svd: "Component", sae: "SAE feature", pairs: "Pair feature" };
-  const kind = section.title === "Digit directions" ? "Digit" : names[section.name] || "Feature";
+  const kind = section.title === "Digit directions" ? "Digit" : Object.hasOwn(names, section.name) ? names[section.name] : "Feature";
   return `${kind} ${short(feature.label, 80)}`;
 }
 
@@ -76,12 +76,12 @@ function capital(text) {
 /**
  * @typedef {{run: import("./data.js").Run, section: import("./data.js").Section, feature: import("./data.js").Feature,
  *   kernels: {rank: number, value: number, weights: Float32Array}[], scale: number, model: {selected: number},
- *   select: (rank: number) => void, redraws: (() => void)[], name: string}} Parts
+ *   select: (rank: number) => void, redraws: (() => void)[], name: string, of: string}} Parts
  */
 
 /** @param {Parts} parts */
 function spectrum(parts) {
-  const { feature, kernels, model, select } = parts;
+  const { feature, section, kernels, model, select } = parts;
   const values = Array.from(numbers(feature.eigenvalues));
   const all = values.map((value, rank) => ({ value, rank }));
   const positive = all.filter((pair) => pair.value > 0).sort((a, b) => b.value - a.value);
@@ -93,7 +93,7 @@ function spectrum(parts) {
       const at = order.indexOf(model.selected);
       /** @type {Record<string, number>} */
       const moves = { ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, Home: 0, End: order.length - 1 };
-      if (!(event.key in moves)) return;
+      if (!Object.hasOwn(moves, event.key)) return;
       event.preventDefault();
       const next = order[moves[event.key]];
       if (next !== undefined) select(next);
@@ -104,11 +104,12 @@ function spectrum(parts) {
     slider.setAttribute("aria-valuetext", `λ${model.selected + 1} = ${signed(values[model.selected])}`);
   };
   const drawing = figure({
-    title: "Eigenvalues", name: `${parts.name}-eigenvalues`,
-    note: `From the one that raises the feature most to the one that lowers it most; dark ones have a picture: click one, or use the arrow keys.`,
+    title: "Eigenvalues", of: parts.of, name: `${parts.name}-eigenvalues`,
+    note: `From the one that raises the feature most to the one that lowers it most; dark ones have a picture: click one, or use the arrow keys.` +
+      (feature.discarded > 0 ? ` These are the first ${whole(values.length)} of ${whole(section.input.size + (section.input.constant ? 1 : 0))}; no other is larger than ${number(feature.discarded)} in size.` : ""),
     alt: `Bar chart of the eigenvalues of ${feature.label}, from ${signed(Math.max(...values))} to ${signed(Math.min(...values))}`,
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"],
-      rows: values.slice(0, 200).map((value, rank) => [rank + 1, value, feature.energy ? value * value / feature.energy : 0]) }),
+      rows: values.map((value, rank) => [rank + 1, value, feature.energy ? value * value / feature.energy : 0]) }),
     draw: (width) => {
       const height = 250, left = 44, top = 22, bottom = 34, size = 11;
       const room = Math.floor((width - left - 8) / size);
@@ -166,12 +167,12 @@ function selected(parts) {
   const { feature, kernels, section, scale, model } = parts;
   const readout = h("p", { class: "status", role: "status" });
   const drawing = figure({
-    title: "The chosen eigenvector", name: `${parts.name}-eigenvector`,
+    title: "The chosen eigenvector", of: parts.of, name: `${parts.name}-eigenvector`,
     note: "√|λ| v: an input that overlaps with it, in either sign, adds ±(√|λ| v·x)².",
     alt: `The chosen eigenvector of ${feature.label}`,
     table: () => ({ columns: [section.input.name, "√|λ| v"],
       rows: Array.from(kernels[model.selected].weights, (value, i) => /** @type {[string, number]} */ ([labelOf(section.input, i), value]))
-        .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 100) }),
+        .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])) }),
     most: 330,
     draw: (width) => {
       const kernel = kernels[model.selected], image = section.input.image;
@@ -202,7 +203,7 @@ function selected(parts) {
 
 /**
  * The largest eigenvectors of both signs, side by side.
- * @param {Pick<Parts, "feature"|"kernels"|"section"|"scale"|"name">} parts
+ * @param {Pick<Parts, "feature"|"kernels"|"section"|"scale"|"name"|"of"> & {both?: boolean}} parts
  * @param {number} level
  * @param {{selected: number}|null} model
  * @param {((rank: number) => void)|null} select
@@ -210,8 +211,8 @@ function selected(parts) {
 export function eigenvectors(parts, level = 3, model = null, select = null) {
   const { feature, kernels, section, scale } = parts;
   return figure({
-    title: "What raises it, and what lowers it", level, name: `${parts.name}-eigenvectors`,
-    note: "The largest eigenvectors of each sign as √|λ| v, on one scale: a pale picture matters less. The sign of a whole picture means nothing; where blue meets red does.",
+    title: "What raises it, and what lowers it", level, of: parts.of, name: `${parts.name}-eigenvectors`,
+    note: `The largest eigenvectors of each sign as √|λ| v, on one scale${parts.both ? " for both sides" : ""}: a pale picture matters less. The sign of a whole picture means nothing; where blue meets red does.`,
     alt: `The largest positive and negative eigenvectors of ${feature.label}`,
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"], rows: kernels.map((kernel) => [kernel.rank + 1, kernel.value, feature.energy ? kernel.value ** 2 / feature.energy : 0]) }),
     draw: (width) => {
@@ -243,6 +244,7 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
         });
         y += tall + (section.input.constant ? 46 : 32);
       }
+      if (!image) return { height: y, parts: [group] }; // bars have lengths, not colours
       group.append(ramp(0, y + 4, Math.min(width, 260), scale));
       return { height: y + 42, parts: [group] };
     },
@@ -303,7 +305,7 @@ function kept(parts) {
     keydown: (/** @type {KeyboardEvent} */ event) => {
       /** @type {Record<string, number>} */
       const moves = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
-      if (!(event.key in moves)) return;
+      if (!Object.hasOwn(moves, event.key)) return;
       event.preventDefault();
       state.k = Math.max(1, Math.min(most, state.k + moves[event.key]));
       /** @type {HTMLInputElement} */ (slider).value = String(most > 1 ? (1000 * Math.log(state.k)) / Math.log(most) : 0);
@@ -326,7 +328,7 @@ function kept(parts) {
   };
   const x = { label: "eigenvectors kept", log: most > 40, low: 1, high: Math.max(2, most), format: whole };
   const drawing = figure({
-    title: "How much the first eigenvectors hold", name: `${parts.name}-energy`,
+    title: "How much the first eigenvectors hold", of: parts.of, name: `${parts.name}-energy`,
     alt: `Line chart of the share of the squared norm of ${feature.label} in its first eigenvectors`,
     table: () => ({ columns: ["kept", "share of ‖Q‖²", "bound on the error", "largest error measured"],
       rows: points((k) => k, most).map(({ x: k }) => [k, shares[k - 1], bound(k), errors ? errors[k - 1] : null]) }),
@@ -335,18 +337,20 @@ function kept(parts) {
       series: [{ name: "share of ‖Q‖²", color: 1, points: points((k) => shares[k - 1], most) }] }),
   });
   const floor = Math.max(1e-30, Math.abs(values[0]) * (section.norm || 1) ** 2 * 1e-6);
+  const left = [
+    { name: section.norm ? "proven bound" : "|λ| left out", color: 0, points: points(bound, most).filter((p) => p.y >= floor) },
+    ...(errors ? [{ name: "largest error measured", color: 2, points: points((k) => errors[k - 1], most).filter((p) => p.y >= floor) }] : []),
+  ];
+  const lowest = Math.min(...left.flatMap((each) => each.points.map((p) => p.y)));
   const lower = figure({
     title: section.norm ? "The error of leaving out the others" : "The largest eigenvalue left out",
-    name: `${parts.name}-error`,
+    of: parts.of, name: `${parts.name}-error`,
     alt: `Line chart of the proven bound on the error of ${feature.label} and the largest error measured`,
     table: () => ({ columns: ["kept", section.norm ? "bound on the error" : "largest |λ| left out", "largest error measured"],
       rows: points((k) => k, most).map(({ x: k }) => [k, bound(k), errors ? errors[k - 1] : null]) }),
     draw: (width) => lines({ width, height: 200, marks: false, mark: state.k, x,
-      y: { label: section.norm ? "error, log scale" : "|λ|, log scale", log: true, low: floor },
-      series: [
-        { name: section.norm ? "proven bound" : "|λ| left out", color: 0, points: points(bound, most).filter((p) => p.y >= floor) },
-        ...(errors ? [{ name: "largest error measured", color: 2, points: points((k) => errors[k - 1], most).filter((p) => p.y >= floor) }] : []),
-      ] }),
+      y: { label: section.norm ? "error, log scale" : "|λ|, log scale", log: true, low: Number.isFinite(lowest) ? lowest : floor },
+      series: left }),
   });
   tell();
   return h("div", { class: "stack" }, drawing.element,
@@ -364,7 +368,7 @@ function weights(parts) {
   const shown = many ? [...order.slice(0, 12), ...order.slice(-12)] : order;
   const speaks = new Set(feature.speaks_for);
   return figure({
-    title: "Logit weights", name: `${parts.name}-logits`,
+    title: "Logit weights", of: parts.of, name: `${parts.name}-logits`,
     note: `What one unit of the feature adds to each ${singular(output)}'s logit${section.name === "digits" ? ", the mean over outputs taken off" : ""}.` + (many ? " The twelve it raises and the twelve it lowers most." : ""),
     alt: `Bar chart of what ${feature.label} adds to each output`,
     table: () => ({ columns: [output.name, "logit weight"], rows: order.map((place) => [labelOf(output, place), feature.effects[place]]) }),
@@ -376,11 +380,11 @@ function weights(parts) {
 function pairs(parts) {
   const { feature, section, kernels, scale } = parts;
   const axis = section.input;
-  if (!feature.pairs.length) return h("p", { class: "empty" }, "This run kept no input pairs: run the same command again to add them.");
+  if (!feature.pairs.length) return h("p", { class: "empty" }, "This page has no input pairs of the feature. If bilens made it from a run, running the same command again adds them.");
   const largest = Math.max(1e-30, ...feature.pairs.map((pair) => Math.abs(pair.strength)));
   const name = (/** @type {number} */ i) => (axis.image ? `${Math.floor(i / axis.image[1])},${i % axis.image[1]}` : labelOf(axis, i));
   return figure({
-    title: axis.image ? "Strongest pixel pairs" : "Strongest input pairs", name: `${parts.name}-pairs`,
+    title: axis.image ? "Strongest pixel pairs" : "Strongest input pairs", of: parts.of, name: `${parts.name}-pairs`,
     note: axis.image ? "Each line joins two pixels, and a ring is a pixel with itself: blue raises the feature where both are inked, red lowers it. Behind them, the first eigenvector."
       : "What each pair of inputs adds to the feature where both are 1.",
     alt: `The ${feature.pairs.length} strongest input pairs of ${feature.label}`,
@@ -419,17 +423,19 @@ function legend(parts) {
 function extremes(parts) {
   const { feature, section, run } = parts;
   const samples = run.samples, axis = run.input;
-  if (!samples || !axis || !feature.largest.length) {
-    return h("p", { class: "empty" }, "This run has no samples to show the feature on: it was read from the weights alone.");
+  if (!samples || !axis) return h("p", { class: "empty" }, "This page has no samples to show the feature on.");
+  if (!feature.largest.length) {
+    return h("p", { class: "empty" }, "This page does not say on which samples the feature is largest. If bilens made it from a run, running the same command again adds that.");
   }
   const count = Math.min(6, feature.vectors.shape[0]);
+  const shares_ = [...feature.largest, ...feature.smallest].map((item) =>
+    split({ ...item, terms: Array.from(terms(feature, section.input, row(samples.inputs, item.sample))) }, count));
+  const up_ = Math.max(1e-12, ...shares_.map((shares) => sumOf(shares, 1))), down_ = Math.max(0, ...shares_.map((shares) => -sumOf(shares, -1)));
   const list = (/** @type {import("./data.js").Seen[]} */ seen, /** @type {string} */ words, /** @type {string} */ name) => {
     const taken = seen.map((item) => ({ ...item, x: row(samples.inputs, item.sample), terms: [] }))
       .map((item) => ({ ...item, terms: Array.from(terms(feature, section.input, item.x)) }));
-    const parts_ = taken.map((item) => split(item, count));
-    const up_ = Math.max(1e-12, ...parts_.map((shares) => sumOf(shares, 1))), down_ = Math.max(0, ...parts_.map((shares) => -sumOf(shares, -1)));
     const drawing = figure({
-      title: words, level: 4, name: `${parts.name}-${name}`,
+      title: words, level: 4, of: parts.of, name: `${parts.name}-${name}`,
       alt: `${words}: ${taken.map((item) => `sample ${samples.numbers[item.sample]}, ${signed(item.value)}`).join("; ")}`,
       table: () => ({ columns: ["sample", samples.labels ? "label" : "place", "value", ...Array.from({ length: count }, (_, k) => `λ${subscript(k + 1)}(v${subscript(k + 1)}·x)²`), "all others"],
         rows: taken.map((item) => [`sample ${samples.numbers[item.sample]}`, samples.labels && run.output ? labelOf(run.output, samples.labels[item.sample]) : item.sample, item.value,
@@ -465,7 +471,7 @@ function extremes(parts) {
     return drawing.element;
   };
   return h("section", {}, h("h2", { class: "section" }, "Where it is largest and smallest"),
-    h("p", { class: "note" }, `Of ${plural(section.examined, "sample")}. Bars split the value into what each eigenvector adds, λ(v·x)²; pale is all other eigenvectors, and the mark is the sum.`),
+    h("p", { class: "note" }, `Of ${plural(section.examined, "sample")}. Bars split the value into what each eigenvector adds, λ(v·x)²; pale is all other eigenvectors, and the mark is the sum. Both lists are on one scale.`),
     h("div", { class: "two" }, list(feature.largest, "Largest", "largest"), list(feature.smallest, "Smallest", "smallest")));
 }
 

@@ -1,14 +1,16 @@
 // A figure: a title, a drawing that follows the width of its place, the same as a table, and buttons that save it.
 
 import { fill, h, s, unique } from "./dom.js";
-import { cell } from "./format.js";
+import { cell, whole } from "./format.js";
 import { savePNG, saveSVG } from "./save.js";
+
+const SHOWN_ROWS = 1000;
 
 /**
  * @typedef {{columns: string[], rows: (string|number|null)[][]}} TableData
  * @typedef {{title: string, note?: string, name: string, alt: string, table: () => TableData,
  *   draw: (width: number) => {height: number, parts: (Node|Node[])[]}, level?: number, most?: number,
- *   control?: Node, plainTitle?: boolean}} FigureParts
+ *   of?: string, control?: Node, plainTitle?: boolean}} FigureParts
  */
 
 const watcher = new ResizeObserver((entries) => {
@@ -21,7 +23,7 @@ const watcher = new ResizeObserver((entries) => {
 const redraws = new WeakMap();
 
 /**
- * A figure element. `redraw` draws it again after what it shows has changed.
+ * A figure element. `of` is what it is a figure of: a saved one says so. `redraw` draws it again after what it shows has changed.
  * @param {FigureParts} parts
  * @returns {{element: HTMLElement, redraw: () => void}}
  */
@@ -43,7 +45,7 @@ export function figure(parts) {
     fill(body, svg);
   };
   const tabulate = () => {
-    if (shown) fill(holder, tableOf(parts.table(), parts.title));
+    if (shown) fill(holder, ...tableOf(parts.table(), parts.title));
   };
   redraws.set(body, () => {
     const now = Math.floor(Math.min(body.clientWidth, parts.most || Infinity));
@@ -64,9 +66,9 @@ export function figure(parts) {
     },
   }, "Table");
   holder.id = id;
-  const save = (/** @type {string} */ label, /** @type {(svg: SVGSVGElement, name: string) => void} */ how) =>
+  const save = (/** @type {string} */ label, /** @type {(svg: SVGSVGElement, name: string, title: string) => void} */ how) =>
     h("button", { type: "button", class: "quiet", "aria-label": `Save “${parts.title}” as ${label}`,
-      click: () => svg && how(svg, parts.name) }, label);
+      click: () => svg && how(svg, parts.name, parts.of ? `${parts.of}: ${parts.title}` : parts.title) }, label);
   const element = h("figure", {},
     h("figcaption", {},
       h(`h${parts.level || 3}`, {}, parts.title),
@@ -89,9 +91,11 @@ export function figure(parts) {
  * @param {string} title
  */
 export function tableOf(table, title) {
-  return h("div", { class: "table", tabindex: 0, role: "region", "aria-label": `Table: ${title}` },
+  const shown = table.rows.slice(0, SHOWN_ROWS), all = table.rows.length;
+  const body = h("div", { class: "table", tabindex: 0, role: "region", "aria-label": `Table: ${title}` },
     h("table", {},
       h("thead", {}, h("tr", {}, table.columns.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, table.rows.map((line) => h("tr", {}, line.map((value, place) =>
+      h("tbody", {}, shown.map((line) => h("tr", {}, line.map((value, place) =>
         place === 0 ? h("th", { scope: "row" }, cell(value)) : h("td", {}, cell(value))))))));
+  return all > shown.length ? [body, h("p", { class: "hint" }, `The first ${whole(shown.length)} of ${whole(all)} rows.`)] : [body];
 }

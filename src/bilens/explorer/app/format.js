@@ -64,7 +64,8 @@ export function subscript(value) {
  * @param {number} limit
  */
 export function short(text, limit) {
-  return text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
+  const characters = [...text]; // whole ones: half of a pair is no text that can be saved
+  return characters.length <= limit ? text : `${characters.slice(0, limit - 1).join("")}…`;
 }
 
 /**

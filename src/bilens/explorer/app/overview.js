@@ -2,7 +2,8 @@
 
 import { constantAlone, linearKernels, sharedScale } from "./algebra.js";
 import { fill, h, roving, s } from "./dom.js";
-import { cell, number, plural, short } from "./format.js";
+import { title } from "./feature.js";
+import { cell, number, plural, short, whole } from "./format.js";
 import { weightsPicture } from "./picture.js";
 import { featureName, link, remember } from "./route.js";
 
@@ -17,7 +18,7 @@ const TABS = { digits: "Digits", svd: "SVD", sae: "SAE on outputs", pairs: "SAE 
 export function overview(runs, route) {
   const run = runs[0];
   const chosen = run.views.find((view) => view.name === route.value) || run.views[0];
-  const state = { find: route.more.find || "", sort: route.more.sort in SORTS ? route.more.sort : "importance" };
+  const state = { find: route.more.find || "", sort: Object.hasOwn(SORTS, route.more.sort || "") ? route.more.sort : "importance" };
   const holder = h("div", {});
   const showTab = (/** @type {import("./data.js").Section} */ section, /** @type {boolean} */ focus) => {
     remember(link("overview", section.name, stored(state)));
@@ -33,8 +34,8 @@ export function overview(runs, route) {
         "quadratic form of the input, and can be read from the weights: as eigenvectors that raise it or lower it.")),
     run.facts.length ? h("dl", { class: "facts" }, run.facts.map((fact) =>
       h("div", {}, h("dt", {}, fact.name), h("dd", {}, cell(fact.value))))) : null,
-    run.views.length ? holder : h("p", { class: "empty" }, "This run holds no features yet. Run the same command again: " +
-      "it continues where it stopped, and writes this page anew."));
+    run.views.length ? holder : h("p", { class: "empty" }, "This page holds no features yet. A run of bilens that was stopped " +
+      "goes on when its command is run again, and writes this page anew."));
   if (chosen) showTab(chosen, false);
   return element;
 }
@@ -54,7 +55,7 @@ function tabs(run, section, show) {
     const at = run.views.indexOf(section);
     /** @type {Record<string, number>} */
     const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: run.views.length - 1 };
-    if (!(event.key in moves)) return;
+    if (!Object.hasOwn(moves, event.key)) return;
     event.preventDefault();
     show(run.views[(moves[event.key] + run.views.length) % run.views.length], true);
   };
@@ -62,8 +63,19 @@ function tabs(run, section, show) {
     run.views.map((view) => h("button", {
       type: "button", role: "tab", id: `tab-${run.views.indexOf(view)}`, "aria-selected": String(view === section),
       "aria-controls": "features", tabindex: view === section ? 0 : -1, click: () => show(view, false),
-    }, /** @type {Record<string, string>} */ (TABS)[view.name] || view.title,
+    }, Object.hasOwn(TABS, view.name) ? /** @type {Record<string, string>} */ (TABS)[view.name] : view.title,
     h("span", { class: "count" }, String(view.features.length)))));
+}
+
+/**
+ * How many features there are, where not all of them are here.
+ * @param {import("./data.js").Section} section
+ */
+function among(section) {
+  const shown = section.features.length, kind = section.name === "sae" ? "active features" : "features";
+  return section.total !== null && section.total > shown && shown > 0
+    ? h("p", { class: "among" }, shown === 1 ? `The most important of ${whole(section.total)} ${kind} is here.`
+      : `The ${whole(shown)} most important of ${whole(section.total)} ${kind} are here.`) : null;
 }
 
 /**
@@ -76,11 +88,12 @@ function panel(section, state, tab) {
   const tiles = section.features.map((feature, place) => ({ feature, place, element: tile(section, place, largest) }));
   const grid = h("ul", { class: section.features.length <= 10 ? "tiles few" : "tiles" });
   const status = h("p", { class: "status", role: "status" });
+  const none = h("p", { class: "empty", hidden: true });
   const arrange = () => {
     remember(link("overview", section.name, stored(state)));
     const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
     const found = tiles.filter(({ feature }) => {
-      const text = `${feature.label} ${feature.speaks_for.join(" ")}`.toLowerCase();
+      const text = `${title(section, feature)} ${feature.label} ${speaksFor(feature)}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
     const by = {
@@ -91,6 +104,9 @@ function panel(section, state, tab) {
         a.feature.speaks_for.join().localeCompare(b.feature.speaks_for.join(), "en", { numeric: true }),
     }[state.sort];
     fill(grid, [...found].sort(by).map(({ element }) => element));
+    grid.hidden = !found.length;
+    none.hidden = found.length > 0;
+    none.textContent = found.length ? "" : `No feature here has “${short(state.find.trim(), 60)}” in its name or in what it speaks for.`;
     const links = /** @type {HTMLElement[]} */ ([...grid.querySelectorAll("a")]);
     links.forEach((each, place) => { each.tabIndex = place ? -1 : 0; });
     status.textContent = found.length === tiles.length ? "" : `${plural(found.length, "feature")} of ${tiles.length}`;
@@ -106,12 +122,12 @@ function panel(section, state, tab) {
   } }, Object.entries(SORTS).map(([name, words]) => h("option", { value: name, selected: name === state.sort }, words)));
   arrange();
   return h("section", { id: "features", role: "tabpanel", "aria-labelledby": tab },
-    h("div", { class: "intro" }, h("h2", {}, section.title), h("p", {}, section.text)),
+    h("div", { class: "intro" }, h("h2", {}, section.title), h("p", {}, section.text), among(section)),
     section.features.length ? h("div", { class: "bar" },
       h("div", { class: "field" }, h("label", { for: "find" }, "Find"), search),
       h("div", { class: "field" }, h("label", { for: "sort" }, "Sort by"), sort), status,
       h("p", { class: "hint" }, `bars: ${section.measure}`)) : null,
-    section.features.length ? grid : h("p", { class: "empty" }, "No feature of this kind was found."));
+    section.features.length ? [grid, none] : h("p", { class: "empty" }, "No feature of this kind was found."));
 }
 
 /**
@@ -127,15 +143,24 @@ function tile(section, place, largest) {
   const share = Math.max(0, feature.importance / largest);
   const image = section.input.image;
   const [width, height] = image ? [100 * image[1] / Math.max(...image), 100 * image[0] / Math.max(...image)] : [150, 104];
-  const speaks = feature.speaks_for.length ? `for ${feature.speaks_for.join(", ")}` : "for none";
+  const speaks = speaksFor(feature);
   return h("li", {}, h("a", { class: "tile", href: link("feature", featureName(section, place)) },
     s("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, top
       ? weightsPicture(top, section.input, sharedScale([top], section.input), { x: 0, y: 0, width, height })
       : s("text", { x: width / 2, y: height / 2, class: "tick", "text-anchor": "middle" }, "all 0")),
-    h("span", { class: "tile-name" }, short(feature.label, 40)),
-    feature.speaks_for.join() === feature.label ? null : h("span", { class: "tile-for" }, short(speaks, 40)),
+    h("span", { class: "tile-name" }, short(title(section, feature), 40)),
+    speaks ? h("span", { class: "tile-for" }, short(speaks, 40)) : null,
     h("span", { class: "weight", title: `${section.measure}: ${number(feature.importance)}` },
       meter(share), h("span", { class: "weight-number" }, number(feature.importance)))));
+}
+
+/**
+ * What stands below a tile's name: nothing where the name says it.
+ * @param {import("./data.js").Feature} feature
+ */
+function speaksFor(feature) {
+  if (feature.speaks_for.join() === feature.label) return "";
+  return feature.speaks_for.length ? `for ${feature.speaks_for.join(", ")}` : "for none";
 }
 
 /** @param {number} share */

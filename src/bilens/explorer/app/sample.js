@@ -11,6 +11,7 @@ import { featureName, link, remember } from "./route.js";
 
 const SHOWN_SAMPLES = 60;
 const SHOWN_TERMS = 10;
+const LEVELS = 15;
 
 /**
  * @param {import("./data.js").Run[]} runs
@@ -20,7 +21,7 @@ export function samplePage(runs, route) {
   const run = runs[0], axis = run.input, output = run.output;
   if (!run.model || !axis || !output) {
     return h("div", {}, h("h1", {}, "A sample"), h("p", { class: "empty" },
-      "This run holds no factors of its model, so that the page cannot compute with it. Run the same command again to add them."));
+      "This page holds no factors of its model, so that the page cannot compute with it. If bilens made this page from a run, running the same command again adds them."));
   }
   const samples = run.samples;
   const section = run.views.find((view) => view.name === run.outputs_view) || null;
@@ -93,11 +94,15 @@ export function samplePage(runs, route) {
   };
   const edited = (/** @type {boolean} */ ended) => {
     performance.mark("bilens:ink");
+    if (state.sample >= 0 && list) for (const each of list.querySelectorAll("button")) each.setAttribute("aria-pressed", "false");
     state.sample = -1;
+    if (axis.image) state.x.forEach((value, i) => { state.x[i] = level(value) / LEVELS; }); // what a link can carry
     redraw(!ended);
     performance.measure("bilens:stroke", "bilens:ink");
     if (ended) address();
   };
+  /** @type {HTMLElement|null} */
+  let list = null;
   const input = axis.image ? pad(axis, state, edited) : sliders(axis, state, edited);
   const pick = (/** @type {number} */ place) => {
     if (!samples) return;
@@ -108,11 +113,12 @@ export function samplePage(runs, route) {
     redraw();
   };
   redraw();
+  list = samples ? picker(run, samples, axis, state, pick) : null;
   return h("div", { class: "sample" },
     h("h1", {}, axis.image ? "Draw or pick a sample" : "Set or pick a sample"),
     verdict,
     h("div", { class: "three" }, input.element, chart.element),
-    samples ? picker(run, samples, axis, state, pick) : h("p", { class: "empty" }, "This run holds no samples: it was read from the weights alone."),
+    list || h("p", { class: "empty" }, "This page holds no samples to pick."),
     section && fall ? h("section", {},
       h("div", { class: "field inline" }, h("label", { for: "which" }, `Take apart the logit of ${singular(output)}`), choices),
       fall.element) : h("p", { class: "empty" }, "This run holds no eigenvectors of its outputs, so that logits cannot be taken apart here."));
@@ -271,8 +277,11 @@ function pad(axis, state, edited) {
       edited(false);
     });
   };
+  let pointer = -1; // one at a time draws: a second finger is no part of the line
   canvas.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button !== 0) return;
     event.preventDefault();
+    pointer = event.pointerId;
     canvas.focus({ preventScroll: true });
     canvas.setPointerCapture(event.pointerId);
     mark.hidden = true;
@@ -283,13 +292,14 @@ function pad(axis, state, edited) {
     edited(false);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!last) return;
-    for (const each of event.getCoalescedEvents?.() || [event]) through(at(each), cursor.eraser);
+    if (!last || event.pointerId !== pointer) return;
+    const merged = event.getCoalescedEvents?.();
+    for (const each of merged?.length ? merged : [event]) through(at(each), cursor.eraser);
     redraw();
     soon();
   });
-  const end = () => {
-    if (!last) return;
+  const end = (/** @type {PointerEvent} */ event) => {
+    if (!last || event.pointerId !== pointer) return;
     last = null;
     edited(true);
   };
@@ -316,7 +326,7 @@ function pad(axis, state, edited) {
     /** @type {Record<string, number[]>} */
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key in moves) {
+    if (Object.hasOwn(moves, event.key)) {
       cursor.row = Math.max(0, Math.min(rows - 1, cursor.row + moves[event.key][0]));
       cursor.column = Math.max(0, Math.min(columns - 1, cursor.column + moves[event.key][1]));
     } else if (event.key === " " || event.key === "Enter") cursor.down = !cursor.down;
@@ -419,14 +429,34 @@ function picker(run, samples, axis, state, pick) {
 }
 
 /**
+ * Ink as one of the levels of a link.
+ * @param {number} value
+ */
+function level(value) {
+  return Math.round(LEVELS * Math.max(0, Math.min(1, value)));
+}
+
+/**
+ * The fewest digits that are read as the same float32.
+ * @param {number} value
+ */
+function shortest(value) {
+  for (let digits = 1; digits < 9; digits++) {
+    const text = Number(value.toPrecision(digits));
+    if (Math.fround(text) === value) return String(text);
+  }
+  return String(Number(value.toPrecision(9)));
+}
+
+/**
  * A drawing as text for a link: 16 levels a pixel, runs of blank pixels as counts.
  * @param {Float32Array} x
  * @param {import("./data.js").Axis} axis
  */
 function packed(x, axis) {
-  if (!axis.image) return Array.from(x.subarray(0, 64), (value) => String(Number(value.toFixed(4)))).join(",");
+  if (!axis.image) return Array.from(x, shortest).join(",");
   let text = "", blank = 0;
-  for (const value of [...Array.from(x, (each) => Math.round(15 * Math.max(0, Math.min(1, each)))), -1]) {
+  for (const value of [...Array.from(x, level), -1]) {
     if (value === 0) blank += 1;
     else {
       if (blank) text += blank > 2 ? `.${blank.toString(36)}.` : "g".repeat(blank);
@@ -451,7 +481,7 @@ function unpacked(text, axis) {
   for (const match of text.matchAll(/\.([0-9a-z]+)\.|([0-9a-g])/g)) {
     if (match[1]) at += parseInt(match[1], 36);
     else {
-      if (match[2] !== "g" && at < x.length) x[at] = parseInt(match[2], 16) / 15;
+      if (match[2] !== "g" && at < x.length) x[at] = parseInt(match[2], 16) / LEVELS;
       at += 1;
     }
   }

@@ -1,13 +1,39 @@
 // Any figure as a file: SVG with its colours and fonts written into it, or PNG at twice its size.
 
+import { s } from "./dom.js";
+import { short } from "./format.js";
+
 const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linejoin",
   "font-family", "font-size", "font-weight", "opacity", "image-rendering", "visibility"];
 
+const MARGIN = 14;
+const LINE = 20;
+
 /**
- * The SVG as text that stands alone: what the page's style says is written into each element.
- * @param {SVGSVGElement} svg
+ * Text in lines of about a width; a word that is longer than one is cut.
+ * @param {string} text
+ * @param {number} width
  */
-export function standalone(svg) {
+function wrapped(text, width) {
+  const most = Math.max(12, Math.floor(width / 8));
+  /** @type {string[]} */
+  const found = [""];
+  for (const word of text.split(/\s+/).map((each) => short(each, most))) {
+    const last = found[found.length - 1];
+    if (!last) found[found.length - 1] = word;
+    else if (last.length + 1 + word.length <= most) found[found.length - 1] = `${last} ${word}`;
+    else found.push(word);
+  }
+  return found;
+}
+
+/**
+ * The SVG as text that stands alone, with its size: what the page's style says is written into each element, the title
+ * stands above, and a margin is around it. Links of the page lead nowhere from a file, and are left out.
+ * @param {SVGSVGElement} svg
+ * @param {string} title
+ */
+export function standalone(svg, title) {
   const copy = /** @type {SVGSVGElement} */ (svg.cloneNode(true));
   const originals = [svg, ...svg.querySelectorAll("*")];
   [copy, ...copy.querySelectorAll("*")].forEach((element, place) => {
@@ -19,35 +45,39 @@ export function standalone(svg) {
     for (const name of ["class", "tabindex", "role"]) element.removeAttribute(name);
   });
   for (const hidden of copy.querySelectorAll("[visibility=hidden]")) hidden.remove();
-  const { width, height } = svg.viewBox.baseVal;
+  for (const link of copy.querySelectorAll("a")) link.replaceWith(...link.childNodes);
+  const box = svg.viewBox.baseVal, texts = wrapped(title, box.width);
+  const head = texts.length * LINE + 8, width = box.width + 2 * MARGIN, height = box.height + head + 2 * MARGIN;
+  copy.setAttribute("viewBox", `${-MARGIN} ${-MARGIN - head} ${width} ${height}`);
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   copy.setAttribute("width", String(width));
   copy.setAttribute("height", String(height));
-  const paper = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  paper.setAttribute("width", "100%");
-  paper.setAttribute("height", "100%");
-  paper.setAttribute("fill", getComputedStyle(document.body).backgroundColor);
-  copy.prepend(paper);
-  return new XMLSerializer().serializeToString(copy);
+  const { backgroundColor, color, fontFamily } = getComputedStyle(document.body);
+  copy.prepend(s("rect", { x: -MARGIN, y: -MARGIN - head, width, height, fill: backgroundColor }),
+    ...texts.map((text, line) => s("text", { x: 0, y: LINE * (line + 1) - head - 6, fill: color, "font-size": 15, "font-weight": 700,
+      "font-family": fontFamily.replace(/"/g, "'") }, text)));
+  return { text: new XMLSerializer().serializeToString(copy), width, height };
 }
 
 /**
  * @param {SVGSVGElement} svg
  * @param {string} name of the file, without its ending
+ * @param {string} title
  */
-export function saveSVG(svg, name) {
-  download(new Blob([standalone(svg)], { type: "image/svg+xml" }), `${name}.svg`);
+export function saveSVG(svg, name, title) {
+  download(new Blob([standalone(svg, title).text], { type: "image/svg+xml" }), `${name}.svg`);
 }
 
 /**
  * @param {SVGSVGElement} svg
  * @param {string} name of the file, without its ending
+ * @param {string} title
  */
-export async function savePNG(svg, name) {
+export async function savePNG(svg, name, title) {
+  const { text, width, height } = standalone(svg, title);
   const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(standalone(svg))}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
   await image.decode();
-  const { width, height } = svg.viewBox.baseVal;
   const canvas = document.createElement("canvas");
   canvas.width = 2 * width;
   canvas.height = 2 * height;
