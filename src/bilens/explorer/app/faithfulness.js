@@ -20,11 +20,14 @@ const MEASURES = {
 export function faithfulnessPage(runs, route) {
   const run = runs[0];
   const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy" };
-  const seeds = Math.max(1, ...run.curves.map((line) => line.seeds));
+  const counts = run.curves.map((line) => line.seeds);
+  const [fewest, most] = [Math.min(...counts), Math.max(...counts)];
   const chart = run.curves.length ? figure({
     title: "The more components are kept, the more of the model is left", name: "faithfulness",
     note: "The model runs with the first components of each source in place of its weights, most important first" +
-      (seeds > 1 ? `; means over ${seeds} seeds with 95 % intervals.` : "; one seed, so that there is no interval."),
+      (most > 1
+        ? `; means over ${fewest < most ? `${fewest} to ${most}` : most} seeds with 95 % intervals.`
+        : "; one seed, so that there is no interval."),
     alt: `Line chart of the model’s faithfulness against components kept, for ${run.curves.map((line) => line.name).join(", ")}`,
     table: () => curveTable(run.curves, state.measure),
     draw: (width) => {
