@@ -88,7 +88,7 @@ def page(found: dict[str, Any], *, full: bool, figure: str | None) -> str:
             ratio = line["theirs"] / line["ours"]
             asked = "" if line["at_least"] is None else f"{line['at_least']:g}×"
             lines.append(
-                f"| {line['work']} | {line['peer']} | {line['ours']:.3g} | {line['theirs']:.3g} | **{ratio:.3g}×** "
+                f"| {cell(line['work'])} | {cell(line['peer'])} | {line['ours']:.3g} | {line['theirs']:.3g} | **{ratio:.3g}×** "
                 f"| {asked} | {line['ours_memory'] / 1e6:,.0f} | {line['theirs_memory'] / 1e6:,.0f} "
                 f"| {line['limit']:.2g} |"
             )
@@ -100,6 +100,11 @@ def page(found: dict[str, Any], *, full: bool, figure: str | None) -> str:
     if figure is not None:
         lines += ["## How cost grows", "", f"![Seconds against sizes, one varied at a time]({figure})", ""]
     return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    """Text in a cell of a table, where a bar would end it."""
+    return text.replace("|", "\\|")
 
 
 def draw(points: Iterable[dict[str, Any]], path: Path) -> None:
