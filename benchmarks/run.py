@@ -88,7 +88,8 @@ def page(found: dict[str, Any], *, full: bool, figure: str | None) -> str:
             ratio = line["theirs"] / line["ours"]
             asked = "" if line["at_least"] is None else f"{line['at_least']:g}×"
             lines.append(
-                f"| {cell(line['work'])} | {cell(line['peer'])} | {line['ours']:.3g} | {line['theirs']:.3g} | **{ratio:.3g}×** "
+                f"| {cell(line['work'])} | {cell(line['peer'])} "
+                f"| {line['ours']:.3g} | {line['theirs']:.3g} | **{ratio:.3g}×** "
                 f"| {asked} | {line['ours_memory'] / 1e6:,.0f} | {line['theirs_memory'] / 1e6:,.0f} "
                 f"| {line['limit']:.2g} |"
             )
