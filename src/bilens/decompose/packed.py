@@ -12,8 +12,8 @@ class Packed:
     """x ↦ x Mᵀ for rows x (m, i) and a fixed matrix M (j, i), in its type.
 
     In float32 on a CPU M is held in oneDNN's layout, which torch's own compiler uses for the weights of linear layers:
-    with 8 to 32 rows x that is 1.4 to 2.4 times as fast as a plain product, with hundreds 1.1 times (2-core AMD Zen 2).
-    Everywhere else, and where this torch has no such layout, M is held as it is.
+    with 8 to 32 rows x that is much faster than a plain product, with hundreds a little. Everywhere else,
+    and where this torch has no such layout, M is held as it is.
 
     Args:
         matrix: M; rows: how many rows x are likely.
