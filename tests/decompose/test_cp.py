@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -339,7 +340,7 @@ def test_seeds_decide_and_more_starts_are_never_worse() -> None:
         # To rounding, which depends on where the numbers lie in memory, and which unconverged steps enlarge.
         near(found.error, again.error, rtol=1e-3)
         errors.append(float(found.error))
-    assert errors == sorted(errors, reverse=True)
+    assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(errors))  # but for that rounding
 
 
 @BOTH
