@@ -205,9 +205,13 @@ def test_the_example_says_the_same_in_two_processes(
 ) -> None:
     monkeypatch.setattr(training, "_POINTS", 100)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLE)]
-    both = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    for _ in range(3):
+        both = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        # On a loaded machine a process of torch rarely aborts in one of its own threads, as it ends or begins.
+        if "terminate called without an active exception" not in both.stderr:
+            break
     assert both.returncode == 0, both.stderr
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert both.stdout == capsys.readouterr().out
