@@ -304,7 +304,6 @@ def test_refuses_a_batch_size_below_one():
         PairStream(Features.of(random_tensor()), "polarized", -1, 0)
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("make", [pairs.stream, pairs.two_hot_stream, "in order", "sampled"])
 def test_parts_of_a_batch_are_its_rows(make):
     tensor = random_tensor()
@@ -322,6 +321,7 @@ def test_parts_of_a_batch_are_its_rows(make):
             near(made.part(n, start, stop), whole[start:stop], float(whole.abs().max()))
 
 
+@pytest.mark.bad_input
 def test_refuses_what_is_no_tensor():
     tensor = random_tensor()
     with refuses(ShapeError, "weights of type ndarray", "a tensor"):
@@ -330,6 +330,7 @@ def test_refuses_what_is_no_tensor():
         pairs.stream(tensor).batch(0, out=[1])
 
 
+@pytest.mark.bad_input
 def test_refuses_what_is_no_kind_of_pair_vector():
     with refuses(BilensError, "kind 'hot'", "'polarized' or 'two_hot' or 'symmetric'"):
         PairStream(Features.of(random_tensor()), "hot", 1, 0)
