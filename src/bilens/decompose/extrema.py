@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bilens.decompose.sign import signed
 from bilens.decompose.svd import svd
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -294,7 +295,7 @@ def _record(
     firsts = torch.stack([place[0] for place in places])
     x, like = x[firsts], kernel.left
     if width is None:
-        x = torch.where(x.gather(1, x.abs().argmax(dim=1, keepdim=True)) < 0, -x, x)
+        x = signed(x)
     return Extrema(
         values[firsts].to(like),
         x.to(like),
