@@ -203,7 +203,7 @@ def fits(small: bool, *, device: str, measured: Rates) -> list[Line]:
                 theirs=theirs,
                 ours_memory=peak_memory(ours, device=device),
                 theirs_memory=peak_memory(run, device=device),
-                limit=2 * 3 * h * h * PIXELS / measured.float64,
+                limit=2 * 2 * h * h * PIXELS / measured.float64,
                 limited_by="the products of the hidden Gram, which ‖B‖ takes, at the rate of products in float64",
                 agreement=f"ours reached {float(found.error):.4f} after {len(found.history) - 1} steps; "
                 "parafac's terms are not symmetric, as many numbers",

@@ -159,6 +159,17 @@ def test_gram_products_are_computed_in_double_precision():
     near(hidden_gram(left, right, left, right), expected, 1e6, rtol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 7, 8])
+def test_the_gram_of_one_layer_is_made_of_some_rows_at_a_time(rows, monkeypatch):
+    monkeypatch.setattr("bilens.tensor.GRAM_ROWS", rows)
+    generator = torch.Generator().manual_seed(1)
+    left, right = (torch.randn(7, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    left.requires_grad_()
+    expected = np.einsum("hij,gij->hg", *[oracle.dense(left.detach(), right, np.eye(7))] * 2)
+    near(hidden_gram(left, right, left, right).detach(), expected, 1e3, rtol=1e-14)
+    assert torch.autograd.gradcheck(lambda left: hidden_gram(left, right, left, right), left)
+
+
 def test_moving_a_kernel_and_a_tensor():
     tensor = random_tensor()
     assert tensor.to("cpu").left.device == torch.device("cpu")
