@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bilens import decompose
 from bilens.decompose import solver
-from bilens.decompose.packed import Packed
+from bilens.products import Packed
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 

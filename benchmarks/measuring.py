@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bilens.decompose.packed import Packed
+from bilens.products import Packed
 
 RUNS = 5
 

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "bilens"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
-    **dict.fromkeys(("errors", "space", "files", "progress", "checkpoint", "history", "device"), 0),
+    **dict.fromkeys(("errors", "space", "files", "progress", "checkpoint", "history", "device", "products"), 0),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
         ("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching", "patterns"), 2

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
+from bilens.products import product
 from bilens.space import Space
 
 DENSE_LIMIT = 2**30
@@ -370,7 +371,7 @@ class Kernel:
     def dense(self) -> Float[Tensor, "i i"]:
         """Q as a symmetric matrix; one product of (i, h) and (h, i), h the units whose weight is not 0."""
         used = (self.weights != 0).nonzero()[:, 0]
-        half = (self.left[used] * self.weights[used, None]).T @ self.right[used]
+        half = product((self.left[used] * self.weights[used, None]).T, self.right[used].T)
         return (half + half.T) / 2
 
     def split(self) -> Split:

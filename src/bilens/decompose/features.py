@@ -11,6 +11,7 @@ from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
+from bilens.products import product
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -135,7 +136,7 @@ class _Small:
                 self.gram = gram
             else:
                 self._basis, self.root = torch.linalg.qr(rows)
-        small = self.root @ q.dense() @ self.root.T
+        small = product(product(self.root, q.dense()), self.root)
         self.matrix = (small + small.T) / 2
 
     @property
@@ -162,7 +163,7 @@ def _gram(rows: Tensor) -> Tensor:
     gram = rows.new_empty(dim, dim)
     for start in range(0, dim, GRAM_BLOCK):
         block = slice(start, start + GRAM_BLOCK)
-        gram[block, start:] = rows[:, block].T @ rows[:, start:]
+        gram[block, start:] = product(rows[:, block].T, rows[:, start:].T)
         gram[start + GRAM_BLOCK :, block] = gram[block, start + GRAM_BLOCK :].T
     return gram
 

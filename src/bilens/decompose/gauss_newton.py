@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.products import product
 from bilens.progress import Step
 from bilens.tensor import hidden_gram
 
@@ -79,21 +80,21 @@ class Pairs:
     def meet(self, target: Target) -> tuple[float, Tensor, Tensor]:
         """⟨B, B̂⟩ = Σ c ∘ (D K)ᵀ with K = ½[(Laᵀ)∘(Rbᵀ) + (Lbᵀ)∘(Raᵀ)]: 8hdR + 2ohR operations."""
         r, h = len(self.coefficients), len(target.left)
-        x = target.stack @ self.rows.to(target.stack).T
+        x = product(target.stack, self.rows.to(target.stack))
         met = (x[:h, :r] * x[h:, r:]).addcmul_(x[:h, r:], x[h:, :r]).div_(2)
-        slope = (target.down @ met).T.double()
+        slope = product(target.down, met.T).T.double()
         return float((slope * self.coefficients).sum()), slope, x
 
-    def pull(self, target: Target, products: Tensor) -> Tensor:
+    def pull(self, target: Target, x: Tensor) -> Tensor:
         """½[(V∘Rbᵀ)ᵀL + (V∘Lbᵀ)ᵀR] by a, V = Dᵀcᵀ, and the same with a and b exchanged by b: as many operations."""
-        r, h, x = len(self.coefficients), len(target.left), products
+        r, h = len(self.coefficients), len(target.left)
         v = (target.down.T @ self.coefficients.to(x).T).div_(2)
         y = torch.empty_like(x)
         torch.mul(v, x[h:, r:], out=y[:h, :r])
         torch.mul(v, x[:h, r:], out=y[h:, :r])
         torch.mul(v, x[h:, :r], out=y[:h, r:])
         torch.mul(v, x[:h, :r], out=y[h:, r:])
-        return (y.T @ target.stack).double()
+        return product(y.T, target.stack.T).double()
 
     def curve(self, rows: Tensor, coefficients: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """JᵀJ (x, y), J the derivative of B̂: 24R²p + 4R²q operations, (p, q) the sizes of the bases."""
@@ -130,15 +131,15 @@ class Squares:
     def meet(self, target: Target) -> tuple[float, Tensor, Tensor]:
         """⟨B, B̂⟩ = Σ c ∘ (D K)ᵀ with K = (Laᵀ)∘(Raᵀ): 4hdR + 2ohR operations."""
         h = len(target.left)
-        x = target.stack @ self.rows.to(target.stack).T
-        slope = (target.down @ (x[:h] * x[h:])).T.double()
+        x = product(target.stack, self.rows.to(target.stack))
+        slope = product(target.down, (x[:h] * x[h:]).T).T.double()
         return float((slope * self.coefficients).sum()), slope, x
 
-    def pull(self, target: Target, products: Tensor) -> Tensor:
+    def pull(self, target: Target, x: Tensor) -> Tensor:
         """(V∘Raᵀ)ᵀL + (V∘Laᵀ)ᵀR, V = Dᵀcᵀ: as many operations."""
         h = len(target.left)
-        v = target.down.T @ self.coefficients.to(products).T
-        return (torch.cat([v * products[h:], v * products[:h]]).T @ target.stack).double()
+        v = target.down.T @ self.coefficients.to(x).T
+        return product(torch.cat([v * x[h:], v * x[:h]]).T, target.stack.T).double()
 
     def curve(self, rows: Tensor, coefficients: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """JᵀJ (x, y), J the derivative of B̂: 6R²p + 4R²q operations."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bilens.decompose import krylov
-from bilens.decompose.packed import Packed
+from bilens.products import Packed
 
 Which = Literal["magnitude", "positive", "negative", "both"]
 """The k largest |λ|; the k largest λ; the k smallest; the k largest and then the k smallest."""

@@ -107,9 +107,9 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     Args:
         tensor: B; k: how many components, from 1 to `output.dim`; all when None.
 
-    Cost: two and a half (h, i)·(i, h) products, two (o, h)·(h, ·) products (none before the read-out, where D is the identity)
-    and one o × o eigenproblem, all in float64; memory O(h² + o²). Floor: a Gram
-    squares the condition number, so σ below √(max(o, h)·ε)·σ₁ is noise, about 1e-8·√max(o, h)·σ₁ (`floor`);
+    Cost: two and a half (h, i)·(i, h) products, two (o, h)·(h, ·) products (none before the read-out, where D is the
+    identity) and one o × o eigenproblem, all in float64; memory O(h² + o²). Floor: a Gram squares the condition number,
+    so σ below √(max(o, h)·ε)·σ₁ is noise, about 1e-8·√max(o, h)·σ₁ (`floor`);
     `svd_accurate` gives the tail.
 
     Raises:

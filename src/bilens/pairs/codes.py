@@ -14,6 +14,7 @@ from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, first, multiplicity, unrank
 from bilens.pairs.streams import PairStream
 from bilens.pairs.vectors import Features
+from bilens.products import product
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -215,5 +216,5 @@ def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor]) -> Tensor:
     for i in (codes != 0).any(dim=0).nonzero()[:, 0].tolist():
         weighted = codes[:, i:] * 2
         weighted[:, 0] = codes[:, i]
-        total += (weighted @ rows(i).to(codes)).mul_(codes[:, i, None])
+        total += product(weighted, rows(i).to(codes).T).mul_(codes[:, i, None])
     return total

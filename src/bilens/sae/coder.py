@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, StoreError
+from bilens.products import product
 from bilens.sae import folder as folders
 from bilens.space import Space
 
@@ -110,7 +111,7 @@ class Coder(nn.Module, ABC):
                 f"{self.d_sae} features on the last axis",
                 "pass one row a vector",
             )
-        return acts.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
+        return product(acts.to(self.W_dec.dtype), self.W_dec.T) + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
         """x̂ = decode(encode(x))."""
@@ -226,7 +227,7 @@ class StandardSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU((x − b_dec) W_enc + b_enc)."""
-        return functional.relu(self._centred(x) @ self.W_enc + self.b_enc)
+        return functional.relu(product(self._centred(x), self.W_enc.T) + self.b_enc)
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
         """Codes and reconstructions of a batch; on a CPU only of the codes, or the features, that are lit by it."""
@@ -239,7 +240,7 @@ class StandardSAE(Coder):
             return Sparse(sum_rows(self.W_dec, feature, values, starts(row, len(x))) + self.b_dec, values, feature)
         lit = torch.bincount(feature, minlength=self.d_sae).nonzero()[:, 0]
         acts = acts[:, lit]
-        return Sparse(acts @ self.W_dec[lit] + self.b_dec, acts, lit)
+        return Sparse(product(acts, self.W_dec[lit].T) + self.b_dec, acts, lit)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
         return (self.b_enc,)
@@ -298,7 +299,7 @@ class TopKSAE(Coder):
         return Sparse(sum_rows(self.W_dec, features, values) + self.b_dec, values, features)
 
     def _codes(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        values, features = top_k(z @ self.W_enc + self.b_enc, self.k)
+        values, features = top_k(product(z, self.W_enc.T) + self.b_enc, self.k)
         return functional.relu(values) if self.rectify else values, features
 
     @property
@@ -328,7 +329,7 @@ class JumpReLUSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU(p) · [p > threshold]."""
-        pre = self._centred(x) @ self.W_enc + self.b_enc
+        pre = product(self._centred(x), self.W_enc.T) + self.b_enc
         return functional.relu(pre) * (pre > self.threshold)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
@@ -354,7 +355,7 @@ class GatedSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU(z ⊙ e^r_mag + b_mag) · [z + b_gate > 0]."""
-        z = self._centred(x) @ self.W_enc
+        z = product(self._centred(x), self.W_enc.T)
         return functional.relu(z * self.r_mag.exp() + self.b_mag) * (z + self.b_gate > 0)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:

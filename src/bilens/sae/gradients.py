@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.products import product
 from bilens.sae.coder import FEW, StandardSAE, TopKSAE, starts, sum_rows, top_k
 
 CHUNK = 1024
@@ -108,7 +109,7 @@ class _Sums:
 
     def before(self, z: Tensor) -> Tensor:
         """Z Eᵀ, what the codes are made of."""
-        return z @ self.encoder.T
+        return product(z, self.encoder)
 
     def centred(self, x: Tensor) -> Tensor:
         return x - self.coder.b_dec if self.coder.apply_b_dec_to_input else x
@@ -131,9 +132,10 @@ class _Sums:
                 chosen, acts, lit = some, acts[:, some], lit[:, some]
         self.uses += uses
         decoder = self.decoder if chosen is None else self.decoder[chosen]
-        r = self._with(self._residual(x, (acts @ decoder[:, : self.d]).to(x.dtype)), 1.0)
+        r = self._with(self._residual(x, product(acts, decoder.T)[:, : self.d].to(x.dtype)), 1.0)
         _add_product(self.d_decoder, chosen, acts.T, r)
-        grad = torch.mm(r, decoder.T, out=acts).mul_(lit)
+        del acts  # before as many numbers more
+        grad = product(r, decoder).mul_(lit)
         _add_product(self.d_encoder, chosen, grad.T, z)
 
     def top_k(self, x: Tensor, values: Tensor, features: Tensor) -> None:
@@ -153,10 +155,10 @@ class _Sums:
         self._count(kept.flatten(), features.flatten())
         acts.zero_().scatter_(1, features, kept.to(acts.dtype))
         # The penalty's slope has the code's sign: it is added to the k codes alone.
-        r = self._with(self._residual(x, (acts @ self.decoder[:, : self.d]).to(x.dtype)), 0.0)
+        r = self._with(self._residual(x, product(acts, self.decoder.T)[:, : self.d].to(x.dtype)), 0.0)
         _add_product(self.d_decoder, None, acts.T, r)
-        grad = torch.mm(r, self.decoder.T, out=acts).gather(1, features).to(x.dtype)
-        grad = (grad + self._penalty_slope(kept, features)) * slope
+        acts = product(r, self.decoder)
+        grad = (acts.gather(1, features).to(x.dtype) + self._penalty_slope(kept, features)) * slope
         acts.zero_().scatter_(1, features, grad.to(acts.dtype))
         _add_product(self.d_encoder, None, acts.T, z)
 
@@ -234,12 +236,11 @@ class _Sums:
 
 def _add_product(total: Tensor, rows: Tensor | None, left: Tensor, right: Tensor) -> None:
     """total += left @ right, in the type of the total; into some of its rows when they are named."""
-    if rows is not None:
-        total.index_add_(0, rows, (left @ right).to(total.dtype))
-    elif left.dtype == total.dtype:
-        total.addmm_(left, right)
+    found = product(left, right.T).to(total.dtype)
+    if rows is None:
+        total += found
     else:
-        total += left @ right
+        total.index_add_(0, rows, found)
 
 
 def _of_weights(rows: Tensor, feature: Tensor, values: Tensor, first: Tensor, r: Tensor) -> Tensor:
