@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bilens import pairs
+from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import DENSE_LIMIT, BilinearTensor
@@ -128,13 +129,12 @@ class Interactions:
 
         Args and Raises: as `keep`. Of equal scores any may be kept, the same ones for every number.
         """
+        instance("scores", by, Tensor)
         if by.shape != self.coefficients.shape:
             raise ShapeError(
                 f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}", "score every interaction"
             )
-        for k in counts:
-            if not 0 <= k <= by.numel():
-                raise BilensError(f"k = {k}", f"0 ≤ k ≤ {by.numel():,}", "keep some of the interactions")
+        counts = [whole("k", k, 0, by.numel(), do="keep some of the interactions") for k in counts]
         cuts = sorted({k for k in counts if 0 < k < by.numel()})
         scores = -by.flatten().cpu().numpy()
         order = np.argpartition(scores, [k - 1 for k in cuts]) if cuts else np.arange(by.numel())
@@ -214,6 +214,7 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
     Raises:
         BilensError: it would be larger than `limit` bytes.
     """
+    instance("tensor", tensor, BilinearTensor)
     m, o = tensor.input.dim, tensor.output.dim
     size = pairs.count(m) * o * tensor.left.element_size()
     if size > limit:
@@ -236,6 +237,7 @@ def effective_number(scores: Float[Tensor, "*n"]) -> float:
     Raises:
         BilensError: every score is 0.
     """
+    instance("scores", scores, Tensor)
     squares = scores.flatten().double().square()
     top = squares.max() if squares.numel() else squares.new_zeros(())
     if not bool(top > 0):
@@ -250,8 +252,8 @@ def holding(scores: Float[Tensor, "*n"], share: float) -> int:
     Raises:
         BilensError: a share outside 0 … 1, or scores that are all 0.
     """
-    if not 0 < share <= 1:
-        raise BilensError(f"share = {share}", "above 0, at most 1", "use 0.9")
+    instance("scores", scores, Tensor)
+    share = number("share", share, above=0, most=1, do="use 0.9")
     ordered = np.sort(scores.abs().flatten().cpu().numpy())[::-1].astype(np.float64)
     squares = (ordered**2).cumsum()
     if not len(squares) or not squares[-1] > 0:
