@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bilens.checks import instance, number
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 
@@ -41,6 +42,8 @@ class Dictionary:
     offset: Float[Tensor, " n"] | None = None
 
     def __post_init__(self) -> None:
+        for axis, space in (("space", self.space), ("features", self.features)):
+            instance(axis, space, Space)
         shape = (self.features.dim, self.space.dim)
         for name, value, expected in (
             ("atoms", self.atoms, shape),
@@ -49,6 +52,7 @@ class Dictionary:
         ):
             if value is None:
                 continue
+            instance(name, value, Tensor)
             if tuple(value.shape) != expected:
                 raise ShapeError(
                     f"{name} of shape {tuple(value.shape)}",
@@ -93,6 +97,9 @@ class Dictionary:
 
         Cost: one SVD of the atoms in float64, O(m n min(m, n)).
         """
+        instance("atoms", atoms, Tensor)
+        instance("space", space, Space)
+        rtol = None if rtol is None else number("rtol", rtol, 0)
         if atoms.ndim != 2 or atoms.shape[1] != space.dim or atoms.shape[0] < 1:
             raise ShapeError(
                 f"atoms of shape {tuple(atoms.shape)}",
@@ -211,6 +218,7 @@ class Dictionary:
 
     @staticmethod
     def _require(x: Tensor, size: int) -> Tensor:
+        instance("vectors", x, Tensor)
         if x.ndim == 0 or x.shape[-1] != size:
             raise ShapeError(
                 f"vectors of shape {tuple(x.shape)}", f"{size} coordinates on the last axis", "pass one vector a row"
