@@ -89,8 +89,8 @@ def check(path: str | Path, theirs: str, settings: Mapping[str, Any]) -> None:
         StoreError: the settings, as JSON, that the checkpoint has are not these.
     """
     ours = _text(settings)
-    if theirs != ours:
-        differ = _differences(theirs, ours)
+    differ = _differences(theirs, ours) if theirs != ours else ""
+    if differ:  # 1 and 1.0 are one number
         raise StoreError(
             f"checkpoint {path} of a run with other settings ({differ})",
             "one of this run",
