@@ -116,6 +116,7 @@ class Dictionary:
     @classmethod
     def identity(cls, space: Space, *, dtype: torch.dtype, device: torch.device | None = None) -> Dictionary:
         """The coordinates of a space as its own dictionary: atoms = duals = I."""
+        instance("space", space, Space)
         eye = torch.eye(space.dim, dtype=dtype, device=device)
         return cls(eye, eye, space, space, space.dim)
 
@@ -134,6 +135,7 @@ class Dictionary:
         Cost: one product with the atoms and one pseudoinverse of the size of the largest set for each row.
         """
         self._require(y, self.space.dim)
+        instance("active", active, Tensor, do="pass a mask for each vector")
         if tuple(active.shape) != (len(y), self.features.dim):
             raise ShapeError(
                 f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})", "one mask for each vector"
@@ -173,7 +175,10 @@ class Dictionary:
             BilensError: no atom is named, or one outside 0 … m−1, or the constant atom is not last.
             SpaceError: an atom is named twice. ShapeError: a mask of another length.
         """
-        index = torch.as_tensor(indices, device=self.atoms.device)
+        try:
+            index = torch.as_tensor(indices, device=self.atoms.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BilensError(f"atoms {indices!r:.40}", "numbers, or a mask", "choose some of the atoms") from error
         if index.dtype == torch.bool:
             if tuple(index.shape) != (self.features.dim,):
                 raise ShapeError(

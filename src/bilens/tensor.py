@@ -76,6 +76,7 @@ class BilinearTensor:
             left_bias, right_bias: b and c, (h,), 0 when None; down_bias: e, (o,).
             input: space of x (size d); output: space of y.
         """
+        instance("input", input, Space)
         _check_matrix("left", left, "(hidden, input)")
         _check_matrix("right", right, "(hidden, input)")
         if down is None:
@@ -93,6 +94,8 @@ class BilinearTensor:
 
         Added to a layer's tensor it is the path that goes around the layer, for example a residual connection.
         """
+        instance("input", input, Space)
+        instance("output", output, Space)
         _check_factor("matrix", matrix, (output.dim, input.size), f"{output.title} × {input.title}")
         lifted = _with_column("bias", matrix, None)
         left = torch.zeros_like(lifted)
@@ -197,6 +200,7 @@ class BilinearTensor:
         Raises:
             ShapeError: the matrix is not (`output.dim` of the result, `output.dim` of this tensor).
         """
+        instance("output", output, Space)
         _check_factor("matrix", matrix, (output.dim, self.output.dim), f"{output.title} × {self.output.title}")
         return replace(self, down=matrix.to(self.down) @ self.down, output=output)
 
@@ -266,6 +270,7 @@ class BilinearTensor:
 
     def cosine(self, other: BilinearTensor) -> Float[Tensor, ""]:
         """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖); 0 when one of them is zero."""
+        instance("the other one", other, BilinearTensor)
         a, b = self.to(torch.float64), other.to(torch.float64)
         norms = a.norm() * b.norm()
         inner = a.inner(b)
@@ -351,6 +356,7 @@ class Kernel:
 
         Held as L = I, R = M, which symmetrises M, so that a matrix that is not symmetric cannot slip through.
         """
+        instance("input", input, Space)
         _check_factor("matrix", matrix, (input.dim, input.dim), f"{input.title} twice")
         eye = torch.eye(input.dim, dtype=matrix.dtype, device=matrix.device)
         return cls(eye, matrix, matrix.new_ones(input.dim), input, label)

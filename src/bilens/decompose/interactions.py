@@ -63,6 +63,7 @@ class Interactions:
         Raises:
             ShapeError: the last axis is not `input.size`.
         """
+        instance("codes", codes, Tensor)
         z = self.input.lift(codes.to(self.coefficients))
         i, j = self._pairs()
         live, _ = self.used()
@@ -86,6 +87,8 @@ class Interactions:
         Raises:
             ShapeError: the matrix is not (`output.dim` of the result, `output.dim` of these).
         """
+        instance("matrix", matrix, Tensor)
+        instance("output", output, Space)
         if tuple(matrix.shape) != (output.dim, self.output.dim):
             raise ShapeError(
                 f"matrix of shape {tuple(matrix.shape)}",
@@ -150,6 +153,7 @@ class Interactions:
         Raises:
             SpaceError: interactions of other spaces.
         """
+        instance("interactions", kept, Interactions)
         self.input.require(kept.input, "interactions")
         self.output.require(kept.output, "interactions to output")
         return replace(self, coefficients=self.coefficients - kept.coefficients.to(self.coefficients))
@@ -194,6 +198,7 @@ class Interactions:
         return pairs.multiplicity(*self._pairs()).to(self.coefficients)
 
     def _effects(self, effects: Tensor) -> Tensor:
+        instance("effects", effects, Tensor)
         if tuple(effects.shape) != (self.output.dim,):
             raise ShapeError(
                 f"effects of shape {tuple(effects.shape)}", f"({self.output.dim},)", "pass one size an output feature"

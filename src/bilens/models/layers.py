@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bilens.checks import number, whole
+from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -232,6 +232,7 @@ def _spaces(d_in: int, d_hidden: int, input: Space | None, output: Space | None)
     d_in, d_hidden = whole("d_in", d_in, 1, do="choose a size"), whole("d_hidden", d_hidden, 1, do="choose a size")
     input, output = input or Space("input", d_in), output or Space("hidden", d_hidden)
     for space, size in ((input, d_in), (output, d_hidden)):
+        instance("space", space, Space)
         if space.size != size:
             raise ShapeError(f"space {space.title}", f"one of size {size}, like the layer", "give it the layer's size")
     return input, output

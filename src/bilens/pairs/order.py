@@ -22,6 +22,8 @@ def count(m: int) -> int:
 
 def multiplicity(i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     """How often an unordered pair stands in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
+    instance("i", i, Tensor)
+    instance("j", j, Tensor)
     return 2 - (i == j).to(i.dtype)
 
 

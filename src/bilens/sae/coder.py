@@ -138,21 +138,26 @@ class Coder(nn.Module, ABC):
         atoms, offset = self.W_dec.detach().clone(), self.b_dec.detach().clone()
         if active is None:
             return Dictionary.from_atoms(atoms, space, offset=offset)
-        index = torch.as_tensor(active, device=atoms.device)
+        try:
+            index = torch.as_tensor(active, device=atoms.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BilensError(f"features {active!r:.40}", "numbers, or a mask", "choose some of them") from error
         if index.dtype == torch.bool:
             if tuple(index.shape) != (self.d_sae,):
                 raise ShapeError(
                     f"a mask of shape {tuple(index.shape)}", f"({self.d_sae},)", "give one value a feature"
                 )
             index = index.nonzero()[:, 0]
-        index = index.to(torch.int64)
-        if index.ndim != 1 or len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= self.d_sae:
+        wrong = index.is_floating_point() or index.ndim != 1 or len(index) == 0
+        if wrong or int(index.min()) < 0 or int(index.max()) >= self.d_sae:
             raise BilensError(
                 f"features {index.tolist()}" if index.numel() < 8 else f"{index.numel()} features",
                 f"at least one number from 0 to {self.d_sae - 1}",
                 "choose some of the features",
             )
-        return Dictionary.from_atoms(atoms[index], space, offset=offset, labels=[str(i) for i in index.tolist()])
+        return Dictionary.from_atoms(
+            atoms[index.to(torch.int64)], space, offset=offset, labels=[str(i) for i in index.tolist()]
+        )
 
     @torch.no_grad()
     def rescale(self, factor: float | Tensor) -> None:
