@@ -232,6 +232,7 @@ class SampledStream(Batches):
 
     def size(self, n: int) -> int:
         """Pairs of the n-th batch, `batch_size`."""
+        _number(n)
         return self.batch_size
 
     def importance(self, n: int) -> Float[Tensor, " b"]:
