@@ -16,7 +16,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "bilens"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
-    **dict.fromkeys(("errors", "space", "files", "progress", "checkpoint", "history", "device", "products"), 0),
+    **dict.fromkeys(
+        ("errors", "checks", "space", "files", "progress", "checkpoint", "history", "device", "products"), 0
+    ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
         ("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching", "patterns"), 2
@@ -28,7 +30,8 @@ LEVELS = {
 """Every module or package of the library and its level; arrows point down."""
 
 WITHIN = {
-    "space": {"errors"},
+    "checks": {"errors"},
+    "space": {"errors", "checks"},
     "files": {"errors"},
     "checkpoint": {"errors", "files"},
     "history": {"errors"},

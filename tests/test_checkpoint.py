@@ -36,6 +36,13 @@ def train(module, optimizer, first, last):
         optimizer.step()
 
 
+def test_one_and_one_point_nought_are_one_setting(tmp_path):
+    module = model()
+    optimizer = OPTIMIZERS["plain"](module)
+    checkpoint.save(tmp_path / "c", module, optimizer, done=4, settings=SETTINGS | {"lr": 1})
+    assert checkpoint.load(tmp_path / "c", module, optimizer, settings=SETTINGS | {"lr": 1.0})[0] == 4
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_an_interrupted_run_ends_with_the_very_weights_of_a_whole_one(tmp_path, kind):
     whole = model()

@@ -165,9 +165,9 @@ def test_a_label_that_is_not_there_is_told(checkpoint) -> None:
 @pytest.mark.parametrize("k", [0, -1, 65])
 def test_k_out_of_range_is_told(k: int, checkpoint) -> None:
     tensor = ImageClassifier.from_pretrained(checkpoint).tensor()
-    with pytest.raises(BilensError, match=rf"^got k = {k}; expected 1 ≤ k ≤ 64; do "):
+    with pytest.raises(BilensError, match=rf"^got k = {k}; expected a whole number, 1 ≤ k ≤ 64; do "):
         decompose.eigh(tensor.kernel("3"), k)
-    with pytest.raises(BilensError, match=rf"^got k = {k}; expected 1 ≤ k ≤ 10; do "):
+    with pytest.raises(BilensError, match=rf"^got k = {k}; expected a whole number, 1 ≤ k ≤ 10; do "):
         decompose.svd(tensor, k)
 
 

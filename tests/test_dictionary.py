@@ -157,7 +157,7 @@ def test_the_constant_atom_of_a_folded_dictionary_stays_constant():
     assert folded.restrict([0, 2]).features == Space("features of y", 2, labels=("0", "2"))
     with refuses(BilensError, "the constant atom, 3, before others", "last"):
         folded.restrict([3, 0])
-    with refuses(BilensError, "size 0", "at least 1"):
+    with refuses(BilensError, "size of space 'features of y' = 0", "at least 1"):
         folded.restrict([3])
 
 

@@ -60,7 +60,7 @@ def test_spaces_are_frozen_hashable_and_compared_by_everything():
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_refuses_a_size_below_one(size):
-    with refuses(BilensError, "'pixels'", f"size {size}", "at least 1"):
+    with refuses(BilensError, f"size of space 'pixels' = {size}", "at least 1"):
         Space("pixels", size)
 
 

@@ -56,9 +56,9 @@ def test_the_text_is_scaled_and_one_sample_stands_alone() -> None:
     assert interval([0.25]).text(".1f", 100) == "25.0"
 
 
-@pytest.mark.parametrize("samples", [[], [1.0, math.nan], [math.inf, 1.0]])
+@pytest.mark.parametrize("samples", [[], [1.0, math.nan], [math.inf, 1.0], ["a"]])
 def test_samples_that_have_no_mean_are_refused(samples: list[float]) -> None:
-    with refuses(BilensError, "at least one, all finite"):
+    with refuses(BilensError, "sample", "finite"):
         interval(samples)
 
 

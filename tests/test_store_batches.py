@@ -57,6 +57,47 @@ def test_what_is_there_is_not_computed_again(tmp_path):
     assert len(list(store.load_batches(tmp_path, Spectra))) == 5
 
 
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "ending", "said"),
+    [
+        (cut, ".safetensors", "another checksum"),
+        (flip, ".safetensors", "another checksum"),
+        (Path.unlink, ".safetensors", "'No such file or directory' on reading"),
+        (cut, ".json", "which is no JSON"),
+        (lambda file: file.write_text("{}"), ".json", "of format None"),
+    ],
+)
+def test_a_batch_that_was_harmed_is_computed_again_and_no_other(tmp_path, harm, ending, said):
+    store.save_batches(stream(), tmp_path, progress=False)
+    files = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in files}
+    record = tmp_path / "records" / "batch-000003"
+    harm(record.with_suffix(ending))
+    with pytest.warns(store.DamagedBatchWarning, match=f"computed again: 1; the first: .*{said}"):
+        store.save_batches(stream(), tmp_path, progress=False)
+    assert {path: path.read_bytes() for path in (tmp_path / "records").iterdir()} == files
+    written = {path.name for path in files if path.stat().st_mtime_ns != before[path]}
+    assert written == {record.name + ".json", record.name + ".safetensors"}
+    store.save_batches(stream(), tmp_path, progress=False)  # and without a warning
+
+
+def test_a_finished_folder_computes_nothing(tmp_path, monkeypatch):
+    store.save_batches(stream(), tmp_path, progress=False)
+    made = stream()
+    monkeypatch.setattr(decompose.SpectraStream, "batch", lambda *_: pytest.fail("a whole batch was computed again"))
+    store.save_batches(made, tmp_path, progress=False)
+
+
 def test_what_has_no_settings_is_refused(tmp_path):
     with pytest.raises(BilensError, match="a list, which has no numbered batches and settings"):
         store.save_batches([1, 2], tmp_path / "some")

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from bilens.errors import StoreError
 from bilens.files import read_tensors, write_tensors
 
+POINTER = "checkpoint.json"
+"""What names the last checkpoint in the folder that several processes (`sae.distributed`) write in place of a file."""
+
 
 class Pace:
     """When to write a checkpoint: every so many seconds, and on a slow disk less often, a twentieth of the time."""
@@ -64,8 +67,16 @@ def load(
     A file that does not exist is a run that has not begun: (0, {}), and nothing is filled.
 
     Raises:
-        StoreError: the file is damaged, or was written by a run with other settings or another model.
+        StoreError: the file is damaged, or a folder, or was written by a run with other settings or another model.
     """
+    if (Path(path) / POINTER).exists():
+        raise StoreError(
+            f"{path}, a folder with a checkpoint of several processes",
+            "a file, as one process writes it",
+            "go on with torchrun and processes=sae.distributed.Ranks() (one process will do), or name another file",
+        )
+    if Path(path).is_dir():
+        raise StoreError(f"{path}, which is a folder", "a checkpoint's file, or nothing yet", "name a file in it")
     if not Path(path).exists():
         return 0, {}
     tensors, metadata = read_tensors(path)
@@ -89,8 +100,8 @@ def check(path: str | Path, theirs: str, settings: Mapping[str, Any]) -> None:
         StoreError: the settings, as JSON, that the checkpoint has are not these.
     """
     ours = _text(settings)
-    if theirs != ours:
-        differ = _differences(theirs, ours)
+    differ = _differences(theirs, ours) if theirs != ours else ""
+    if differ:  # 1 and 1.0 are one number
         raise StoreError(
             f"checkpoint {path} of a run with other settings ({differ})",
             "one of this run",

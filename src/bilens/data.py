@@ -265,7 +265,7 @@ def load(name: str) -> Dataset:
     Raises:
         BilensError: there is no such name.
     """
-    if name not in _LOADERS:
+    if not isinstance(name, str) or name not in _LOADERS:
         raise BilensError(f"data set {name!r}", f"one of {', '.join(_LOADERS)}", "choose one of these")
     return _LOADERS[name]()
 

@@ -19,5 +19,5 @@ def choose(name: str | None = None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise BilensError(f"device {name!r}", "a device of this machine", "use cpu, or leave it out") from error

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bilens.checks import instance, number
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 
@@ -41,6 +42,8 @@ class Dictionary:
     offset: Float[Tensor, " n"] | None = None
 
     def __post_init__(self) -> None:
+        for axis, space in (("space", self.space), ("features", self.features)):
+            instance(axis, space, Space)
         shape = (self.features.dim, self.space.dim)
         for name, value, expected in (
             ("atoms", self.atoms, shape),
@@ -49,6 +52,7 @@ class Dictionary:
         ):
             if value is None:
                 continue
+            instance(name, value, Tensor)
             if tuple(value.shape) != expected:
                 raise ShapeError(
                     f"{name} of shape {tuple(value.shape)}",
@@ -93,6 +97,9 @@ class Dictionary:
 
         Cost: one SVD of the atoms in float64, O(m n min(m, n)).
         """
+        instance("atoms", atoms, Tensor)
+        instance("space", space, Space)
+        rtol = None if rtol is None else number("rtol", rtol, 0)
         if atoms.ndim != 2 or atoms.shape[1] != space.dim or atoms.shape[0] < 1:
             raise ShapeError(
                 f"atoms of shape {tuple(atoms.shape)}",
@@ -109,6 +116,7 @@ class Dictionary:
     @classmethod
     def identity(cls, space: Space, *, dtype: torch.dtype, device: torch.device | None = None) -> Dictionary:
         """The coordinates of a space as its own dictionary: atoms = duals = I."""
+        instance("space", space, Space)
         eye = torch.eye(space.dim, dtype=dtype, device=device)
         return cls(eye, eye, space, space, space.dim)
 
@@ -127,6 +135,7 @@ class Dictionary:
         Cost: one product with the atoms and one pseudoinverse of the size of the largest set for each row.
         """
         self._require(y, self.space.dim)
+        instance("active", active, Tensor, do="pass a mask for each vector")
         if tuple(active.shape) != (len(y), self.features.dim):
             raise ShapeError(
                 f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})", "one mask for each vector"
@@ -166,7 +175,10 @@ class Dictionary:
             BilensError: no atom is named, or one outside 0 … m−1, or the constant atom is not last.
             SpaceError: an atom is named twice. ShapeError: a mask of another length.
         """
-        index = torch.as_tensor(indices, device=self.atoms.device)
+        try:
+            index = torch.as_tensor(indices, device=self.atoms.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BilensError(f"atoms {indices!r:.40}", "numbers, or a mask", "choose some of the atoms") from error
         if index.dtype == torch.bool:
             if tuple(index.shape) != (self.features.dim,):
                 raise ShapeError(
@@ -211,6 +223,7 @@ class Dictionary:
 
     @staticmethod
     def _require(x: Tensor, size: int) -> Tensor:
+        instance("vectors", x, Tensor)
         if x.ndim == 0 or x.shape[-1] != size:
             raise ShapeError(
                 f"vectors of shape {tuple(x.shape)}", f"{size} coordinates on the last axis", "pass one vector a row"

@@ -6,7 +6,8 @@ from __future__ import annotations
 class BilensError(ValueError):
     """Bad input, told in one line: *got … ; expected … ; do …*.
 
-    Raised itself for numbers out of range and values that are not finite; its subclasses name the other cases.
+    Raised itself for arguments of a wrong type, numbers out of range and values that are not finite; its subclasses
+    name the other cases.
     The command line prints the line and exits with status 2.
     """
 

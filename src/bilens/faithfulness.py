@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens.checks import instance
 from bilens.errors import BilensError, ShapeError
 
 
@@ -89,7 +91,7 @@ def accuracy(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> f
 def cross_entropy(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> float:
     """Mean −log softmax(logits)[label], in nats; float64 inside."""
     _check(logits, labels)
-    return float(torch.nn.functional.cross_entropy(logits.double(), labels))
+    return float(torch.nn.functional.cross_entropy(logits.double(), labels.long()))
 
 
 def ce_loss_score(loss: float, original: float, baseline: float) -> float:
@@ -104,6 +106,8 @@ def ce_loss_score(loss: float, original: float, baseline: float) -> float:
 
     Source: SAELens, `ce_loss_score`; founding draft, baseline ln 10.
     """
+    for name, value in (("loss", loss), ("original", original), ("baseline", baseline)):
+        instance(name, value, Real, "a number", "pass nats")
     if not baseline > original:
         raise BilensError(
             f"a model with cross-entropy {original:.4g} and a baseline of {baseline:.4g}",
@@ -120,15 +124,23 @@ def score(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], origina
         logits: through the view; labels: true classes; original: the model's own cross-entropy, nats. A model
             that is no better than the guess has nothing to recover, whatever its accuracy: None.
     """
+    instance("original", original, Real, "a number", "pass the model's own cross-entropy")
     loss, baseline = cross_entropy(logits, labels), math.log(logits.shape[1])
     recovered = ce_loss_score(loss, original, baseline) if original < baseline else None
     return Score(accuracy(logits, labels), loss, recovered)
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:
+    instance("logits", logits, Tensor)
+    instance("labels", labels, Tensor)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise ShapeError(
             f"logits of shape {tuple(logits.shape)} and labels of {tuple(labels.shape)}",
             "(n, classes) and (n,) with n ≥ 1",
             "pass one label a row",
         )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise BilensError(f"labels of type {labels.dtype}", "whole numbers", "convert them with .long()")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise BilensError(f"labels from {low} to {high}", f"0 to {logits.shape[1] - 1}, one a class", "correct them")

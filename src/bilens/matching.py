@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from bilens import checks
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import BilinearTensor, hidden_gram
 
@@ -37,6 +39,7 @@ def assign(similarity: Float[Tensor, "n m"]) -> Matching:
 
     Source: Kuhn (1955), as in scipy.optimize.linear_sum_assignment.
     """
+    instance("similarities", similarity, Tensor)
     if similarity.ndim != 2 or similarity.shape[0] > similarity.shape[1] or similarity.shape[0] < 1:
         raise ShapeError(
             f"similarities of shape {tuple(similarity.shape)}", "(n, m) with 1 ≤ n ≤ m", "pass the smaller set first"
@@ -57,6 +60,8 @@ def kernel_cosines(first: BilinearTensor, second: BilinearTensor) -> Float[Tenso
     Raises:
         SpaceError: tensors over other inputs.
     """
+    for tensor in (first, second):
+        instance("tensor", tensor, BilinearTensor)
     first.input.require(second.input, "a tensor")
     cross = first.down.double() @ hidden_gram(first.left, first.right, second.left, second.right)
     inner = cross @ second.down.double().T
@@ -75,6 +80,8 @@ def subspace_cosines(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) 
 
     Source: Björck and Golub, "Numerical methods for computing angles between linear subspaces" (1973).
     """
+    for vectors in (first, second):
+        instance("vectors", vectors, Tensor)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ShapeError(
             f"vectors of shape {tuple(first.shape)} and {tuple(second.shape)}", "(n, d) and (m, d)", "use one space"
@@ -98,10 +105,10 @@ def random_directions(second_moment: Float[Tensor, "d d"], count: int, seed: int
     Raises:
         ShapeError: no square matrix. BilensError: a count below 1.
     """
+    instance("second moment", second_moment, Tensor)
     if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
         raise ShapeError(f"a second moment of shape {tuple(second_moment.shape)}", "(d, d)", "pass E[v vᵀ]")
-    if count < 1:
-        raise BilensError(f"count = {count}", "at least 1", "say how many directions")
+    count, seed = whole("count", count, 1, do="say how many directions"), checks.seed(seed)
     values, vectors = torch.linalg.eigh(second_moment.double())
     drawn = torch.randn(count, len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     directions: Tensor = (drawn.to(values.device) * values.clamp(min=0).sqrt()) @ vectors.T

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bilens.checks import instance
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import BilinearTensor
 
@@ -23,6 +24,7 @@ def roughness(vectors: Float[Tensor, "n d"], image: tuple[int, int]) -> Float[Te
     Raises:
         ShapeError: patterns of another size. BilensError: an image of one pixel.
     """
+    instance("patterns", vectors, Tensor)
     height, width = image
     if vectors.ndim != 2 or vectors.shape[1] != height * width:
         raise ShapeError(f"patterns of shape {tuple(vectors.shape)}", f"(n, {height} · {width})", "pass one a row")
@@ -44,6 +46,8 @@ def likeness(vectors: Float[Tensor, "n d"], images: Float[Tensor, "m d"]) -> Flo
     Raises:
         ShapeError: patterns and images of different sizes, or no image.
     """
+    instance("patterns", vectors, Tensor)
+    instance("images", images, Tensor)
     if vectors.ndim != 2 or images.ndim != 2 or vectors.shape[1] != images.shape[1] or len(images) < 1:
         raise ShapeError(
             f"patterns of shape {tuple(vectors.shape)} and images of {tuple(images.shape)}",
@@ -69,6 +73,8 @@ def permuted(
     Raises:
         ShapeError: a choice of pixels of another size.
     """
+    instance("pattern", pattern, Tensor)
+    instance("pixels", among, Tensor)
     if pattern.ndim != 1 or among.shape != pattern.shape:
         raise ShapeError(
             f"a pattern of shape {tuple(pattern.shape)} and pixels of {tuple(among.shape)}", "(d,) twice", "pass one"
@@ -92,6 +98,9 @@ def masked(
     Raises:
         ShapeError: a mask or strengths of another shape.
     """
+    instance("tensor", tensor, BilinearTensor)
+    instance("mask", mask, Tensor)
+    instance("strengths", strengths, Tensor)
     if tuple(mask.shape) != (tensor.input.size,) or strengths.ndim != 1:
         raise ShapeError(
             f"a mask of shape {tuple(mask.shape)} and strengths of {tuple(strengths.shape)}",

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError, SpaceError
 
 
@@ -26,7 +27,8 @@ class Space:
         constant: whether one more, last coordinate is always 1.
 
     Raises:
-        BilensError: size below 1. ShapeError: labels or image do not fit the size. SpaceError: a label occurs twice.
+        BilensError: a name or label that is no text, or a size below 1. ShapeError: labels or image do not fit the
+            size. SpaceError: a label occurs twice.
     """
 
     name: str
@@ -36,9 +38,13 @@ class Space:
     constant: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise BilensError(f"space {self.name!r} of size {self.size}", "a size of at least 1", "check the shape")
+        instance("name", self.name, str, "a text", 'name the axis, for example "pixels"')
+        size = whole(f"size of space {self.name!r}", self.size, 1, do="check the shape")
+        object.__setattr__(self, "size", size)
         if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(self.labels))
+            for label in self.labels:
+                instance(f"label {label!r:.40}", label, str, "a text", "write it as one, str(label)")
             if len(self.labels) != self.size:
                 raise ShapeError(
                     f"{len(self.labels)} labels for space {self.name!r}", f"{self.size} labels", "give one a coordinate"
@@ -51,7 +57,17 @@ class Space:
                     label.encode()
                 except UnicodeEncodeError:
                     raise SpaceError(f"label {label!a}", "text that can be written as UTF-8", "rename it") from None
-        if self.image is not None and (min(self.image) < 1 or self.image[0] * self.image[1] != self.size):
+        if self.image is None:
+            return
+        try:
+            height, width = self.image
+        except (TypeError, ValueError):
+            raise ShapeError(
+                f"image shape {self.image!r:.40} for space {self.name!r}", "(height, width)", "pass two numbers"
+            ) from None
+        image = whole("image height", height, 1), whole("image width", width, 1)
+        object.__setattr__(self, "image", image)
+        if image[0] * image[1] != self.size:
             raise ShapeError(
                 f"image shape {self.image} for space {self.name!r}",
                 f"height × width = {self.size}",
@@ -80,8 +96,9 @@ class Space:
         """x' = [x; 1] when the space has a constant coordinate, x itself otherwise.
 
         Raises:
-            ShapeError: the last axis of x is not `size`.
+            ShapeError: the last axis of x is not `size`. BilensError: x is no tensor.
         """
+        instance("vectors", x, Tensor)
         if x.ndim == 0 or x.shape[-1] != self.size:
             raise ShapeError(
                 f"vectors of shape {tuple(x.shape)}",
@@ -104,10 +121,13 @@ class Space:
         Raises:
             SpaceError: no such coordinate.
         """
-        if not isinstance(label, (int, str)):
-            raise SpaceError(
-                f"label {label!r} of type {type(label).__name__}", "a text or a whole number", "convert it"
-            )
+        if not isinstance(label, str):
+            try:
+                label = whole("label", label)
+            except BilensError:
+                raise SpaceError(
+                    f"label {label!r:.40} of type {type(label).__name__}", "a text or a whole number", "convert it"
+                ) from None
         if isinstance(label, int):
             if 0 <= label < self.size:
                 return label

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import scipy.stats
 
+from bilens.checks import number
 from bilens.errors import BilensError
 
 
@@ -44,10 +45,10 @@ def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
 
     Source: Student, "The probable error of a mean" (1908).
     """
-    if not samples or not all(math.isfinite(value) for value in samples):
-        raise BilensError(f"samples {list(samples)!r:.60}", "at least one, all finite", "measure them again")
-    if not 0 < level < 1:
-        raise BilensError(f"level = {level}", "0 < level < 1", "use 0.95")
+    samples = [number("one of the samples", value, do="measure it again") for value in samples]
+    if not samples:
+        raise BilensError("no samples", "at least one, all finite", "measure some")
+    level = number("level", level, above=0, below=1, do="use 0.95")
     n, mean = len(samples), math.fsum(samples) / len(samples)
     if n == 1:
         return Interval(mean, math.inf, 1, level)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import Tensor
 
 from bilens import files
+from bilens.checks import instance
 from bilens.decompose import CP, Extrema, Spectra, Spectrum, Squares, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
@@ -96,6 +98,7 @@ def load(path: str | Path, kind: type[R]) -> R:
     Raises:
         StoreError: a file is missing, damaged or altered, of another version, or holds another record.
     """
+    instance("kind", kind, type, "a class of records", "pass one, such as decompose.Spectra")
     source = _beside(path, ".json")
     header = files.read_json(source)
     if header.get("format") != FORMAT:
@@ -200,6 +203,10 @@ class Folder:
         return files.read_json(path) if path.exists() else {}
 
 
+class DamagedBatchWarning(UserWarning):
+    """A batch that was written is no longer whole, and is computed again."""
+
+
 @runtime_checkable
 class Batches(Protocol):
     """Records that are computed one after another and can be asked for by number, for example a `SpectraStream`."""
@@ -218,10 +225,13 @@ class Batches(Protocol):
 def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -> None:
     """Compute and write one record after another, for results larger than memory; those that are there are kept.
 
-    A run that was stopped, by Ctrl-C or by a kill, goes on with the batch it was at when it is started again.
+    A run that was stopped, by Ctrl-C or by a kill, goes on with the batch it was at when it is started again. What it
+    had written is read first, and a batch that is cut short or altered is computed again, with a `DamagedBatchWarning`.
 
     Args:
         batches: what to compute; path: a folder for these settings alone; progress: whether to show a bar.
+
+    Cost: what is there is read once, a batch at a time, for its checksums.
 
     Raises:
         StoreError: the folder belongs to other settings, holds other files, or cannot be written. BilensError: what
@@ -235,7 +245,20 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
             "make one with spectra_stream",
         )
     folder = Folder(path, batches.settings)
-    missing = [n for n in range(len(batches)) if not _whole(folder.path / "records" / _batch(n))]
+    missing, damaged = [], []
+    for n in range(len(batches)):
+        record = folder.path / "records" / _batch(n)
+        if not exists(record):
+            missing.append(n)
+        elif found := _damage(record):
+            missing.append(n)
+            damaged.append(found)
+    if damaged:
+        warnings.warn(
+            f"{path}: batches that are damaged, and computed again: {len(damaged)}; the first: {damaged[0]}",
+            DamagedBatchWarning,
+            stacklevel=2,
+        )
     with bar(f"writing {Path(path).name}", len(batches), done=len(batches) - len(missing), show=progress) as step:
         for n in missing:
             save(batches.batch(n), folder.path / "records" / _batch(n))
@@ -266,6 +289,15 @@ def load_batches(path: str | Path, kind: type[R]) -> Iterator[R]:
 def _whole(path: Path) -> bool:
     """Whether both files of a record with tensors are there."""
     return exists(path) and _beside(path, ".safetensors").exists()
+
+
+def _damage(path: Path) -> str:
+    """Why a record cannot be read; empty when it can."""
+    try:
+        load(path, object)
+    except StoreError as error:
+        return str(error).partition("; expected ")[0].removeprefix("got ")
+    return ""
 
 
 def _batch(n: int) -> str:
@@ -311,4 +343,15 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(files.read_bytes(path)).hexdigest()
 
 
-__all__ = ["FORMAT", "RECORDS", "Batches", "Folder", "exists", "load", "load_batches", "save", "save_batches"]
+__all__ = [
+    "FORMAT",
+    "RECORDS",
+    "Batches",
+    "DamagedBatchWarning",
+    "Folder",
+    "exists",
+    "load",
+    "load_batches",
+    "save",
+    "save_batches",
+]

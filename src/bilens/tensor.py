@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.products import product
@@ -48,6 +49,7 @@ class BilinearTensor:
 
     def __post_init__(self) -> None:
         _check_factors(self.left, self.right, self.input)
+        instance("output", self.output, Space)
         _check_factor("down", self.down, (self.output.dim, len(self.left)), f"output {self.output.title} × hidden")
         _check_alike(self.left, right=self.right, down=self.down)
         if self.output.constant:
@@ -78,6 +80,7 @@ class BilinearTensor:
             left_bias, right_bias: b and c, (h,), 0 when None; down_bias: e, (o,).
             input: space of x (size d); output: space of y.
         """
+        instance("input", input, Space)
         _check_matrix("left", left, "(hidden, input)")
         _check_matrix("right", right, "(hidden, input)")
         if down is None:
@@ -95,6 +98,8 @@ class BilinearTensor:
 
         Added to a layer's tensor it is the path that goes around the layer, for example a residual connection.
         """
+        instance("input", input, Space)
+        instance("output", output, Space)
         _check_factor("matrix", matrix, (output.dim, input.size), f"{output.title} × {input.title}")
         lifted = _with_column("bias", matrix, None)
         left = torch.zeros_like(lifted)
@@ -163,6 +168,7 @@ class BilinearTensor:
         Raises:
             SpaceError: the dictionary is over another space than `output`.
         """
+        instance("dictionary", d, Dictionary)
         self.output.require(d.space, "a dictionary")
         tensor = self if d.offset is None else self.shift(-d.offset.to(self.down))
         return replace(tensor, down=d.duals.to(self.down) @ tensor.down, output=d.features)
@@ -198,6 +204,7 @@ class BilinearTensor:
         Raises:
             ShapeError: the matrix is not (`output.dim` of the result, `output.dim` of this tensor).
         """
+        instance("output", output, Space)
         _check_factor("matrix", matrix, (output.dim, self.output.dim), f"{output.title} × {self.output.title}")
         return replace(self, down=matrix.to(self.down) @ self.down, output=output)
 
@@ -234,6 +241,7 @@ class BilinearTensor:
 
     def __add__(self, other: BilinearTensor) -> BilinearTensor:
         """The sum of two layers side by side: their hidden units together."""
+        instance("the other one", other, BilinearTensor)
         a, b = (self.lift(), other.lift()) if self.input.constant or other.input.constant else (self, other)
         a.input.require(b.input, "a tensor")
         a.output.require(b.output, "a tensor to output")
@@ -253,6 +261,7 @@ class BilinearTensor:
         Raises:
             SpaceError: the tensors are over other spaces.
         """
+        instance("the other one", other, BilinearTensor)
         self.input.require(other.input, "a tensor")
         self.output.require(other.output, "a tensor to output")
         down = self.down.double().T @ other.down.double()
@@ -265,6 +274,7 @@ class BilinearTensor:
 
     def cosine(self, other: BilinearTensor) -> Float[Tensor, ""]:
         """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖); 0 when one of them is zero."""
+        instance("the other one", other, BilinearTensor)
         a, b = self.to(torch.float64), other.to(torch.float64)
         norms = a.norm() * b.norm()
         inner = a.inner(b)
@@ -298,6 +308,7 @@ class BilinearTensor:
 
     def match(self, d: Dictionary) -> tuple[BilinearTensor, Dictionary]:
         """This tensor and a dictionary of its input, both folded when one of them needs the constant coordinate."""
+        instance("dictionary", d, Dictionary)
         if self.input.constant or d.space.constant or d.offset is not None:
             tensor, d = self.lift(), d.folded()
         else:
@@ -349,6 +360,7 @@ class Kernel:
 
         Held as L = I, R = M, which symmetrises M, so that a matrix that is not symmetric cannot slip through.
         """
+        instance("input", input, Space)
         _check_factor("matrix", matrix, (input.dim, input.dim), f"{input.title} twice")
         eye = torch.eye(input.dim, dtype=matrix.dtype, device=matrix.device)
         return cls(eye, matrix, matrix.new_ones(input.dim), input, label)
@@ -360,6 +372,7 @@ class Kernel:
 
     def matvec(self, v: Float[Tensor, "*n i"]) -> Float[Tensor, "*n i"]:
         """Q v for each row v of the folded space, from the factors: O(h i) a row."""
+        instance("vectors", v, Tensor)
         if v.ndim == 0 or v.shape[-1] != self.input.dim:
             raise ShapeError(
                 f"vectors of shape {tuple(v.shape)}", f"{self.input.dim} coordinates a row", "fold them first"
@@ -388,6 +401,7 @@ class Kernel:
 
     def inner(self, other: Kernel) -> Float[Tensor, ""]:
         """Frobenius inner product ⟨Q₁, Q₂⟩ from the factors, in float64 inside."""
+        instance("the other one", other, Kernel)
         self.input.require(other.input, "a kernel")
         gram = hidden_gram(self.left, self.right, other.left, other.right)
         return (self.weights.double() @ gram @ other.weights.double()).to(self.left.dtype)
@@ -423,6 +437,7 @@ def hidden_gram(
 
 
 def _check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    instance(name, value, Tensor)
     if tuple(value.shape) != shape:
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape} ({meaning})", "check which axis is which")
     if not value.is_floating_point():
@@ -432,11 +447,14 @@ def _check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str
 
 
 def _check_matrix(name: str, value: Tensor, shape: str) -> None:
+    instance(name, value, Tensor)
     if value.ndim != 2:
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape, "pass a matrix")
 
 
 def _check_factors(left: Tensor, right: Tensor, input: Space) -> None:
+    instance("left", left, Tensor)
+    instance("input", input, Space)
     if left.ndim != 2 or len(left) < 1:
         raise ShapeError(f"left of shape {tuple(left.shape)}", f"(hidden, {input.dim})", "pass one hidden unit a row")
     for name, value in (("left", left), ("right", right)):

@@ -152,6 +152,19 @@ def test_eigenvalues_alone_are_those_of_the_dense_matrix(data, kernel):
     near(np.sort(array(decompose.eigvalsh_pullback(single, d))), expected, scale, rtol=1e-4)
 
 
+def test_nearly_dependent_atoms_are_factorised_once_and_in_float64(monkeypatch):
+    atoms = torch.cat([filled("normal", 16, 40, 0).T, filled("normal", 16, 40, 0).T], dim=1).float()
+    atoms[:, 16:] += 1e-4 * filled("normal", 40, 16, 1).float()
+    kernel = Kernel.from_matrix(filled("normal", 32, 32, 2).float(), Space("x", 32))
+    factorised, qr = [], torch.linalg.qr
+    monkeypatch.setattr(torch.linalg, "qr", lambda rows: factorised.append(rows.dtype) or qr(rows))
+    found = decompose.eigh_pullback(kernel, Dictionary.from_atoms(atoms, kernel.input), 2)
+    assert factorised == [torch.float64]
+    dense = atoms.double() @ kernel.dense().double() @ atoms.double().T
+    levels = np.linalg.eigvalsh(array(dense))
+    near(np.sort(abs(array(found.values))), np.sort(abs(levels))[-2:], abs(levels).max(), rtol=1e-6)
+
+
 def test_refuses_another_space_and_pairs_that_are_not_there():
     kernel = Kernel.from_matrix(torch.eye(3).double(), Space("x", 3))
     d = Dictionary.from_atoms(filled("normal", 5, 3, 0), kernel.input)

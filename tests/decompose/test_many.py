@@ -364,7 +364,7 @@ def test_refusals():
     with refuses(BilensError, "block = 0", "at least 1"):
         decompose.energies(tensor, block=0)
     for n in (-1, 1):
-        with refuses(BilensError, f"batch {n}", "0 ≤ n < 1"):
+        with refuses(BilensError, f"batch = {n}", "0 ≤ batch ≤ 0"):
             decompose.spectra_stream(tensor, None, 1).batch(n)
     with refuses(BilensError, "one input", "two inputs"):
         decompose.eigh_many(planted([[1.0]], 1, 0), None, 1, "both")

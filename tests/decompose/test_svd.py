@@ -229,7 +229,7 @@ def test_refuses_a_block_without_pairs():
 
 @pytest.mark.parametrize("s", [-1, 2])
 def test_refuses_a_component_that_was_not_computed(s):
-    with refuses(BilensError, f"component {s}", "0 ≤ s < 2", "more components"):
+    with refuses(BilensError, f"component = {s}", "0 ≤ component ≤ 1", "more components"):
         decompose.svd(random_tensor(4, 5, 6), 2).kernel(s)
 
 

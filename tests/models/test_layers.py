@@ -125,9 +125,9 @@ def test_first_weights_come_from_the_generator_and_fill_their_range() -> None:
 
 @pytest.mark.bad_input
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(BilensError, match=r"got d_in = 0; expected at least 1; do "):
+    with pytest.raises(BilensError, match=r"got d_in = 0; expected a whole number of at least 1; do "):
         Bilinear(0, 3)
-    with pytest.raises(BilensError, match=r"got d_hidden = -1; expected at least 1; do "):
+    with pytest.raises(BilensError, match=r"got d_hidden = -1; expected a whole number of at least 1; do "):
         Dense(2, -1, "relu")
     with pytest.raises(BilensError, match=r"got activation 'tanh'; expected one of relu, gelu; do "):
         Dense(2, 3, "tanh")

@@ -170,7 +170,7 @@ def test_refuses_codes_of_another_width(shape):
 
 @pytest.mark.parametrize("feature", [-1, 3])
 def test_refuses_a_feature_that_is_not_there(feature):
-    with refuses(BilensError, f"feature {feature}", "0 … 2"):
+    with refuses(BilensError, f"feature = {feature}", "0 ≤ feature ≤ 2"):
         relu_codes().kernel(feature)
 
 

@@ -324,9 +324,9 @@ def test_parts_of_a_batch_are_its_rows(make):
 @pytest.mark.bad_input
 def test_refuses_what_is_no_tensor():
     tensor = random_tensor()
-    with refuses(ShapeError, "weights of type ndarray", "a tensor"):
+    with refuses(BilensError, "weights of type ndarray", "a torch.Tensor"):
         pairs.sampled(tensor, np.ones(pairs.count(tensor.input.dim)))
-    with refuses(BilensError, "out of type list", "a tensor"):
+    with refuses(BilensError, "out of type list", "a torch.Tensor"):
         pairs.stream(tensor).batch(0, out=[1])
 
 

@@ -238,7 +238,7 @@ def test_sizes_out_of_range_are_refused() -> None:
     with pytest.raises(BilensError, match=r"d_in = 2\.5; expected a whole number"):
         sae.StandardSAE(2.5, 3)  # type: ignore[arg-type]
     for k in (0, 7, 2.0):
-        with pytest.raises(BilensError, match=f"k = {k}; expected a whole number, 1 … 6"):
+        with pytest.raises(BilensError, match=f"k = {k}; expected a whole number, 1 ≤ k ≤ 6"):
             sae.TopKSAE(3, 6, k)  # type: ignore[arg-type]
 
 

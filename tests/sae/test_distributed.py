@@ -142,6 +142,16 @@ def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Pat
             train("standard", "float32", alone, checkpoint=path)
 
 
+def test_one_process_says_what_the_folder_of_several_is(tmp_path: Path, alone: Ranks) -> None:
+    train("standard", "float32", alone, checkpoint=tmp_path / "run")
+    with refuses(StoreError, f"{tmp_path / 'run'}, a folder with a checkpoint of several processes", "torchrun"):
+        train("standard", "float32", None, checkpoint=tmp_path / "run")
+    with refuses(StoreError, "a folder with a checkpoint of several processes", "save_pretrained"):
+        sae.Coder.from_pretrained(tmp_path / "run")
+    with refuses(StoreError, f"{tmp_path}, which is a folder", "name a file in it"):
+        train("standard", "float32", None, checkpoint=tmp_path)
+
+
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path, alone: Ranks) -> None:
     train("standard", "float32", alone, checkpoint=tmp_path / "run")
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]

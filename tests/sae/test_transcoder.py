@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused() -> None:
         with refuses(BilensError, "= 0", "at least 1"):
             Transcoder(*sizes)
     for k in (0, 7):
-        with refuses(BilensError, f"k = {k}", "1 … 6"):
+        with refuses(BilensError, f"k = {k}", "1 ≤ k ≤ 6"):
             Transcoder(4, 3, 6, k)
     made = Transcoder(4, 3, 6, 2)
     with refuses(ShapeError, "vectors of shape (5, 3)", "(n, 4)"):

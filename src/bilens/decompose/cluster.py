@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import Kernel
 
@@ -26,8 +27,9 @@ def clusters(kernel: Kernel, count: int, *, seed: int = 0) -> Int[Tensor, " i"]:
     Source: von Luxburg, "A tutorial on spectral clustering" (2007); Damle, Minden and Ying, "Simple, direct and
     efficient multi-way spectral clustering" (2019), as in scikit-learn.
     """
-    if not 2 <= count < kernel.input.dim:
-        raise BilensError(f"count = {count}", f"2 ≤ count < {kernel.input.dim}", "choose a few clusters")
+    instance("kernel", kernel, Kernel)
+    count = whole("count", count, 2, kernel.input.dim - 1, do="choose a few clusters")
+    seed = whole("seed", seed, 0, 2**32 - 1)
     affinity = kernel.to(torch.float64).dense().abs()
     top = affinity.max()
     if not bool(top > 0):
@@ -67,8 +69,7 @@ def block_vectors(kernel: Kernel, labels: Int[Tensor, " i"], k: int) -> Float[Te
         ShapeError: not one label a coordinate. BilensError: k below 1.
     """
     _check(kernel, labels)
-    if k < 1:
-        raise BilensError(f"k = {k}", "k ≥ 1", "ask for at least one vector")
+    k = whole("k", k, 1, do="ask for at least one vector")
     dense = kernel.to(torch.float64).dense()
     groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
     sizes, vectors = [], []
@@ -94,6 +95,8 @@ def agreement(first: Int[Tensor, " i"], second: Int[Tensor, " i"]) -> float:
 
     Source: Hubert and Arabie, "Comparing partitions" (1985), as in scikit-learn.
     """
+    instance("labels", first, Tensor)
+    instance("labels", second, Tensor)
     if first.ndim != 1 or first.shape != second.shape:
         raise ShapeError(
             f"labels of shape {tuple(first.shape)} and {tuple(second.shape)}", "one length", "cluster the same space"
@@ -108,6 +111,8 @@ def _embedded(rows: Tensor, places: Tensor, size: int) -> Tensor:
 
 
 def _check(kernel: Kernel, labels: Tensor) -> None:
+    instance("kernel", kernel, Kernel)
+    instance("labels", labels, Tensor)
     if tuple(labels.shape) != (kernel.input.dim,):
         raise ShapeError(f"labels of shape {tuple(labels.shape)}", f"({kernel.input.dim},)", "one label a coordinate")
 

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens import checks
+from bilens.checks import instance, number, whole
 from bilens.decompose.gauss_newton import Descent, Pairs, Squares, Target, balanced
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
@@ -217,7 +219,10 @@ def _fit(
     resume: CP | None,
     progress: bool,
 ) -> CP:
-    _check(tensor, rank, kind, starts=starts, steps=steps, tol=tol, ridge=ridge, resume=resume)
+    instance("tensor", tensor, BilinearTensor)
+    rank, starts, steps = whole("rank", rank, 1), whole("starts", starts, 0), whole("steps", steps, 0)
+    tol, ridge, seed = number("tol", tol, 0), number("ridge", ridge, 0), checks.seed(seed)
+    _check_resumed(tensor, rank, kind, resume)
     layer = _Reduced(tensor)
     target, generator = layer.target, torch.Generator().manual_seed(seed)
     own = layer.own(kind)
@@ -447,25 +452,10 @@ def _sign(peak: Tensor) -> Tensor:
     return torch.where(peak < 0, -1.0, 1.0).to(peak)
 
 
-def _check(
-    tensor: BilinearTensor,
-    rank: int,
-    kind: type[Pairs] | type[Squares],
-    *,
-    starts: int,
-    steps: int,
-    tol: float,
-    ridge: float,
-    resume: CP | None,
-) -> None:
-    for name, value, least in (("rank", rank, 1), ("starts", starts, 0), ("steps", steps, 0)):
-        if type(value) is not int or value < least:
-            raise BilensError(f"{name} = {value}", f"a whole number, at least {least}", f"choose another {name}")
-    for name, number in (("tol", tol), ("ridge", ridge)):
-        if not 0 <= number < float("inf"):
-            raise BilensError(f"{name} = {number}", "a number, at least 0", f"choose another {name}")
+def _check_resumed(tensor: BilinearTensor, rank: int, kind: type[Pairs] | type[Squares], resume: CP | None) -> None:
     if resume is None:
         return
+    instance("resume", resume, CP, do="pass an earlier result, or leave it out")
     tensor.input.require(resume.input, "an earlier result")
     tensor.output.require(resume.output, "an earlier result to output")
     if len(resume) != rank:

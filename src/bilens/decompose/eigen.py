@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -60,8 +61,7 @@ class Spectrum:
         Raises:
             BilensError: k outside 0 … the number of pairs.
         """
-        if not 0 <= k <= len(self):
-            raise BilensError(f"k = {k}", f"0 ≤ k ≤ {len(self)}", "choose fewer pairs, or compute more")
+        k = whole("k", k, 0, len(self), do="choose fewer pairs, or compute more")
         discarded = self.values[k].abs().maximum(self.discarded) if k < len(self) else self.discarded
         return replace(
             self, values=self.values[:k], vectors=self.vectors[:k], residuals=self.residuals[:k], discarded=discarded
@@ -116,8 +116,8 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
 
     Source: founding draft; arXiv 2410.08417, section 3.2.
     """
+    k = _check_k(kernel, k)
     dim = kernel.input.dim
-    _check_k(k, dim)
     used = (kernel.weights != 0).nonzero()[:, 0]
     double = Kernel(
         kernel.left[used].double() if len(used) else kernel.left[:1].double(),
@@ -192,6 +192,8 @@ class WeightedSpectrum:
 
 def second_moment(x: Float[Tensor, "n d"], input: Space) -> Float[Tensor, "i i"]:
     """Σ = E[x' x'ᵀ] of samples, one a row, over the folded input, in float64; batch by batch."""
+    instance("x", x, Tensor)
+    instance("input", input, Space)
     total = torch.zeros(input.dim, input.dim, dtype=torch.float64, device=x.device)
     for start in range(0, len(x), 8192):
         lifted = input.lift(x[start : start + 8192]).double()
@@ -213,8 +215,9 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
 
     Source: `docs/theory.md`, "The truncation certificate".
     """
+    k = _check_k(kernel, k)
     dim = kernel.input.dim
-    _check_k(k, dim)
+    instance("second moment", second_moment, Tensor, do="compute it with decompose.second_moment")
     if tuple(second_moment.shape) != (dim, dim):
         raise ShapeError(
             f"a second moment of shape {tuple(second_moment.shape)}", f"({dim}, {dim})", "compute it on folded inputs"
@@ -239,9 +242,11 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     return WeightedSpectrum(values[kept].to(like), readers.to(like), discarded.to(like), kernel.input, kernel.label)
 
 
-def _check_k(k: int | None, dim: int) -> None:
-    if k is not None and not (type(k) is int and 1 <= k <= dim):
-        raise BilensError(f"k = {k}", f"1 ≤ k ≤ {dim}", "choose k in that range, or leave it out for all")
+def _check_k(kernel: Kernel, k: int | None) -> int | None:
+    instance("kernel", kernel, Kernel)
+    if k is None:
+        return None
+    return whole("k", k, 1, kernel.input.dim, do="choose k in that range, or leave it out for all")
 
 
 def _symmetric(matrix: Tensor) -> Tensor:

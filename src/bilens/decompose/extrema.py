@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bilens import checks
+from bilens.checks import instance, number, whole
 from bilens.decompose.sign import signed
 from bilens.decompose.svd import svd
 from bilens.errors import BilensError, ShapeError
@@ -89,7 +91,8 @@ def sphere(kernel: Kernel, starts: int = 64, *, seed: int = 0, steps: int = 20_0
     Raises:
         BilensError: starts, steps or tolerance not above 0.
     """
-    _check(starts, steps, tolerance)
+    instance("kernel", kernel, Kernel)
+    starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
     dense = kernel.to(torch.float64).dense()
     levels = torch.linalg.eigvalsh(dense)
     scale = float(levels.abs().max()) or 1.0
@@ -129,7 +132,9 @@ def box(
     Raises:
         BilensError: an empty box; starts, steps or tolerance not above 0.
     """
-    _check(starts, steps, tolerance)
+    instance("kernel", kernel, Kernel)
+    starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
+    low, high = number("low", low), number("high", high)
     if not low < high:
         raise BilensError(f"a box from {low} to {high}", "low < high", "use 0 and 1 for pixels")
     quadratic, linear, constant = kernel.to(torch.float64).split()
@@ -184,9 +189,9 @@ def sshopm(
     Source: Kolda and Mayo, "Shifted power method for computing tensor eigenpairs" (2011); with a shift that adapts,
     "An adaptive shifted power method for computing generalized tensor eigenpairs" (2014).
     """
-    _check(starts, steps, tolerance)
-    if shift is not None and not 0 <= shift < float("inf"):
-        raise BilensError(f"shift = {shift}", "a number of at least 0, or None", "use sufficient_shift(tensor)")
+    instance("tensor", tensor, BilinearTensor)
+    starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
+    shift = None if shift is None else number("shift", shift, 0, do="leave it out, or use sufficient_shift(tensor)")
     double = tensor.to(torch.float64)
     most = sufficient_shift(double)
     scale = most or 1.0
@@ -318,7 +323,11 @@ def _normal(rows: Tensor) -> Tensor:
     return rows / norms.clamp(min=torch.finfo(rows.dtype).tiny)
 
 
-def _check(starts: int, steps: int, tolerance: float) -> None:
-    for name, value in (("starts", starts), ("steps", steps), ("tolerance", tolerance)):
-        if not value > 0:
-            raise BilensError(f"{name} = {value}", f"{name} > 0", "leave it out for the usual value")
+def _checked(starts: int, steps: int, tolerance: float, seed: int) -> tuple[int, int, float, int]:
+    usual = "leave it out for the usual value"
+    return (
+        whole("starts", starts, 1, do=usual),
+        whole("steps", steps, 1, do=usual),
+        number("tolerance", tolerance, above=0, do=usual),
+        checks.seed(seed),
+    )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
@@ -86,7 +87,7 @@ def eigvalsh_pullback(kernel: Kernel, d: Dictionary) -> Float[Tensor, " n"]:
     Source: `docs/theory.md`, "Features of the input".
     """
     q, rows, _, power = _over(kernel, d, duals=False)
-    values: Tensor = torch.linalg.eigvalsh(_Small(q, rows).matrix)
+    values: Tensor = torch.linalg.eigvalsh(_Small(q, rows, _by_gram(rows)).matrix)
     return _fitting(values[values.abs().argsort(descending=True, stable=True)].double() * power, kernel.left)
 
 
@@ -95,6 +96,8 @@ def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor
 
     Both near 1, and the power of two that eigenvalues must be multiplied with for it.
     """
+    instance("kernel", kernel, Kernel)
+    instance("dictionary", d, Dictionary)
     single = BilinearTensor(kernel.left, kernel.right, kernel.weights[None], kernel.input, Space("kernel", 1))
     tensor, d = single.match(d)
     work = tensor.left.dtype if tensor.left.dtype in WELL_CONDITIONED else torch.float32
@@ -120,22 +123,18 @@ class _Small:
     """X Q Xᵀ for rows X (m, i) as a matrix (r, r) with the same eigenvalues but zeros, r = min(m, i), in Q's type.
 
     Args:
-        q: Q; rows: X, of its type.
+        q: Q; rows: X, of its type; found: what `_by_gram` says of X.
     """
 
-    def __init__(self, q: Kernel, rows: Tensor) -> None:
+    def __init__(self, q: Kernel, rows: Tensor, found: tuple[Tensor, Tensor] | None) -> None:
         self.q, self.rows = q, rows
         self.gram = rows.new_empty(0, 0)  # XᵀX, where R is its Cholesky factor
         self._basis: Tensor | None = None
         self.root = rows
-        if len(rows) > rows.shape[1]:
-            gram = _gram(rows)
-            self.root, failed = torch.linalg.cholesky_ex(gram, upper=True)
-            sizes = self.root.diagonal().square()
-            if not int(failed) and bool(sizes.min() > WELL_CONDITIONED[rows.dtype] * sizes.max()):
-                self.gram = gram
-            else:
-                self._basis, self.root = torch.linalg.qr(rows)
+        if found is not None:
+            self.gram, self.root = found
+        elif len(rows) > rows.shape[1]:
+            self._basis, self.root = torch.linalg.qr(rows)
         small = product(product(self.root, q.dense()), self.root)
         self.matrix = (small + small.T) / 2
 
@@ -157,6 +156,17 @@ class _Small:
         return vectors if self._basis is None else vectors @ self._basis.T
 
 
+def _by_gram(rows: Tensor) -> tuple[Tensor, Tensor] | None:
+    """XᵀX and its Cholesky factor R; None where rows are few, or so nearly dependent that R is that of a QR."""
+    if len(rows) <= rows.shape[1]:
+        return None
+    gram = _gram(rows)
+    root, failed = torch.linalg.cholesky_ex(gram, upper=True)
+    sizes = root.diagonal().square()
+    well = not int(failed) and bool(sizes.min() > WELL_CONDITIONED[rows.dtype] * sizes.max())
+    return (gram, root) if well else None
+
+
 def _gram(rows: Tensor) -> Tensor:
     """XᵀX, of whose blocks those below the diagonal are copied."""
     dim = rows.shape[1]
@@ -171,12 +181,14 @@ def _gram(rows: Tensor) -> Tensor:
 def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spectrum:
     q, rows, codes, power = _over(kernel, d, duals=duals)
     most = min(rows.shape)
-    if k is not None and not (type(k) is int and 1 <= k <= most):
-        raise BilensError(f"k = {k}", f"1 ≤ k ≤ {most}", "choose k in that range, or leave it out for all")
-    single = q.left.dtype == torch.float32 and k is not None and 8 * k <= most
-    small = _Small(q, rows) if single else _Small(_double(q), rows.double())
-    if single and not small.by_gram:
-        single, small = False, _Small(_double(q), rows.double())
+    k = None if k is None else whole("k", k, 1, most, do="choose k in that range, or leave it out for all")
+    few = q.left.dtype == torch.float32 and k is not None and 8 * k <= most
+    found = _by_gram(rows) if few else None
+    single = found is not None
+    if not single:
+        q, rows = _double(q), rows.double()
+        found = _by_gram(rows)
+    small = _Small(q, rows, found)
     values, turn = torch.linalg.eigh(small.matrix)
     order = values.abs().argsort(descending=True, stable=True)
     values, turn = values[order].double(), turn.T[order[:k]].double()

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -68,8 +69,7 @@ class InputBasis:
         Raises:
             BilensError: k outside 0 … the number of directions.
         """
-        if not 0 <= k <= len(self):
-            raise BilensError(f"k = {k}", f"0 ≤ k ≤ {len(self)}", "keep fewer directions, or compute more")
+        k = whole("k", k, 0, len(self), do="keep fewer directions, or compute more")
         rest = self.values[k:].double().square().sum()
         if len(self) < self.input.dim:  # what was not computed, rounded up by what the subtraction may have lost
             beyond = self.energy.double() - self.values.double().square().sum()
@@ -99,9 +99,9 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
 
     Source: De Lathauwer, De Moor and Vandewalle, "A multilinear singular value decomposition" (2000).
     """
+    instance("tensor", tensor, BilinearTensor)
     dim = tensor.input.dim
-    if k is not None and not (type(k) is int and 1 <= k <= dim):
-        raise BilensError(f"k = {k}", f"1 ≤ k ≤ {dim}", "choose k in that range, or leave it out for all")
+    k = None if k is None else whole("k", k, 1, dim, do="choose k in that range, or leave it out for all")
     left, right, down = tensor.left.double(), tensor.right.double(), tensor.down.double()
     outer = down.T @ down
     crossed = outer * (right @ left.T)  # its transpose is the other one

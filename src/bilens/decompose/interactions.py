@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bilens import pairs
+from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import DENSE_LIMIT, BilinearTensor
@@ -62,6 +63,7 @@ class Interactions:
         Raises:
             ShapeError: the last axis is not `input.size`.
         """
+        instance("codes", codes, Tensor)
         z = self.input.lift(codes.to(self.coefficients))
         i, j = self._pairs()
         live, _ = self.used()
@@ -85,6 +87,8 @@ class Interactions:
         Raises:
             ShapeError: the matrix is not (`output.dim` of the result, `output.dim` of these).
         """
+        instance("matrix", matrix, Tensor)
+        instance("output", output, Space)
         if tuple(matrix.shape) != (output.dim, self.output.dim):
             raise ShapeError(
                 f"matrix of shape {tuple(matrix.shape)}",
@@ -128,13 +132,12 @@ class Interactions:
 
         Args and Raises: as `keep`. Of equal scores any may be kept, the same ones for every number.
         """
+        instance("scores", by, Tensor)
         if by.shape != self.coefficients.shape:
             raise ShapeError(
                 f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}", "score every interaction"
             )
-        for k in counts:
-            if not 0 <= k <= by.numel():
-                raise BilensError(f"k = {k}", f"0 ≤ k ≤ {by.numel():,}", "keep some of the interactions")
+        counts = [whole("k", k, 0, by.numel(), do="keep some of the interactions") for k in counts]
         cuts = sorted({k for k in counts if 0 < k < by.numel()})
         scores = -by.flatten().cpu().numpy()
         order = np.argpartition(scores, [k - 1 for k in cuts]) if cuts else np.arange(by.numel())
@@ -150,6 +153,7 @@ class Interactions:
         Raises:
             SpaceError: interactions of other spaces.
         """
+        instance("interactions", kept, Interactions)
         self.input.require(kept.input, "interactions")
         self.output.require(kept.output, "interactions to output")
         return replace(self, coefficients=self.coefficients - kept.coefficients.to(self.coefficients))
@@ -194,6 +198,7 @@ class Interactions:
         return pairs.multiplicity(*self._pairs()).to(self.coefficients)
 
     def _effects(self, effects: Tensor) -> Tensor:
+        instance("effects", effects, Tensor)
         if tuple(effects.shape) != (self.output.dim,):
             raise ShapeError(
                 f"effects of shape {tuple(effects.shape)}", f"({self.output.dim},)", "pass one size an output feature"
@@ -214,6 +219,7 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
     Raises:
         BilensError: it would be larger than `limit` bytes.
     """
+    instance("tensor", tensor, BilinearTensor)
     m, o = tensor.input.dim, tensor.output.dim
     size = pairs.count(m) * o * tensor.left.element_size()
     if size > limit:
@@ -236,6 +242,7 @@ def effective_number(scores: Float[Tensor, "*n"]) -> float:
     Raises:
         BilensError: every score is 0.
     """
+    instance("scores", scores, Tensor)
     squares = scores.flatten().double().square()
     top = squares.max() if squares.numel() else squares.new_zeros(())
     if not bool(top > 0):
@@ -250,8 +257,8 @@ def holding(scores: Float[Tensor, "*n"], share: float) -> int:
     Raises:
         BilensError: a share outside 0 … 1, or scores that are all 0.
     """
-    if not 0 < share <= 1:
-        raise BilensError(f"share = {share}", "above 0, at most 1", "use 0.9")
+    instance("scores", scores, Tensor)
+    share = number("share", share, above=0, most=1, do="use 0.9")
     ordered = np.sort(scores.abs().flatten().cpu().numpy())[::-1].astype(np.float64)
     squares = (ordered**2).cumsum()
     if not len(squares) or not squares[-1] > 0:

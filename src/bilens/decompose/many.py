@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bilens import checks
+from bilens.checks import instance, number, whole
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
@@ -120,6 +122,10 @@ class Spectra:
         Raises:
             BilensError: no parts, or parts that were asked for differently.
         """
+        instance("parts", parts, Iterable, "a list of Spectra", "pass [spectra]")
+        parts = list(parts)
+        for part in parts:
+            instance("a part", part, Spectra)
         if not parts:
             raise BilensError("no parts", "at least one", "pass the batches")
         asked = {(part.which, part.tol, part.values.shape[1], part.input) for part in parts}
@@ -167,8 +173,7 @@ class SpectraStream:
         Raises:
             BilensError: no such batch, or eigenvalues that do not fit the type.
         """
-        if not 0 <= n < len(self):
-            raise BilensError(f"batch {n}", f"0 ≤ n < {len(self)}", "ask for one of these")
+        n = whole("batch", n, 0, len(self) - 1, do="ask for one of these")
         tensor, output = self.tensor, self.tensor.output
         rows = range(n * self.batch_size, min((n + 1) * self.batch_size, output.dim))
         given = tensor.left.dtype
@@ -277,8 +282,8 @@ def eigh_many(
     memory: `spectra_stream`.
 
     Raises:
-        BilensError: k, which, tol or method out of range. ShapeError: directions of another size.
-        SpaceError: a dictionary of another space.
+        BilensError: k, which, tol, method or seed out of range, or an argument of another type. ShapeError: directions
+            of another size. SpaceError: a dictionary of another space.
 
     Source: `docs/decompositions.md`, "Many kernels at once"; Golub and Underwood (1977) for the method.
     """
@@ -310,13 +315,13 @@ def spectra_stream(
     Raises:
         As `eigh_many`. BilensError: a batch size below 1.
     """
+    instance("tensor", tensor, BilinearTensor)
     if directions is None:
         pass
     elif isinstance(directions, Dictionary):
         tensor = tensor.read(directions)
     else:
-        if not isinstance(directions, Tensor):
-            raise ShapeError(f"directions as {type(directions).__name__}", "a tensor (n, o)", "convert it")
+        instance("directions", directions, Tensor, "a tensor (n, o), a Dictionary or None")
         if directions.ndim != 2 or directions.shape[1] != tensor.output.dim or len(directions) < 1:
             raise ShapeError(
                 f"directions of shape {tuple(directions.shape)}",
@@ -325,7 +330,7 @@ def spectra_stream(
             )
         tensor = tensor.then(directions, Space("directions", len(directions)))
     double, dim = tensor.left.dtype == torch.float64, tensor.input.dim
-    tol = (1e-10 if double else 1e-5) if tol is None else tol
+    tol = (1e-10 if double else 1e-5) if tol is None else number("tol", tol, above=0)
     if which not in get_args(Which):
         raise BilensError(f"which = {which!r}", f"one of {', '.join(get_args(Which))}", "choose one of them")
     if method is not None and method not in get_args(Method):
@@ -333,14 +338,9 @@ def spectra_stream(
     most = dim // 2 if which == "both" else dim
     if most == 0:
         raise BilensError('which = "both" for one input', "at least two inputs", 'ask for "magnitude"')
-    if not (type(k) is int and 1 <= k <= most):
-        raise BilensError(f"k = {k}", f"1 ≤ k ≤ {most}", "choose k in that range")
-    if not (isinstance(tol, int | float) and math.isfinite(tol) and tol > 0):
-        raise BilensError(f"tol = {tol}", "a number above 0", "choose one, or leave it out")
-    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise BilensError(f"{name} = {value!r}", f"a whole number of at least {least}", "choose one")
-    return SpectraStream(tensor, k, which, tol, method, batch_size, seed)
+    k = whole("k", k, 1, most, do="choose k in that range")
+    batch_size = whole("batch_size", batch_size, 1)
+    return SpectraStream(tensor, k, which, tol, method, batch_size, checks.seed(seed, 0))
 
 
 def energies(
@@ -355,8 +355,7 @@ def energies(
 
     Cost: O(h²(i + n)); memory block · h numbers.
     """
-    if type(block) is not int or block < 1:
-        raise BilensError(f"block = {block!r}", "a whole number of at least 1", "choose one")
+    block = whole("block", block, 1)
     tensor = spectra_stream(tensor, directions, 1).tensor
     down, total = tensor.down.double(), torch.zeros(tensor.output.dim, dtype=torch.float64, device=tensor.down.device)
     left, right = tensor.left.double(), tensor.right.double()

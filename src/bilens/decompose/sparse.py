@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.decompose.squares import Squares, squares
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import Kernel
@@ -50,11 +51,9 @@ def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Sq
     Source: Yuan and Zhang, "Truncated power method for sparse eigenvalue problems" (2013); Moghaddam, Weiss and Avidan,
     "Spectral bounds for sparse PCA: exact and greedy algorithms" (2006), on the top eigenvector of a support.
     """
-    dim = kernel.input.dim
-    if k < 1 or steps < 1:
-        raise BilensError(f"k = {k}, steps = {steps}", "both at least 1", "choose at least one direction")
-    if not 1 <= nonzero <= dim:
-        raise BilensError(f"nonzero = {nonzero}", f"1 ≤ nonzero ≤ {dim}", "choose a tenth of the coordinates")
+    instance("kernel", kernel, Kernel)
+    k, steps = whole("k", k, 1, do="choose at least one direction"), whole("steps", steps, 1)
+    nonzero = whole("nonzero", nonzero, 1, kernel.input.dim, do="choose a tenth of the coordinates")
     double = kernel.to(torch.float64)
     dense = double.dense()
     floor, rest = 1e-12 * float(dense.norm()), dense
@@ -102,6 +101,7 @@ def _ascend(matrix: Tensor, start: Tensor, shift: float, nonzero: int, steps: in
 
 
 def _rows(vectors: Tensor) -> Tensor:
+    instance("vectors", vectors, Tensor)
     if vectors.ndim < 1 or vectors.shape[-1] < 2:
         raise ShapeError(f"vectors of shape {tuple(vectors.shape)}", "rows of at least 2 entries", "pass one a row")
     rows = vectors.double()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import Kernel
@@ -71,8 +72,8 @@ def squares(kernel: Kernel, vectors: Float[Tensor, "k i"]) -> Squares:
     Raises:
         ShapeError: vectors of another size. BilensError: a vector that is 0, NaN or infinity.
     """
-    double = kernel.to(torch.float64)
     rows = _unit(kernel, vectors)
+    double = kernel.to(torch.float64)
     gram, reached = (rows @ rows.T).square(), _values(double, rows)
     energy = double.inner(double).clamp(min=0)
     weights = torch.linalg.pinv(gram, rtol=DEPENDENT, hermitian=True) @ reached
@@ -96,8 +97,7 @@ def pursuit(kernel: Kernel, candidates: Float[Tensor, "n i"], k: int) -> Squares
     Source: Chen, Billings and Luo, "Orthogonal least squares methods and their application to non-linear system
     identification" (1989), on the matrices v vᵀ.
     """
-    if k < 1:
-        raise BilensError(f"k = {k}", "k ≥ 1", "choose at least one direction")
+    k = whole("k", k, 1, do="choose at least one direction")
     rows = _unit(kernel, candidates)
     gram, reached = (rows @ rows.T).square(), _values(kernel.to(torch.float64), rows)
     chosen: list[int] = []
@@ -124,8 +124,9 @@ def span_residual(kernel: Kernel, vectors: Float[Tensor, "k i"]) -> float:
     Raises:
         ShapeError: vectors of another size. BilensError: a vector that is 0, NaN or infinity.
     """
+    rows = _unit(kernel, vectors)
     double = kernel.to(torch.float64)
-    _, values, basis = torch.linalg.svd(_unit(kernel, vectors), full_matrices=False)
+    _, values, basis = torch.linalg.svd(rows, full_matrices=False)
     basis = basis[values > max(basis.shape) * torch.finfo(torch.float64).eps * values[:1]]
     energy = float(double.inner(double))
     held = float((double.matvec(basis) @ basis.T).square().sum())
@@ -138,6 +139,8 @@ def _values(kernel: Kernel, rows: Tensor) -> Tensor:
 
 def _unit(kernel: Kernel, vectors: Tensor) -> Tensor:
     """The rows at norm 1, in float64."""
+    instance("kernel", kernel, Kernel)
+    instance("directions", vectors, Tensor)
     if vectors.ndim != 2 or vectors.shape[1] != kernel.input.dim:
         raise ShapeError(
             f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them, one a row"

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
+from bilens.checks import instance, whole
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -56,8 +57,7 @@ class TensorSVD:
         Raises:
             BilensError: s out of range, or σ_s at or below the floor, where the quotient is noise.
         """
-        if not 0 <= s < len(self):
-            raise BilensError(f"component {s}", f"0 ≤ s < {len(self)}", "compute more components")
+        s = whole("component", s, 0, len(self) - 1, do="compute more components")
         if not bool(self.values[s] > self.floor):
             raise BilensError(
                 f"component {s} with σ = {float(self.values[s]):.3g}",
@@ -77,7 +77,7 @@ class TensorSVD:
         Args:
             k: components kept; x_norm: ‖x'‖, the norm of the folded input.
         """
-        _check_kept(self, k)
+        k = _check_kept(self, k)
         if k < len(self):
             first = self.values[k]
         elif k == self.tensor.output.dim:
@@ -94,7 +94,7 @@ class TensorSVD:
         Raises:
             BilensError: k outside 0 … the number of components.
         """
-        _check_kept(self, k)
+        k = _check_kept(self, k)
         outputs = self.outputs[:k]
         return self.tensor.then(outputs.T @ outputs, self.tensor.output)
 
@@ -115,7 +115,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     Raises:
         BilensError: k out of range.
     """
-    _check_k(tensor, k)
+    k = _check_k(tensor, k)
     values, vectors = torch.linalg.eigh(tensor.gram())
     values, vectors = values.flip(0), vectors.flip(1)
     sigma = values.clamp(min=0).sqrt()
@@ -140,9 +140,8 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
 
     Source: identity of `pairs` with √2; Golub and Van Loan, "Matrix Computations", sequential QR.
     """
-    _check_k(tensor, k)
-    if block < 1:
-        raise BilensError(f"block = {block}", "at least 1", "choose the pair vectors at a time")
+    k = _check_k(tensor, k)
+    block = whole("block", block, 1, do="choose the pair vectors at a time")
     left, right, down = tensor.left.double(), tensor.right.double(), tensor.down.double()
     hidden, outputs = tensor.hidden, tensor.output.dim
     basis = None
@@ -175,11 +174,12 @@ def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | Non
     )
 
 
-def _check_kept(svd: TensorSVD, k: int) -> None:
-    if not 0 <= k <= len(svd):
-        raise BilensError(f"k = {k}", f"0 ≤ k ≤ {len(svd)}", "choose fewer components, or compute more")
+def _check_kept(svd: TensorSVD, k: int) -> int:
+    return whole("k", k, 0, len(svd), do="choose fewer components, or compute more")
 
 
-def _check_k(tensor: BilinearTensor, k: int | None) -> None:
-    if k is not None and not (type(k) is int and 1 <= k <= tensor.output.dim):
-        raise BilensError(f"k = {k}", f"1 ≤ k ≤ {tensor.output.dim}", "choose k in that range, or leave it out for all")
+def _check_k(tensor: BilinearTensor, k: int | None) -> int | None:
+    instance("tensor", tensor, BilinearTensor)
+    if k is None:
+        return None
+    return whole("k", k, 1, tensor.output.dim, do="choose k in that range, or leave it out for all")

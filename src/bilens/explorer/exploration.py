@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bilens.checks import whole
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
@@ -94,8 +95,8 @@ class Exploration:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise BilensError(f"two views named {twice[0]!r}", "views with different names", "rename one of them")
-        if self.eigenvectors < 1:
-            raise BilensError(f"eigenvectors = {self.eigenvectors}", "eigenvectors ≥ 1", "show at least one")
+        eigenvectors = whole("eigenvectors", self.eigenvectors, 1, do="show at least one")
+        object.__setattr__(self, "eigenvectors", eigenvectors)
         lengths = {view.name: len(view) for view in self.views}
         for name, detail in self.details.items():
             if lengths.get(name) != len(detail):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 
 
@@ -101,12 +101,9 @@ class Augmentation:
     blur: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("rotation", "shift", "blur"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise BilensError(f"{name} = {value}", "0 or more", "choose another amount")
-        if type(self.shift) is not int:
-            raise BilensError(f"shift = {self.shift!r}", "a whole number of pixels", "round it")
+        for name in ("rotation", "blur"):
+            object.__setattr__(self, name, number(name, getattr(self, name), 0, do="choose another amount"))
+        object.__setattr__(self, "shift", whole("shift", self.shift, 0, do="choose a number of pixels"))
 
     def __call__(
         self, images: Float[Tensor, "n d"], image: tuple[int, int], generator: torch.Generator
@@ -127,6 +124,8 @@ class Augmentation:
 
 
 def _pixels(images: Tensor, image: tuple[int, int], **amounts: Tensor) -> Tensor:
+    for name, value in (("images", images), *amounts.items()):
+        instance(name, value, Tensor)
     if images.ndim != 2 or images.shape[1] != image[0] * image[1]:
         raise ShapeError(
             f"images of shape {tuple(images.shape)}", f"(n, {image[0]} · {image[1]})", "pass one flattened image a row"

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bilens import checks
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_json, read_tensors, write_json, write_tensors
 from bilens.models import authors
@@ -70,18 +72,17 @@ class ImageClassifier(nn.Module):
         known = ("bilinear", *ACTIVATIONS, *GATES)
         if activation not in known:
             raise BilensError(f"activation {activation!r}", f"one of {', '.join(known)}", "choose one of these")
-        for name, size in (
-            ("hidden", hidden),
-            ("layers", layers),
-            ("embedding", 1 if embedding is None else embedding),
-        ):
-            if type(size) is not int or not 1 <= size < 2**31:
-                raise BilensError(f"{name} = {size!r}", "a whole number from 1 to 2³¹ − 1", "choose a size")
+        instance("input", input, Space)
+        instance("output", output, Space)
+        hidden, layers = (
+            whole(name, size, 1, 2**31 - 1, do="choose a size")
+            for name, size in (("hidden", hidden), ("layers", layers))
+        )
+        embedding = None if embedding is None else whole("embedding", embedding, 1, 2**31 - 1, do="choose a size")
         for name, switch in (("bias", bias), ("readout_bias", readout_bias), ("residual", residual)):
             if type(switch) is not bool:
                 raise BilensError(f"{name} = {switch!r}", "True or False", "choose one of them")
-        if type(seed) is not int or not 0 <= seed < 2**63:
-            raise BilensError(f"seed {seed!r}", "a whole number from 0 to 2⁶³ − 1", "choose another")
+        seed = checks.seed(seed, 0)
         self.input, self.output = input.without_constant(), output.without_constant()
         first = embedding or input.size
         if residual and activation in ACTIVATIONS:
@@ -208,6 +209,8 @@ class ImageClassifier(nn.Module):
         Raises:
             ShapeError: a space of another size.
         """
+        instance("input", input, Space)
+        instance("output", output, Space)
         for ours, theirs in ((self.input, input), (self.output, output)):
             if ours.size != theirs.size:
                 raise ShapeError(
@@ -281,6 +284,8 @@ def matched_width(hidden: int, *, d_in: int, d_out: int, layers: int = 1, bias: 
     so that w is the root of (L−1)w² + (d_in + Lβ + d_out)w = P, rounded to whichever neighbour comes nearer. The
     embedding and the read-out's bias are the same in both. For one layer and d_out ≪ d_in it is just below 2h.
     """
+    sizes = (("hidden", hidden), ("d_in", d_in), ("d_out", d_out), ("layers", layers))
+    hidden, d_in, d_out, layers = (whole(name, size, 1) for name, size in sizes)
     more, b = layers - 1, int(bias)
     target = 2 * hidden * (d_in + b) + 2 * more * hidden * (hidden + b) + hidden * d_out
     linear_part = d_in + layers * b + d_out

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -52,8 +53,8 @@ class Bilinear(nn.Module):
     ) -> None:
         super().__init__()
         self.input, self.output = _spaces(d_in, d_hidden, input, output)
-        self.left = linear(d_in, d_hidden, bias=bias, generator=generator)
-        self.right = linear(d_in, d_hidden, bias=bias, generator=generator)
+        self.left = linear(self.input.size, self.output.size, bias=bias, generator=generator)
+        self.right = linear(self.input.size, self.output.size, bias=bias, generator=generator)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_hidden"]:
         """(W x + b) ⊙ (V x + c)."""
@@ -102,10 +103,10 @@ class Gated(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.activation, self.beta = _known(activation, GATES), beta
+        self.activation, self.beta = _known(activation, GATES), number("beta", beta)
         self.input, self.output = _spaces(d_in, d_hidden, input, output)
-        self.left = linear(d_in, d_hidden, bias=bias, generator=generator)
-        self.right = linear(d_in, d_hidden, bias=bias, generator=generator)
+        self.left = linear(self.input.size, self.output.size, bias=bias, generator=generator)
+        self.right = linear(self.input.size, self.output.size, bias=bias, generator=generator)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_hidden"]:
         """σ(W x + b) ⊙ (V x + c)."""
@@ -156,7 +157,7 @@ class Dense(nn.Module):
         super().__init__()
         self.activation = _known(activation, ACTIVATIONS)
         self.input, self.output = _spaces(d_in, d_hidden, input, output)
-        self.linear = linear(d_in, d_hidden, bias=bias, generator=generator)
+        self.linear = linear(self.input.size, self.output.size, bias=bias, generator=generator)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_hidden"]:
         """σ(W x + b)."""
@@ -228,11 +229,10 @@ def _known(activation: str, among: tuple[str, ...]) -> str:
 
 
 def _spaces(d_in: int, d_hidden: int, input: Space | None, output: Space | None) -> tuple[Space, Space]:
-    for name, size in (("d_in", d_in), ("d_hidden", d_hidden)):
-        if size < 1:
-            raise BilensError(f"{name} = {size}", "at least 1", "choose a size")
+    d_in, d_hidden = whole("d_in", d_in, 1, do="choose a size"), whole("d_hidden", d_hidden, 1, do="choose a size")
     input, output = input or Space("input", d_in), output or Space("hidden", d_hidden)
     for space, size in ((input, d_in), (output, d_hidden)):
+        instance("space", space, Space)
         if space.size != size:
             raise ShapeError(f"space {space.title}", f"one of size {size}, like the layer", "give it the layer's size")
     return input, output

@@ -14,7 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bilens import checkpoint as checkpoints
+from bilens import checks
 from bilens import device as devices
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.models.augmentation import Augmentation
@@ -89,6 +91,10 @@ def train(
         noise=noise,
         seed=seed,
     )
+    epochs, batch_size, seed = int(epochs), int(batch_size), int(seed)  # Python's own, for the checkpoint
+    lr, weight_decay, noise = float(lr), float(weight_decay), float(noise)
+    if augmentation is not None:
+        instance("augmentation", augmentation, Augmentation)
     if (test_images is None) != (test_labels is None):
         raise BilensError("test images or test labels alone", "both or neither", "pass the other one too")
     _check_data(model, images, labels, "images", "labels")
@@ -210,6 +216,7 @@ def accuracy(
         ShapeError: images, labels and model do not fit together. BilensError: NaN or infinity, or labels out of range.
     """
     _check_data(model, images, labels, "images", "labels")
+    batch_size = whole("batch_size", batch_size, 1)
     weight = model.readout.weight
     right = 0
     for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
@@ -252,19 +259,20 @@ def check_settings(
     schedule: str = "step",
 ) -> None:
     """Refuse settings that `train` would refuse, before anything else is done. Raises BilensError."""
-    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if count < least:
-            raise BilensError(f"{name} = {count}", f"at least {least}", "choose another number")
-    if not (lr > 0 and math.isfinite(lr)):
-        raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.001")
-    for name, value in (("weight_decay", weight_decay), ("noise", noise)):
-        if not (value >= 0 and math.isfinite(value)):
-            raise BilensError(f"{name} = {value:g}", "0 or more", "choose another number")
+    whole("epochs", epochs, 1)
+    whole("batch_size", batch_size, 1)
+    checks.seed(seed, 0)
+    checks.number("lr", lr, above=0, do="try 0.001")
+    checks.number("weight_decay", weight_decay, 0)
+    checks.number("noise", noise, 0)
     if schedule not in ("step", "cosine"):
         raise BilensError(f"schedule {schedule!r}", "'step' or 'cosine'", "choose one of them")
 
 
 def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: str, labels_name: str) -> None:
+    instance("model", model, ImageClassifier)
+    instance(name, images, Tensor)
+    instance(labels_name, labels, Tensor)
     width, classes = model.input.size, model.output.size
     if images.ndim != 2 or images.shape[1] != width or len(images) < 1:
         raise ShapeError(

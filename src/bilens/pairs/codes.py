@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, first, multiplicity, unrank
@@ -109,6 +110,8 @@ class PairCodes:
         Raises:
             BilensError: a shuffled stream, or one of symmetric vectors; values and features without a width.
         """
+        instance("stream", stream, PairStream, do="make one with pairs.stream(tensor, shuffle=False)")
+        width = None if width is None else whole("width", width, 1)
         if stream.shuffle:
             raise BilensError("a shuffled stream", "pairs row by row", "pass shuffle=False")
         if stream.kind == "symmetric":
@@ -139,8 +142,7 @@ class PairCodes:
         Raises:
             BilensError: no such feature.
         """
-        if not 0 <= feature < self.width:
-            raise BilensError(f"feature {feature}", f"0 … {self.width - 1}", "choose one of these")
+        feature = whole("feature", feature, 0, self.width - 1, do="choose one of these")
         entry = (self.features == feature).nonzero()[:, 0]
         i, j = unrank(torch.searchsorted(self.starts, entry, right=True) - 1, self.space.dim)
         phi = self.values.new_zeros(self.space.dim, self.space.dim)
@@ -157,6 +159,8 @@ class PairCodes:
 
     def decode(self, start: int, stop: int, atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "pairs p"]:
         """Aᵀ f of the pairs start … stop−1, in the order of `unrank`, without the coder's bias."""
+        stop = whole("stop", stop, 0, len(self.starts) - 1)
+        start = whole("start", start, 0, stop)
         first, last = int(self.starts[start]), int(self.starts[stop])
         return torch.nn.functional.embedding_bag(
             self.features[first:last].to(torch.int64),
@@ -210,6 +214,7 @@ class PairCodes:
 
 def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor]) -> Tensor:
     """Σ_ij a_i a_j f_ij, given a function that returns the rows f_ij of one i and all j ≥ i."""
+    instance("codes", codes, Tensor)
     if codes.ndim != 2 or codes.shape[1] != m:
         raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "lift the inputs first")
     total = codes.new_zeros(len(codes), rows(m - 1).shape[1])

@@ -11,14 +11,19 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bilens.checks import instance, whole
+
 
 def count(m: int) -> int:
     """How many pairs i ≤ j there are of m features: m(m+1)/2."""
+    m = whole("m", m, 0)
     return m * (m + 1) // 2
 
 
 def multiplicity(i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     """How often an unordered pair stands in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
+    instance("i", i, Tensor)
+    instance("j", j, Tensor)
     return 2 - (i == j).to(i.dtype)
 
 
@@ -32,6 +37,8 @@ def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor,
 
     Row i starts at i·m − i(i−1)/2; its inverse is a root, corrected by one where rounding moved it.
     """
+    instance("places", t, Tensor)
+    m = whole("m", m, 1)
     b = 2 * m + 1
     i = ((b - torch.sqrt((b * b - 8 * t).double())) / 2).floor().to(torch.int64)
     i = i - (i * m - i * (i - 1) // 2 > t).to(torch.int64)
@@ -63,6 +70,8 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
 
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking.
     """
+    instance("places", place, Tensor)
+    size, seed = whole("size", size, 1), whole("seed", seed)
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint32((1 << half) - 1)
     todo = place.detach().cpu().to(torch.int64).numpy()

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, permuted, unrank
@@ -30,7 +31,7 @@ class Batches(ABC):
         batch_size: pairs a batch; seed: of the order or the draws.
 
     Raises:
-        BilensError: a batch size below 1, or no such kind.
+        BilensError: a batch size below 1, a seed that is no whole number, or no such kind.
     """
 
     features: Features
@@ -39,9 +40,11 @@ class Batches(ABC):
     seed: int
 
     def __post_init__(self) -> None:
+        instance("features", self.features, Features, do="make them with pairs.Features.of(tensor)")
         check_kind(self.kind)
-        if self.batch_size < 1:
-            raise BilensError(f"batch_size = {self.batch_size}", "at least 1", "choose the pairs a batch")
+        size = whole("batch_size", self.batch_size, 1, do="choose the pairs a batch")
+        object.__setattr__(self, "batch_size", size)
+        object.__setattr__(self, "seed", whole("seed", self.seed))
 
     @property
     def width(self) -> int:
@@ -105,7 +108,7 @@ class PairStream(Batches):
 
     def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""
-        epoch, position = divmod(n, len(self))
+        epoch, position = divmod(_number(n), len(self))
         if not self.shuffle:
             start, stop = self._ends(position)
             return unrank(torch.arange(start, stop, device=self.features.left.device), len(self.features))
@@ -118,11 +121,11 @@ class PairStream(Batches):
         """Pair vectors of the n-th batch, one a row; `out` as in `Batches.batch`."""
         if self.shuffle:
             return super().batch(n, out=out)
-        return self.features.span(self.kind, *self._ends(n % len(self)), out=out)
+        return self.features.span(self.kind, *self._ends(_number(n) % len(self)), out=out)
 
     def size(self, n: int) -> int:
         """Pairs of the n-th batch: `batch_size`, or what is left at the end of an epoch."""
-        start, stop = self._ends(n % len(self))
+        start, stop = self._ends(_number(n) % len(self))
         return stop - start
 
     def _ends(self, position: int) -> tuple[int, int]:
@@ -229,6 +232,7 @@ class SampledStream(Batches):
 
     def size(self, n: int) -> int:
         """Pairs of the n-th batch, `batch_size`."""
+        _number(n)
         return self.batch_size
 
     def importance(self, n: int) -> Float[Tensor, " b"]:
@@ -248,7 +252,7 @@ class SampledStream(Batches):
         return 1 / (self.rows * (self.ends[places] - before))
 
     def _places(self, n: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + n) % 2**63)
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + _number(n)) % 2**63)
         drawn = torch.rand(self.batch_size, generator=generator, dtype=torch.float64).to(self.ends.device)
         # The first end beyond the number drawn: a pair of chance 0 ends where the pair before it does.
         return torch.searchsorted(self.ends, drawn, right=True).clamp(max=self.rows - 1)
@@ -288,7 +292,13 @@ def sampled(
     return SampledStream(features, kind, batch_size, seed, (ends / ends[-1]).to(features.left.device))
 
 
+def _number(n: int) -> int:
+    return whole("batch", n, 0, do="count batches from 0")
+
+
 def _check_one_a_pair(name: str, value: Tensor, m: int) -> None:
-    if not isinstance(value, Tensor) or value.shape != (count(m),):
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
-        raise ShapeError(f"{name} of {got}", f"a tensor ({count(m)},)", "give one number a pair i ≤ j")
+    instance(name, value, Tensor)
+    if value.shape != (count(m),):
+        raise ShapeError(
+            f"{name} of shape {tuple(value.shape)}", f"a tensor ({count(m)},)", "give one number a pair i ≤ j"
+        )

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens.checks import instance
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import multiplicity, segments, unrank
@@ -70,6 +71,7 @@ class Features:
     @classmethod
     def of(cls, tensor: BilinearTensor, dictionary: Dictionary | None = None) -> Features:
         """Prepare a tensor; without a dictionary the features are the coordinates of its (folded) input space."""
+        instance("tensor", tensor, BilinearTensor)
         if dictionary is not None:
             tensor = tensor.pullback(dictionary)
         read_out = None if tensor.reads_hidden else tensor.down
@@ -200,8 +202,7 @@ class Features:
     def _room(self, total: int, out: Tensor | None) -> Tensor:
         if out is None:
             return self.left.new_empty(total, self.width)
-        if not isinstance(out, Tensor):
-            raise BilensError(f"out of type {type(out).__name__}", "a tensor", "pass a batch of this stream, or none")
+        instance("out", out, Tensor, do="pass a batch of this stream, or leave it out")
         if (
             out.ndim != 2
             or len(out) < total
@@ -274,6 +275,10 @@ def check_kind(kind: str) -> None:
 
 def _checked(i: Tensor, j: Tensor, features: Features) -> tuple[Tensor, Tensor]:
     m = len(features)
+    for name, value in (("i", i), ("j", j)):
+        instance(name, value, Tensor)
+        if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+            raise BilensError(f"{name} of type {value.dtype}", "whole numbers", "convert it with .long()")
     if i.shape != j.shape or i.ndim != 1:
         raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "two lists", "pass one j for each i")
     for name, value in (("i", i), ("j", j)):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.streams import PairStream
@@ -28,7 +29,7 @@ def norms(
 
     Cost: one pass over the pair vectors, which never leave the cache.
     """
-    features = Features.of(tensor, dictionary)
+    features, block = Features.of(tensor, dictionary), whole("block", block, 1)
     stream = PairStream(features, kind, block, seed=0, shuffle=False)
     rows = features.left.new_empty(min(block, stream.rows), stream.width)
     return torch.cat([stream.batch(n, out=rows).norm(dim=1) for n in range(len(stream))])
@@ -46,6 +47,7 @@ def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
     Raises:
         ShapeError: no matrix with at least one row. BilensError: codes that are no floating-point numbers.
     """
+    instance("codes", codes, Tensor)
     if codes.ndim != 2 or 0 in codes.shape:
         raise ShapeError(f"codes of shape {tuple(codes.shape)}", "(samples, features)", "pass one sample a row")
     if not codes.is_floating_point():
@@ -65,6 +67,7 @@ def moment_weights(moments: Float[Tensor, "m m"]) -> Float[Tensor, " pairs"]:
     Raises:
         ShapeError: no square matrix.
     """
+    instance("moments", moments, Tensor)
     if moments.ndim != 2 or moments.shape[0] != moments.shape[1] or not len(moments):
         raise ShapeError(f"moments of shape {tuple(moments.shape)}", "(features, features)", "pass E[a_i² a_j²]")
     i, j = torch.triu_indices(len(moments), len(moments), device=moments.device)

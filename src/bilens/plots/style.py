@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bilens.checks import whole
 from bilens.errors import BilensError
 from bilens.views import View
 
@@ -150,9 +151,8 @@ def numbers(what: str, value: Tensor) -> Numbers:
 
 
 def check_count(name: str, value: int) -> None:
-    """Raises BilensError for a number below 1."""
-    if value < 1:
-        raise BilensError(f"{name} = {value}", f"{name} ≥ 1", "show at least one")
+    """Raises BilensError for what is no whole number of at least 1."""
+    whole(name, value, 1, do="show at least one")
 
 
 def check_view(view: View) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bilens import files, plots
+from bilens.checks import whole
 from bilens.errors import BilensError
 from bilens.measurement import Measurement
 from bilens.progress import bar
@@ -71,8 +72,7 @@ def reproduce(
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         raise BilensError(f"recipe {unknown[0]!r}", f"one of {', '.join(RECIPES)}", "choose some of these, or none")
-    if seeds < 1:
-        raise BilensError(f"seeds = {seeds}", "at least 1", "use 5")
+    seeds = whole("seeds", seeds, 1, do="use 5")
     if docs is not None and not docs.is_dir():
         raise BilensError(f"--docs {docs}", "a folder", "make it first")
     chosen = [RECIPES[name] for name in names or RECIPES]

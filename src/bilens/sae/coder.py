@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens import checks
+from bilens.checks import instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.products import product
@@ -55,7 +57,7 @@ class Coder(nn.Module, ABC):
         apply_b_dec_to_input: whether b_dec is subtracted from the input first, as the founding draft does.
 
     Raises:
-        BilensError: a size below 1.
+        BilensError: a size below 1, or a seed that is none.
     """
 
     W_enc: nn.Parameter
@@ -66,10 +68,8 @@ class Coder(nn.Module, ABC):
 
     def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
         super().__init__()
-        for name, value in (("d_in", d_in), ("d_sae", d_sae)):
-            if type(value) is not int or value < 1:
-                raise BilensError(f"{name} = {value!r}", "a whole number of at least 1", "correct the size")
-        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+        d_in, d_sae = (whole(name, size, 1, do="correct the size") for name, size in (("d_in", d_in), ("d_sae", d_sae)))
+        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(checks.seed(seed)))
         self.W_dec = nn.Parameter(functional.normalize(rows, dim=1))
         # Feature by feature in memory: the products and the sparse gradients read whole features.
         self.W_enc = nn.Parameter(self.W_dec.detach().clone().T)
@@ -105,6 +105,7 @@ class Coder(nn.Module, ABC):
         Raises:
             ShapeError: the last axis of the codes is not d_sae.
         """
+        instance("codes", acts, Tensor)
         if acts.ndim == 0 or acts.shape[-1] != self.d_sae:
             raise ShapeError(
                 f"codes of shape {tuple(acts.shape)}",
@@ -134,24 +135,30 @@ class Coder(nn.Module, ABC):
 
         Source: founding draft, "Pseudoinverse trick to project onto a feature basis".
         """
+        instance("space", space, Space)
         atoms, offset = self.W_dec.detach().clone(), self.b_dec.detach().clone()
         if active is None:
             return Dictionary.from_atoms(atoms, space, offset=offset)
-        index = torch.as_tensor(active, device=atoms.device)
+        try:
+            index = torch.as_tensor(active, device=atoms.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BilensError(f"features {active!r:.40}", "numbers, or a mask", "choose some of them") from error
         if index.dtype == torch.bool:
             if tuple(index.shape) != (self.d_sae,):
                 raise ShapeError(
                     f"a mask of shape {tuple(index.shape)}", f"({self.d_sae},)", "give one value a feature"
                 )
             index = index.nonzero()[:, 0]
-        index = index.to(torch.int64)
-        if index.ndim != 1 or len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= self.d_sae:
+        wrong = index.is_floating_point() or index.ndim != 1 or len(index) == 0
+        if wrong or int(index.min()) < 0 or int(index.max()) >= self.d_sae:
             raise BilensError(
                 f"features {index.tolist()}" if index.numel() < 8 else f"{index.numel()} features",
                 f"at least one number from 0 to {self.d_sae - 1}",
                 "choose some of the features",
             )
-        return Dictionary.from_atoms(atoms[index], space, offset=offset, labels=[str(i) for i in index.tolist()])
+        return Dictionary.from_atoms(
+            atoms[index.to(torch.int64)], space, offset=offset, labels=[str(i) for i in index.tolist()]
+        )
 
     @torch.no_grad()
     def rescale(self, factor: float | Tensor) -> None:
@@ -200,6 +207,7 @@ class Coder(nn.Module, ABC):
 
     def _centred(self, x: Tensor) -> Tensor:
         """The encoder's input x − b_dec, checked and in the type of the weights."""
+        instance("vectors", x, Tensor)
         if x.ndim == 0 or x.shape[-1] != self.d_in:
             raise ShapeError(
                 f"vectors of shape {tuple(x.shape)}",
@@ -223,7 +231,7 @@ class StandardSAE(Coder):
 
     def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU((x − b_dec) W_enc + b_enc)."""
@@ -274,13 +282,9 @@ class TopKSAE(Coder):
         apply_b_dec_to_input: bool = True,
     ) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
-        if type(k) is not int or not 1 <= k <= d_sae:
-            raise BilensError(
-                f"k = {k!r}", f"a whole number, 1 … {d_sae}, the number of features", "choose the codes kept a vector"
-            )
-        self.k = k
+        self.k = whole("k", k, 1, self.d_sae, do="choose the codes kept a vector, at most d_sae")
         self.rectify = rectify
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """The k largest of (x − b_dec) W_enc + b_enc, rectified; the others 0."""
@@ -324,8 +328,8 @@ class JumpReLUSAE(Coder):
 
     def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
-        self.threshold = nn.Parameter(torch.zeros(d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.threshold = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU(p) · [p > threshold]."""
@@ -349,9 +353,9 @@ class GatedSAE(Coder):
 
     def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
-        self.b_gate = nn.Parameter(torch.zeros(d_sae))
-        self.b_mag = nn.Parameter(torch.zeros(d_sae))
-        self.r_mag = nn.Parameter(torch.zeros(d_sae))
+        self.b_gate = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
+        self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU(z ⊙ e^r_mag + b_mag) · [z + b_gate > 0]."""

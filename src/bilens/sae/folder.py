@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens.checkpoint import POINTER
 from bilens.errors import StoreError
 from bilens.files import read_json, read_tensors, write_json, write_tensors
 
@@ -85,6 +86,12 @@ def read(folder: str | Path) -> Content:
         return _read_saelens(folder)
     if (folder / "config.json").exists():
         return _read_authors(folder)
+    if (folder / POINTER).exists():
+        raise StoreError(
+            f"{folder}, a folder with a checkpoint of several processes",
+            "a coder's folder, as save_pretrained writes it",
+            "run the same training with torchrun once more, which reads the checkpoint, and save the coder",
+        )
     raise StoreError(
         f"{folder} with neither cfg.json nor config.json",
         "a SAELens folder (cfg.json, sae_weights.safetensors) or an authors' one (config.json, model.safetensors)",

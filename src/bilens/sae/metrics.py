@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.errors import BilensError, ShapeError
+from bilens.checks import instance, number
+from bilens.errors import ShapeError
 from bilens.products import product
 from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream
@@ -19,11 +20,13 @@ from bilens.sae.streams import Stream, TensorStream, as_stream
 
 def l0(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
     """Mean number of features that are not 0 on a vector."""
+    instance("codes", acts, Tensor)
     return (acts != 0).sum(dim=-1).double().mean()
 
 
 def dead_fraction(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
     """Fraction of the features that are 0 on every vector given."""
+    instance("codes", acts, Tensor)
     return (acts == 0).flatten(0, -2).all(dim=0).double().mean()
 
 
@@ -58,9 +61,9 @@ def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10.0) -> F
 
     Source: founding draft, "MNIST SAE features": "penalty on decoder |cos| as an L_p norm, p = 10".
     """
-    if p < 1:
-        raise BilensError(f"p = {p}", "at least 1", "use the draft's 10")
-    value: Tensor = _CosineNorm.apply(functional.normalize(W_dec, dim=1), float(p))  # type: ignore[no-untyped-call]
+    instance("W_dec", W_dec, Tensor)
+    p = number("p", p, 1, do="use the draft's 10")
+    value: Tensor = _CosineNorm.apply(functional.normalize(W_dec, dim=1), p)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -157,6 +160,7 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """
+    instance("coder", coder, Coder, do="pass a StandardSAE or another of bilens.sae")
     stream = (
         TensorStream(vectors, batch_size=4096, shuffle=False) if isinstance(vectors, Tensor) else as_stream(vectors)
     )
@@ -190,6 +194,8 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
 
 
 def _check_pair(x: Tensor, x_hat: Tensor) -> None:
+    instance("x", x, Tensor)
+    instance("x_hat", x_hat, Tensor)
     if x.shape != x_hat.shape or x.ndim < 2:
         raise ShapeError(
             f"x of shape {tuple(x.shape)} and x_hat of {tuple(x_hat.shape)}", "two (n, d)", "pass one vector a row"

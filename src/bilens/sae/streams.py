@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 
 
@@ -56,7 +57,8 @@ class TensorStream:
         shuffle: False keeps the order of the rows.
 
     Raises:
-        ShapeError: not a matrix with at least one row. BilensError: a batch size below 1.
+        ShapeError: not a matrix with at least one row. BilensError: a batch size below 1, or a seed that
+            is no whole number.
     """
 
     vectors: Float[Tensor, "rows width"]
@@ -65,14 +67,16 @@ class TensorStream:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
+        instance("vectors", self.vectors, Tensor)
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
             raise ShapeError(
                 f"vectors of shape {tuple(self.vectors.shape)}",
                 "(rows, width), both at least 1",
                 "pass one vector a row",
             )
-        if self.batch_size < 1:
-            raise BilensError(f"batch_size = {self.batch_size}", "at least 1", "choose the vectors a batch")
+        size = whole("batch_size", self.batch_size, 1, do="choose the vectors a batch")
+        object.__setattr__(self, "batch_size", size)
+        object.__setattr__(self, "seed", whole("seed", self.seed))
 
     @property
     def width(self) -> int:
@@ -94,11 +98,11 @@ class TensorStream:
 
     def size(self, n: int) -> int:
         """Rows of the n-th batch: `batch_size`, or what is left at the end of an epoch."""
-        return min(self.batch_size, self.rows - n % len(self) * self.batch_size)
+        return min(self.batch_size, self.rows - _number(n) % len(self) * self.batch_size)
 
     def part(self, n: int, start: int, stop: int) -> Float[Tensor, "b width"]:
         """Rows start … stop − 1 of the n-th batch, as far as it has them."""
-        epoch, position = divmod(n, len(self))
+        epoch, position = divmod(_number(n), len(self))
         begin = position * self.batch_size
         place = slice(begin + start, begin + min(stop, self.batch_size))
         return self.vectors[self._order(epoch)[place]] if self.shuffle else self.vectors[place]
@@ -132,6 +136,10 @@ class IterableStream:
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
+        if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+            instance(
+                "the stream", batches, Stream, "batches that can be iterated", "pass a list, a DataLoader or a stream"
+            )
         if isinstance(batches, Iterator):
             raise BilensError(
                 f"a {type(batches).__name__}, which can be read once",
@@ -166,6 +174,7 @@ class IterableStream:
 
     def batch(self, n: int) -> Float[Tensor, "b width"]:
         """The n-th batch, counted from the first epoch on."""
+        n = _number(n)
         if n < self._next - 1:
             self._iterator, self._next, self._last = None, 0, None
         while self._last is None or self._next <= n:
@@ -186,6 +195,10 @@ class IterableStream:
 def as_stream(source: Stream | Iterable[Any]) -> Stream:
     """The source itself when it is a stream, else an `IterableStream` over it."""
     return source if isinstance(source, Stream) else IterableStream(source)
+
+
+def _number(n: int) -> int:
+    return whole("batch", n, 0, do="count batches from 0")
 
 
 def _vectors(item: Any) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bilens import checkpoint as checkpoints
+from bilens import checks
+from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
@@ -153,6 +155,8 @@ def train_many(
     Raises:
         BilensError: no coder, one given twice, coders of several types, or not one number a coder.
     """
+    instance("coders", coders, Iterable, "a list of coders", "pass [coder], or use train")
+    coders = list(coders)
     if not coders or len({id(coder) for coder in coders}) < len(coders):
         raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "coders", "pass others")
     for coder in coders:
@@ -164,7 +168,12 @@ def train_many(
     rates, penalties, similarities = (
         _one_each(name, value, len(coders)) for name, value in (("lr", lr), ("l1", l1), ("similarity", similarity))
     )
-    _check_settings(steps, rates, penalties, similarities, warmup, decay, clip)
+    steps = whole("steps", steps, 1, do="choose how many updates to make")
+    warmup, decay = (
+        checks.number(name, share, 0, 1, do="choose a fraction of the steps")
+        for name, share in (("warmup", warmup), ("decay", decay))
+    )
+    clip = None if clip is None else checks.number("clip", clip, above=0, do="choose a norm, or None for no clipping")
     stream = as_stream(stream)
     for coder in coders:
         if stream.width != coder.d_in:
@@ -174,6 +183,7 @@ def train_many(
                 "change one of them",
             )
     processes = OneProcess() if processes is None else processes
+    instance("processes", processes, Processes, "sae.distributed.Ranks() or None", "leave it out for one process")
     where = processes.device(device)
     products = _products(precision, where)
     for coder in coders:
@@ -463,32 +473,9 @@ def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
 
 
 def _one_each(name: str, value: float | Sequence[float], count: int) -> list[float]:
-    values = [float(number) for number in value] if isinstance(value, Sequence) else [float(value)] * count
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
     if len(values) != count:
         raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one a coder", "correct the list")
-    return values
-
-
-def _check_settings(  # noqa: PLR0917 (the settings, in their order)
-    steps: int,
-    rates: Sequence[float],
-    penalties: Sequence[float],
-    similarities: Sequence[float],
-    warmup: float,
-    decay: float,
-    clip: float | None,
-) -> None:
-    if type(steps) is not int or steps < 1:
-        raise BilensError(f"steps = {steps!r}", "a whole number of at least 1", "choose how many updates to make")
-    for lr in rates:
-        if not (lr > 0 and math.isfinite(lr)):
-            raise BilensError(f"lr = {lr:g}", "a learning rate above 0", "try 0.003")
-    for name, values in (("l1", penalties), ("similarity", similarities)):
-        for value in values:
-            if not (value >= 0 and math.isfinite(value)):
-                raise BilensError(f"{name} = {value:g}", "0 or more", "choose another number")
-    for name, value in (("warmup", warmup), ("decay", decay)):
-        if not 0 <= value <= 1:
-            raise BilensError(f"{name} = {value:g}", "a fraction of the steps from 0 to 1", "choose another number")
-    if clip is not None and not clip > 0:
-        raise BilensError(f"clip = {clip:g}", "a norm above 0, or None", "choose another number")
+    if name == "lr":
+        return [checks.number(name, each, above=0, do="try 0.003") for each in values]
+    return [checks.number(name, each, 0) for each in values]

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens import checks
+from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
@@ -35,12 +37,10 @@ class Transcoder(nn.Module):
 
     def __init__(self, d_in: int, d_out: int, d_sae: int, k: int, *, seed: int = 0) -> None:
         super().__init__()
-        for name, value in (("d_in", d_in), ("d_out", d_out), ("d_sae", d_sae)):
-            if value < 1:
-                raise BilensError(f"{name} = {value}", "at least 1", "correct the size")
-        if not 1 <= k <= d_sae:
-            raise BilensError(f"k = {k}", f"1 … {d_sae}, the number of features", "choose the codes kept a vector")
-        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+        sizes = (("d_in", d_in), ("d_out", d_out), ("d_sae", d_sae))
+        d_in, d_out, d_sae = (whole(name, size, 1, do="correct the size") for name, size in sizes)
+        k = whole("k", k, 1, d_sae, do="choose the codes kept a vector, at most d_sae")
+        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(checks.seed(seed)))
         self.W_enc = nn.Parameter(functional.normalize(rows, dim=1).T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_out))
@@ -58,6 +58,7 @@ class Transcoder(nn.Module):
         Raises:
             ShapeError: the last axis of x is not d_in.
         """
+        instance("vectors", x, Tensor)
         if x.ndim != 2 or x.shape[1] != len(self.W_enc):
             raise ShapeError(
                 f"vectors of shape {tuple(x.shape)}", f"(n, {len(self.W_enc)})", "pass one vector of the input a row"
@@ -106,6 +107,9 @@ def transcode(
         ShapeError: vectors of other sizes, or unlike numbers of rows. BilensError: a number out of range, outputs that
             do not differ, or a loss that is no longer finite.
     """
+    instance("transcoder", transcoder, Transcoder)
+    instance("inputs", inputs, Tensor)
+    instance("outputs", outputs, Tensor)
     d_in, d_out = len(transcoder.W_enc), len(transcoder.b_dec)
     if inputs.ndim != 2 or tuple(outputs.shape) != (len(inputs), d_out) or inputs.shape[1] != d_in:
         raise ShapeError(
@@ -113,12 +117,8 @@ def transcode(
             f"(rows, {d_in}) and (rows, {d_out})",
             "pass one sample a row of both",
         )
-    if steps < 1 or not (lr > 0 and math.isfinite(lr)) or not (0 <= warmup <= 1 and 0 <= decay <= 1):
-        raise BilensError(
-            f"steps = {steps}, lr = {lr:g}, warmup = {warmup:g}, decay = {decay:g}",
-            "steps ≥ 1, lr > 0, warmup and decay from 0 to 1",
-            "correct the one that is not",
-        )
+    steps, lr = whole("steps", steps, 1), number("lr", lr, above=0, do="try 0.002")
+    warmup, decay = number("warmup", warmup, 0, 1), number("decay", decay, 0, 1)
     order = TensorStream(torch.arange(len(inputs), device=inputs.device)[:, None], batch_size, seed)
     mean = outputs.mean(dim=0)
     variance = float((outputs - mean).square().sum(dim=1).mean())

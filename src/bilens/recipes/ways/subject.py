@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import decompose, faithfulness
+from bilens.checks import number, whole
 from bilens.data import Dataset
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
@@ -56,11 +56,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in ("count", "sae_features", "sae_steps", "pair_features", "pair_k", "pair_steps"):
-            if getattr(self, name) < 1:
-                raise BilensError(f"{name} = {getattr(self, name)}", "at least 1", f"choose another {name}")
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
         for name in ("sae_l1", "sae_similarity"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise BilensError(f"{name} = {getattr(self, name)}", "0 or more", f"choose another {name}")
+            object.__setattr__(self, name, number(name, getattr(self, name), 0))
 
 
 @dataclass(frozen=True, eq=False)

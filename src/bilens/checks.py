@@ -1,0 +1,144 @@
+"""Checks of arguments that all public functions share: whole numbers, real numbers, seeds and types."""
+
+from __future__ import annotations
+
+import math
+import operator
+from numbers import Number, Real
+from typing import Any, SupportsFloat, SupportsIndex
+
+import torch
+from torch import Tensor
+
+from bilens.errors import BilensError
+
+_DO = {
+    "BilinearTensor": "take one with model.tensor(), or make it with BilinearTensor.from_layer",
+    "Dictionary": "make one with Dictionary.from_atoms",
+    "Kernel": "take one with tensor.kernel(output)",
+    "Space": "make one with Space(name, size)",
+    "Tensor": "convert it with torch.as_tensor",
+}
+"""How to come by a type that was expected."""
+
+
+def whole(
+    name: str,
+    value: SupportsIndex,
+    least: int | None = None,
+    most: int | None = None,
+    *,
+    do: str = "choose another number",
+) -> int:
+    """A whole number within bounds as a Python int, from any type that can be an index, NumPy's too; no True or False.
+
+    Args:
+        name: of the argument, for the message; value: what was passed.
+        least, most: the bounds, both allowed; do: what to do about it.
+
+    Raises:
+        BilensError: it is no whole number, or out of bounds.
+    """
+    try:
+        number = None if _truth(value) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least) or (most is not None and number > most):
+        raise BilensError(_got(name, value), f"a whole number{_bounds(name, least, most)}", do)
+    return number
+
+
+def number(
+    name: str,
+    value: SupportsFloat,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    do: str = "choose another number",
+) -> float:
+    """A finite real number within bounds as a Python float, from any real type, NumPy's too; no True, False or tensor.
+
+    Args:
+        name: of the argument, for the message; value: what was passed.
+        least, most: bounds that are allowed; above, below: bounds that are not; do: what to do about it.
+
+    Raises:
+        BilensError: it is no number, NaN, infinite, or out of bounds.
+    """
+    real = math.nan
+    if isinstance(value, Real) and not _truth(value):
+        try:
+            real = float(value)
+        except OverflowError:
+            real = math.inf
+    if (
+        not math.isfinite(real)
+        or (least is not None and real < least)
+        or (most is not None and real > most)
+        or (above is not None and real <= above)
+        or (below is not None and real >= below)
+    ):
+        raise BilensError(_got(name, value), f"a finite number{_bounds(name, least, most, above, below)}", do)
+    return real
+
+
+def seed(value: SupportsIndex, least: int = -(2**63)) -> int:
+    """A seed as torch's generators take it: a whole number of at most 2⁶³ − 1.
+
+    Raises:
+        BilensError: it is none.
+    """
+    try:
+        return whole("seed", value, least, 2**63 - 1)
+    except BilensError:
+        lowest = "−2⁶³" if least < 0 else str(least)
+        raise BilensError(
+            _got("seed", value), f"a whole number from {lowest} to 2⁶³ − 1", "choose another number"
+        ) from None
+
+
+def instance(name: str, value: object, kind: type, expected: str = "", do: str = "") -> None:
+    """Refuse what is not of a type.
+
+    Args:
+        name: of the argument, for the message; value: what was passed; kind: the type.
+        expected: in words, where its name does not say enough; do: how to come by one.
+
+    Raises:
+        BilensError: it is of another type.
+    """
+    if not isinstance(value, kind):
+        own = kind.__name__
+        raise BilensError(
+            f"{name} of type {type(value).__name__}",
+            expected or ("a torch.Tensor" if kind is Tensor else f"{'an' if own[0] in 'AEIOU' else 'a'} {own}"),
+            do or _DO.get(own, "pass one"),
+        )
+
+
+def _truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
+
+
+def _got(name: str, value: Any) -> str:
+    if isinstance(value, Number):
+        return f"{name} = {value!s:.40}"  # without the name of NumPy's type
+    if value is None or isinstance(value, str | bytes):
+        return f"{name} = {value!r:.40}"
+    return f"{name} of type {type(value).__name__}"
+
+
+def _bounds(
+    name: str, least: float | None, most: float | None, above: float | None = None, below: float | None = None
+) -> str:
+    low = f"{least:,} ≤ " if least is not None else f"{above:,} < " if above is not None else ""
+    high = f" ≤ {most:,}" if most is not None else f" < {below:,}" if below is not None else ""
+    if low and high:
+        return f", {low}{name}{high}"
+    if least is not None:
+        return f" of at least {least:,}"
+    if most is not None:
+        return f" of at most {most:,}"
+    return f" above {above:,}" if low else f" below {below:,}" if high else ""
