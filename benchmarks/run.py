@@ -26,6 +26,7 @@ NAMES = (
     "svd",
     "partial_svd",
     "eigh_many",
+    "methods",
     "spectrum_in_features",
     "pair_stream",
     "sae_step",

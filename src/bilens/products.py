@@ -1,6 +1,6 @@
 """Products of float32 matrices on a CPU by oneDNN, which is faster there than torch's own; elsewhere torch's own.
 
-torch's own products are MKL's, which on processors that are not Intel's leave half of the machine unused.
+torch's own are MKL's, which on some processors that are not Intel's reach less than half of what the machine can.
 """
 
 from __future__ import annotations

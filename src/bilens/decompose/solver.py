@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bilens.decompose import krylov
-from bilens.products import Packed
+from bilens.products import Packed, product
 
 Which = Literal["magnitude", "positive", "negative", "both"]
 """The k largest |λ|; the k largest λ; the k smallest; the k largest and then the k smallest."""
@@ -25,6 +25,9 @@ EIGH = {"cpu": 13.0, "cuda": 600.0}
 
 READ = {"cpu": 8.0, "cuda": 15.0}
 """Operations of a product of large matrices in the time in which one byte is read from memory, by device."""
+
+REDUCE = 16.0
+"""What a basis of the span of all factors costs, in i·(2h + w)² operations of a product of large matrices."""
 
 LONGER = 0.4
 """With b start vectors a Krylov space converges at b^0.4 times the dimensions, measured on random weights."""
@@ -102,39 +105,45 @@ def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer
     used[0] |= ~used.any()
     if not bool(used.all()):
         return solve(left[used], right[used], weights[:, used], ask)
-    n, (hidden, dim) = len(weights), left.shape
-    if 2 * hidden + ask.wanted < dim:
-        return _within_span(left, right, weights, ask)
+    n, (hidden, dim), device = len(weights), left.shape, left.device.type
+    span = 2 * hidden + ask.wanted
+    given = costs(n, hidden, dim, ask, device)
+    if span < dim:
+        within = costs(n, hidden, span, ask, device)
+        if ask.method is not None or REDUCE * dim * span**2 + min(within.values()) < min(given.values()):
+            return _within_span(left, right, weights, ask)
     answer = Answer.empty(n, ask.wanted, dim, left.device)
     alone = torch.zeros(n, dtype=torch.bool, device=left.device)
     if ask.method is None:
-        span = 2 * (weights != 0).sum(dim=1).clamp(min=1) + ask.wanted
-        alone = (span < dim) & (EIGH[left.device.type] * span.double() ** 3 < min(costs(n, left, ask).values()) / n)
+        spans = 2 * (weights != 0).sum(dim=1).clamp(min=1) + ask.wanted
+        alone = (spans < dim) & (EIGH[device] * spans.double() ** 3 < min(given.values()) / n) & (spans < span)
     for row in alone.nonzero()[:, 0].tolist():  # kernels of few hidden units
         answer.fill(slice(row, row + 1), solve(left, right, weights[row : row + 1], ask))
     rest = (~alone).nonzero()[:, 0]
     if len(rest):
-        given = costs(len(rest), left, ask)
-        cheapest: Method = min(given, key=lambda name: given[name])
-        method = cheapest if ask.method is None else ask.method
+        method = ask.method or cheapest(costs(len(rest), hidden, dim, ask, device))
         answer.fill(rest, _solve_by(method, _Layer(left, right), weights[rest], ask))
     return answer
 
 
-def costs(n: int, left: Tensor, ask: Question) -> dict[Method, float]:
-    """What each method would take for n kernels of this layer, in operations of a product of large matrices."""
-    hidden, dim = left.shape
-    read = READ[left.device.type] * torch.finfo(ask.work).bits / 8
+def costs(n: int, hidden: int, dim: int, ask: Question, device: str) -> dict[Method, float]:
+    """What each method would take for n kernels of a layer (h, i), in operations of a product of large matrices."""
+    read = READ[device] * torch.finfo(ask.work).bits / 8
     form, passes = 2.0 * hidden * dim**2, steps(ask.wanted, dim)
     block = start_vectors(n)
     longer = block**LONGER
     along = 2.0 * (passes * longer) ** 2 * dim * read / 4  # every vector against those before it
     factors = passes * longer / block * 4.0 * hidden * dim * (2.0 * n * block + read)
     return {
-        "full": n * (form + EIGH[left.device.type] * dim**3),
+        "full": n * (form + EIGH[device] * dim**3),
         "formed": n * (form + passes * longer * dim**2 * max(2.0, read) + along),
         "factors": factors + n * along,
     }
+
+
+def cheapest(given: dict[Method, float]) -> Method:
+    """The method of the lowest cost."""
+    return min(given, key=lambda name: given[name])
 
 
 def steps(wanted: int, dim: int) -> float:
@@ -153,7 +162,8 @@ def _within_span(left: Tensor, right: Tensor, weights: Tensor, ask: Question) ->
     null = torch.randn(ask.wanted, left.shape[1], generator=generator, dtype=torch.float64).to(left.device)
     basis = torch.linalg.qr(torch.cat([left.double(), right.double(), null]).T)[0].T
     layer = _Layer(left.double() @ basis.T, right.double() @ basis.T)
-    found = _solve_by(ask.method or "full", layer, weights, ask)
+    method = ask.method or cheapest(costs(len(weights), layer.hidden, layer.dim, ask, left.device.type))
+    found = _solve_by(method, layer, weights, ask)
     zero = found.bounds.new_zeros(1)  # of the null vectors that are left out
     bounds = torch.stack([found.bounds[:, 0].minimum(zero), found.bounds[:, 1].maximum(zero)], dim=1)
     return replace(found, vectors=found.vectors @ basis, bounds=bounds)
@@ -170,7 +180,7 @@ class _Layer:
     def formed(self, weights: Tensor, work: torch.dtype) -> Tensor:
         """The kernels (n, i, i), symmetric."""
         left, right = self.left.to(work), self.right.to(work)
-        return _symmetric(torch.stack([(left * w[:, None]).T @ right for w in weights.to(work)]))
+        return _symmetric(torch.stack([product((left * w[:, None]).T, right.T) for w in weights.to(work)]))
 
     def images(self, weights: Tensor, rows: Tensor) -> Tensor:
         """Q v for rows (n, w, i), in float64, some hidden units at a time."""
