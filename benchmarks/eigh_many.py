@@ -90,7 +90,12 @@ def line(tensor: BilinearTensor, weights: str, limits: Rates, device: str, at_le
 def points(small: bool, device: str) -> list[Point]:
     """How the time of a batch of directions grows with d, h, n and k, one at a time."""
     base = {"d": 256, "h": 768, "n": 64, "k": 8} if small else {"d": 576, "h": 1536, "n": 64, "k": 8}
-    factors = {"d": (0.5, 1, 2), "h": (0.5, 1, 2, 4), "n": (0.25, 1, 4), "k": (0.25, 1, 4)}
+    factors = {
+        "d": (0.5, 1, 2),
+        "h": (0.5, 1, 2, 4),
+        "n": (0.25, 1, 4) if small else (0.25, 1, 4, 16),
+        "k": (0.25, 1, 4),
+    }
     found = []
     for axis, scales in factors.items():
         for scale in scales:
