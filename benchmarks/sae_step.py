@@ -16,7 +16,7 @@ import io
 from collections.abc import Iterator
 
 import torch
-from measuring import RUNS, Line, Point, alternate, median, options, peak_memory, rates, report
+from measuring import RUNS, Line, Point, alternate, median, options, peak_memory, product_rate, rates, report
 from sae_lens import SAETrainer, StandardTrainingSAE, StandardTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
@@ -47,7 +47,9 @@ def our_coder(kind: str, stream: sae.TensorStream, d_sae: int, device: str) -> s
     return coder.to(device)
 
 
-def our_run(coder: sae.Coder, stream: sae.TensorStream, kind: str, steps: int, device: str) -> Tensor:
+def our_run(
+    coder: sae.Coder, stream: sae.TensorStream, kind: str, steps: int, device: str, *, half: bool = False
+) -> Tensor:
     history = sae.train(
         coder,
         stream,
@@ -59,6 +61,7 @@ def our_run(coder: sae.Coder, stream: sae.TensorStream, kind: str, steps: int, d
         clip=CLIP,
         normalize=False,
         unit_rows=False,
+        precision="bfloat16" if half else None,
         progress=False,
         device=device,
     )
@@ -66,7 +69,14 @@ def our_run(coder: sae.Coder, stream: sae.TensorStream, kind: str, steps: int, d
 
 
 def their_trainer(
-    coder: sae.Coder, stream: sae.TensorStream, kind: str, steps: int, device: str, *, sparse: bool = False
+    coder: sae.Coder,
+    stream: sae.TensorStream,
+    kind: str,
+    steps: int,
+    device: str,
+    *,
+    sparse: bool = False,
+    half: bool = False,
 ) -> SAETrainer:
     shared = {"d_in": D_IN, "d_sae": coder.d_sae, "device": device, "decoder_init_norm": None}
     if kind == "relu":
@@ -80,6 +90,7 @@ def their_trainer(
         train_batch_size_samples=stream.batch_size,
         lr=LR,
         lr_end=LR,
+        autocast=half,  # to bfloat16
         device=device,
     )
     return SAETrainer(config, theirs, batches(stream))
@@ -97,10 +108,18 @@ def fit(trainer: SAETrainer) -> None:
         trainer.fit()
 
 
-def agreement(stream: sae.TensorStream, kind: str, steps: int, device: str) -> str:
+def has_half(device: str) -> bool:
+    """Whether the device has instructions for bfloat16."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def agreement(stream: sae.TensorStream, kind: str, steps: int, device: str, *, half: bool) -> str:
     ours = our_coder(kind, stream, D_SAE, device)
-    trainer = their_trainer(ours, stream, kind, steps, device)
-    mine = our_run(ours, stream, kind, steps, device)
+    trainer = their_trainer(ours, stream, kind, steps, device, half=half)
+    mine = our_run(ours, stream, kind, steps, device, half=half)
     theirs = torch.tensor([float(trainer.step(stream.batch(n)).loss.detach()) for n in range(steps)]).double()
     apart = float(((mine - theirs).abs() / theirs).max())
     weights = max(
@@ -119,45 +138,51 @@ def main() -> None:
     steps, compared = (1, 3) if small else (5, 20)
     measured = rates(device)
     stream = sae.TensorStream(vectors(BATCHES * BATCH, device), BATCH)
-    product = 2 * BATCH * D_IN * D_SAE / measured.float32
+    operations = 2 * BATCH * D_IN * D_SAE
     codes = 2 * BATCH * D_SAE * 4 / measured.copy
-    limits = {
-        "relu": (5 * product, "five products of 2 · batch · d_in · d_sae operations"),
-        "topk": (
-            product + codes,
-            "one product of 2 · batch · d_in · d_sae operations, its result written and read once",
-        ),
-    }
     names = {"relu": "ReLU", "topk": f"TopK, k = {K}"}
     asked_for = {"relu": 1.2, "topk": 1.5}
     lines = []
-    for kind, sparse in (("relu", False), ("topk", False), ("topk", True)):
-        if sparse and small:
-            continue
+    variants = [("relu", False, False), ("topk", False, False)]
+    if not small:
+        variants.append(("topk", True, False))
+    if not small and has_half(device):
+        variants += [("relu", False, True), ("topk", False, True)]
+    for kind, sparse, half in variants:
         coder = our_coder(kind, stream, D_SAE, device)
-        trainer = their_trainer(coder, stream, kind, steps, device, sparse=sparse)
+        trainer = their_trainer(coder, stream, kind, steps, device, sparse=sparse, half=half)
 
-        def ours(coder: sae.Coder = coder, kind: str = kind) -> None:
-            our_run(coder, stream, kind, steps, device)
+        def ours(coder: sae.Coder = coder, kind: str = kind, half: bool = half) -> None:
+            our_run(coder, stream, kind, steps, device, half=half)
 
         def theirs(trainer: SAETrainer = trainer) -> None:
             trainer.n_training_samples = 0
             fit(trainer)
 
         seconds = alternate(ours, theirs, device=device)
-        limit, why = limits[kind]
+        rate = product_rate(torch.bfloat16, device) if half else measured.float32
+        limit, why = {
+            "relu": (5 * operations / rate, "five products of 2 · batch · d_in · d_sae operations"),
+            "topk": (
+                operations / rate + codes,
+                "one product of 2 · batch · d_in · d_sae operations, its result written and read once",
+            ),
+        }[kind]
         lines.append(
             Line(
-                work=f"SAE step, {names[kind]}: d_in = {D_IN}, d_sae = {D_SAE}, batch {BATCH}",
-                peer=f"SAELens' SAETrainer{', its sparse activations on' if sparse else ''}",
+                work=f"SAE step, {names[kind]}: d_in = {D_IN}, d_sae = {D_SAE}, batch {BATCH}"
+                + (", bfloat16 products" if half else ""),
+                peer="SAELens' SAETrainer"
+                + (", its sparse activations on" if sparse else "")
+                + (", autocast to bfloat16" if half else ""),
                 ours=seconds[0] / steps,
                 theirs=seconds[1] / steps,
                 ours_memory=peak_memory(ours, device=device),
                 theirs_memory=peak_memory(theirs, device=device),
                 limit=limit,
-                limited_by=why,
-                agreement=agreement(stream, kind, compared, device),
-                at_least=None if sparse else asked_for[kind],
+                limited_by=f"{why}, at {rate / 1e9:.0f} Gflop/s",
+                agreement=agreement(stream, kind, compared, device, half=half),
+                at_least=None if sparse or half else asked_for[kind],
                 runs=RUNS,
                 device=device,
             )
