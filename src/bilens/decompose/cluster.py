@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.decompose import symmetric
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import Kernel
 
@@ -74,7 +75,7 @@ def block_vectors(kernel: Kernel, labels: Int[Tensor, " i"], k: int) -> Float[Te
     groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
     sizes, vectors = [], []
     for place, rows in enumerate(groups):
-        levels, columns = torch.linalg.eigh(dense[rows][:, rows])
+        levels, columns = symmetric.eigh(dense[rows][:, rows])
         sizes.append(levels.abs())
         vectors.append(_embedded(columns.T, rows, len(dense)))
         for other in groups[place + 1 :]:

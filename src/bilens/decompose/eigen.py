@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.decompose import symmetric
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -128,10 +129,10 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     )
     if 2 * len(used) < dim and k is not None and k <= 2 * len(used):
         basis = torch.linalg.qr(torch.cat([double.left, double.right]).T)[0].T
-        values, coefficients = torch.linalg.eigh(_symmetric(double.matvec(basis) @ basis.T))
+        values, coefficients = symmetric.eigh(_symmetric(double.matvec(basis) @ basis.T))
         vectors = coefficients.T @ basis
     else:
-        values, columns = torch.linalg.eigh(double.dense())
+        values, columns = symmetric.eigh(double.dense())
         vectors = columns.T
     order = values.abs().argsort(descending=True, stable=True)
     discarded = values[order[k]].abs() if k is not None and k < len(order) else values.new_zeros(())
@@ -222,7 +223,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
         raise ShapeError(
             f"a second moment of shape {tuple(second_moment.shape)}", f"({dim}, {dim})", "compute it on folded inputs"
         )
-    variances, axes = torch.linalg.eigh(_symmetric(second_moment.double()))
+    variances, axes = symmetric.eigh(_symmetric(second_moment.double()))
     top = variances.abs().max()
     if bool(variances.min() < -1e-9 * top):
         raise BilensError(
@@ -233,7 +234,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     inverse = torch.where(kept_axes, 1 / torch.where(kept_axes, root, 1), 0)
     scaled = axes * root  # Σ^½ up to a rotation, which the eigenvectors of the product absorb
     double = kernel.to(torch.float64)
-    values, columns = torch.linalg.eigh(_symmetric(scaled.T @ double.matvec(scaled.T).T))
+    values, columns = symmetric.eigh(_symmetric(scaled.T @ double.matvec(scaled.T).T))
     order = values.abs().argsort(descending=True, stable=True)
     kept = order[:k]
     readers = signed(((axes * inverse) @ columns[:, kept]).T)

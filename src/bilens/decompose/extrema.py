@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bilens import checks
 from bilens.checks import instance, number, whole
+from bilens.decompose import symmetric
 from bilens.decompose.sign import signed
 from bilens.decompose.svd import svd
 from bilens.errors import BilensError, ShapeError
@@ -94,7 +95,7 @@ def sphere(kernel: Kernel, starts: int = 64, *, seed: int = 0, steps: int = 20_0
     instance("kernel", kernel, Kernel)
     starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
     dense = kernel.to(torch.float64).dense()
-    levels = torch.linalg.eigvalsh(dense)
+    levels = symmetric.eigvalsh(dense)
     scale = float(levels.abs().max()) or 1.0
     shift = float((-levels[0]).clamp(min=0))
 
@@ -138,7 +139,7 @@ def box(
     if not low < high:
         raise BilensError(f"a box from {low} to {high}", "low < high", "use 0 and 1 for pixels")
     quadratic, linear, constant = kernel.to(torch.float64).split()
-    levels, width = torch.linalg.eigvalsh(quadratic), high - low
+    levels, width = symmetric.eigvalsh(quadratic), high - low
     bend = max(float(-levels[0]), float(levels[-1]) / 10) or float(linear.abs().max()) / width or 1.0
     length = 0.9 / bend
 
@@ -226,7 +227,7 @@ def _leap(x: Tensor, quadratic: Tensor, linear: Tensor, low: float, high: float)
         return x
     slope = 2 * quadratic[free] @ x + linear[free]
     block = quadratic[free][:, free]
-    levels = torch.linalg.eigvalsh(block)
+    levels = symmetric.eigvalsh(block)
     if bool(levels[-1] >= -SINGULAR * levels.abs().max()):
         return x
     move = torch.linalg.solve(block, -slope / 2)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.decompose import symmetric
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
@@ -87,7 +88,7 @@ def eigvalsh_pullback(kernel: Kernel, d: Dictionary) -> Float[Tensor, " n"]:
     Source: `docs/theory.md`, "Features of the input".
     """
     q, rows, _, power = _over(kernel, d, duals=False)
-    values: Tensor = torch.linalg.eigvalsh(_Small(q, rows, _by_gram(rows)).matrix)
+    values: Tensor = symmetric.eigvalsh(_Small(q, rows, _by_gram(rows)).matrix)
     return _fitting(values[values.abs().argsort(descending=True, stable=True)].double() * power, kernel.left)
 
 
@@ -189,7 +190,7 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
         q, rows = _double(q), rows.double()
         found = _by_gram(rows)
     small = _Small(q, rows, found)
-    values, turn = torch.linalg.eigh(small.matrix)
+    values, turn = symmetric.eigh(small.matrix)
     order = values.abs().argsort(descending=True, stable=True)
     values, turn = values[order].double(), turn.T[order[:k]].double()
     if single:
@@ -233,7 +234,7 @@ def _refined(small: _Small, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     image = _double(small.q).matvec(x)
     triangle = torch.linalg.cholesky(c @ x.T)  # vectors = triangle · orthonormal ones
     half = torch.linalg.solve_triangular(triangle, x @ image.T, upper=False)
-    values, columns = torch.linalg.eigh(torch.linalg.solve_triangular(triangle, half.T, upper=False))
+    values, columns = symmetric.eigh(torch.linalg.solve_triangular(triangle, half.T, upper=False))
     order = values.abs().argsort(descending=True, stable=True)
     values, to = values[order], torch.linalg.solve_triangular(triangle.T, columns[:, order], upper=True).T
     left = to @ image - values[:, None] * (to @ c)

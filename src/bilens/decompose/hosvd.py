@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.decompose import symmetric
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError
@@ -108,7 +109,7 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     one = left.T @ ((outer * (right @ right.T)) @ left + crossed @ right)
     two = right.T @ (crossed.T @ left + (outer * (left @ left.T)) @ right)
     gram = (one + two) / 4
-    values, columns = torch.linalg.eigh((gram + gram.T) / 2)
+    values, columns = symmetric.eigh((gram + gram.T) / 2)
     sigma, vectors = values.flip(0).clamp(min=0).sqrt(), signed(columns.T.flip(0))
     floor = sigma[0] * (max(dim, tensor.hidden) * EPSILON) ** 0.5
     like = tensor.left

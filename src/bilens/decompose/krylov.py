@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bilens.decompose import symmetric
+
 Product = Callable[[Tensor], Tensor]
 """From vectors (n, b, i) to Q v for each of them, the n matrices in their order."""
 
@@ -18,6 +20,9 @@ Choice = Callable[[Tensor], Tensor]
 
 CHECKS = 24
 """Products for further copies of an eigenvalue, from a random vector orthogonal to the whole Krylov space."""
+
+MOST_CHECKS = 4 * CHECKS
+"""As many where fewer do not resolve them; a matrix that they leave open is not complete."""
 
 LEAST_CHECKS = 4
 """Steps of that check at least, where a step takes several vectors."""
@@ -36,6 +41,12 @@ _AGREE = 1.05
 
 _STEEP = 0.05
 """Part of the largest ‖Q v‖ below which what is left of a vector is mostly rounding if it is not cleared at once."""
+
+_SEMI = 1.0
+"""How far from orthonormal a Krylov space may be, in √ε."""
+
+_MOST = 0.71
+"""Part of a vector that must be left after it is made orthogonal to others, or rounding asks for it once more."""
 
 _AT_A_TIME = 2**22
 """Bytes of rows that are read twice in a row, from memory and then from the cache."""
@@ -155,14 +166,15 @@ def ends(
         if not len(rows):
             continue
         found = _ritz(projected[rows, :size, :size], coupling[rows], choose)
-        vectors = torch.bmm(found.rows.to(dtype), basis.rows[rows, :size])
-        complete = found.error <= _AGREE * tol
+        space = basis.rows[rows, :size]
+        vectors = torch.bmm(found.rows.to(dtype), space)
+        complete = (found.error <= _AGREE * tol) & _orthonormal(space)
         lower, upper = _beyond(projected[rows, :size, :size], coupling[rows], found, block=block, dim=dim, dtype=dtype)
         place = active[rows]
         answer.values[place], answer.vectors[place] = found.values, vectors
         answer.complete[place], answer.scale[place] = complete, found.scale
         answer.lower[place], answer.upper[place] = lower, upper
-        start, space = random(len(rows), block), basis.rows[rows, :size]
+        start = random(len(rows), block)
         for _ in range(2):
             start = basis.split(start, space)[1]
         starts[place] = start
@@ -171,20 +183,64 @@ def ends(
         active, multiply = active[going], product(active[going])
         basis.keep(going)
         projected = projected[going]
-    further = _check(answer.vectors, starts, product(torch.arange(n, device=device)), random)
-    if not further.shape[1]:
-        return answer
-    both = torch.cat([answer.values, further], dim=1)
-    moved = (both.gather(1, choose(both)) - answer.values).abs().amax(dim=1)
-    low, high = further.amin(dim=1), further.amax(dim=1)
-    slack = max(tol, 16 * torch.finfo(dtype).eps) * answer.scale
-    none = (moved <= slack) & (low >= answer.lower - slack) & (high <= answer.upper + slack)
-    return replace(
-        answer,
-        complete=answer.complete & none,
-        lower=torch.minimum(answer.lower, low),
-        upper=torch.maximum(answer.upper, high),
-    )
+    least = 16 * torch.finfo(dtype).eps
+    return _checked(answer, starts, product, choose, random=random, tol=max(tol, least))
+
+
+def _checked(
+    answer: Ends,
+    starts: Tensor,
+    product: Callable[[Tensor], Product],
+    choose: Choice,
+    *,
+    random: Callable[[int, int], Tensor],
+    tol: float,
+) -> Ends:
+    """The answer, complete only where no further copy of an eigenvalue shows that would have been wanted.
+
+    What a few products do not resolve is asked with twice as many: where copies of the pairs found would change the
+    answer by less than the residuals of the Ritz values that show none.
+    """
+    complete, lower, upper = answer.complete.clone(), answer.lower.clone(), answer.upper.clone()
+
+    def change(listed: Tensor, more: Tensor) -> Tensor:
+        """By how much the wanted values would be others if these were there too, (n,)."""
+        both = torch.cat([listed, more], dim=1)
+        return (both.gather(1, choose(both)) - listed).abs().amax(dim=1)
+
+    open_, products = complete.nonzero()[:, 0], CHECKS
+    while len(open_):
+        found, residuals = _check(answer.vectors[open_], starts[open_], product(open_), random, products)
+        if not found.shape[1]:
+            break
+        listed, slack = answer.values[open_], tol * answer.scale[open_]
+        low, lowest = found.min(dim=1)
+        high, highest = found.max(dim=1)
+        none = (change(listed, found) <= slack) & (low >= lower[open_] - slack) & (high <= upper[open_] + slack)
+        copies = change(listed, listed)
+        at_ends = residuals.gather(1, torch.stack([lowest, highest], dim=1))
+        coarse = at_ends.amax(dim=1)
+        beyond = change(listed, torch.cat([found - residuals, found + residuals], dim=1))
+        resolved = (copies <= slack) | (coarse <= copies) | (beyond <= slack)
+        products *= 2
+        complete[open_] = none & (resolved | (products <= MOST_CHECKS))
+        # A value that the bounds leave out shows that something is there, as near as its residual says.
+        lower[open_] = torch.where(low < lower[open_], low - at_ends[:, 0], lower[open_])
+        upper[open_] = torch.where(high > upper[open_], high + at_ends[:, 1], upper[open_])
+        open_ = open_[none & ~resolved]
+        if products > MOST_CHECKS:
+            break
+    return replace(answer, complete=complete, lower=lower, upper=upper)
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    """Whether the rows of (n, m, i) are orthonormal to √ε, for which the values of T are right to rounding, (n,).
+
+    Source: Simon (1984), "semiorthogonality".
+    """
+    products = torch.bmm(rows, rows.mT)
+    products.diagonal(dim1=1, dim2=2).sub_(1)
+    return products.abs().amax(dim=(1, 2)) <= _SEMI * math.sqrt(torch.finfo(rows.dtype).eps)
 
 
 def _with_room(old: Tensor, rows: int, columns: int) -> Tensor:
@@ -227,18 +283,20 @@ class _Basis:
         self._scale = torch.maximum(self._scale, (near.square().sum(dim=1) + before.square()).sqrt().amax(dim=1))
         along = y.new_zeros(len(y), size, b)
         along[:, size - last :] = near
-        if self._lazy and not self._owed and bool((before >= _STEEP * self._scale[:, None]).all()):
+        steep = y.is_cuda or bool((before < _STEEP * self._scale[:, None]).any())
+        if self._lazy and not self._owed and not steep:
             self._owed = True
             return along.to(torch.float64), y
         if self._owed:
-            self._owed = False
             more, both = self.split(torch.cat([self.rows[:, size - b : size], y], dim=1), self.rows[:, : size - b])
             self.rows[:, size - b : size], rest = both[:, :b], both[:, b:]
             along[:, : size - b] += more[:, :, b:]
         else:
             more, rest = self.split(y, self.rows[:, :size])
             along += more
-        if y.is_cuda or bool((torch.linalg.vector_norm(rest, dim=2) < 0.71 * before).any()):
+        again = steep and self._owed  # what little is left has not been cleared of the last block
+        self._owed = False
+        if again or y.is_cuda or bool((torch.linalg.vector_norm(rest, dim=2) < _MOST * before).any()):
             more, rest = self.split(rest, self.rows[:, :size])
             along += more
         return along.to(torch.float64), rest
@@ -254,10 +312,12 @@ class _Basis:
         for c in range(b):
             vector = y[:, c]
             if c:
-                new = self.rows[:, self.size - c : self.size]
-                along = torch.linalg.vecdot(new, vector[:, None])
-                vector = vector - torch.bmm(along[:, None], new)[:, 0]
-                triangle[:, :c, c] = along
+                was = torch.linalg.vector_norm(vector, dim=1)
+                vector = self._clear(vector, triangle[:, :c, c], self.rows[:, self.size - c : self.size])
+                if y.is_cuda or bool((torch.linalg.vector_norm(vector, dim=1) < _STEEP * was).any()):
+                    # What it shares with the block is gone, and what is left may lie along any row.
+                    for _ in range(2):
+                        vector = self._clear(vector, triangle[:, :c, c], self.rows[:, : self.size])
             length = torch.linalg.vector_norm(vector, dim=1)
             gone = length <= none
             triangle[:, c, c] = torch.where(gone, 0, length)
@@ -267,6 +327,12 @@ class _Basis:
             self.rows[:, self.size] = vector / length[:, None]
             self.size += 1
         return triangle
+
+    def _clear(self, vector: Tensor, along: Tensor, rows: Tensor) -> Tensor:
+        """What is left of a vector (n, i) without its part along rows, whose last coefficients are added to `along`."""
+        more, rest = self.split(vector[:, None], rows)
+        along += more[:, len(more[0]) - along.shape[1] :, 0]
+        return rest[:, 0]
 
     @staticmethod
     def split(y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -304,7 +370,7 @@ class _Ritz:
 
 
 def _ritz(projected: Tensor, coupling: Tensor, choose: Choice) -> _Ritz:
-    levels, columns = torch.linalg.eigh(projected)
+    levels, columns = symmetric.eigh(projected)
     chosen = choose(levels)
     rows = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
     residual = torch.linalg.vector_norm(rows[:, :, -coupling.shape[1] :] @ coupling.mT, dim=2).amax(dim=1)
@@ -322,17 +388,20 @@ def _next_look(size: int, error: float, before: tuple[int, float], tol: float, b
     return size + max(block, min(math.ceil(_CAUTION * steps), size // 4))
 
 
-def _check(vectors: Tensor, starts: Tensor, multiply: Product, random: Callable[[int, int], Tensor]) -> Tensor:
-    """Ritz values of the matrices on Krylov spaces orthogonal to these vectors (n, w, i), from starts (n, b, i)."""
+def _check(
+    vectors: Tensor, starts: Tensor, multiply: Product, random: Callable[[int, int], Tensor], products: int
+) -> tuple[Tensor, Tensor]:
+    """Ritz values and their residuals, on Krylov spaces orthogonal to vectors (n, w, i), from starts (n, b, i)."""
     n, listed, dim = vectors.shape
     block = min(starts.shape[1], dim - listed)
     if block == 0:
-        return vectors.new_zeros(n, 0, dtype=torch.float64)
-    steps = min(max(CHECKS // block, LEAST_CHECKS), (dim - listed) // block)
+        return (vectors.new_zeros(n, 0, dtype=torch.float64),) * 2
+    steps = min(max(products // block, LEAST_CHECKS), (dim - listed) // block)
     basis = _Basis(vectors.new_empty(n, listed + steps * block, dim), random, lazy=False)
     basis.rows[:, :listed], basis.size = vectors, listed
     basis.append(basis.project(starts[:, :block])[1])
     small = torch.zeros(n, steps * block, steps * block, dtype=torch.float64, device=vectors.device)
+    rest = starts
     for step in range(steps):
         size = basis.size - listed
         along, rest = basis.project(multiply(basis.rows[:, basis.size - block : basis.size]))
@@ -340,8 +409,10 @@ def _check(vectors: Tensor, starts: Tensor, multiply: Product, random: Callable[
         small[:, size - block : size, :size] = along[:, listed:].mT
         if step + 1 < steps:
             basis.append(rest)
-    values: Tensor = torch.linalg.eigvalsh(small)
-    return values
+    values, columns = symmetric.eigh(small)
+    gram = torch.bmm(rest, rest.mT).to(torch.float64)
+    last = columns[:, -block:]
+    return values, (last * torch.bmm(gram, last)).sum(dim=1).clamp(min=0).sqrt()
 
 
 def _beyond(
@@ -420,5 +491,5 @@ def _first_chain(projected: Tensor, coupling: Tensor, block: int) -> tuple[Tenso
                 small[:, step, : step + 1] = along
         last = (vector.square().sum(dim=1) + square).sqrt()
         rows[:, step + 1] = vector / last.clamp(min=torch.finfo(last.dtype).tiny)[:, None]
-    levels, columns = torch.linalg.eigh(small)
+    levels, columns = symmetric.eigh(small)
     return levels, columns, last

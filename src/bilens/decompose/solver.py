@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bilens.decompose import krylov
+from bilens.decompose import krylov, symmetric
 from bilens.products import Packed, product
 
 Which = Literal["magnitude", "positive", "negative", "both"]
@@ -182,6 +182,12 @@ class _Layer:
         left, right = self.left.to(work), self.right.to(work)
         return _symmetric(torch.stack([product((left * w[:, None]).T, right.T) for w in weights.to(work)]))
 
+    def most(self, weights: Tensor) -> Tensor:
+        """Σ_h |w_h| ‖L_h‖ ‖R_h‖, which no |λ| of the kernels is above, (n,)."""
+        sizes = torch.linalg.vector_norm(self.left, dim=1).double() * torch.linalg.vector_norm(self.right, dim=1)
+        rounded: Tensor = weights.double().abs() @ sizes
+        return rounded * (1 + self.dim * torch.finfo(self.left.dtype).eps)
+
     def images(self, weights: Tensor, rows: Tensor) -> Tensor:
         """Q v for rows (n, w, i), in float64, some hidden units at a time."""
         n, w, dim = rows.shape
@@ -237,15 +243,20 @@ def _by_krylov(product: Callable[[Tensor], krylov.Product], layer: _Layer, weigh
         device=layer.device,
         seed=ask.seed,
     )
-    bounds = torch.stack([found.lower, found.upper], dim=1)
-    return _refined(
+    most = layer.most(weights)  # where the Krylov space bounds nothing
+    bounds = torch.stack([found.lower.maximum(-most), found.upper.minimum(most)], dim=1)
+    answer = _refined(
         layer, weights, ask, vectors=found.vectors, bounds=bounds, complete=found.complete, scale=found.scale
     )
+    # A second witness: the search and the refinement must agree.
+    apart = (answer.values - found.values).abs().amax(dim=1)
+    least = 16 * torch.finfo(ask.work).eps
+    return replace(answer, exact=answer.exact & (apart <= max(ask.tol, least) * found.scale))
 
 
 def _full(layer: _Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
     """From every eigenpair of the formed kernels."""
-    levels, columns = torch.linalg.eigh(layer.formed(weights, work))
+    levels, columns = symmetric.eigh(layer.formed(weights, work))
     chosen = ask.choose(levels)
     vectors = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
     levels = levels.double()
@@ -272,7 +283,7 @@ def _refined(
     """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
     rows = torch.linalg.qr(vectors.double().mT)[0].mT
     images = layer.images(weights, rows)
-    values, turn = torch.linalg.eigh(_symmetric(rows @ images.mT))
+    values, turn = symmetric.eigh(_symmetric(rows @ images.mT))
     order = ask.choose(values)
     turn, values = turn.gather(2, order[:, None].expand(-1, turn.shape[1], -1)).mT, values.gather(1, order)
     rows, images = turn @ rows, turn @ images

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.decompose import symmetric
 from bilens.decompose.squares import Squares, squares
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import Kernel
@@ -74,7 +75,7 @@ def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Sq
 def _ends(matrix: Tensor) -> tuple[tuple[float, float], tuple[Tensor, Tensor]]:
     """Lowest and highest eigenvalue, each a little further out than it is, and their eigenvectors."""
     if len(matrix) <= SMALL:
-        values, columns = torch.linalg.eigh(matrix)
+        values, columns = symmetric.eigh(matrix)
     else:
         start = np.random.default_rng(0).standard_normal(len(matrix))
         found = scipy.sparse.linalg.eigsh(matrix.cpu().numpy(), 2, which="BE", v0=start, tol=1e-3)
@@ -88,7 +89,7 @@ def _ascend(matrix: Tensor, start: Tensor, shift: float, nonzero: int, steps: in
     places = start.abs().topk(nonzero).indices.sort().values
     value = torch.tensor(-torch.inf)
     for _ in range(steps):
-        levels, columns = torch.linalg.eigh(matrix[places][:, places])
+        levels, columns = symmetric.eigh(matrix[places][:, places])
         if not bool(levels[-1] > value):
             break
         value, x = levels[-1], torch.zeros_like(start)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilens import pairs
 from bilens.checks import instance, whole
+from bilens.decompose import symmetric
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -116,7 +117,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
         BilensError: k out of range.
     """
     k = _check_k(tensor, k)
-    values, vectors = torch.linalg.eigh(tensor.gram())
+    values, vectors = symmetric.eigh(tensor.gram())
     values, vectors = values.flip(0), vectors.flip(1)
     sigma = values.clamp(min=0).sqrt()
     return _record(tensor, sigma, vectors.T, k, (max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5)
