@@ -9,18 +9,21 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+LEAST = 2**21
+"""Multiplications from which on a product is worth the few microseconds more that oneDNN takes to begin."""
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """x Mᵀ, (…, j), for x (…, i) and a matrix M (j, i) of its type; where a gradient is to follow, torch's own."""
-    follows = torch.is_grad_enabled() and (x.requires_grad or matrix.requires_grad)
-    fits = x.dtype == matrix.dtype == torch.float32 and x.device.type == "cpu" and x.shape[-1] > 0
-    if follows or not fits or not _has_onednn():
+    """x Mᵀ, (…, j), for x (…, i) and a matrix M (j, i).
+
+    By oneDNN only where that changes nothing but the time: large, in float32 on a CPU, with no derivative to follow,
+    outside of autocast and of whatever traces or compiles. Everywhere else by torch's own `@`.
+    """
+    if torch.compiler.is_compiling() or not _suits(x, matrix):
         return x @ matrix.T
-    if not (matrix.is_mkldnn or matrix.is_contiguous() or matrix.T.is_contiguous()):
-        matrix = matrix.contiguous()  # for memory with gaps oneDNN has slow code only
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, matrix, None, "none", [], "")
-    return found
+    return _by_onednn(x, matrix)
 
 
 class Packed:
@@ -35,7 +38,8 @@ class Packed:
     """
 
     def __init__(self, matrix: Tensor, rows: int) -> None:
-        self._packed = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and _has_onednn()
+        single = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and matrix.numel() > 0
+        self._packed = single and _has_onednn()
         self._matrix = (
             torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous(), rows)
             if self._packed
@@ -44,13 +48,47 @@ class Packed:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Mᵀ, (m, j)."""
-        return product(x, self._matrix) if self._packed else x @ self._matrix
+        return _by_onednn(x, self._matrix) if self._packed else x @ self._matrix
+
+
+def _suits(x: Tensor, matrix: Tensor) -> bool:
+    """Whether a product is one for oneDNN."""
+    if torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    for each in (x, matrix):
+        if (
+            type(each) not in {Tensor, torch.nn.Parameter}  # others have products of their own
+            or (each.dtype, each.device.type, each.layout) != (torch.float32, "cpu", torch.strided)
+            or (each.requires_grad and torch.is_grad_enabled())
+            or forward_ad.unpack_dual(each).tangent is not None  # type: ignore[no-untyped-call]
+            or not _in_memory(each)
+        ):
+            return False
+    fits = matrix.ndim == 2 and x.ndim > 0 and x.shape[-1] == matrix.shape[1]
+    return fits and x.numel() * len(matrix) >= LEAST and _has_onednn()
+
+
+def _in_memory(tensor: Tensor) -> bool:
+    """Whether there are numbers behind it, and not those of many tensors at once, as in `torch.vmap`."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _by_onednn(x: Tensor, matrix: Tensor) -> Tensor:
+    if not (matrix.is_mkldnn or matrix.is_contiguous() or matrix.T.is_contiguous()):
+        matrix = matrix.contiguous()  # for memory with gaps oneDNN has slow code only
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, matrix, None, "none", [], "")
+    return found
 
 
 @functools.cache
 def _has_onednn() -> bool:
     """Whether this torch has the two operations, which are not part of its documented interface, and they are right."""
-    matrix, x = torch.arange(12.0).view(4, 3), torch.arange(6.0).view(2, 3)
+    numbers = torch.arange(18, dtype=torch.float32, device="cpu")
+    matrix, x = numbers[:12].view(4, 3), numbers[12:].view(2, 3)
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(matrix, 2)
         found = [torch.ops.mkldnn._linear_pointwise(x, m, None, "none", [], "") for m in (packed, matrix)]
