@@ -257,3 +257,30 @@ def test_refuses_a_record_that_does_not_fit():
     found = decompose.svd(random_tensor(4, 5, 6))
     with refuses(ShapeError, "outputs of shape (4, 3)", "(4, 4)"):
         dataclasses.replace(found, outputs=found.outputs[:, :3])
+
+
+@pytest.mark.parametrize("power", [-150, -40, 40, 150])
+def test_the_scale_of_the_factors_is_nothing_but_a_factor(power):
+    tensor, size = random_tensor(3, 6, 5), 2.0**power
+    scaled = BilinearTensor(tensor.left * size, tensor.right * size, tensor.down * size, tensor.input, tensor.output)
+    dense = oracle.dense(tensor.left, tensor.right, tensor.down).reshape(3, 25)
+    expected = np.linalg.svd(dense, compute_uv=False)
+    near(decompose.svd(scaled).values / size**3, expected, expected.max(), rtol=1e-12)
+    near(decompose.energies(scaled).sqrt() / size**3, np.linalg.norm(dense, axis=1), expected.max(), rtol=1e-12)
+
+
+@BOTH
+def test_singular_values_whose_squares_do_not_fit_are_told(method):
+    big = torch.full((4, 5), 1e8)
+    tensor = BilinearTensor(big, big, torch.full((3, 4), 1e8), Space("x", 5), Space("y", 3))
+    with refuses(BilensError, "float32", "whose square fits"):
+        method(tensor)
+    near(method(tensor.to(torch.float64)).values[0], 4 * 5 * 1e24 * 3**0.5, 1e26, rtol=1e-12)
+
+
+def test_energies_that_do_not_fit_are_told():
+    big = torch.full((4, 5), 1e8)
+    tensor = BilinearTensor(big, big, torch.full((3, 4), 1e8), Space("x", 5), Space("y", 3))
+    with refuses(BilensError, "squared norm beyond 3.4e+38"):
+        decompose.energies(tensor)
+    near(decompose.energies(tensor.to(torch.float64)), [(4 * 5 * 1e24) ** 2] * 3, 1e50, rtol=1e-12)

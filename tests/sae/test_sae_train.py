@@ -137,15 +137,15 @@ def test_ctrl_c_saves_and_goes_on_up_and_leaves_a_coder_for_raw_vectors(kind: st
 
 
 @pytest.mark.parametrize(
-    "change", [{"lr": 2e-3}, {"l1": 0.2}, {"steps": 21}, {"normalize": False}, {"k": 4}, {"x": 2.0}]
+    "change", [{"lr": 2e-3}, {"l1": 0.2}, {"steps": 21}, {"normalize": False}, {"k": 4}, {"x": 2.0}, {"seed": 7}]
 )
 def test_a_checkpoint_of_another_run_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     x = sparse_vectors(300)[0]
     path = tmp_path / "run.safetensors"
     run(build("topk"), sae.TensorStream(x, 64), checkpoint=path)
-    k, scale = change.pop("k", 3), change.pop("x", 1.0)
+    k, scale, seed = change.pop("k", 3), change.pop("x", 1.0), change.pop("seed", 0)
     with pytest.raises(StoreError, match="a run with other settings"):
-        run(sae.TopKSAE(12, 24, k), sae.TensorStream(x * scale, 64), checkpoint=path, **change)
+        run(sae.TopKSAE(12, 24, k, seed=seed), sae.TensorStream(x * scale, 64), checkpoint=path, **change)
 
 
 @pytest.mark.parametrize("kind", ["standard", "topk", "topk without ReLU"])

@@ -354,12 +354,24 @@ def energies(
         tensor, directions: as `eigh_many`; block: rows of G held at a time.
 
     Cost: O(h²(i + n)); memory block · h numbers.
+
+    Raises:
+        As `eigh_many`. BilensError: a block below 1, or numbers that do not fit the type.
     """
     block = whole("block", block, 1)
     tensor = spectra_stream(tensor, directions, 1).tensor
-    down, total = tensor.down.double(), torch.zeros(tensor.output.dim, dtype=torch.float64, device=tensor.down.device)
-    left, right = tensor.left.double(), tensor.right.double()
+    left, a = near_one(tensor.left.double())
+    right, b = near_one(tensor.right.double())
+    down, c = near_one(tensor.down.double(), by_row=True)
+    total = torch.zeros(tensor.output.dim, dtype=torch.float64, device=down.device)
     for start in range(0, tensor.hidden, block):
         rows = slice(start, start + block)
         total += ((down[:, rows] @ hidden_gram(left[rows], right[rows], left, right)) * down).sum(dim=1)
-    return total.clamp(min=0).to(torch.promote_types(tensor.left.dtype, torch.float32))
+    found = (total.clamp(min=0) * (a * b * c).square()).to(torch.promote_types(tensor.left.dtype, torch.float32))
+    if not bool(torch.isfinite(found).all()):
+        raise BilensError(
+            f"kernels of a squared norm beyond {torch.finfo(found.dtype).max:.2g}",
+            "numbers that fit",
+            "call .to(torch.float64), or scale the layer",
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens import pairs
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
+from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -114,12 +115,17 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     `svd_accurate` gives the tail.
 
     Raises:
-        BilensError: k out of range.
+        BilensError: k out of range, or Σ σ² beyond the type.
     """
     k = _check_k(tensor, k)
-    values, vectors = symmetric.eigh(tensor.gram())
+    # Powers of two out of the way: the Gram has the sixth power of the factors, which leaves the range of any type.
+    left, a = near_one(tensor.left)
+    right, b = near_one(tensor.right)
+    down, c = near_one(tensor.down)
+    gram = replace(tensor, left=left, right=right, down=down).gram()
+    values, vectors = symmetric.eigh(gram)
     values, vectors = values.flip(0), vectors.flip(1)
-    sigma = values.clamp(min=0).sqrt()
+    sigma = values.clamp(min=0).sqrt() * (a * b * c)
     return _record(tensor, sigma, vectors.T, k, (max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5)
 
 
@@ -165,12 +171,18 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
 
 
 def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | None, floor: float) -> TensorSVD:
-    like = tensor.left
+    like, energy = tensor.left, sigma.square().sum()
+    if not bool(torch.isfinite(energy.to(like))):
+        raise BilensError(
+            f"a tensor of norm {float(sigma.square().sum().sqrt()):.2g} in {str(like.dtype).removeprefix('torch.')}",
+            "one whose square fits",
+            "scale it, or call .to(torch.float64)",
+        )
     return TensorSVD(
         sigma[:k].to(like),
         signed(outputs[:k]).to(like),
         tensor,
-        sigma.square().sum().to(like),
+        energy.to(like),
         (sigma[0] * floor).to(like),
     )
 

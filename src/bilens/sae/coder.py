@@ -69,7 +69,8 @@ class Coder(nn.Module, ABC):
     def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
         super().__init__()
         d_in, d_sae = (whole(name, size, 1, do="correct the size") for name, size in (("d_in", d_in), ("d_sae", d_sae)))
-        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(checks.seed(seed)))
+        self.seed = checks.seed(seed)
+        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(self.seed))
         self.W_dec = nn.Parameter(functional.normalize(rows, dim=1))
         # Feature by feature in memory: the products and the sparse gradients read whole features.
         self.W_enc = nn.Parameter(self.W_dec.detach().clone().T)

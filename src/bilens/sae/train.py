@@ -208,7 +208,7 @@ def train_many(
     module = nn.ModuleList(coders)
     settings: dict[str, Any] = {
         "architecture": [coder.architecture for coder in coders],
-        "coder": [{"d_in": coder.d_in, "d_sae": coder.d_sae, **coder.settings} for coder in coders],
+        "coder": [{"d_in": coder.d_in, "d_sae": coder.d_sae, "seed": coder.seed, **coder.settings} for coder in coders],
         "lr": rates,
         "l1": penalties,
         "similarity": similarities,
