@@ -257,9 +257,9 @@ def eigh_many(
     Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
     over the random start, of 1e-6 (float64) or 1e-3 (float32), and but for multiple eigenvalues: one start vector
     finds one copy of each, and the others, like members of a cluster closer than the tolerance, are looked for by 24
-    products from another vector. A kernel that shows one is solved in full. On layers built of two equal blocks, all of
-    whose eigenvalues are double, that found every copy that was wanted (`tests/decompose/test_many.py`), but it is no
-    proof; `method="full"` is one.
+    products from another vector, and more where these do not resolve them. A kernel that shows one, or stays open, is
+    solved in full. On layers built of two equal blocks, all of whose eigenvalues are double, that found every copy that
+    was wanted (`tests/decompose/test_many.py`), but it is no proof; `method="full"` is one.
 
     Args:
         tensor: the layer.
