@@ -19,7 +19,7 @@ from torch import Tensor
 from bilens.checks import instance
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs.order import multiplicity, segments, unrank
+from bilens.pairs.order import multiplicity, segments, unranked
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -139,7 +139,7 @@ class Features:
         Args and Raises: as `at`.
         """
         if self._differentiated:
-            return self._followed(kind, *unrank(torch.arange(start, stop, device=self.left.device), len(self)), out)
+            return self._followed(kind, *unranked(torch.arange(start, stop, device=self.left.device), len(self)), out)
         left, right = self.left, self.right if kind == "two_hot" else self._half
 
         def fill(first: int, last: int, rows: Tensor, x: Tensor, y: Tensor) -> None:

@@ -102,6 +102,7 @@ class TensorStream:
 
     def part(self, n: int, start: int, stop: int) -> Float[Tensor, "b width"]:
         """Rows start … stop − 1 of the n-th batch, as far as it has them."""
+        start, stop = whole("start", start, 0), whole("stop", stop, 0)
         epoch, position = divmod(_number(n), len(self))
         begin = position * self.batch_size
         place = slice(begin + start, begin + min(stop, self.batch_size))
