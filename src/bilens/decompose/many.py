@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -122,8 +122,8 @@ class Spectra:
         Raises:
             BilensError: no parts, or parts that were asked for differently.
         """
-        instance("parts", parts, Iterable, "a list of Spectra", "pass [spectra]")
-        parts = list(parts)
+        parts = checks.several("parts", parts, "a list of Spectra", "pass [spectra]")
+        instance("features", features, Space)
         for part in parts:
             instance("a part", part, Spectra)
         if not parts:

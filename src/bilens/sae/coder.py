@@ -165,7 +165,17 @@ class Coder(nn.Module, ABC):
         """Make the coder act on factor · x as it did on x: encode and forward answer `factor` times what they did.
 
         Every architecture is homogeneous in the vectors and its biases together, so that only biases change.
+
+        Args:
+            factor: above 0, as a number or a tensor of one.
+
+        Raises:
+            BilensError: it is none.
         """
+        value = factor.item() if isinstance(factor, Tensor) and factor.numel() == 1 else factor
+        if isinstance(value, Tensor):
+            raise ShapeError(f"factor of shape {tuple(value.shape)}", "one number", "pass the same for all vectors")
+        factor = checks.number("factor", value, above=0)
         for bias in (self.b_dec, *self._biases()):
             bias.mul_(factor)
 
@@ -239,6 +249,7 @@ class StandardSAE(Coder):
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
         """Codes and reconstructions of a batch; on a CPU only of the codes, or the features, that are lit by it."""
+        instance("vectors", x, Tensor)
         if x.device.type != "cpu":
             return super().sparse(x)
         acts = self.encode(x)

@@ -137,7 +137,8 @@ class IterableStream:
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
-        if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        iterable = hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
+        if not iterable or getattr(batches, "ndim", 1) == 0:  # a number of NumPy or torch has both
             instance(
                 "the stream", batches, Stream, "batches that can be iterated", "pass a list, a DataLoader or a stream"
             )

@@ -155,8 +155,7 @@ def train_many(
     Raises:
         BilensError: no coder, one given twice, coders of several types, or not one number a coder.
     """
-    instance("coders", coders, Iterable, "a list of coders", "pass [coder], or use train")
-    coders = list(coders)
+    coders = checks.several("coders", coders, "a list of coders", "pass [coder], or use train")
     if not coders or len({id(coder) for coder in coders}) < len(coders):
         raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "coders", "pass others")
     for coder in coders:
