@@ -116,17 +116,18 @@ def flag(name: str, value: bool) -> bool:
     return bool(value)
 
 
-def choice(name: str, value: str, options: Sequence[str], do: str = "choose one of them") -> None:
+def choice(name: str, value: str, options: Sequence[str], expected: str = "", do: str = "choose one of them") -> None:
     """Refuse what is none of some names.
 
     Args:
-        name: of the argument, for the message; value: what was passed; options: the names; do: what to do about it.
+        name: of the argument, for the message; value: what was passed; options: the names.
+        expected: in words, where the names do not say enough; do: what to do about it.
 
     Raises:
         BilensError: it is no text, or another one.
     """
     if not isinstance(value, str) or value not in options:
-        raise BilensError(_got(name, value), f"one of {', '.join(options)}" if len(options) > 1 else options[0], do)
+        raise BilensError(_got(name, value), expected or f"one of {', '.join(options)}", do)
 
 
 def path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -149,6 +150,40 @@ def several(name: str, value: Iterable[T], expected: str, do: str) -> list[T]:
     if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise BilensError(f"{name} of type {type(value).__name__}", expected, do)
     return list(value)
+
+
+def reals(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+    """A number, or several, as a tensor of the type and on the device of another.
+
+    Raises:
+        BilensError: it is neither a real number nor a tensor of them.
+    """
+    try:
+        if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
+            raise TypeError
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise BilensError(_got(name, value), "a number, or a tensor of numbers", "correct it") from error
+
+
+def target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.device:
+    """A type, or a device of this machine.
+
+    Raises:
+        BilensError: it is neither.
+    """
+    if isinstance(value, torch.dtype):
+        return value
+    try:
+        if not isinstance(value, str | torch.device):
+            raise TypeError
+        return torch.empty(0, device=value).device
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise BilensError(
+            _got("target", value),
+            "a torch.dtype or a device of this machine",
+            "pass torch.float64, or 'cpu' for example",
+        ) from error
 
 
 def instance(name: str, value: object, kind: type, expected: str = "", do: str = "") -> None:
