@@ -70,6 +70,15 @@ REFUSED = {
         lambda: pairs.unrank(torch.tensor([1.5]), 5),
         lambda: pairs.permuted(torch.tensor(2.0), 5, 0),
     ],
+    "kind of type ndarray; expected 'polarized' or": [
+        lambda: pairs.norms(B, kind=np.array([1, 2])),
+        lambda: pairs.sampled(B, WEIGHTS, kind=np.array([1, 2])),
+    ],
+    "shuffle = '3'; expected True or False": [
+        lambda: pairs.stream(B, shuffle="3"),
+        lambda: pairs.two_hot_stream(B, shuffle="3"),
+        lambda: pairs.symmetric_stream(B, shuffle="3"),
+    ],
     "start = '0'": [lambda: pairs.stream(B).part(0, "0", 2), lambda: pairs.sampled(B, WEIGHTS).part(0, "0", 2)],
     "start = -1": [lambda: pairs.stream(B).part(0, -1, 2)],
     "stop = 1.5": [lambda: pairs.stream(B).part(0, 0, 1.5)],

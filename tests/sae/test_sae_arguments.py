@@ -64,9 +64,24 @@ REFUSED = {
     "stop = '2'": [lambda: STREAM.part(0, 0, "2")],
     "W_dec of type torch.int64": [lambda: sae.decoder_similarity(torch.ones(2, 3, dtype=torch.int64))],
     "vectors of type NoneType": [
-        lambda: kind(4, 8).sparse(None) for kind in (sae.StandardSAE, sae.JumpReLUSAE, sae.GatedSAE)
-    ]
-    + [lambda: CODER.sparse(None)],
+        lambda: sae.StandardSAE(4, 8).sparse(None),
+        lambda: sae.JumpReLUSAE(4, 8).sparse(None),
+        lambda: CODER.sparse(None),
+    ],
+    "unit_rows = 'no'; expected True or False": [lambda: train(unit_rows="no")],
+    "normalize = 'no'": [lambda: train(normalize="no")],
+    "progress = 1": [lambda: train(progress=1)],
+    "rectify = 'False'": [lambda: sae.TopKSAE(4, 8, 2, rectify="False")],
+    "apply_b_dec_to_input = 'no'": [
+        lambda: sae.TopKSAE(4, 8, 2, apply_b_dec_to_input="no"),
+        lambda: sae.StandardSAE(4, 8, apply_b_dec_to_input="no"),
+        lambda: sae.GatedSAE(4, 8, apply_b_dec_to_input="no"),
+    ],
+    "shuffle = '3'": [lambda: sae.TensorStream(X, shuffle="3")],
+    "precision of type ndarray; expected 'bfloat16' or None": [lambda: train(precision=np.array([1, 2]))],
+    "checkpoint = 3": [lambda: train(checkpoint=3)],
+    "folder = None": [lambda: CODER.save_pretrained(None), lambda: sae.Coder.from_pretrained(None)],
+    "folder = 3": [lambda: CODER.save_pretrained(3), lambda: sae.StandardSAE.from_pretrained(3)],
     "the stream of type NoneType": [lambda: sae.IterableStream(None)],
     "coder of type BilinearTensor": [lambda: sae.evaluate(LAYER, X)],
     "processes of type int": [lambda: train(processes=3)],
@@ -151,6 +166,15 @@ def test_a_coder_is_rescaled_by_a_number_or_a_tensor() -> None:
         torch.nn.init.ones_(coder.b_dec)
         coder.rescale(factor)
         assert torch.equal(coder.b_dec, torch.full((4,), 2.5))
+
+
+def test_numpys_flags_train_and_are_saved_as_pythons_do(tmp_path: Any) -> None:
+    ours = train(unit_rows=False, normalize=False, checkpoint=tmp_path / "c")
+    theirs = train(unit_rows=np.False_, normalize=np.False_, checkpoint=tmp_path / "c")  # at once: settings are equal
+    assert torch.equal(ours.W_dec, theirs.W_dec)
+    assert not torch.equal(ours.W_dec, train().W_dec)
+    sae.StandardSAE(4, 8, apply_b_dec_to_input=np.False_).save_pretrained(tmp_path)
+    assert sae.StandardSAE.from_pretrained(tmp_path).apply_b_dec_to_input is False
 
 
 def test_numpys_numbers_train_as_pythons_do(tmp_path: Any) -> None:

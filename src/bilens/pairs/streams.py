@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, permuted, unranked
@@ -106,6 +106,10 @@ class PairStream(Batches):
     """
 
     shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "shuffle", flag("shuffle", self.shuffle))
 
     def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""

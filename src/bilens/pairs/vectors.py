@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance
+from bilens.checks import choice, instance
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import multiplicity, segments, unranked
@@ -269,8 +269,7 @@ def symmetric(
 
 def check_kind(kind: str) -> None:
     """Refuse, with BilensError, what is no kind of pair vector."""
-    if kind not in get_args(Kind):
-        raise BilensError(f"kind {kind!r}", " or ".join(map(repr, get_args(Kind))), "choose one of them")
+    choice("kind", kind, get_args(Kind), " or ".join(map(repr, get_args(Kind))))
 
 
 def _checked(i: Tensor, j: Tensor, features: Features) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens import checks
-from bilens.checks import instance, whole
+from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.products import product
@@ -74,7 +74,7 @@ class Coder(nn.Module, ABC):
         # Feature by feature in memory: the products and the sparse gradients read whole features.
         self.W_enc = nn.Parameter(self.W_dec.detach().clone().T)
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.apply_b_dec_to_input = apply_b_dec_to_input
+        self.apply_b_dec_to_input = flag("apply_b_dec_to_input", apply_b_dec_to_input)
 
     @property
     def d_in(self) -> int:
@@ -294,7 +294,7 @@ class TopKSAE(Coder):
     ) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
         self.k = whole("k", k, 1, self.d_sae, do="choose the codes kept a vector, at most d_sae")
-        self.rectify = rectify
+        self.rectify = flag("rectify", rectify)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:

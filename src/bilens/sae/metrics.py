@@ -27,7 +27,7 @@ def l0(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
 def dead_fraction(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
     """Fraction of the features that are 0 on every vector given."""
     _check_codes(acts)
-    return (torch.atleast_2d(acts) == 0).flatten(0, -2).all(dim=0).double().mean()
+    return (acts[None] == 0).flatten(0, -2).all(dim=0).double().mean()
 
 
 def nmse(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens.checks import flag, instance, whole
 from bilens.errors import BilensError, ShapeError
 
 
@@ -77,6 +77,7 @@ class TensorStream:
         size = whole("batch_size", self.batch_size, 1, do="choose the vectors a batch")
         object.__setattr__(self, "batch_size", size)
         object.__setattr__(self, "seed", whole("seed", self.seed))
+        object.__setattr__(self, "shuffle", flag("shuffle", self.shuffle))
 
     @property
     def width(self) -> int:

@@ -173,6 +173,11 @@ def train_many(
         for name, share in (("warmup", warmup), ("decay", decay))
     )
     clip = None if clip is None else checks.number("clip", clip, above=0, do="choose a norm, or None for no clipping")
+    normalize, unit_rows, progress = (
+        checks.flag(name, value)
+        for name, value in (("normalize", normalize), ("unit_rows", unit_rows), ("progress", progress))
+    )
+    checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
     stream = as_stream(stream)
     for coder in coders:
         if stream.width != coder.d_in:
@@ -458,8 +463,7 @@ def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
     """The type that products are rounded to on a device that has it."""
     if precision is None:
         return None
-    if precision != "bfloat16":
-        raise BilensError(f"precision = {precision!r}", "'bfloat16' or None", "choose one of them")
+    checks.choice("precision", precision, ("bfloat16",), "'bfloat16' or None")
     # A CPU computes it everywhere, fast where it has the instructions, and so it can be tried on any machine.
     has = where.type == "cpu" or (where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
     if not has:
