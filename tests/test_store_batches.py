@@ -136,7 +136,10 @@ def test_settings_that_are_cut_short_are_named_and_can_be_written_again(tmp_path
     made, known = stream(), tmp_path / "settings.json"
     written = known.read_bytes()
     cut(known)
-    for call in (lambda: store.save_batches(made, tmp_path, progress=False), lambda: store.load_batches(tmp_path, 3)):
+    for call in (
+        lambda: store.save_batches(made, tmp_path, progress=False),
+        lambda: store.load_batches(tmp_path, Spectra),
+    ):
         with refuses(StoreError, f"{known}, which is damaged", "bilens.files.write_json(file, settings)"):
             call()
     files.write_json(known, made.settings)
@@ -145,6 +148,7 @@ def test_settings_that_are_cut_short_are_named_and_can_be_written_again(tmp_path
     store.save_batches(made, tmp_path, progress=False)
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("path", [3, None])
 def test_what_is_no_path_is_named(path):
     with refuses(BilensError, f"path = {path}; expected a path"):
