@@ -162,6 +162,7 @@ def test_a_finished_folder_computes_nothing(tmp_path, monkeypatch):
     store.save_batches(made, tmp_path, progress=False)
 
 
+@pytest.mark.bad_input
 def test_what_has_no_settings_is_refused(tmp_path):
     with pytest.raises(BilensError, match="a list, which has no numbered batches and settings"):
         store.save_batches([1, 2], tmp_path / "some")

@@ -225,7 +225,7 @@ def _fit(
     instance("tensor", tensor, BilinearTensor)
     # o·i terms are enough for every tensor, and 2h for this one; more of them are 0.
     most = max(MOST, tensor.output.dim * tensor.input.dim, 2 * tensor.hidden)
-    rank = whole("rank", rank, 1, most, do="choose fewer terms")
+    rank = whole("rank", rank, 1, most)
     starts, steps, progress = whole("starts", starts, 0), whole("steps", steps, 0), flag("progress", progress)
     tol, ridge, seed = number("tol", tol, 0), number("ridge", ridge, 0), checks.seed(seed)
     _check_resumed(tensor, rank, kind, resume)
