@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,46 @@ def test_seeds_are_what_a_generator_takes() -> None:
             checks.seed(value, least)
 
 
+@pytest.mark.parametrize("value", [True, False, np.True_, np.False_])
+def test_flags_of_either_kind_become_pythons_own(value: Any) -> None:
+    found = checks.flag("f", value)
+    assert (found, type(found)) == (bool(value), bool)
+
+
+@pytest.mark.parametrize("value", ["no", "False", "", 0, 1, None, [], np.int64(1), torch.tensor(True)])
+def test_what_is_no_flag_is_refused(value: Any) -> None:
+    with refuses(BilensError, "got f ", "expected True or False; do pass"):
+        checks.flag("f", value)
+
+
+def test_numbers_that_are_too_long_to_write_are_still_named() -> None:
+    for value in (10**5000, -(10**5000), Fraction(10**5000, 3)):
+        for check in (checks.whole, checks.number):
+            with refuses(BilensError, "got k of more than a thousand digits; expected "):
+                check("k", value, 1, 3)
+
+
+@pytest.mark.parametrize("value", [None, 3, b"a", np.array(["a"]), "d", "a\n"])
+def test_what_is_none_of_the_names_is_refused(value: Any) -> None:
+    checks.choice("way", "a", ("a", "b"))
+    with refuses(BilensError, "got way ", "expected one of a, b; do choose"):
+        checks.choice("way", value, ("a", "b"))
+
+
+def test_paths_are_texts_or_paths() -> None:
+    assert checks.path("path", "a/b") == checks.path("path", Path("a/b")) == Path("a/b")
+    for value in (3, None, b"a", "a\0", [Path("a")]):
+        with refuses(BilensError, "got path ", "expected a path, as a text or a pathlib.Path; do name"):
+            checks.path("path", value)
+
+
+def test_lists_are_made_of_what_can_be_iterated() -> None:
+    assert checks.several("parts", iter((1, 2)), "a list", "pass one") == [1, 2]
+    for value in (3, None, torch.tensor(1.0), np.array(1.0), np.float64(1)):
+        with refuses(BilensError, f"got parts of type {type(value).__name__}; expected a list; do pass one"):
+            checks.several("parts", value, "a list", "pass one")
+
+
 def test_a_type_is_named_with_what_came() -> None:
     checks.instance("kernel", 3, int)
     with refuses(BilensError, "got kernel of type int; expected a Kernel; do take one with tensor.kernel(output)"):
@@ -141,6 +182,9 @@ REFUSED = {
         lambda: B.then(np.ones((3, 3)), Y),
         lambda: Kernel.from_matrix(MATRIX, X),
     ],
+    "target = '3'": [lambda: B.to("3"), lambda: Q.to("3")],
+    "target = None": [lambda: B.to(None), lambda: Q.to(None)],
+    "target = 2.5": [lambda: B.to(2.5), lambda: Q.to(2.5)],
     "shift of type list": [lambda: B.shift([1, 2, 3])],
     "name of type int": [lambda: Space(3, 4)],
     "size of space 'x' = 2.5": [lambda: Space("x", 2.5)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from bilens import decompose, pairs, store
 from bilens.dictionary import Dictionary
-from bilens.errors import StoreError
+from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
 from bilens.measurement import Measurement
@@ -19,6 +20,7 @@ from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from bilens.views import CodeComparison, Detail, Explanation, Samples, View
+from messages import refuses
 
 
 def layer() -> BilinearTensor:
@@ -123,6 +125,7 @@ def message(error: pytest.ExceptionInfo) -> str:
         (lambda folder: edit(folder, "record", {"kind": "os.system", "fields": {}}), "damaged"),
         (lambda folder: edit(folder, "record", {"kind": "Spectrum", "fields": {"nothing": 1}}), "damaged"),
         (lambda folder: edit(folder, "record", "text"), "str"),
+        (lambda folder: edit(folder, "record", None), "NoneType"),
         (lambda folder: edit(folder, "record", {"tensor": "no such"}), "damaged"),
         (lambda folder: edit(folder, "tensors", "text"), "damaged"),
     ],
@@ -138,13 +141,65 @@ def test_an_altered_record_is_refused(alter, told: str, tmp_path) -> None:
 def edit(folder, name: str, value: object) -> None:
     header = json.loads((folder / "one.json").read_text())
     header[name] = value
+    del header["sha256"]  # as in files from before there was one
     (folder / "one.json").write_text(json.dumps(header))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"tol": 1e-05', '"tol": 2e-05'), ('"which": "magnitude"', '"which": "positive"'), ('"tol": 1e-05', '"tol": NaN')],
+)
+def test_a_number_or_a_word_that_was_edited_is_noticed(old: str, new: str, tmp_path) -> None:
+    store.save(decompose.eigh_many(layer(), None, 2), tmp_path / "one")
+    file = tmp_path / "one.json"
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), "utf-8")
+    with refuses(StoreError, "one.json with "):
+        store.load(tmp_path / "one", decompose.Spectra)
+
+
+def test_the_checksum_is_of_the_values_and_not_of_how_they_are_written(tmp_path) -> None:
+    store.save(records()[1], tmp_path / "one")
+    header = json.loads((tmp_path / "one.json").read_text("utf-8"))
+    (tmp_path / "one.json").write_text(json.dumps(dict(reversed(header.items())), indent=4), "utf-8")
+    same(records()[1], store.load(tmp_path / "one", type(records()[1])))
+    stated = header.pop("sha256")
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert stated == hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def test_files_from_before_there_was_a_checksum_of_the_json_are_read(tmp_path) -> None:
+    store.save(records()[3], tmp_path / "one")
+    edit(tmp_path, "format", 1)
+    assert "sha256" not in json.loads((tmp_path / "one.json").read_text("utf-8"))
+    same(records()[3], store.load(tmp_path / "one", decompose.Spectrum))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("path", [3, None, b"one", "a\0b"])
+def test_what_is_no_path_is_named(path: object) -> None:
+    for call in (
+        lambda: store.save(Score(0.5, 1.0, 0.5), path),
+        lambda: store.load(path, Score),
+        lambda: store.exists(path),
+        lambda: store.load_batches(path, Score),
+        lambda: store.Folder(path, {}),
+    ):
+        with refuses(BilensError, f"path = {path!r}", "a path, as a text or a pathlib.Path"):
+            call()
+
+
+def test_a_record_needs_a_name() -> None:
+    with refuses(BilensError, "path '.', which names no file"):
+        store.save(Score(0.5, 1.0, 0.5), "")
 
 
 @pytest.mark.bad_input
 def test_shapes_that_do_not_fit_are_refused_on_reading(tmp_path) -> None:
     store.save(records()[3], tmp_path / "one")
     header = json.loads((tmp_path / "one.json").read_text())
+    del header["sha256"]
     header["record"]["fields"]["values"] = header["record"]["fields"]["vectors"]
     (tmp_path / "one.json").write_text(json.dumps(header))
     with pytest.raises(StoreError, match="not valid"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bilens import decompose, store
+from bilens import decompose, files, store
 from bilens.decompose import Spectra
 from bilens.errors import BilensError, StoreError
 from bilens.space import Space
@@ -67,6 +68,17 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), "utf-8")
+
+
+def copy(file: Path, other: Path) -> None:
+    for ending in (".json", ".safetensors"):
+        file.with_suffix(ending).write_bytes(other.with_suffix(ending).read_bytes())
+
+
 @pytest.mark.parametrize(
     ("harm", "ending", "said"),
     [
@@ -75,20 +87,72 @@ def flip(file: Path) -> None:
         (Path.unlink, ".safetensors", "'No such file or directory' on reading"),
         (cut, ".json", "which is no JSON"),
         (lambda file: file.write_text("{}"), ".json", "of format None"),
+        (lambda file: edit(file, '"tol": 1e-10', '"tol": 3e-10'), ".json", "another checksum than it states"),
+        (lambda file: edit(file, '"which": "magnitude"', '"which": "negative"'), ".json", "another checksum"),
+        (lambda file: edit(file, '"batch": 3', '"batch": 4'), ".json", "another checksum than it states"),
+        (lambda file: file.write_text('{"format": 1, "record": null}'), ".json", "with a NoneType"),
+        (lambda file: file.write_text('{"format": 1, "record": 3}'), ".json", "with a int"),
+        (lambda file: file.write_text('{"format": 1, "record": []}'), ".json", "with a tuple"),
+        (lambda file: copy(file, file.with_name("batch-000001.json")), ".json", "with batch 1"),
     ],
 )
 def test_a_batch_that_was_harmed_is_computed_again_and_no_other(tmp_path, harm, ending, said):
     store.save_batches(stream(), tmp_path, progress=False)
-    files = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
-    before = {path: path.stat().st_mtime_ns for path in files}
+    written_files = {path: path.read_bytes() for path in sorted((tmp_path / "records").iterdir())}
+    before = {path: path.stat().st_mtime_ns for path in written_files}
     record = tmp_path / "records" / "batch-000003"
     harm(record.with_suffix(ending))
     with pytest.warns(store.DamagedBatchWarning, match=f"computed again: 1; the first: .*{said}"):
         store.save_batches(stream(), tmp_path, progress=False)
-    assert {path: path.read_bytes() for path in (tmp_path / "records").iterdir()} == files
-    written = {path.name for path in files if path.stat().st_mtime_ns != before[path]}
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "records").iterdir())} == written_files
+    written = {path.name for path in written_files if path.stat().st_mtime_ns != before[path]}
     assert written == {record.name + ".json", record.name + ".safetensors"}
     store.save_batches(stream(), tmp_path, progress=False)  # and without a warning
+
+
+def test_a_batch_in_the_place_of_another_is_not_read(tmp_path):
+    store.save_batches(stream(), tmp_path, progress=False)
+    copy(tmp_path / "records" / "batch-000002.json", tmp_path / "records" / "batch-000001.json")
+    parts = store.load_batches(tmp_path, Spectra)
+    assert len(next(parts)) == len(next(parts)) == 2
+    with refuses(StoreError, "batch-000002.json with batch 1; expected batch 2"):
+        next(parts)
+
+
+def test_batches_from_before_they_had_numbers_are_kept(tmp_path, monkeypatch):
+    store.save_batches(stream(), tmp_path, progress=False)
+    for file in (tmp_path / "records").glob("*.json"):
+        header = json.loads(file.read_text("utf-8"))
+        del header["batch"], header["sha256"]
+        file.write_text(json.dumps(header), "utf-8")
+    made = stream()
+    monkeypatch.setattr(decompose.SpectraStream, "batch", lambda *_: pytest.fail("a whole batch was computed again"))
+    store.save_batches(made, tmp_path, progress=False)
+    assert len(list(store.load_batches(tmp_path, Spectra))) == 5
+
+
+def test_settings_that_are_cut_short_are_named_and_can_be_written_again(tmp_path, monkeypatch):
+    store.save_batches(stream(), tmp_path, progress=False)
+    made, known = stream(), tmp_path / "settings.json"
+    written = known.read_bytes()
+    cut(known)
+    for call in (
+        lambda: store.save_batches(made, tmp_path, progress=False),
+        lambda: store.load_batches(tmp_path, Spectra),
+    ):
+        with refuses(StoreError, f"{known}, which is damaged", "bilens.files.write_json(file, settings)"):
+            call()
+    files.write_json(known, made.settings)
+    assert known.read_bytes() == written
+    monkeypatch.setattr(decompose.SpectraStream, "batch", lambda *_: pytest.fail("a whole batch was computed again"))
+    store.save_batches(made, tmp_path, progress=False)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("path", [3, None])
+def test_what_is_no_path_is_named(path):
+    with refuses(BilensError, f"path = {path}; expected a path"):
+        store.save_batches(stream(), path, progress=False)
 
 
 def test_a_finished_folder_computes_nothing(tmp_path, monkeypatch):
@@ -98,6 +162,7 @@ def test_a_finished_folder_computes_nothing(tmp_path, monkeypatch):
     store.save_batches(made, tmp_path, progress=False)
 
 
+@pytest.mark.bad_input
 def test_what_has_no_settings_is_refused(tmp_path):
     with pytest.raises(BilensError, match="a list, which has no numbered batches and settings"):
         store.save_batches([1, 2], tmp_path / "some")

@@ -1,16 +1,22 @@
-"""Checks of arguments that all public functions share: whole numbers, real numbers, seeds and types."""
+"""Checks of arguments that all public functions share: numbers, seeds, flags, choices, paths, lists and types."""
 
 from __future__ import annotations
 
 import math
 import operator
+import os
+from collections.abc import Iterable, Sequence
 from numbers import Number, Real
-from typing import Any, SupportsFloat, SupportsIndex
+from pathlib import Path
+from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bilens.errors import BilensError
+
+T = TypeVar("T")
 
 _DO = {
     "BilinearTensor": "take one with model.tensor(), or make it with BilinearTensor.from_layer",
@@ -99,6 +105,87 @@ def seed(value: SupportsIndex, least: int = -(2**63)) -> int:
         ) from None
 
 
+def flag(name: str, value: bool) -> bool:
+    """A flag as Python's own True or False, from NumPy's too; a text or a number is none.
+
+    Raises:
+        BilensError: it is something else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise BilensError(_got(name, value), "True or False", "pass one of them")
+    return bool(value)
+
+
+def choice(name: str, value: str, options: Sequence[str], expected: str = "", do: str = "choose one of them") -> None:
+    """Refuse what is none of some names.
+
+    Args:
+        name: of the argument, for the message; value: what was passed; options: the names.
+        expected: in words, where the names do not say enough; do: what to do about it.
+
+    Raises:
+        BilensError: it is no text, or another one.
+    """
+    if not isinstance(value, str) or value not in options:
+        raise BilensError(_got(name, value), expected or f"one of {', '.join(options)}", do)
+
+
+def path(name: str, value: str | os.PathLike[str]) -> Path:
+    """The path of a file or folder.
+
+    Raises:
+        BilensError: it is no path, or one that no system takes.
+    """
+    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
+        raise BilensError(_got(name, value), "a path, as a text or a pathlib.Path", "name a file or folder")
+    return Path(value)
+
+
+def several(name: str, value: Iterable[T], expected: str, do: str) -> list[T]:
+    """What can be iterated, as a list.
+
+    Raises:
+        BilensError: it cannot, or is a single number of NumPy or torch.
+    """
+    if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise BilensError(f"{name} of type {type(value).__name__}", expected, do)
+    return list(value)
+
+
+def reals(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+    """A number, or several, as a tensor of the type and on the device of another.
+
+    Raises:
+        BilensError: it is neither a real number nor a tensor of them.
+    """
+    try:
+        if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
+            raise TypeError
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise BilensError(_got(name, value), "a number, or a tensor of numbers", "correct it") from error
+
+
+def target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.device:
+    """A type, or a device of this machine.
+
+    Raises:
+        BilensError: it is neither.
+    """
+    if isinstance(value, torch.dtype):
+        return value
+    try:
+        if not isinstance(value, str | torch.device):
+            raise TypeError
+        return torch.empty(0, device=value).device
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise BilensError(
+            _got("target", value),
+            "a torch.dtype or a device of this machine",
+            "pass torch.float64, or 'cpu' for example",
+        ) from error
+
+
 def instance(name: str, value: object, kind: type, expected: str = "", do: str = "") -> None:
     """Refuse what is not of a type.
 
@@ -124,7 +211,10 @@ def _truth(value: Any) -> bool:
 
 def _got(name: str, value: Any) -> str:
     if isinstance(value, Number):
-        return f"{name} = {value!s:.40}"  # without the name of NumPy's type
+        try:
+            return f"{name} = {value!s:.40}"  # without the name of NumPy's type
+        except ValueError:  # more digits than Python writes
+            return f"{name} of more than a thousand digits"
     if value is None or isinstance(value, str | bytes):
         return f"{name} = {value!r:.40}"
     return f"{name} of type {type(value).__name__}"

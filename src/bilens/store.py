@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from bilens import files
+from bilens import checks, files
 from bilens.checks import instance
 from bilens.decompose import CP, Extrema, Spectra, Spectrum, Squares, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
@@ -69,8 +69,9 @@ R = TypeVar("R")
 def save(record: Any, path: str | Path) -> None:
     """Write a record as `path`.json and `path`.safetensors (no file of tensors when it holds none).
 
-    The tensors are written first and the JSON, which carries their checksum, last, each atomically: a reader finds a
-    whole record or is told that it is damaged.
+    The tensors are written first and the JSON, which carries their checksum and its own, last, each atomically: a
+    reader finds a whole record or is told that it is damaged. The JSON's own checksum is the SHA-256 of everything else
+    in it, as JSON with sorted keys and without spaces.
 
     Args:
         record: a record of bilens, or a tuple of records.
@@ -78,15 +79,25 @@ def save(record: Any, path: str | Path) -> None:
 
     Raises:
         StoreError: it is no record of bilens, holds a number that JSON cannot, or the folder cannot be written.
+        BilensError: a path that is none.
     """
+    _save(record, path)
+
+
+def _save(record: Any, path: str | Path, batch: int | None = None) -> None:
+    """As `save`; a batch carries its number."""
+    source = _beside(path, ".json")
     tensors: dict[str, Tensor] = {}
     content = _encode(record, "record", tensors)
     header: dict[str, Any] = {"format": FORMAT, "record": content}
+    if batch is not None:
+        header["batch"] = batch
     if tensors:
         file = _beside(path, ".safetensors")
         files.write_tensors(file, tensors)
         header["tensors"] = {"file": file.name, "sha256": _checksum(file)}
-    files.write_json(_beside(path, ".json"), header)
+    header["sha256"] = _own_checksum(header)
+    files.write_json(source, header)
 
 
 def load(path: str | Path, kind: type[R]) -> R:
@@ -97,7 +108,13 @@ def load(path: str | Path, kind: type[R]) -> R:
 
     Raises:
         StoreError: a file is missing, damaged or altered, of another version, or holds another record.
+        BilensError: a path that is none.
     """
+    return _load(path, kind)
+
+
+def _load(path: str | Path, kind: type[R], batch: int | None = None) -> R:
+    """As `load`; a batch with another number than this is refused."""
     instance("kind", kind, type, "a class of records", "pass one, such as decompose.Spectra")
     source = _beside(path, ".json")
     header = files.read_json(source)
@@ -107,6 +124,11 @@ def load(path: str | Path, kind: type[R]) -> R:
         )
     tensors: dict[str, Tensor] = {}
     try:
+        # Files written before there was a checksum of the JSON, or a number of the batch, have none.
+        if "sha256" in header and header["sha256"] != _own_checksum(header):
+            raise StoreError(f"{source} with another checksum than it states", "the file as written", _AGAIN)
+        if batch is not None and header.get("batch", batch) != batch:
+            raise StoreError(f"{source} with batch {header['batch']!r}", f"batch {batch}", _AGAIN)
         if "tensors" in header:
             file = _beside(path, ".safetensors")
             if _checksum(file) != header["tensors"]["sha256"]:
@@ -119,13 +141,14 @@ def load(path: str | Path, kind: type[R]) -> R:
         raise StoreError(f"{source} with a record that is not valid ({error})", "a whole record", _AGAIN) from error
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise StoreError(f"{source} with a damaged record ({error})", "a whole record", _AGAIN) from error
-    if not isinstance(record, kind):
+    stored = RECORDS.get(type(record).__name__) is type(record) or (isinstance(record, tuple) and record)
+    if not isinstance(record, kind) or (batch is not None and not stored):
         raise StoreError(f"{source} with a {type(record).__name__}", f"a {kind.__name__}", "name the right file")
     return record
 
 
 def exists(path: str | Path) -> bool:
-    """Whether a record was written there."""
+    """Whether a record was written there. Raises BilensError for a path that is none."""
     return _beside(path, ".json").exists()
 
 
@@ -143,7 +166,7 @@ class Folder:
     """
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
-        self.path = Path(path)
+        self.path = checks.path("path", path)
         try:
             self._claim(settings)
         except OSError as error:
@@ -158,7 +181,7 @@ class Folder:
         known = self.path / "settings.json"
         if known.exists():
             settings = json.loads(json.dumps(settings))
-            theirs = files.read_json(known)
+            theirs = _settings(self.path)
             if theirs != settings:
                 names = sorted(n for n in theirs.keys() | settings.keys() if theirs.get(n) != settings.get(n))
                 listed = ", ".join(f"{n} = {theirs.get(n)!r} and not {settings.get(n)!r}" for n in names)
@@ -250,7 +273,7 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
         record = folder.path / "records" / _batch(n)
         if not exists(record):
             missing.append(n)
-        elif found := _damage(record):
+        elif found := _damage(record, n):
             missing.append(n)
             damaged.append(found)
     if damaged:
@@ -261,7 +284,7 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
         )
     with bar(f"writing {Path(path).name}", len(batches), done=len(batches) - len(missing), show=progress) as step:
         for n in missing:
-            save(batches.batch(n), folder.path / "records" / _batch(n))
+            _save(batches.batch(n), folder.path / "records" / _batch(n), n)
             step(1)
 
 
@@ -274,16 +297,33 @@ def load_batches(path: str | Path, kind: type[R]) -> Iterator[R]:
     Raises:
         StoreError: no such folder, one that is not finished, or a damaged record.
     """
-    settings = files.read_json(Path(path) / "settings.json")
+    path = checks.path("path", path)
+    settings = _settings(path)
     count = settings.get("batches")
     if type(count) is not int:
         raise StoreError(f"{path}, which holds no batches", "a folder of save_batches", "name another folder")
-    missing = [n for n in range(count) if not _whole(Path(path) / "records" / _batch(n))]
+    missing = [n for n in range(count) if not _whole(path / "records" / _batch(n))]
     if missing:
         raise StoreError(
             f"{path} with {count - len(missing)} of {count} batches", "all of them", "run save_batches to its end"
         )
-    return (load(Path(path) / "records" / _batch(n), kind) for n in range(count))
+    return (_load(path / "records" / _batch(n), kind, n) for n in range(count))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the folder says that its run was asked for."""
+    known = folder / "settings.json"
+    try:
+        return files.read_json(known)
+    except StoreError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise StoreError(
+            f"{known}, which is damaged, beside records that may well be whole",
+            "the settings that they were computed with, as JSON",
+            "write that file alone again, by bilens.files.write_json(file, settings) with the settings of the run or "
+            "of the stream (stream.settings), and go on: each record is checked when it is read",
+        ) from error
 
 
 def _whole(path: Path) -> bool:
@@ -291,10 +331,10 @@ def _whole(path: Path) -> bool:
     return exists(path) and _beside(path, ".safetensors").exists()
 
 
-def _damage(path: Path) -> str:
-    """Why a record cannot be read; empty when it can."""
+def _damage(path: Path, batch: int) -> str:
+    """Why a batch cannot be read; empty when it can."""
     try:
-        load(path, object)
+        _load(path, object, batch)
     except StoreError as error:
         return str(error).partition("; expected ")[0].removeprefix("got ")
     return ""
@@ -335,8 +375,17 @@ def _decode(content: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _beside(path: str | Path, ending: str) -> Path:
-    path = Path(path)
+    path = checks.path("path", path)
+    if not path.name:
+        raise BilensError(f"path {str(path)!r}, which names no file", "a name without an ending", "name a file")
     return path.with_name(path.name + ending)
+
+
+def _own_checksum(header: dict[str, Any]) -> str:
+    """Of a header but for its checksum: of its values, whatever the order and the spaces they are written in."""
+    rest = {name: value for name, value in header.items() if name != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _checksum(path: Path) -> str:

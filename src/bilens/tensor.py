@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens import checks
 from bilens.checks import instance
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
@@ -236,7 +237,8 @@ class BilinearTensor:
         return replace(self, left=left, right=right, input=self.input.with_constant())
 
     def to(self, target: torch.dtype | torch.device | str) -> BilinearTensor:
-        """The same tensor in another type or on another device."""
+        """The same tensor in another type or on another device. Raises BilensError for what is neither."""
+        target = checks.target(target)
         return replace(self, left=self.left.to(target), right=self.right.to(target), down=self.down.to(target))
 
     def __add__(self, other: BilinearTensor) -> BilinearTensor:
@@ -412,7 +414,8 @@ class Kernel:
         return double.inner(double).clamp(min=0).sqrt().to(self.left.dtype)
 
     def to(self, target: torch.dtype | torch.device | str) -> Kernel:
-        """The same kernel in another type or on another device."""
+        """The same kernel in another type or on another device. Raises BilensError for what is neither."""
+        target = checks.target(target)
         return replace(self, left=self.left.to(target), right=self.right.to(target), weights=self.weights.to(target))
 
 

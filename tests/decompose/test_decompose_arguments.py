@@ -78,6 +78,24 @@ REFUSED = {
     "effects of type list": [lambda: TERMS.magnitude([1, 2, 3])],
     "resume of type int": [lambda: decompose.cp(B, 2, resume=3)],
     "a part of type int": [lambda: decompose.Spectra.join([3], Y)],
+    "parts of type Tensor": [lambda: decompose.Spectra.join(torch.tensor(2.0), Y)],
+    "features of type str": [lambda: decompose.Spectra.join([SPECTRA], "x")],
+    "energy = 'x'": [lambda: SPECTRA.spectrum(0, "x")],
+    "x_norm = None; expected a number": [lambda: SPECTRUM.bound(None), lambda: SPECTRA.bound(None)],
+    "x_norm = '3'": [lambda: SPECTRUM.bound("3"), lambda: SPECTRA.bound("3")],
+    "x_norm = 1j": [lambda: SPECTRUM.bound(1j), lambda: SPECTRA.bound(1j)],
+    "x_norm of type Tensor": [
+        lambda: SPECTRUM.bound(torch.ones(2, dtype=torch.complex64)),
+        lambda: SPECTRA.bound(torch.ones(2, dtype=torch.complex64)),
+    ],
+    "which of type ndarray; expected one of magnitude": [lambda: decompose.eigh_many(B, which=np.array([1, 2]))],
+    "method of type ndarray; expected one of full": [lambda: decompose.eigh_many(B, method=np.array([1, 2]))],
+    "progress = 'no'": [lambda: decompose.eigh_many(B, progress="no"), lambda: decompose.cp(B, 2, progress="no")],
+    "k of more than a thousand digits": [lambda: decompose.eigh(Q, 10**5000), lambda: decompose.svd(B, 10**5000)],
+    "rank = 1000000000000000000000000000000;": [
+        lambda: decompose.cp(B, 10**30),
+        lambda: decompose.cp_symmetric(B, 10**30),
+    ],
     "k = 1.5; expected a whole number": [
         lambda: decompose.svd(B, 1.5),
         lambda: decompose.svd_accurate(B, 1.5),
@@ -163,6 +181,14 @@ def test_numpys_numbers_mean_what_pythons_do(call: Any, fields: tuple[str, ...])
     ours, theirs = call(2), call(np.int64(2))
     for field in fields:
         assert torch.equal(getattr(ours, field), getattr(theirs, field))
+
+
+def test_an_energy_and_a_norm_may_be_pythons_numbers() -> None:
+    energy = decompose.energies(B)[0]
+    ours, theirs = SPECTRA.spectrum(0, energy), SPECTRA.spectrum(0, float(energy))
+    assert torch.equal(ours.energy, theirs.energy)
+    assert torch.equal(SPECTRA.bound(0.1), SPECTRA.bound(torch.tensor(0.1, dtype=torch.float64)))
+    assert torch.equal(SPECTRUM.bound(0.1), SPECTRUM.bound(torch.tensor(0.1, dtype=torch.float64)))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="clusters need scikit-learn")

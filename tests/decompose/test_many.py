@@ -376,7 +376,7 @@ def test_refuses_unknown_words_and_records_that_do_not_fit():
     tensor = planted([[1.0]], 6, 0)
     with refuses(BilensError, "which = 'largest'", "magnitude, positive"):
         decompose.eigh_many(tensor, None, 1, "largest")
-    with refuses(BilensError, "method 'lanczos'", "full, formed, factors"):
+    with refuses(BilensError, "method = 'lanczos'", "full, formed, factors"):
         decompose.eigh_many(tensor, None, 1, method="lanczos")
     spectra = decompose.eigh_many(tensor, None, 2)
     for field in ("values", "vectors", "residuals", "bounds", "exact"):

@@ -51,6 +51,8 @@ REFUSED = {
     "rotation = 'a'": [lambda: models.Augmentation(rotation="a")],
     "blur = inf": [lambda: models.Augmentation(blur=float("inf"))],
     "shift = 1.5": [lambda: models.Augmentation(shift=1.5)],
+    "checkpoint = 3": [lambda: train(checkpoint=3)],
+    "folder = None": [lambda: build().save_pretrained(None), lambda: models.ImageClassifier.from_pretrained(None)],
     "epochs = 1.5": [lambda: train(epochs=1.5)],
     "batch_size = 2.5": [
         lambda: train(batch_size=2.5),

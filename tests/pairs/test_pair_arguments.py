@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bilens import pairs, sae
-from bilens.errors import BilensError
+from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from messages import refuses
@@ -59,6 +59,29 @@ REFUSED = {
     "block = 1.5": [lambda: pairs.norms(B, block=1.5)],
     "m = 2.5": [lambda: pairs.count(2.5), lambda: pairs.unrank(torch.arange(3), 2.5)],
     "places of type int": [lambda: pairs.unrank(3, 4), lambda: pairs.permuted(3, 4, 0)],
+    "places from 100 to 100; expected 0 … 14": [lambda: pairs.unrank(torch.tensor([100]), 5)],
+    "places from -1 to 3": [
+        lambda: pairs.unrank(torch.tensor([3, -1]), 5),
+        lambda: pairs.permuted(torch.tensor([3, -1]), 5, 0),
+    ],
+    "places from 15 to 15": [lambda: pairs.unrank(torch.tensor([15]), 5)],
+    "places from 5 to 5; expected 0 … 4": [lambda: pairs.permuted(torch.tensor([5]), 5, 0)],
+    "places of type torch.float32": [
+        lambda: pairs.unrank(torch.tensor([1.5]), 5),
+        lambda: pairs.permuted(torch.tensor(2.0), 5, 0),
+    ],
+    "kind of type ndarray; expected 'polarized' or": [
+        lambda: pairs.norms(B, kind=np.array([1, 2])),
+        lambda: pairs.sampled(B, WEIGHTS, kind=np.array([1, 2])),
+    ],
+    "shuffle = '3'; expected True or False": [
+        lambda: pairs.stream(B, shuffle="3"),
+        lambda: pairs.two_hot_stream(B, shuffle="3"),
+        lambda: pairs.symmetric_stream(B, shuffle="3"),
+    ],
+    "start = '0'": [lambda: pairs.stream(B).part(0, "0", 2), lambda: pairs.sampled(B, WEIGHTS).part(0, "0", 2)],
+    "start = -1": [lambda: pairs.stream(B).part(0, -1, 2)],
+    "stop = 1.5": [lambda: pairs.stream(B).part(0, 0, 1.5)],
     "features of type BilinearTensor": [lambda: pairs.PairStream(B, "polarized", 4, 0)],
 }
 
@@ -67,6 +90,17 @@ REFUSED = {
 def test_what_cannot_be_taken_is_named(said: str, call: Any) -> None:
     with refuses(BilensError, said):
         call()
+
+
+def test_a_place_alone_is_no_list_to_permute() -> None:
+    with refuses(ShapeError, "places of shape ()", "a list"):
+        pairs.permuted(torch.tensor(2), 5, 0)
+
+
+def test_places_of_small_types_are_counted_whole() -> None:
+    places = torch.tensor([0, 100, 200], dtype=torch.uint8)
+    for ours, theirs in zip(pairs.unrank(places, 30), pairs.unrank(places.long(), 30), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("make", ROWS)

@@ -287,7 +287,7 @@ def test_a_single_pair_with_a_weight_is_the_only_one_drawn():
         (torch.full((21,), float("nan")), {}, "negative, not finite or all 0"),
         (torch.zeros(21), {}, "negative, not finite or all 0"),
         (torch.ones(21), {"batch_size": 0}, "batch_size = 0"),
-        (torch.ones(21), {"kind": "squared"}, "kind 'squared'"),
+        (torch.ones(21), {"kind": "squared"}, "kind = 'squared'"),
     ],
 )
 @pytest.mark.bad_input
@@ -332,7 +332,7 @@ def test_refuses_what_is_no_tensor():
 
 @pytest.mark.bad_input
 def test_refuses_what_is_no_kind_of_pair_vector():
-    with refuses(BilensError, "kind 'hot'", "'polarized' or 'two_hot' or 'symmetric'"):
+    with refuses(BilensError, "kind = 'hot'", "'polarized' or 'two_hot' or 'symmetric'"):
         PairStream(Features.of(random_tensor()), "hot", 1, 0)
     with refuses(ShapeError, "chances of shape (3,)", "(21,)"):
         SampledStream(Features.of(random_tensor()), "polarized", 1, 0, torch.ones(3))

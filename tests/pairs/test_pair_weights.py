@@ -79,5 +79,5 @@ def test_refuses_what_is_no_moment_and_no_block():
         pairs.second_moments(torch.ones(2, 3, dtype=torch.int64))
     with refuses(BilensError, "block = 0", "at least 1"):
         pairs.norms(random_tensor(), block=0)
-    with refuses(BilensError, "kind 'squared'", "'two_hot'"):
+    with refuses(BilensError, "kind = 'squared'", "'two_hot'"):
         pairs.norms(random_tensor(), kind="squared")

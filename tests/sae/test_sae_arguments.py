@@ -40,6 +40,48 @@ REFUSED = {
     "coders of type StandardSAE": [lambda: sae.train_many(sae.StandardSAE(4, 8), STREAM, steps=1)],
     "a BilinearTensor; expected a StandardSAE": [lambda: sae.train(LAYER, STREAM, steps=1)],
     "the stream of type int": [lambda: sae.train(CODER, 5, steps=1), lambda: sae.evaluate(CODER, 5)],
+    "the stream of type Tensor": [lambda: sae.train(CODER, torch.tensor(2.0), steps=1)],
+    "the stream of type float64": [
+        lambda: sae.train(CODER, np.float64(2), steps=1),
+        lambda: sae.evaluate(CODER, np.float64(2)),
+        lambda: sae.IterableStream(np.float64(2)),
+    ],
+    "the stream of type ndarray": [lambda: sae.evaluate(CODER, np.array(2.0))],
+    "coders of type Tensor": [lambda: sae.train_many(torch.tensor(2.0), STREAM, steps=1)],
+    "a stream without vectors": [
+        lambda: sae.evaluate(CODER, []),
+        lambda: sae.evaluate(CODER, {}),
+        lambda: sae.evaluate(CODER, [torch.zeros(0, 4)]),
+    ],
+    "factor = nan; expected a finite number above 0": [
+        lambda: CODER.rescale(float("nan")),
+        lambda: CODER.rescale(torch.tensor(torch.nan)),
+    ],
+    "factor = 0": [lambda: CODER.rescale(0)],
+    "factor = -1": [lambda: CODER.rescale(-1)],
+    "factor = '3'": [lambda: CODER.rescale("3")],
+    "start = -1": [lambda: STREAM.part(0, -1, 2)],
+    "stop = '2'": [lambda: STREAM.part(0, 0, "2")],
+    "W_dec of type torch.int64": [lambda: sae.decoder_similarity(torch.ones(2, 3, dtype=torch.int64))],
+    "vectors of type NoneType": [
+        lambda: sae.StandardSAE(4, 8).sparse(None),
+        lambda: sae.JumpReLUSAE(4, 8).sparse(None),
+        lambda: CODER.sparse(None),
+    ],
+    "unit_rows = 'no'; expected True or False": [lambda: train(unit_rows="no")],
+    "normalize = 'no'": [lambda: train(normalize="no")],
+    "progress = 1": [lambda: train(progress=1)],
+    "rectify = 'False'": [lambda: sae.TopKSAE(4, 8, 2, rectify="False")],
+    "apply_b_dec_to_input = 'no'": [
+        lambda: sae.TopKSAE(4, 8, 2, apply_b_dec_to_input="no"),
+        lambda: sae.StandardSAE(4, 8, apply_b_dec_to_input="no"),
+        lambda: sae.GatedSAE(4, 8, apply_b_dec_to_input="no"),
+    ],
+    "shuffle = '3'": [lambda: sae.TensorStream(X, shuffle="3")],
+    "precision of type ndarray; expected 'bfloat16' or None": [lambda: train(precision=np.array([1, 2]))],
+    "checkpoint = 3": [lambda: train(checkpoint=3)],
+    "folder = None": [lambda: CODER.save_pretrained(None), lambda: sae.Coder.from_pretrained(None)],
+    "folder = 3": [lambda: CODER.save_pretrained(3), lambda: sae.StandardSAE.from_pretrained(3)],
     "the stream of type NoneType": [lambda: sae.IterableStream(None)],
     "coder of type BilinearTensor": [lambda: sae.evaluate(LAYER, X)],
     "processes of type int": [lambda: train(processes=3)],
@@ -99,6 +141,40 @@ def test_what_cannot_be_taken_is_named(said: str, call: Any) -> None:
 def test_rows_of_a_tensor_are_no_batches() -> None:
     with refuses(ShapeError, "a batch that is a tensor of shape (4,)"):
         sae.train(CODER, X, steps=1)
+
+
+def test_single_numbers_are_no_codes_and_no_decoder() -> None:
+    for call in (sae.dead_fraction, sae.l0):
+        with refuses(ShapeError, "codes of shape ()"):
+            call(torch.tensor(2.0))
+    for W_dec in (torch.tensor(2.0), torch.ones(3)):
+        with refuses(ShapeError, f"W_dec of shape {tuple(W_dec.shape)}"):
+            sae.decoder_similarity(W_dec)
+    with refuses(ShapeError, "factor of shape (2,)"):
+        CODER.rescale(torch.ones(2))
+    assert float(sae.dead_fraction(torch.tensor([0.0, 1.0]))) == 0.5
+
+
+def test_empty_batches_between_others_count_for_nothing() -> None:
+    alone, between = sae.evaluate(CODER, [X]), sae.evaluate(CODER, [X[:0], X, X[:0]])
+    assert (between.l0, between.nmse, between.rows) == (alone.l0, alone.nmse, alone.rows)
+
+
+def test_a_coder_is_rescaled_by_a_number_or_a_tensor() -> None:
+    coders = [sae.StandardSAE(4, 8) for _ in range(2)]
+    for coder, factor in zip(coders, (2.5, torch.tensor(2.5)), strict=True):
+        torch.nn.init.ones_(coder.b_dec)
+        coder.rescale(factor)
+        assert torch.equal(coder.b_dec, torch.full((4,), 2.5))
+
+
+def test_numpys_flags_train_and_are_saved_as_pythons_do(tmp_path: Any) -> None:
+    ours = train(unit_rows=False, normalize=False, checkpoint=tmp_path / "c")
+    theirs = train(unit_rows=np.False_, normalize=np.False_, checkpoint=tmp_path / "c")  # at once: settings are equal
+    assert torch.equal(ours.W_dec, theirs.W_dec)
+    assert not torch.equal(ours.W_dec, train().W_dec)
+    sae.StandardSAE(4, 8, apply_b_dec_to_input=np.False_).save_pretrained(tmp_path)
+    assert sae.StandardSAE.from_pretrained(tmp_path).apply_b_dec_to_input is False
 
 
 def test_numpys_numbers_train_as_pythons_do(tmp_path: Any) -> None:

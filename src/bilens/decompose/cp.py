@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens.checks import flag, instance, number, whole
 from bilens.decompose.gauss_newton import Descent, Pairs, Squares, Target, balanced
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
@@ -18,6 +18,9 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
 EPSILON = torch.finfo(torch.float64).eps
+
+MOST = 2**16
+"""Terms that may be asked for of any tensor, however small."""
 
 RIDGES = tuple(0.1 * 0.5**n for n in range(7))
 """Ridges that a random start is led down, in units of (‖B‖²/R)^⅔, before the one that was asked for."""
@@ -220,7 +223,10 @@ def _fit(
     progress: bool,
 ) -> CP:
     instance("tensor", tensor, BilinearTensor)
-    rank, starts, steps = whole("rank", rank, 1), whole("starts", starts, 0), whole("steps", steps, 0)
+    # o·i terms are enough for every tensor, and 2h for this one; more of them are 0.
+    most = max(MOST, tensor.output.dim * tensor.input.dim, 2 * tensor.hidden)
+    rank = whole("rank", rank, 1, most)
+    starts, steps, progress = whole("starts", starts, 0), whole("steps", steps, 0), flag("progress", progress)
     tol, ridge, seed = number("tol", tol, 0), number("ridge", ridge, 0), checks.seed(seed)
     _check_resumed(tensor, rank, kind, resume)
     layer = _Reduced(tensor)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens.checks import instance, reals, whole
 from bilens.decompose import symmetric
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
@@ -82,9 +82,7 @@ class Spectrum:
         Args:
             x_norm: ‖x'‖, the norm of the folded input, `input.lift(x).norm(dim=-1)`.
         """
-        return (
-            self.discarded * torch.as_tensor(x_norm, dtype=self.discarded.dtype, device=self.discarded.device).square()
-        )
+        return self.discarded * reals("x_norm", x_norm, self.discarded).square()
 
     def effective_rank(self) -> float:
         """(Σ|λ| / ‖λ‖₂)²: how many eigenvalues of equal size would spread as widely.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens.checks import choice, flag, instance, number, reals, whole
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
@@ -82,8 +82,7 @@ class Spectra:
 
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
         """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ `discarded`_n · ‖x'‖²: a certificate where `bounds` are certain."""
-        norm = torch.as_tensor(x_norm, dtype=self.values.dtype, device=self.values.device)
-        return norm.square()[..., None] * self.discarded
+        return reals("x_norm", x_norm, self.values).square()[..., None] * self.discarded
 
     def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
         """Σ_k λ_nk (v_nk·x')² for each sample and kernel."""
@@ -91,14 +90,14 @@ class Spectra:
         overlaps = self.input.lift(x) @ self.vectors.reshape(n * k, -1).T.to(x)
         return (overlaps.square() * self.values.reshape(-1).to(x)).reshape(*x.shape[:-1], n, k).sum(dim=-1)
 
-    def spectrum(self, feature: str | int, energy: Float[Tensor, ""]) -> Spectrum:
+    def spectrum(self, feature: str | int, energy: Float[Tensor, ""] | float) -> Spectrum:
         """One kernel's pairs as a `Spectrum`, largest |λ| first.
 
         Args:
             feature: its label or number; energy: ‖Q‖² = Σ λ² over all its pairs, of `energies`.
 
         Raises:
-            SpaceError: no such feature.
+            SpaceError: no such feature. BilensError: an energy that is no number.
         """
         n = self.features.index(feature)
         order = self.values[n].abs().argsort(descending=True, stable=True)
@@ -107,7 +106,7 @@ class Spectra:
             self.vectors[n][order],
             self.residuals[n][order],
             self.discarded[n],
-            energy.to(self.values),
+            reals("energy", energy, self.values),
             self.input,
             self.features.label(n),
         )
@@ -122,8 +121,8 @@ class Spectra:
         Raises:
             BilensError: no parts, or parts that were asked for differently.
         """
-        instance("parts", parts, Iterable, "a list of Spectra", "pass [spectra]")
-        parts = list(parts)
+        parts = checks.several("parts", parts, "a list of Spectra", "pass [spectra]")
+        instance("features", features, Space)
         for part in parts:
             instance("a part", part, Spectra)
         if not parts:
@@ -287,6 +286,7 @@ def eigh_many(
 
     Source: `docs/decompositions.md`, "Many kernels at once"; Golub and Underwood (1977) for the method.
     """
+    progress = flag("progress", progress)
     stream = spectra_stream(tensor, directions, k, which, tol, method=method, seed=seed)
     parts = []
     with bar("eigenvectors", len(stream), show=progress) as step:
@@ -331,10 +331,9 @@ def spectra_stream(
         tensor = tensor.then(directions, Space("directions", len(directions)))
     double, dim = tensor.left.dtype == torch.float64, tensor.input.dim
     tol = (1e-10 if double else 1e-5) if tol is None else number("tol", tol, above=0)
-    if which not in get_args(Which):
-        raise BilensError(f"which = {which!r}", f"one of {', '.join(get_args(Which))}", "choose one of them")
-    if method is not None and method not in get_args(Method):
-        raise BilensError(f"method {method!r}", f"one of {', '.join(get_args(Method))}", "choose one, or leave it out")
+    choice("which", which, get_args(Which))
+    if method is not None:
+        choice("method", method, get_args(Method), do="choose one, or leave it out")
     most = dim // 2 if which == "both" else dim
     if most == 0:
         raise BilensError('which = "both" for one input', "at least two inputs", 'ask for "magnitude"')

@@ -225,8 +225,9 @@ class ImageClassifier(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into a folder. Raises StoreError when that cannot be done."""
-        write_tensors(Path(folder) / "model.safetensors", self.state_dict(), {"format": "pt"})
-        write_json(Path(folder) / "config.json", self.config)
+        folder = checks.path("folder", folder)
+        write_tensors(folder / "model.safetensors", self.state_dict(), {"format": "pt"})
+        write_json(folder / "config.json", self.config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageClassifier:
@@ -239,9 +240,10 @@ class ImageClassifier(nn.Module):
             StoreError: a file is missing, damaged, a pickle, or holds tensors of other names, shapes or types than the
                 config says, or NaN or infinity.
         """
-        path, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+        folder = checks.path("folder", folder)
+        path, weights = folder / "config.json", folder / "model.safetensors"
         config = read_json(path)
-        pickle = Path(folder) / "pytorch_model.bin"
+        pickle = folder / "pytorch_model.bin"
         if pickle.exists() and not weights.exists():
             raise StoreError(
                 f"{pickle}, which is a pickle",

@@ -93,6 +93,7 @@ def train(
     )
     epochs, batch_size, seed = int(epochs), int(batch_size), int(seed)  # Python's own, for the checkpoint
     lr, weight_decay, noise = float(lr), float(weight_decay), float(noise)
+    checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
     if augmentation is not None:
         instance("augmentation", augmentation, Augmentation)
     if (test_images is None) != (test_labels is None):
@@ -125,8 +126,9 @@ def train(
             "noise": noise,
             "seed": seed,
         }
-        if augmentation is not None:
-            settings["augmentation"] = dataclasses.asdict(augmentation)
+        checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
+    if augmentation is not None:
+        settings["augmentation"] = dataclasses.asdict(augmentation)
     images, labels = images.to(where, dtype), labels.to(where, torch.int64)
     if test_images is not None and test_labels is not None:
         test_images, test_labels = test_images.to(where, dtype), test_labels.to(where, torch.int64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.checks import instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs.order import count, first, multiplicity, unrank
+from bilens.pairs.order import count, first, multiplicity, unranked
 from bilens.pairs.streams import PairStream
 from bilens.pairs.vectors import Features
 from bilens.products import product
@@ -144,7 +144,7 @@ class PairCodes:
         """
         feature = whole("feature", feature, 0, self.width - 1, do="choose one of these")
         entry = (self.features == feature).nonzero()[:, 0]
-        i, j = unrank(torch.searchsorted(self.starts, entry, right=True) - 1, self.space.dim)
+        i, j = unranked(torch.searchsorted(self.starts, entry, right=True) - 1, self.space.dim)
         phi = self.values.new_zeros(self.space.dim, self.space.dim)
         phi[i, j] = self.values[entry]
         phi[j, i] = self.values[entry]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.errors import BilensError, ShapeError
 
 
 def count(m: int) -> int:
@@ -36,9 +37,16 @@ def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor,
     """The t-th pair (i, j), i ≤ j, of m features, counted row by row: (0,0), (0,1) … (0,m−1), (1,1) …
 
     Row i starts at i·m − i(i−1)/2; its inverse is a root, corrected by one where rounding moved it.
+
+    Raises:
+        BilensError: no whole numbers, or one outside 0 … m(m+1)/2 − 1.
     """
-    instance("places", t, Tensor)
     m = whole("m", m, 1)
+    return unranked(_places(t, count(m)), m)
+
+
+def unranked(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
+    """As `unrank`, of int64 places that are known to be right: nothing waits for a device."""
     b = 2 * m + 1
     i = ((b - torch.sqrt((b * b - 8 * t).double())) / 2).floor().to(torch.int64)
     i = i - (i * m - i * (i - 1) // 2 > t).to(torch.int64)
@@ -68,13 +76,18 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
 
     Cost: up to four walks a place on average, about 50 ns in spans of 10⁵ places; short calls cost more a place.
 
+    Raises:
+        BilensError: no whole numbers, or one outside 0 … size−1. ShapeError: no list of them.
+
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking.
     """
-    instance("places", place, Tensor)
     size, seed = whole("size", size, 1), whole("seed", seed)
+    place = _places(place, size)
+    if place.ndim != 1:
+        raise ShapeError(f"places of shape {tuple(place.shape)}", "a list", "pass them as a vector")
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint32((1 << half) - 1)
-    todo = place.detach().cpu().to(torch.int64).numpy()
+    todo = place.detach().cpu().numpy()
     value = todo.copy()
     where = np.arange(len(value))
     while len(where):
@@ -89,6 +102,16 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
         outside = np.flatnonzero(todo >= size)
         todo, where = todo[outside], where[outside]
     return torch.from_numpy(value).to(place.device, non_blocking=True)
+
+
+def _places(t: Tensor, size: int) -> Tensor:
+    instance("places", t, Tensor)
+    if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
+        raise BilensError(f"places of type {t.dtype}", "whole numbers", "convert them with .long()")
+    t = t.to(torch.int64)
+    if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < size):
+        raise BilensError(f"places from {int(t.min())} to {int(t.max())}", f"0 … {size - 1}", "correct them")
+    return t
 
 
 def _mixed(value: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:

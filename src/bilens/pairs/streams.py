@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs.order import count, permuted, unrank
+from bilens.pairs.order import count, permuted, unranked
 from bilens.pairs.vectors import Features, Kind, check_kind
 from bilens.tensor import BilinearTensor
 
@@ -82,6 +82,7 @@ class Batches(ABC):
 
     def part(self, n: int, start: int, stop: int) -> Float[Tensor, "b o"]:
         """Rows start … stop − 1 of the n-th batch, as far as it has them, made without the others."""
+        start, stop = whole("start", start, 0), whole("stop", stop, 0)
         i, j = self.pairs(n)
         return self.features.at(self.kind, i[start:stop], j[start:stop])
 
@@ -106,12 +107,16 @@ class PairStream(Batches):
 
     shuffle: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "shuffle", flag("shuffle", self.shuffle))
+
     def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""
         epoch, position = divmod(_number(n), len(self))
         if not self.shuffle:
             start, stop = self._ends(position)
-            return unrank(torch.arange(start, stop, device=self.features.left.device), len(self.features))
+            return unranked(torch.arange(start, stop, device=self.features.left.device), len(self.features))
         together = max(1, _SPAN // self.batch_size)
         i, j = self._span(epoch, position // together, together * self.batch_size)
         inside = slice(position % together * self.batch_size, (position % together + 1) * self.batch_size)
@@ -138,7 +143,7 @@ class PairStream(Batches):
         if found is None:
             places = torch.arange(number * size, min((number + 1) * size, self.rows))
             order = permuted(places, self.rows, self.seed + 0x9E3779B1 * epoch)
-            i, j = unrank(order, len(self.features))
+            i, j = unranked(order, len(self.features))
             device = self.features.left.device
             found = i.to(device, non_blocking=True), j.to(device, non_blocking=True)
             self._spans.clear()
@@ -228,7 +233,7 @@ class SampledStream(Batches):
 
     def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Feature numbers (i, j) of the n-th batch."""
-        return unrank(self._places(n), len(self.features))
+        return unranked(self._places(n), len(self.features))
 
     def size(self, n: int) -> int:
         """Pairs of the n-th batch, `batch_size`."""
@@ -244,7 +249,7 @@ class SampledStream(Batches):
     ) -> tuple[Float[Tensor, "b o"], Float[Tensor, " b"]]:
         """The vectors and the importance of the n-th batch, from one draw; `out` as in `batch`."""
         places = self._places(n)
-        vectors = self.features.at(self.kind, *unrank(places, len(self.features)), out=out)
+        vectors = self.features.at(self.kind, *unranked(places, len(self.features)), out=out)
         return vectors, self._importance(places)
 
     def _importance(self, places: Tensor) -> Tensor:

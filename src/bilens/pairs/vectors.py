@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance
+from bilens.checks import choice, instance
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs.order import multiplicity, segments, unrank
+from bilens.pairs.order import multiplicity, segments, unranked
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -139,7 +139,7 @@ class Features:
         Args and Raises: as `at`.
         """
         if self._differentiated:
-            return self._followed(kind, *unrank(torch.arange(start, stop, device=self.left.device), len(self)), out)
+            return self._followed(kind, *unranked(torch.arange(start, stop, device=self.left.device), len(self)), out)
         left, right = self.left, self.right if kind == "two_hot" else self._half
 
         def fill(first: int, last: int, rows: Tensor, x: Tensor, y: Tensor) -> None:
@@ -269,8 +269,7 @@ def symmetric(
 
 def check_kind(kind: str) -> None:
     """Refuse, with BilensError, what is no kind of pair vector."""
-    if kind not in get_args(Kind):
-        raise BilensError(f"kind {kind!r}", " or ".join(map(repr, get_args(Kind))), "choose one of them")
+    choice("kind", kind, get_args(Kind), " or ".join(map(repr, get_args(Kind))))
 
 
 def _checked(i: Tensor, j: Tensor, features: Features) -> tuple[Tensor, Tensor]:

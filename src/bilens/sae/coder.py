@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens import checks
-from bilens.checks import instance, whole
+from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.products import product
@@ -75,7 +75,7 @@ class Coder(nn.Module, ABC):
         # Feature by feature in memory: the products and the sparse gradients read whole features.
         self.W_enc = nn.Parameter(self.W_dec.detach().clone().T)
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.apply_b_dec_to_input = apply_b_dec_to_input
+        self.apply_b_dec_to_input = flag("apply_b_dec_to_input", apply_b_dec_to_input)
 
     @property
     def d_in(self) -> int:
@@ -166,7 +166,17 @@ class Coder(nn.Module, ABC):
         """Make the coder act on factor · x as it did on x: encode and forward answer `factor` times what they did.
 
         Every architecture is homogeneous in the vectors and its biases together, so that only biases change.
+
+        Args:
+            factor: above 0, as a number or a tensor of one.
+
+        Raises:
+            BilensError: it is none.
         """
+        value = factor.item() if isinstance(factor, Tensor) and factor.numel() == 1 else factor
+        if isinstance(value, Tensor):
+            raise ShapeError(f"factor of shape {tuple(value.shape)}", "one number", "pass the same for all vectors")
+        factor = checks.number("factor", value, above=0)
         for bias in (self.b_dec, *self._biases()):
             bias.mul_(factor)
 
@@ -240,6 +250,7 @@ class StandardSAE(Coder):
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
         """Codes and reconstructions of a batch; on a CPU only of the codes, or the features, that are lit by it."""
+        instance("vectors", x, Tensor)
         if x.device.type != "cpu":
             return super().sparse(x)
         acts = self.encode(x)
@@ -284,7 +295,7 @@ class TopKSAE(Coder):
     ) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
         self.k = whole("k", k, 1, self.d_sae, do="choose the codes kept a vector, at most d_sae")
-        self.rectify = rectify
+        self.rectify = flag("rectify", rectify)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:

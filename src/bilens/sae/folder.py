@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens import checks
 from bilens.checkpoint import POINTER
 from bilens.errors import StoreError
 from bilens.files import read_json, read_tensors, write_json, write_tensors
@@ -81,7 +82,7 @@ def read(folder: str | Path) -> Content:
     Raises:
         StoreError: a file is missing or damaged, a setting is unknown or not supported, or the weights do not fit.
     """
-    folder = Path(folder)
+    folder = checks.path("folder", folder)
     if (folder / "cfg.json").exists():
         return _read_saelens(folder)
     if (folder / "config.json").exists():
@@ -105,7 +106,7 @@ def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], we
     Raises:
         StoreError: SAELens has no such coder, a weight is not finite, or the folder cannot be written.
     """
-    folder, settings = Path(folder), dict(settings)
+    folder, settings = checks.path("folder", folder), dict(settings)
     if architecture == "topk":
         if not settings.pop("rectify"):
             raise StoreError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.checks import instance, number
-from bilens.errors import ShapeError
+from bilens.errors import BilensError, ShapeError
 from bilens.products import product
 from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream
@@ -20,14 +20,14 @@ from bilens.sae.streams import Stream, TensorStream, as_stream
 
 def l0(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
     """Mean number of features that are not 0 on a vector."""
-    instance("codes", acts, Tensor)
+    _check_codes(acts)
     return (acts != 0).sum(dim=-1).double().mean()
 
 
 def dead_fraction(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
     """Fraction of the features that are 0 on every vector given."""
-    instance("codes", acts, Tensor)
-    return (acts == 0).flatten(0, -2).all(dim=0).double().mean()
+    _check_codes(acts)
+    return (acts[None] == 0).flatten(0, -2).all(dim=0).double().mean()
 
 
 def nmse(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
@@ -57,11 +57,15 @@ def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10.0) -> F
     Cost: two products of (d_sae, d_sae) and (d_sae, d_in) with the gradient, and some d_sae² numbers of memory.
 
     Raises:
-        BilensError: p below 1.
+        BilensError: p below 1, or rows that are no floating-point numbers. ShapeError: no matrix.
 
     Source: founding draft, "MNIST SAE features": "penalty on decoder |cos| as an L_p norm, p = 10".
     """
     instance("W_dec", W_dec, Tensor)
+    if W_dec.ndim != 2:
+        raise ShapeError(f"W_dec of shape {tuple(W_dec.shape)}", "(d_sae, d_in)", "pass one feature a row")
+    if not W_dec.is_floating_point():
+        raise BilensError(f"W_dec of type {W_dec.dtype}", "floating point", "call .to(torch.float32)")
     p = number("p", p, 1, do="use the draft's 10")
     value: Tensor = _CosineNorm.apply(functional.normalize(W_dec, dim=1), p)  # type: ignore[no-untyped-call]
     return value
@@ -156,7 +160,7 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
         vectors: a stream, anything that `train` takes, or a tensor with one vector a row.
 
     Raises:
-        ShapeError: vectors of another width.
+        ShapeError: vectors of another width. BilensError: no vectors at all.
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """
@@ -171,6 +175,8 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
     rows = 0
     for n in range(len(stream)):
         x = stream.batch(n).to(device)
+        if not len(x):
+            continue
         codes = coder.sparse(x)
         x, values = x.double(), codes.values.double()
         error += (x - codes.x_hat.double()).square().sum()
@@ -182,6 +188,8 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
         spread += (x - centre).square().sum() + (centre - mean).square().sum() * (rows * len(x) / (rows + len(x)))
         mean += (centre - mean) * (len(x) / (rows + len(x)))
         rows += len(x)
+    if not rows:
+        raise BilensError("a stream without vectors", "at least one", "check the data")
     return Evaluation(
         l0=float(fired.sum() / rows),
         explained_variance=float(1 - error / spread),
@@ -191,6 +199,12 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
         mean_activation=summed / rows,
         rows=rows,
     )
+
+
+def _check_codes(acts: Tensor) -> None:
+    instance("codes", acts, Tensor)
+    if acts.ndim == 0:
+        raise ShapeError("codes of shape ()", "(vectors, d_sae)", "pass one vector a row")
 
 
 def _check_pair(x: Tensor, x_hat: Tensor) -> None:

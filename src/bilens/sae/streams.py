@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens.checks import flag, instance, whole
 from bilens.errors import BilensError, ShapeError
 
 
@@ -77,6 +77,7 @@ class TensorStream:
         size = whole("batch_size", self.batch_size, 1, do="choose the vectors a batch")
         object.__setattr__(self, "batch_size", size)
         object.__setattr__(self, "seed", whole("seed", self.seed))
+        object.__setattr__(self, "shuffle", flag("shuffle", self.shuffle))
 
     @property
     def width(self) -> int:
@@ -102,6 +103,7 @@ class TensorStream:
 
     def part(self, n: int, start: int, stop: int) -> Float[Tensor, "b width"]:
         """Rows start … stop − 1 of the n-th batch, as far as it has them."""
+        start, stop = whole("start", start, 0), whole("stop", stop, 0)
         epoch, position = divmod(_number(n), len(self))
         begin = position * self.batch_size
         place = slice(begin + start, begin + min(stop, self.batch_size))
@@ -136,7 +138,8 @@ class IterableStream:
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
-        if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        iterable = hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
+        if not iterable or getattr(batches, "ndim", 1) == 0:  # a number of NumPy or torch has both
             instance(
                 "the stream", batches, Stream, "batches that can be iterated", "pass a list, a DataLoader or a stream"
             )

@@ -155,8 +155,7 @@ def train_many(
     Raises:
         BilensError: no coder, one given twice, coders of several types, or not one number a coder.
     """
-    instance("coders", coders, Iterable, "a list of coders", "pass [coder], or use train")
-    coders = list(coders)
+    coders = checks.several("coders", coders, "a list of coders", "pass [coder], or use train")
     if not coders or len({id(coder) for coder in coders}) < len(coders):
         raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "coders", "pass others")
     for coder in coders:
@@ -174,6 +173,11 @@ def train_many(
         for name, share in (("warmup", warmup), ("decay", decay))
     )
     clip = None if clip is None else checks.number("clip", clip, above=0, do="choose a norm, or None for no clipping")
+    normalize, unit_rows, progress = (
+        checks.flag(name, value)
+        for name, value in (("normalize", normalize), ("unit_rows", unit_rows), ("progress", progress))
+    )
+    checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
     stream = as_stream(stream)
     for coder in coders:
         if stream.width != coder.d_in:
@@ -459,8 +463,7 @@ def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
     """The type that products are rounded to on a device that has it."""
     if precision is None:
         return None
-    if precision != "bfloat16":
-        raise BilensError(f"precision = {precision!r}", "'bfloat16' or None", "choose one of them")
+    checks.choice("precision", precision, ("bfloat16",), "'bfloat16' or None")
     # A CPU computes it everywhere, fast where it has the instructions, and so it can be tried on any machine.
     has = where.type == "cpu" or (where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
     if not has:
