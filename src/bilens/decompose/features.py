@@ -170,11 +170,12 @@ def _by_gram(rows: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def _gram(rows: Tensor) -> Tensor:
     """XᵀX, of whose blocks those below the diagonal are copied."""
-    dim = rows.shape[1]
+    columns = rows.T.contiguous()
+    dim = len(columns)
     gram = rows.new_empty(dim, dim)
     for start in range(0, dim, GRAM_BLOCK):
         block = slice(start, start + GRAM_BLOCK)
-        gram[block, start:] = product(rows[:, block].T, rows[:, start:].T)
+        gram[block, start:] = product(columns[block], columns[start:])
         gram[start + GRAM_BLOCK :, block] = gram[block, start + GRAM_BLOCK :].T
     return gram
 
