@@ -88,7 +88,7 @@ def line(tensor: BilinearTensor, weights: str, limits: Rates, device: str, at_le
 
 
 def points(small: bool, device: str) -> list[Point]:
-    """How the time of a batch of directions grows with d, h, n and k, one at a time."""
+    """How the time of a batch of directions grows with d, h, k and how many directions there are (o), one at a time."""
     base = {"d": 256, "h": 768, "n": 64, "k": 8} if small else {"d": 576, "h": 1536, "n": 64, "k": 8}
     factors = {
         "d": (0.5, 1, 2),
@@ -103,7 +103,7 @@ def points(small: bool, device: str) -> list[Point]:
             tensor = layer(at["d"], at["h"], at["n"], torch.float32, device)
             k = at["k"]
             seconds = median(lambda tensor=tensor, k=k: decompose.eigh_many(tensor, k=k), runs=3, device=device)
-            found.append(Point("decompose.eigh_many", axis, at[axis], seconds))
+            found.append(Point("decompose.eigh_many", "o" if axis == "n" else axis, at[axis], seconds))
     return found
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bilens import files
 
@@ -124,6 +125,11 @@ def draw(points: Iterable[dict[str, Any]], path: Path) -> None:
             sizes, seconds = zip(*sorted(values), strict=True)
             panel.plot(sizes, seconds, marker=marker, markersize=4, linewidth=1.2, label=axis)
         panel.set(xscale="log", yscale="log", title=work, xlabel="size", ylabel="seconds")
+        for axis, text in ((panel.xaxis, "{x:,.0f}"), (panel.yaxis, "{x:g}")):
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+            axis.set_major_formatter(StrMethodFormatter(text))
+            axis.set_minor_formatter(NullFormatter())
         panel.title.set_fontsize(9)
         panel.grid(visible=True, which="major", alpha=0.25)
         panel.legend(fontsize=8, frameon=False)
