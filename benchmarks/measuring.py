@@ -141,16 +141,18 @@ def resident_peak() -> int:
 def product_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     """Operations a second of a product of large matrices, by whichever of torch's two on a CPU is faster."""
     n = 2000 if device == "cpu" else 8192
-    a = torch.randn(n, n, device=device).to(dtype)
+    a = torch.rand(n, n, device=device).to(dtype)
     packed = Packed(a, n)
-    return 2 * n**3 / min(median(lambda: a @ a, device=device), median(lambda: packed(a), device=device))
+    return (
+        2 * n**3 / min(median(lambda: a @ a, runs=3, device=device), median(lambda: packed(a), runs=3, device=device))
+    )
 
 
 def rates(device: str = "cpu") -> Rates:
     """Measure the limits of the machine now, in this process."""
-    source, target = torch.randn(2**26, device=device), torch.empty(2**26, device=device)
-    copied = 2 * source.numel() * 4 / median(lambda: target.copy_(source), device=device)
-    filled = target.numel() * 4 / median(lambda: target.fill_(1.0), device=device)
+    source, target = torch.rand(2**26, device=device), torch.empty(2**26, device=device)
+    copied = 2 * source.numel() * 4 / median(lambda: target.copy_(source), runs=3, device=device)
+    filled = target.numel() * 4 / median(lambda: target.fill_(1.0), runs=3, device=device)
     return Rates(product_rate(torch.float32, device), product_rate(torch.float64, device), copied, filled)
 
 
