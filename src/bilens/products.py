@@ -55,6 +55,9 @@ def _suits(x: Tensor, matrix: Tensor) -> bool:
     """Whether a product is one for oneDNN."""
     if torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):  # type: ignore[attr-defined, no-untyped-call]
         return False
+    fits = matrix.ndim == 2 and x.ndim > 0 and x.shape[-1] == matrix.shape[1]
+    if not fits or x.numel() * len(matrix) < LEAST:
+        return False
     for each in (x, matrix):
         if (
             type(each) not in {Tensor, torch.nn.Parameter}  # others have products of their own
@@ -64,8 +67,7 @@ def _suits(x: Tensor, matrix: Tensor) -> bool:
             or not _in_memory(each)
         ):
             return False
-    fits = matrix.ndim == 2 and x.ndim > 0 and x.shape[-1] == matrix.shape[1]
-    return fits and x.numel() * len(matrix) >= LEAST and _has_onednn()
+    return _has_onednn()
 
 
 def _in_memory(tensor: Tensor) -> bool:
