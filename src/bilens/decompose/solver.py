@@ -111,7 +111,7 @@ def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer
     if span < dim:
         within = costs(n, hidden, span, ask, device)
         if ask.method is not None or REDUCE * dim * span**2 + min(within.values()) < min(given.values()):
-            return _within_span(left, right, weights, ask)
+            return _within_span(left, right, weights, ask, ask.method or cheapest(within))
     answer = Answer.empty(n, ask.wanted, dim, left.device)
     alone = torch.zeros(n, dtype=torch.bool, device=left.device)
     if ask.method is None:
@@ -156,13 +156,12 @@ def start_vectors(n: int) -> int:
     return min(8, 1 << int(math.log2(max(32 / n, 1))))
 
 
-def _within_span(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer:
+def _within_span(left: Tensor, right: Tensor, weights: Tensor, ask: Question, method: Method) -> Answer:
     """Kernels of few hidden units, in a basis of the rows of L and R and of as many null vectors as can be wanted."""
     generator = torch.Generator().manual_seed(ask.seed % 2**63)
     null = torch.randn(ask.wanted, left.shape[1], generator=generator, dtype=torch.float64).to(left.device)
     basis = torch.linalg.qr(torch.cat([left.double(), right.double(), null]).T)[0].T
     layer = _Layer(left.double() @ basis.T, right.double() @ basis.T)
-    method = ask.method or cheapest(costs(len(weights), layer.hidden, layer.dim, ask, left.device.type))
     found = _solve_by(method, layer, weights, ask)
     zero = found.bounds.new_zeros(1)  # of the null vectors that are left out
     bounds = torch.stack([found.bounds[:, 0].minimum(zero), found.bounds[:, 1].maximum(zero)], dim=1)

@@ -174,7 +174,7 @@ def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | Non
     like, energy = tensor.left, sigma.square().sum()
     if not bool(torch.isfinite(energy.to(like))):
         raise BilensError(
-            f"a tensor of norm {float(sigma.square().sum().sqrt()):.2g} in {str(like.dtype).removeprefix('torch.')}",
+            f"a tensor of norm {float(energy.sqrt()):.2g} in {str(like.dtype).removeprefix('torch.')}",
             "one whose square fits",
             "scale it, or call .to(torch.float64)",
         )
