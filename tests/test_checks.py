@@ -45,7 +45,7 @@ def test_whole_numbers_of_any_type_become_pythons_own(value: Any) -> None:
     ],
 )
 def test_what_is_no_whole_number_in_bounds_is_refused(value: Any, shown: str) -> None:
-    with refuses(BilensError, shown, "expected a whole number, 3 ≤ k ≤ 4; do choose"):
+    with refuses(BilensError, shown, "expected a whole number, 3 ≤ k ≤ 4. Choose"):
         checks.whole("k", value, 3, 4)
 
 
@@ -58,7 +58,7 @@ def test_real_numbers_of_any_type_become_pythons_own(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, True, 1j, "1", None, torch.tensor(1.0)])
 def test_what_is_no_finite_number_is_refused(value: Any) -> None:
-    with refuses(BilensError, "got x ", "expected a finite number; do"):
+    with refuses(BilensError, "got x ", "expected a finite number"):
         checks.number("x", value)
 
 
@@ -96,7 +96,7 @@ def test_flags_of_either_kind_become_pythons_own(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["no", "False", "", 0, 1, None, [], np.int64(1), torch.tensor(True)])
 def test_what_is_no_flag_is_refused(value: Any) -> None:
-    with refuses(BilensError, "got f ", "expected True or False; do pass"):
+    with refuses(BilensError, "got f ", "expected True or False. Pass"):
         checks.flag("f", value)
 
 
@@ -110,29 +110,29 @@ def test_numbers_that_are_too_long_to_write_are_still_named() -> None:
 @pytest.mark.parametrize("value", [None, 3, b"a", np.array(["a"]), "d", "a\n"])
 def test_what_is_none_of_the_names_is_refused(value: Any) -> None:
     checks.choice("way", "a", ("a", "b"))
-    with refuses(BilensError, "got way ", "expected one of a, b; do choose"):
+    with refuses(BilensError, "got way ", "expected one of a, b. Choose"):
         checks.choice("way", value, ("a", "b"))
 
 
 def test_paths_are_texts_or_paths() -> None:
     assert checks.path("path", "a/b") == checks.path("path", Path("a/b")) == Path("a/b")
     for value in (3, None, b"a", "a\0", [Path("a")]):
-        with refuses(BilensError, "got path ", "expected a path, as a text or a pathlib.Path; do name"):
+        with refuses(BilensError, "got path ", "expected a path, as a text or a pathlib.Path. Name"):
             checks.path("path", value)
 
 
 def test_lists_are_made_of_what_can_be_iterated() -> None:
     assert checks.several("parts", iter((1, 2)), "a list", "pass one") == [1, 2]
     for value in (3, None, torch.tensor(1.0), np.array(1.0), np.float64(1)):
-        with refuses(BilensError, f"got parts of type {type(value).__name__}; expected a list; do pass one"):
+        with refuses(BilensError, f"got parts of type {type(value).__name__}; expected a list. Pass one"):
             checks.several("parts", value, "a list", "pass one")
 
 
 def test_a_type_is_named_with_what_came() -> None:
     checks.instance("kernel", 3, int)
-    with refuses(BilensError, "got kernel of type int; expected a Kernel; do take one with tensor.kernel(output)"):
+    with refuses(BilensError, "got kernel of type int; expected a Kernel. Take one with tensor.kernel(output)"):
         checks.instance("kernel", 3, Kernel)
-    with refuses(BilensError, "expected an Extra; do pass one"):
+    with refuses(BilensError, "expected an Extra. Pass one"):
         checks.instance("it", None, type("Extra", (), {}))
 
 

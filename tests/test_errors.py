@@ -14,7 +14,7 @@ def test_every_error_is_a_value_error_of_three_parts(kind):
     error = kind("7 pixels", "784", "pass the image whole")
     assert isinstance(error, ValueError)
     assert isinstance(error, BilensError)
-    assert str(error) == "got 7 pixels; expected 784; do pass the image whole"
+    assert str(error) == "got 7 pixels; expected 784. Pass the image whole"
 
 
 @given(st.text(), st.text(), st.text())
@@ -26,4 +26,4 @@ def test_the_line_is_one_line_whatever_is_in_it(got, expected, do):
 
 
 def test_control_characters_of_a_label_do_not_reach_the_terminal():
-    assert str(BilensError("label '\x1b[31m\n3'", "one", "choose")) == "got label ' [31m 3'; expected one; do choose"
+    assert str(BilensError("label '\x1b[31m\n3'", "one", "choose")) == "got label ' [31m 3'; expected one. Choose"

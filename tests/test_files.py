@@ -141,7 +141,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
     for line in lines:
         assert line.startswith("got '")
         assert f"on writing {path}; expected a folder with room" in line
-        assert "; do free space" in line
+        assert ". Free space" in line
     assert path.read_bytes() == before
     assert names(tmp_path) == ["weights"]
 

@@ -18,14 +18,14 @@ from bilens.errors import BilensError
 
 T = TypeVar("T")
 
-_DO = {
+_HINTS = {
     "BilinearTensor": "take one with model.tensor(), or make it with BilinearTensor.from_layer",
     "Dictionary": "make one with Dictionary.from_atoms",
     "Kernel": "take one with tensor.kernel(output)",
     "Space": "make one with Space(name, size)",
     "Tensor": "convert it with torch.as_tensor",
 }
-"""How to come by a type that was expected."""
+"""How to get a value of each type, for the message."""
 
 
 def whole(
@@ -34,13 +34,13 @@ def whole(
     least: int | None = None,
     most: int | None = None,
     *,
-    do: str = "choose another number",
+    hint: str = "",
 ) -> int:
     """A whole number within bounds as a Python int, from any type that can be an index, NumPy's too; no True or False.
 
     Args:
         name: of the argument, for the message; value: what was passed.
-        least, most: the bounds, both allowed; do: what to do about it.
+        least, most: the bounds, both allowed; hint: appended to the message.
 
     Raises:
         BilensError: it is no whole number, or out of bounds.
@@ -50,7 +50,7 @@ def whole(
     except TypeError:
         number = None
     if number is None or (least is not None and number < least) or (most is not None and number > most):
-        raise BilensError(_got(name, value), f"a whole number{_bounds(name, least, most)}", do)
+        raise BilensError(_got(name, value), f"a whole number{_bounds(name, least, most)}", hint)
     return number
 
 
@@ -62,13 +62,13 @@ def number(
     *,
     above: float | None = None,
     below: float | None = None,
-    do: str = "choose another number",
+    hint: str = "",
 ) -> float:
     """A finite real number within bounds as a Python float, from any real type, NumPy's too; no True, False or tensor.
 
     Args:
         name: of the argument, for the message; value: what was passed.
-        least, most: bounds that are allowed; above, below: bounds that are not; do: what to do about it.
+        least, most: bounds that are allowed; above, below: bounds that are not; hint: appended to the message.
 
     Raises:
         BilensError: it is no number, NaN, infinite, or out of bounds.
@@ -86,7 +86,7 @@ def number(
         or (above is not None and real <= above)
         or (below is not None and real >= below)
     ):
-        raise BilensError(_got(name, value), f"a finite number{_bounds(name, least, most, above, below)}", do)
+        raise BilensError(_got(name, value), f"a finite number{_bounds(name, least, most, above, below)}", hint)
     return real
 
 
@@ -100,9 +100,7 @@ def seed(value: SupportsIndex, least: int = -(2**63)) -> int:
         return whole("seed", value, least, 2**63 - 1)
     except BilensError:
         lowest = "−2⁶³" if least < 0 else str(least)
-        raise BilensError(
-            _got("seed", value), f"a whole number from {lowest} to 2⁶³ − 1", "choose another number"
-        ) from None
+        raise BilensError(_got("seed", value), f"a whole number from {lowest} to 2⁶³ − 1") from None
 
 
 def flag(name: str, value: bool) -> bool:
@@ -112,22 +110,22 @@ def flag(name: str, value: bool) -> bool:
         BilensError: it is something else.
     """
     if not isinstance(value, bool | np.bool_):
-        raise BilensError(_got(name, value), "True or False", "pass one of them")
+        raise BilensError(_got(name, value), "True or False")
     return bool(value)
 
 
-def choice(name: str, value: str, options: Sequence[str], expected: str = "", do: str = "choose one of them") -> None:
+def choice(name: str, value: str, options: Sequence[str], expected: str = "", hint: str = "") -> None:
     """Refuse what is none of some names.
 
     Args:
         name: of the argument, for the message; value: what was passed; options: the names.
-        expected: in words, where the names do not say enough; do: what to do about it.
+        expected: in words, where the names do not say enough; hint: appended to the message.
 
     Raises:
         BilensError: it is no text, or another one.
     """
     if not isinstance(value, str) or value not in options:
-        raise BilensError(_got(name, value), expected or f"one of {', '.join(options)}", do)
+        raise BilensError(_got(name, value), expected or f"one of {', '.join(options)}", hint)
 
 
 def path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -137,18 +135,18 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
         BilensError: it is no path, or one that no system takes.
     """
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
-        raise BilensError(_got(name, value), "a path, as a text or a pathlib.Path", "name a file or folder")
+        raise BilensError(_got(name, value), "a path, as a text or a pathlib.Path")
     return Path(value)
 
 
-def several(name: str, value: Iterable[T], expected: str, do: str) -> list[T]:
+def several(name: str, value: Iterable[T], expected: str, hint: str) -> list[T]:
     """What can be iterated, as a list.
 
     Raises:
         BilensError: it cannot, or is a single number of NumPy or torch.
     """
     if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
-        raise BilensError(f"{name} of type {type(value).__name__}", expected, do)
+        raise BilensError(f"{name} of type {type(value).__name__}", expected, hint)
     return list(value)
 
 
@@ -163,7 +161,7 @@ def reals(name: str, value: Tensor | float, like: Tensor) -> Tensor:
             raise TypeError
         return torch.as_tensor(value, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise BilensError(_got(name, value), "a number, or a tensor of numbers", "correct it") from error
+        raise BilensError(_got(name, value), "a number, or a tensor of numbers") from error
 
 
 def target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.device:
@@ -186,12 +184,12 @@ def target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.devic
         ) from error
 
 
-def instance(name: str, value: object, kind: type, expected: str = "", do: str = "") -> None:
+def instance(name: str, value: object, kind: type, expected: str = "", hint: str = "") -> None:
     """Refuse what is not of a type.
 
     Args:
         name: of the argument, for the message; value: what was passed; kind: the type.
-        expected: in words, where its name does not say enough; do: how to come by one.
+        expected: in words, where its name does not say enough; hint: how to get one.
 
     Raises:
         BilensError: it is of another type.
@@ -201,7 +199,7 @@ def instance(name: str, value: object, kind: type, expected: str = "", do: str =
         raise BilensError(
             f"{name} of type {type(value).__name__}",
             expected or ("a torch.Tensor" if kind is Tensor else f"{'an' if own[0] in 'AEIOU' else 'a'} {own}"),
-            do or _DO.get(own, "pass one"),
+            hint or _HINTS.get(own, ""),
         )
 
 

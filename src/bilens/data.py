@@ -60,7 +60,7 @@ class Split:
             raise ShapeError(
                 f"images of shape {tuple(self.images.shape)} and labels of shape {tuple(self.labels.shape)}",
                 "(n, d) and (n,) with n ≥ 1",
-                "pass one flattened image a row, and one label an image",
+                "pass one flattened image per row, and one label per image",
             )
         low, high = (float(value) for value in self.images.aminmax())
         if not (low >= 0 and high <= 1):
@@ -99,14 +99,12 @@ class Dataset:
                 raise ShapeError(
                     f"images of {split.images.shape[1]} pixels",
                     f"{self.input.size}: {self.input.title}",
-                    "check the space",
                 )
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= self.output.size:
                 raise BilensError(
                     f"labels from {low} to {high}",
                     f"0 to {self.output.size - 1}: {self.output.title}",
-                    "check the labels",
                 )
 
 
@@ -266,7 +264,7 @@ def load(name: str) -> Dataset:
         BilensError: there is no such name.
     """
     if not isinstance(name, str) or name not in _LOADERS:
-        raise BilensError(f"data set {name!r}", f"one of {', '.join(_LOADERS)}", "choose one of these")
+        raise BilensError(f"data set {name!r}", f"one of {', '.join(_LOADERS)}")
     return _LOADERS[name]()
 
 

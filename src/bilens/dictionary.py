@@ -57,7 +57,6 @@ class Dictionary:
                 raise ShapeError(
                     f"{name} of shape {tuple(value.shape)}",
                     f"{expected}: features {self.features.title} × space {self.space.title}",
-                    "pass one atom a row",
                 )
             _check_numbers(name, value)
             if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
@@ -104,7 +103,6 @@ class Dictionary:
             raise ShapeError(
                 f"atoms of shape {tuple(atoms.shape)}",
                 f"(number of atoms, {space.dim}) for space {space.title}",
-                "pass at least one atom, one a row",
             )
         _check_numbers("atoms", atoms)
         duals, rank = pseudoinverse_duals(atoms, rtol)
@@ -135,11 +133,9 @@ class Dictionary:
         Cost: one product with the atoms and one pseudoinverse of the size of the largest set for each row.
         """
         self._require(y, self.space.dim)
-        instance("active", active, Tensor, do="pass a mask for each vector")
+        instance("active", active, Tensor)
         if tuple(active.shape) != (len(y), self.features.dim):
-            raise ShapeError(
-                f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})", "one mask for each vector"
-            )
+            raise ShapeError(f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})")
         atoms = self.atoms.double()
         gram, right = atoms @ atoms.T, (y - self._offset).double() @ atoms.T
         codes = torch.zeros_like(right)
@@ -178,25 +174,22 @@ class Dictionary:
         try:
             index = torch.as_tensor(indices, device=self.atoms.device)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise BilensError(f"atoms {indices!r:.40}", "numbers, or a mask", "choose some of the atoms") from error
+            raise BilensError(f"atoms {indices!r:.40}", "numbers, or a mask") from error
         if index.dtype == torch.bool:
             if tuple(index.shape) != (self.features.dim,):
-                raise ShapeError(
-                    f"a mask of shape {tuple(index.shape)}", f"({self.features.dim},)", "give one value an atom"
-                )
+                raise ShapeError(f"a mask of shape {tuple(index.shape)}", f"({self.features.dim},)")
             index = index.nonzero()[:, 0]
         wrong = index.is_floating_point() or index.ndim != 1 or len(index) == 0
         if wrong or int(index.min()) < 0 or int(index.max()) >= self.features.dim:
             raise BilensError(
                 f"atoms {index.tolist()}" if index.numel() < 8 else f"{index.numel()} atoms",
                 f"at least one number from 0 to {self.features.dim - 1}",
-                "choose some of the atoms",
             )
         numbers = index.tolist()
         constant = self.features.constant and numbers[-1] == self.features.size
         names = numbers[:-1] if constant else numbers
         if self.features.constant and self.features.size in names:
-            raise BilensError(f"the constant atom, {self.features.size}, before others", "it last", "move it there")
+            raise BilensError(f"the constant atom, {self.features.size}, before others", "it last")
         atoms = self.atoms[index.to(torch.int64)]
         duals, rank = pseudoinverse_duals(atoms)
         labels = tuple(self.features.label(i) for i in names)
@@ -226,7 +219,7 @@ class Dictionary:
         instance("vectors", x, Tensor)
         if x.ndim == 0 or x.shape[-1] != size:
             raise ShapeError(
-                f"vectors of shape {tuple(x.shape)}", f"{size} coordinates on the last axis", "pass one vector a row"
+                f"vectors of shape {tuple(x.shape)}", f"{size} coordinates on the last axis", "pass one vector per row"
             )
         return x
 

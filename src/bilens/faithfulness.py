@@ -57,7 +57,7 @@ class Curve:
         for name in ("accuracy", "cross_entropy", "recovered", "error", "bound"):
             column = getattr(self, name)
             if column is not None and column.shape != self.kept.shape:
-                raise ShapeError(f"{name} of shape {tuple(column.shape)}", f"({len(self.kept)},)", "score each point")
+                raise ShapeError(f"{name} of shape {tuple(column.shape)}", f"({len(self.kept)},)")
 
     @classmethod
     def of(
@@ -137,10 +137,9 @@ def _check(logits: Tensor, labels: Tensor) -> None:
         raise ShapeError(
             f"logits of shape {tuple(logits.shape)} and labels of {tuple(labels.shape)}",
             "(n, classes) and (n,) with n ≥ 1",
-            "pass one label a row",
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise BilensError(f"labels of type {labels.dtype}", "whole numbers", "convert them with .long()")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= logits.shape[1]:
-        raise BilensError(f"labels from {low} to {high}", f"0 to {logits.shape[1] - 1}, one a class", "correct them")
+        raise BilensError(f"labels from {low} to {high}", f"0 to {logits.shape[1] - 1}, one a class")

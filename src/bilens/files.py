@@ -81,9 +81,7 @@ def read_bytes(path: str | Path, count: int = -1) -> bytes:
         with path.open("rb") as file:
             return file.read(count)
     except OSError as error:
-        raise StoreError(
-            f"'{error.strerror}' on reading {path}", "a file that can be read", "check the path"
-        ) from error
+        raise StoreError(f"'{error.strerror}' on reading {path}", "a file that can be read") from error
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -32,7 +32,6 @@ class History:
             raise ShapeError(
                 f"values of shape {tuple(self.values.shape)}",
                 f"({len(self.steps)}, {len(self.names)}): log points × names",
-                "log every number at every point",
             )
 
     def __getitem__(self, name: str) -> Float[Tensor, " n"]:

@@ -83,9 +83,7 @@ def subspace_cosines(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) 
     for vectors in (first, second):
         instance("vectors", vectors, Tensor)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
-        raise ShapeError(
-            f"vectors of shape {tuple(first.shape)} and {tuple(second.shape)}", "(n, d) and (m, d)", "use one space"
-        )
+        raise ShapeError(f"vectors of shape {tuple(first.shape)} and {tuple(second.shape)}", "(n, d) and (m, d)")
     bases = [_basis(vectors.double()) for vectors in (first, second)]
     cosines: Tensor = torch.linalg.svdvals(bases[0] @ bases[1].T).clamp(max=1)
     return cosines
@@ -108,7 +106,7 @@ def random_directions(second_moment: Float[Tensor, "d d"], count: int, seed: int
     instance("second moment", second_moment, Tensor)
     if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
         raise ShapeError(f"a second moment of shape {tuple(second_moment.shape)}", "(d, d)", "pass E[v vᵀ]")
-    count, seed = whole("count", count, 1, do="say how many directions"), checks.seed(seed)
+    count, seed = whole("count", count, 1), checks.seed(seed)
     values, vectors = torch.linalg.eigh(second_moment.double())
     drawn = torch.randn(count, len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     directions: Tensor = (drawn.to(values.device) * values.clamp(min=0).sqrt()) @ vectors.T

@@ -34,9 +34,7 @@ class Measurement:
 
     def __post_init__(self) -> None:
         if tuple(self.values.shape) != (len(self.names),):
-            raise ShapeError(
-                f"values of shape {tuple(self.values.shape)}", f"({len(self.names)},)", "give one value a name"
-            )
+            raise ShapeError(f"values of shape {tuple(self.values.shape)}", f"({len(self.names)},)")
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise BilensError(f"number {twice!r} twice", "names that differ", "rename one of them")
@@ -54,7 +52,6 @@ class Measurement:
             raise BilensError(
                 f"number {name!r}",
                 f"one of the {len(self.names)} that were measured, such as {', '.join(map(repr, near))}",
-                "measure it first",
             )
         return float(self.values[self.names.index(name)])
 
@@ -64,4 +61,4 @@ class Measurement:
             if curve.name == name:
                 return curve
         known = ", ".join(curve.name for curve in self.curves) or "none"
-        raise BilensError(f"curve {name!r}", f"one of: {known}", "measure it first")
+        raise BilensError(f"curve {name!r}", f"one of: {known}")

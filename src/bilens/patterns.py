@@ -27,10 +27,10 @@ def roughness(vectors: Float[Tensor, "n d"], image: tuple[int, int]) -> Float[Te
     instance("patterns", vectors, Tensor)
     height, width = image
     if vectors.ndim != 2 or vectors.shape[1] != height * width:
-        raise ShapeError(f"patterns of shape {tuple(vectors.shape)}", f"(n, {height} · {width})", "pass one a row")
+        raise ShapeError(f"patterns of shape {tuple(vectors.shape)}", f"(n, {height} · {width})")
     pairs = height * (width - 1) + width * (height - 1)
     if pairs == 0:
-        raise BilensError("an image of one pixel", "neighbouring pixels", "pass larger images")
+        raise BilensError("an image of one pixel", "neighbouring pixels")
     pixels = vectors.double().reshape(-1, height, width)
     steps = pixels.diff(dim=1).square().sum(dim=(1, 2)) + pixels.diff(dim=2).square().sum(dim=(1, 2))
     energy = pixels.square().sum(dim=(1, 2))
@@ -52,7 +52,6 @@ def likeness(vectors: Float[Tensor, "n d"], images: Float[Tensor, "m d"]) -> Flo
         raise ShapeError(
             f"patterns of shape {tuple(vectors.shape)} and images of {tuple(images.shape)}",
             "(n, d) and (m, d) with m ≥ 1",
-            "pass one a row",
         )
     tiny = torch.finfo(vectors.dtype).tiny
     cosines = (vectors / vectors.norm(dim=1, keepdim=True).clamp(min=tiny)) @ (
@@ -76,9 +75,7 @@ def permuted(
     instance("pattern", pattern, Tensor)
     instance("pixels", among, Tensor)
     if pattern.ndim != 1 or among.shape != pattern.shape:
-        raise ShapeError(
-            f"a pattern of shape {tuple(pattern.shape)} and pixels of {tuple(among.shape)}", "(d,) twice", "pass one"
-        )
+        raise ShapeError(f"a pattern of shape {tuple(pattern.shape)} and pixels of {tuple(among.shape)}", "(d,) twice")
     places = among.nonzero()[:, 0]
     mixed = pattern.clone()
     mixed[places] = pattern[places[torch.randperm(len(places), generator=generator).to(places.device)]]
@@ -105,7 +102,6 @@ def masked(
         raise ShapeError(
             f"a mask of shape {tuple(mask.shape)} and strengths of {tuple(strengths.shape)}",
             f"({tensor.input.size},) and (s,)",
-            "pass one mask and a list of strengths",
         )
     m, t = mask.to(tensor.left), strengths.to(tensor.left)[:, None, None]
     left, right = tensor.left[:, : len(m)] @ m, tensor.right[:, : len(m)] @ m

@@ -39,16 +39,14 @@ class Space:
 
     def __post_init__(self) -> None:
         instance("name", self.name, str, "a text", 'name the axis, for example "pixels"')
-        size = whole(f"size of space {self.name!r}", self.size, 1, do="check the shape")
+        size = whole(f"size of space {self.name!r}", self.size, 1)
         object.__setattr__(self, "size", size)
         if self.labels is not None:
             object.__setattr__(self, "labels", tuple(self.labels))
             for label in self.labels:
                 instance(f"label {label!r:.40}", label, str, "a text", "write it as one, str(label)")
             if len(self.labels) != self.size:
-                raise ShapeError(
-                    f"{len(self.labels)} labels for space {self.name!r}", f"{self.size} labels", "give one a coordinate"
-                )
+                raise ShapeError(f"{len(self.labels)} labels for space {self.name!r}", f"{self.size} labels")
             if len(set(self.labels)) != self.size:
                 twice = next(label for label in self.labels if self.labels.count(label) > 1)
                 raise SpaceError(f"label {twice!r} more than once", "labels that differ", "rename one of them")
@@ -62,16 +60,13 @@ class Space:
         try:
             height, width = self.image
         except (TypeError, ValueError):
-            raise ShapeError(
-                f"image shape {self.image!r:.40} for space {self.name!r}", "(height, width)", "pass two numbers"
-            ) from None
+            raise ShapeError(f"image shape {self.image!r:.40} for space {self.name!r}", "(height, width)") from None
         image = whole("image height", height, 1), whole("image width", width, 1)
         object.__setattr__(self, "image", image)
         if image[0] * image[1] != self.size:
             raise ShapeError(
                 f"image shape {self.image} for space {self.name!r}",
                 f"height × width = {self.size}",
-                "correct the shape",
             )
 
     @property
@@ -103,7 +98,7 @@ class Space:
             raise ShapeError(
                 f"vectors of shape {tuple(x.shape)}",
                 f"{self.size} coordinates of space {self.title} on the last axis",
-                "pass one vector a row, without the constant coordinate",
+                "pass one vector per row, without the constant coordinate",
             )
         if not self.constant:
             return x
@@ -126,7 +121,7 @@ class Space:
                 label = whole("label", label)
             except BilensError:
                 raise SpaceError(
-                    f"label {label!r:.40} of type {type(label).__name__}", "a text or a whole number", "convert it"
+                    f"label {label!r:.40} of type {type(label).__name__}", "a text or a whole number"
                 ) from None
         if isinstance(label, int):
             if 0 <= label < self.size:
@@ -141,7 +136,7 @@ class Space:
             if self.labels is None or isinstance(label, int)
             else f"one of {', '.join(self.labels[:12])}{', …' if self.size > 12 else ''}"
         )
-        raise SpaceError(f"label {label!r} for space {self.title}", known, "choose one of these")
+        raise SpaceError(f"label {label!r} for space {self.title}", known)
 
     def require(self, other: Space, what: str) -> None:
         """Check that `other` is this very space.

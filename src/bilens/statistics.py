@@ -45,10 +45,10 @@ def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
 
     Source: Student, "The probable error of a mean" (1908).
     """
-    samples = [number("one of the samples", value, do="measure it again") for value in samples]
+    samples = [number("one of the samples", value) for value in samples]
     if not samples:
-        raise BilensError("no samples", "at least one, all finite", "measure some")
-    level = number("level", level, above=0, below=1, do="use 0.95")
+        raise BilensError("no samples", "at least one, all finite")
+    level = number("level", level, above=0, below=1)
     n, mean = len(samples), math.fsum(samples) / len(samples)
     if n == 1:
         return Interval(mean, math.inf, 1, level)

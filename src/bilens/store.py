@@ -143,7 +143,7 @@ def _load(path: str | Path, kind: type[R], batch: int | None = None) -> R:
         raise StoreError(f"{source} with a damaged record ({error})", "a whole record", _AGAIN) from error
     stored = RECORDS.get(type(record).__name__) is type(record) or (isinstance(record, tuple) and record)
     if not isinstance(record, kind) or (batch is not None and not stored):
-        raise StoreError(f"{source} with a {type(record).__name__}", f"a {kind.__name__}", "name the right file")
+        raise StoreError(f"{source} with a {type(record).__name__}", f"a {kind.__name__}")
     return record
 
 
@@ -358,9 +358,7 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return [_encode(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
     if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise StoreError(
-        f"{name} as {type(value).__name__} {value!r:.40}", "a record, tensor, text or number", "convert it"
-    )
+    raise StoreError(f"{name} as {type(value).__name__} {value!r:.40}", "a record, tensor, text or number")
 
 
 def _decode(content: Any, tensors: dict[str, Tensor]) -> Any:
@@ -377,7 +375,7 @@ def _decode(content: Any, tensors: dict[str, Tensor]) -> Any:
 def _beside(path: str | Path, ending: str) -> Path:
     path = checks.path("path", path)
     if not path.name:
-        raise BilensError(f"path {str(path)!r}, which names no file", "a name without an ending", "name a file")
+        raise BilensError(f"path {str(path)!r}, which names no file", "a name without an ending")
     return path.with_name(path.name + ending)
 
 

@@ -452,14 +452,14 @@ def _check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str
 def _check_matrix(name: str, value: Tensor, shape: str) -> None:
     instance(name, value, Tensor)
     if value.ndim != 2:
-        raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape, "pass a matrix")
+        raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape)
 
 
 def _check_factors(left: Tensor, right: Tensor, input: Space) -> None:
     instance("left", left, Tensor)
     instance("input", input, Space)
     if left.ndim != 2 or len(left) < 1:
-        raise ShapeError(f"left of shape {tuple(left.shape)}", f"(hidden, {input.dim})", "pass one hidden unit a row")
+        raise ShapeError(f"left of shape {tuple(left.shape)}", f"(hidden, {input.dim})")
     for name, value in (("left", left), ("right", right)):
         _check_factor(name, value, (len(left), input.dim), f"hidden × input {input.title}")
 

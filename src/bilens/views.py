@@ -41,7 +41,7 @@ class View:
             ("effects", self.effects, (n, self.output.dim)),
         ):
             if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one row a feature")
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
 
     def __len__(self) -> int:
         return len(self.spectra)
@@ -92,7 +92,7 @@ class Detail:
             wanted += [("responses", self.responses, (n, self.samples.shape[-1]))]
         for name, value, shape in wanted:
             if value is not None and tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one row a feature")
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
 
     def __len__(self) -> int:
         return len(self.eigenvalues)
@@ -127,7 +127,7 @@ class Samples:
             ("labels", self.labels, (m,)),
         ):
             if value is not None and tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one sample a row")
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one sample per row")
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -160,7 +160,6 @@ class CodeComparison:
             raise ShapeError(
                 f"codes of shape {tuple(self.trained.shape)} and {tuple(self.pseudoinverse.shape)}",
                 "two lists of one length",
-                "compare the same samples",
             )
 
 
@@ -184,9 +183,7 @@ class Explanation:
 
     def __post_init__(self) -> None:
         if tuple(self.x.shape) != (self.spectrum.input.size,):
-            raise ShapeError(
-                f"a sample of shape {tuple(self.x.shape)}", f"({self.spectrum.input.size},)", "pass one sample"
-            )
+            raise ShapeError(f"a sample of shape {tuple(self.x.shape)}", f"({self.spectrum.input.size},)")
 
     @property
     def terms(self) -> Float[Tensor, " k"]:

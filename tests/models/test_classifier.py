@@ -78,7 +78,7 @@ def test_logits_and_tensors(
     near(model(x), logits, 10)
     if layers > 1:
         for refused in (model.tensor, model.hidden_tensor):
-            with pytest.raises(BilensError, match=f"a model with {layers} layers; expected .*; do use model.layers"):
+            with pytest.raises(BilensError, match=f"a model with {layers} layers; expected .*. Use model.layers"):
                 refused()
         return
     tensor, inner = model.tensor(), model.hidden_tensor()
@@ -121,7 +121,7 @@ def test_other_models_have_no_tensor(activation: str) -> None:
     model = build(activation=activation)
     assert model(rows(2)).shape == (2, 3)
     for refused in (model.tensor, model.hidden_tensor):
-        with pytest.raises(BilensError, match=f"activation '{activation}'; expected a bilinear layer.*; do train one"):
+        with pytest.raises(BilensError, match=f"activation '{activation}'; expected a bilinear layer.*. Train one"):
             refused()
 
 
@@ -175,7 +175,7 @@ def test_the_seed_alone_sets_the_first_weights() -> None:
 def test_the_only_layer() -> None:
     model = build()
     assert model.layer is model.layers[0]
-    with pytest.raises(BilensError, match=r"got a model with 2 layers; expected a model with one layer; do use"):
+    with pytest.raises(BilensError, match=r"got a model with 2 layers; expected a model with one layer. Use"):
         _ = build(layers=2).layer
 
 
@@ -183,16 +183,16 @@ def test_the_only_layer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"activation": "tanh"}, r"got activation 'tanh'; expected one of bilinear, relu, gelu, reglu, swiglu; do "),
-        ({"hidden": 0}, r"got hidden = 0; expected a whole number, 1 ≤ .*; do "),
-        ({"layers": 0}, r"got layers = 0; expected a whole number, 1 ≤ .*; do "),
-        ({"embedding": -3}, r"got embedding = -3; expected a whole number, 1 ≤ .*; do "),
-        ({"embedding": 0}, r"got embedding = 0; expected a whole number, 1 ≤ .*; do "),
-        ({"bias": "yes"}, r"got bias = 'yes'; expected True or False; do "),
-        ({"seed": -1}, r"got seed = -1; expected a whole number from 0 .*; do "),
-        ({"residual": True, "activation": "relu"}, r"got residual with activation 'relu'; expected .*; do leave out"),
-        ({"residual": True}, r"got residual with hidden = 4 and 6 inputs; expected .*; do use embedding=4"),
-        ({"residual": True, "embedding": 5}, r"got residual with hidden = 4 and 5 embedding units; expected .*; do "),
+        ({"activation": "tanh"}, r"got activation 'tanh'; expected one of bilinear, relu, gelu, reglu, swiglu"),
+        ({"hidden": 0}, r"got hidden = 0; expected a whole number, 1 ≤ .*"),
+        ({"layers": 0}, r"got layers = 0; expected a whole number, 1 ≤ .*"),
+        ({"embedding": -3}, r"got embedding = -3; expected a whole number, 1 ≤ .*"),
+        ({"embedding": 0}, r"got embedding = 0; expected a whole number, 1 ≤ .*"),
+        ({"bias": "yes"}, r"got bias = 'yes'; expected True or False"),
+        ({"seed": -1}, r"got seed = -1; expected a whole number from 0 .*"),
+        ({"residual": True, "activation": "relu"}, r"got residual with activation 'relu'; expected .*. Leave out"),
+        ({"residual": True}, r"got residual with hidden = 4 and 6 inputs; expected .*. Use embedding=4"),
+        ({"residual": True, "embedding": 5}, r"got residual with hidden = 4 and 5 embedding units; expected .*"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -290,41 +290,41 @@ def damaged(tmp_path: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("empty folder", r"got 'No such file or directory' on reading .*config\.json; expected .*; do check the path"),
-        ("no weights", r"got 'No such file or directory' on reading .*model\.safetensors; expected .*; do "),
+        ("empty folder", r"got 'No such file or directory' on reading .*config\.json; expected .*. Check the path"),
+        ("no weights", r"got 'No such file or directory' on reading .*model\.safetensors; expected .*"),
         (
             "weights cut short",
-            r"got .*model\.safetensors, which cannot be read .*; expected a whole safetensors file; do",
+            r"got .*model\.safetensors, which cannot be read .*; expected a whole safetensors file",
         ),
-        ("pickle alone", r"got .*pytorch_model\.bin, which is a pickle; expected model\.safetensors .*; do save"),
-        ("pickle as safetensors", r"got .*model\.safetensors, which looks like a pickle .*; expected .*; do save"),
-        ("old pickle as safetensors", r"got .*model\.safetensors, which looks like a pickle .*; expected .*; do save"),
-        ("no json", r"got .*config\.json, which is no JSON; expected a JSON file; do "),
-        ("json list", r"got .*config\.json with a JSON list; expected a JSON object; do "),
-        ("nan", r"got .*safetensors with NaN or infinity in readout\.weight; expected finite numbers; do "),
-        ("infinity", r"got .*safetensors with NaN or infinity in readout\.weight; expected finite numbers; do "),
-        ("wrong shape", r"got .*safetensors with readout\.weight of shape \(3, 3\); expected \(3, 4\); do check"),
-        ("missing tensor", r"got .*safetensors without layers\.0\.right\.bias; expected .* of shape \(4,\); do "),
-        ("spare tensor", r"got .*safetensors with layers\.1\.left\.weight of shape \(2, 2\); expected only .*; do "),
-        ("whole numbers", r"got .*safetensors with readout\.weight of type torch\.int64; expected one floating.*; do "),
-        ("mixed types", r"got .*safetensors with readout\.weight of type torch\.float32; expected one floating.*; do "),
-        ("other format", r"got .*config\.json of format 'else'; expected 'bilens image classifier 1', or .*; do "),
+        ("pickle alone", r"got .*pytorch_model\.bin, which is a pickle; expected model\.safetensors .*. Save"),
+        ("pickle as safetensors", r"got .*model\.safetensors, which looks like a pickle .*; expected .*. Save"),
+        ("old pickle as safetensors", r"got .*model\.safetensors, which looks like a pickle .*; expected .*. Save"),
+        ("no json", r"got .*config\.json, which is no JSON; expected a JSON file"),
+        ("json list", r"got .*config\.json with a JSON list; expected a JSON object"),
+        ("nan", r"got .*safetensors with NaN or infinity in readout\.weight; expected finite numbers"),
+        ("infinity", r"got .*safetensors with NaN or infinity in readout\.weight; expected finite numbers"),
+        ("wrong shape", r"got .*safetensors with readout\.weight of shape \(3, 3\); expected \(3, 4\). Check"),
+        ("missing tensor", r"got .*safetensors without layers\.0\.right\.bias; expected .* of shape \(4,\)"),
+        ("spare tensor", r"got .*safetensors with layers\.1\.left\.weight of shape \(2, 2\); expected only .*"),
+        ("whole numbers", r"got .*safetensors with readout\.weight of type torch\.int64; expected one floating.*"),
+        ("mixed types", r"got .*safetensors with readout\.weight of type torch\.float32; expected one floating.*"),
+        ("other format", r"got .*config\.json of format 'else'; expected 'bilens image classifier 1', or .*"),
         (
             "unknown activation",
-            r"got .*config\.json, which describes no model \(got activation 'tanh'.*\); expected .*; do",
+            r"got .*config\.json, which describes no model \(got activation 'tanh'.*\); expected .*",
         ),
-        ("lacks hidden", r"got .*config\.json, which lacks or adds hidden; expected the entries .*; do write it again"),
+        ("lacks hidden", r"got .*config\.json, which lacks or adds hidden; expected the entries .*. Write it again"),
         (
             "adds an entry",
-            r"got .*config\.json, which lacks or adds dropout; expected the entries .*; do write it again",
+            r"got .*config\.json, which lacks or adds dropout; expected the entries .*. Write it again",
         ),
-        ("text for a number", r"got .*config\.json, which describes no model \(got hidden = '4'.*\); expected .*; do "),
-        ("huge", r"got .*config\.json, which describes no model \(got hidden = 1000000.*\); expected .*; do "),
-        ("many layers", r"got .*config\.json with 1000000000 layers, but 5 tensors in .*; expected .*; do "),
-        ("bad space", r"got .*config\.json with the input space \{'name': 'pixels'\}; expected its name, .*; do "),
-        ("huge space", r"got .*config\.json with the input space .*; expected its name, .*; do "),
-        ("bad labels", r"got .*config\.json with the output space .*; expected its name, .*; do "),
-        ("bad image", r"got .*config\.json with the input space .*; expected its name, .*; do "),
+        ("text for a number", r"got .*config\.json, which describes no model \(got hidden = '4'.*\); expected .*"),
+        ("huge", r"got .*config\.json, which describes no model \(got hidden = 1000000.*\); expected .*"),
+        ("many layers", r"got .*config\.json with 1000000000 layers, but 5 tensors in .*; expected .*"),
+        ("bad space", r"got .*config\.json with the input space \{'name': 'pixels'\}; expected its name, .*"),
+        ("huge space", r"got .*config\.json with the input space .*; expected its name, .*"),
+        ("bad labels", r"got .*config\.json with the output space .*; expected its name, .*"),
+        ("bad image", r"got .*config\.json with the input space .*; expected its name, .*"),
     ],
 )
 def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, how: str, message: str) -> None:

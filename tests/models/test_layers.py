@@ -107,7 +107,7 @@ def test_dense_layers(bias: bool) -> None:
     "layer", [Gated(3, 2, "reglu"), Gated(3, 2, "swiglu"), Dense(3, 2, "relu"), Dense(3, 2, "gelu")]
 )
 def test_other_layers_have_no_tensor(layer: Gated | Dense) -> None:
-    with pytest.raises(BilensError, match=r"got \.tensor\(\) of .*; expected a bilinear layer.*; do train one with"):
+    with pytest.raises(BilensError, match=r"got \.tensor\(\) of .*; expected a bilinear layer.*. Train one with"):
         layer.tensor()
 
 
@@ -125,13 +125,13 @@ def test_first_weights_come_from_the_generator_and_fill_their_range() -> None:
 
 @pytest.mark.bad_input
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(BilensError, match=r"got d_in = 0; expected a whole number of at least 1; do "):
+    with pytest.raises(BilensError, match=r"got d_in = 0; expected a whole number of at least 1"):
         Bilinear(0, 3)
-    with pytest.raises(BilensError, match=r"got d_hidden = -1; expected a whole number of at least 1; do "):
+    with pytest.raises(BilensError, match=r"got d_hidden = -1; expected a whole number of at least 1"):
         Dense(2, -1, "relu")
-    with pytest.raises(BilensError, match=r"got activation 'tanh'; expected one of relu, gelu; do "):
+    with pytest.raises(BilensError, match=r"got activation 'tanh'; expected one of relu, gelu"):
         Dense(2, 3, "tanh")
-    with pytest.raises(BilensError, match=r"got activation 'relu'; expected one of reglu, swiglu; do "):
+    with pytest.raises(BilensError, match=r"got activation 'relu'; expected one of reglu, swiglu"):
         Gated(2, 3, "relu")
-    with pytest.raises(ShapeError, match=r"got space 'pixels' \(9\); expected one of size 4, like the layer; do "):
+    with pytest.raises(ShapeError, match=r"got space 'pixels' \(9\); expected one of size 4, like the layer"):
         Bilinear(4, 3, input=Space("pixels", 9))

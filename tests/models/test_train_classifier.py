@@ -270,25 +270,23 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     run(build(), images, labels, checkpoint=path)
     for change in ({"lr": 0.5}, {"seed": 1}, {"noise": 0.1}, {"epochs": 3}, {"schedule": "cosine"}):
-        with pytest.raises(
-            StoreError, match=f"of a run with other settings .*{next(iter(change))}.*; expected .*; do "
-        ):
+        with pytest.raises(StoreError, match=f"of a run with other settings .*{next(iter(change))}.*; expected .*"):
             run(build(), images, labels, checkpoint=path, **change)
     for model, x, y in (
         (build(hidden=7), images, labels),
         (build(), images.flip(0), labels),
         (build(), images, labels.flip(0)),
     ):
-        with pytest.raises(StoreError, match=r"of a run with other settings .*; expected one of this run; do "):
+        with pytest.raises(StoreError, match=r"of a run with other settings .*; expected one of this run"):
             run(model, x, y, checkpoint=path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StoreError, match=r"got .*run\.safetensors, which cannot be read .*; expected .*; do "):
+    with pytest.raises(StoreError, match=r"got .*run\.safetensors, which cannot be read .*; expected .*"):
         run(build(), images, labels, checkpoint=path)
 
 
 def test_a_loss_that_leaves_the_numbers_is_named_and_not_kept(tmp_path: Path) -> None:
     images, labels = data()
-    with pytest.raises(BilensError, match=r"got a loss of (nan|inf) in epoch \d of 2; expected a finite loss; do use"):
+    with pytest.raises(BilensError, match=r"got a loss of (nan|inf) in epoch \d of 2; expected a finite loss. Use"):
         run(build(), images, labels, lr=1e30, weight_decay=0.0, checkpoint=tmp_path / "run.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -307,43 +305,43 @@ def test_the_bar_shows_loss_accuracy_and_time_left(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"images": torch.rand(60, 11)}, ShapeError, r"got images of shape \(60, 11\); expected \(n, 12\) .*; do "),
-        ({"images": torch.rand(60)}, ShapeError, r"got images of shape \(60,\); expected \(n, 12\) .*; do "),
-        ({"images": torch.rand(0, 12)}, ShapeError, r"got images of shape \(0, 12\); expected \(n, 12\) .*; do "),
+        ({"images": torch.rand(60, 11)}, ShapeError, r"got images of shape \(60, 11\); expected \(n, 12\) .*"),
+        ({"images": torch.rand(60)}, ShapeError, r"got images of shape \(60,\); expected \(n, 12\) .*"),
+        ({"images": torch.rand(0, 12)}, ShapeError, r"got images of shape \(0, 12\); expected \(n, 12\) .*"),
         (
             {"images": torch.ones(60, 12).long()},
             BilensError,
-            r"got images of type torch\.int64; expected .*; do divide",
+            r"got images of type torch\.int64; expected .*. Divide",
         ),
-        ({"images": torch.full((60, 12), math.nan)}, BilensError, r"got images with NaN or infinity; expected .*; do "),
-        ({"images": torch.full((60, 12), math.inf)}, BilensError, r"got images with NaN or infinity; expected .*; do "),
-        ({"labels": torch.zeros(59).long()}, ShapeError, r"got labels of shape \(59,\); expected \(60,\).*; do "),
-        ({"labels": torch.zeros(60)}, BilensError, r"got labels of type torch\.float32; expected whole numbers; do "),
+        ({"images": torch.full((60, 12), math.nan)}, BilensError, r"got images with NaN or infinity; expected .*"),
+        ({"images": torch.full((60, 12), math.inf)}, BilensError, r"got images with NaN or infinity; expected .*"),
+        ({"labels": torch.zeros(59).long()}, ShapeError, r"got labels of shape \(59,\); expected \(60,\).*"),
+        ({"labels": torch.zeros(60)}, BilensError, r"got labels of type torch\.float32; expected whole numbers"),
         (
             {"labels": torch.full((60,), 4)},
             BilensError,
-            r"got labels from 4 to 4; expected numbers from 0 to 3 .*; do ",
+            r"got labels from 4 to 4; expected numbers from 0 to 3 .*",
         ),
         ({"labels": torch.full((60,), -1)}, BilensError, r"got labels from -1 to -1; expected numbers from 0 to 3"),
         (
             {"test_images": torch.rand(5, 12)},
             BilensError,
-            r"got test images or test labels alone; expected both .*; do ",
+            r"got test images or test labels alone; expected both .*",
         ),
         (
             {"test_images": torch.rand(5, 9), "test_labels": torch.zeros(5).long()},
             ShapeError,
-            r"got test images of shape \(5, 9\); expected \(n, 12\) .*; do ",
+            r"got test images of shape \(5, 9\); expected \(n, 12\) .*",
         ),
-        ({"epochs": 0}, BilensError, r"got epochs = 0; expected a whole number of at least 1; do "),
-        ({"batch_size": 0}, BilensError, r"got batch_size = 0; expected a whole number of at least 1; do "),
-        ({"seed": -1}, BilensError, r"got seed = -1; expected a whole number from 0 to .*; do "),
-        ({"lr": 0.0}, BilensError, r"got lr = 0\.0; expected a finite number above 0; do "),
-        ({"lr": math.nan}, BilensError, r"got lr = nan; expected a finite number above 0; do "),
-        ({"weight_decay": -1.0}, BilensError, r"got weight_decay = -1\.0; expected a finite number of at least 0; do "),
-        ({"noise": -0.1}, BilensError, r"got noise = -0\.1; expected a finite number of at least 0; do "),
-        ({"schedule": "linear"}, BilensError, r"got schedule 'linear'; expected 'step' or 'cosine'; do "),
-        ({"device": "toaster"}, BilensError, r"got device 'toaster'; expected .*; do "),
+        ({"epochs": 0}, BilensError, r"got epochs = 0; expected a whole number of at least 1"),
+        ({"batch_size": 0}, BilensError, r"got batch_size = 0; expected a whole number of at least 1"),
+        ({"seed": -1}, BilensError, r"got seed = -1; expected a whole number from 0 to .*"),
+        ({"lr": 0.0}, BilensError, r"got lr = 0\.0; expected a finite number above 0"),
+        ({"lr": math.nan}, BilensError, r"got lr = nan; expected a finite number above 0"),
+        ({"weight_decay": -1.0}, BilensError, r"got weight_decay = -1\.0; expected a finite number of at least 0"),
+        ({"noise": -0.1}, BilensError, r"got noise = -0\.1; expected a finite number of at least 0"),
+        ({"schedule": "linear"}, BilensError, r"got schedule 'linear'; expected 'step' or 'cosine'"),
+        ({"device": "toaster"}, BilensError, r"got device 'toaster'; expected .*"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], error: type[BilensError], message: str) -> None:

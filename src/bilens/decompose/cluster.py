@@ -29,7 +29,7 @@ def clusters(kernel: Kernel, count: int, *, seed: int = 0) -> Int[Tensor, " i"]:
     efficient multi-way spectral clustering" (2019), as in scikit-learn.
     """
     instance("kernel", kernel, Kernel)
-    count = whole("count", count, 2, kernel.input.dim - 1, do="choose a few clusters")
+    count = whole("count", count, 2, kernel.input.dim - 1)
     seed = whole("seed", seed, 0, 2**32 - 1)
     affinity = kernel.to(torch.float64).dense().abs()
     top = affinity.max()
@@ -70,7 +70,7 @@ def block_vectors(kernel: Kernel, labels: Int[Tensor, " i"], k: int) -> Float[Te
         ShapeError: not one label a coordinate. BilensError: k below 1.
     """
     _check(kernel, labels)
-    k = whole("k", k, 1, do="ask for at least one vector")
+    k = whole("k", k, 1)
     dense = kernel.to(torch.float64).dense()
     groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
     sizes, vectors = [], []
@@ -99,9 +99,7 @@ def agreement(first: Int[Tensor, " i"], second: Int[Tensor, " i"]) -> float:
     instance("labels", first, Tensor)
     instance("labels", second, Tensor)
     if first.ndim != 1 or first.shape != second.shape:
-        raise ShapeError(
-            f"labels of shape {tuple(first.shape)} and {tuple(second.shape)}", "one length", "cluster the same space"
-        )
+        raise ShapeError(f"labels of shape {tuple(first.shape)} and {tuple(second.shape)}", "one length")
     return float(_metrics().adjusted_rand_score(first.cpu().numpy(), second.cpu().numpy()))
 
 
@@ -115,7 +113,7 @@ def _check(kernel: Kernel, labels: Tensor) -> None:
     instance("kernel", kernel, Kernel)
     instance("labels", labels, Tensor)
     if tuple(labels.shape) != (kernel.input.dim,):
-        raise ShapeError(f"labels of shape {tuple(labels.shape)}", f"({kernel.input.dim},)", "one label a coordinate")
+        raise ShapeError(f"labels of shape {tuple(labels.shape)}", f"({kernel.input.dim},)")
 
 
 def _cluster() -> Any:

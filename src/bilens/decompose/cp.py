@@ -79,9 +79,7 @@ class CP:
             ("right", (r, self.input.dim)),
         ):
             if tuple(getattr(self, name).shape) != shape:
-                raise ShapeError(
-                    f"{name} of shape {tuple(getattr(self, name).shape)}", f"{shape}", "pass one row a term"
-                )
+                raise ShapeError(f"{name} of shape {tuple(getattr(self, name).shape)}", f"{shape}")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -461,7 +459,7 @@ def _sign(peak: Tensor) -> Tensor:
 def _check_resumed(tensor: BilinearTensor, rank: int, kind: type[Pairs] | type[Squares], resume: CP | None) -> None:
     if resume is None:
         return
-    instance("resume", resume, CP, do="pass an earlier result, or leave it out")
+    instance("resume", resume, CP, hint="pass an earlier result, or leave it out")
     tensor.input.require(resume.input, "an earlier result")
     tensor.output.require(resume.output, "an earlier result to output")
     if len(resume) != rank:

@@ -51,7 +51,7 @@ class Spectrum:
             ("energy", self.energy, ()),
         ):
             if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one eigenpair a row")
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -62,7 +62,7 @@ class Spectrum:
         Raises:
             BilensError: k outside 0 … the number of pairs.
         """
-        k = whole("k", k, 0, len(self), do="choose fewer pairs, or compute more")
+        k = whole("k", k, 0, len(self), hint="choose fewer pairs, or compute more")
         discarded = self.values[k].abs().maximum(self.discarded) if k < len(self) else self.discarded
         return replace(
             self, values=self.values[:k], vectors=self.vectors[:k], residuals=self.residuals[:k], discarded=discarded
@@ -178,7 +178,7 @@ class WeightedSpectrum:
             ("discarded", self.discarded, ()),
         ):
             if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one eigenpair a row")
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
 
     def terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
         """μ_k (p_k·x')² for each sample and pair."""
@@ -216,7 +216,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     """
     k = _check_k(kernel, k)
     dim = kernel.input.dim
-    instance("second moment", second_moment, Tensor, do="compute it with decompose.second_moment")
+    instance("second moment", second_moment, Tensor, hint="compute it with decompose.second_moment")
     if tuple(second_moment.shape) != (dim, dim):
         raise ShapeError(
             f"a second moment of shape {tuple(second_moment.shape)}", f"({dim}, {dim})", "compute it on folded inputs"
@@ -245,7 +245,7 @@ def _check_k(kernel: Kernel, k: int | None) -> int | None:
     instance("kernel", kernel, Kernel)
     if k is None:
         return None
-    return whole("k", k, 1, kernel.input.dim, do="choose k in that range, or leave it out for all")
+    return whole("k", k, 1, kernel.input.dim, hint="choose k in that range, or leave it out for all")
 
 
 def _symmetric(matrix: Tensor) -> Tensor:

@@ -56,11 +56,9 @@ class Extrema:
         k = len(self.values)
         for name in ("values", "residuals", "counts", "converged"):
             if tuple(getattr(self, name).shape) != (k,):
-                raise ShapeError(f"{name} of shape {tuple(getattr(self, name).shape)}", f"({k},)", "one a place")
+                raise ShapeError(f"{name} of shape {tuple(getattr(self, name).shape)}", f"({k},)")
         if tuple(self.vectors.shape) not in ((k, self.input.dim), (k, self.input.size)):
-            raise ShapeError(
-                f"vectors of shape {tuple(self.vectors.shape)}", f"({k}, {self.input.dim})", "pass one place a row"
-            )
+            raise ShapeError(f"vectors of shape {tuple(self.vectors.shape)}", f"({k}, {self.input.dim})")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -192,7 +190,7 @@ def sshopm(
     """
     instance("tensor", tensor, BilinearTensor)
     starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
-    shift = None if shift is None else number("shift", shift, 0, do="leave it out, or use sufficient_shift(tensor)")
+    shift = None if shift is None else number("shift", shift, 0, hint="leave it out, or use sufficient_shift(tensor)")
     double = tensor.to(torch.float64)
     most = sufficient_shift(double)
     scale = most or 1.0
@@ -327,8 +325,8 @@ def _normal(rows: Tensor) -> Tensor:
 def _checked(starts: int, steps: int, tolerance: float, seed: int) -> tuple[int, int, float, int]:
     usual = "leave it out for the usual value"
     return (
-        whole("starts", starts, 1, do=usual),
-        whole("steps", steps, 1, do=usual),
-        number("tolerance", tolerance, above=0, do=usual),
+        whole("starts", starts, 1, hint=usual),
+        whole("steps", steps, 1, hint=usual),
+        number("tolerance", tolerance, above=0, hint=usual),
         checks.seed(seed),
     )

@@ -183,7 +183,7 @@ def _gram(rows: Tensor) -> Tensor:
 def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spectrum:
     q, rows, codes, power = _over(kernel, d, duals=duals)
     most = min(rows.shape)
-    k = None if k is None else whole("k", k, 1, most, do="choose k in that range, or leave it out for all")
+    k = None if k is None else whole("k", k, 1, most, hint="choose k in that range, or leave it out for all")
     few = q.left.dtype == torch.float32 and k is not None and 8 * k <= most
     found = _by_gram(rows) if few else None
     single = found is not None

@@ -47,7 +47,6 @@ class InputBasis:
             raise ShapeError(
                 f"vectors of shape {tuple(self.vectors.shape)}",
                 f"({len(self.values)}, {self.input.dim})",
-                "pass one direction a singular value",
             )
 
     def __len__(self) -> int:
@@ -70,7 +69,7 @@ class InputBasis:
         Raises:
             BilensError: k outside 0 … the number of directions.
         """
-        k = whole("k", k, 0, len(self), do="keep fewer directions, or compute more")
+        k = whole("k", k, 0, len(self), hint="keep fewer directions, or compute more")
         rest = self.values[k:].double().square().sum()
         if len(self) < self.input.dim:  # what was not computed, rounded up by what the subtraction may have lost
             beyond = self.energy.double() - self.values.double().square().sum()
@@ -102,7 +101,7 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     """
     instance("tensor", tensor, BilinearTensor)
     dim = tensor.input.dim
-    k = None if k is None else whole("k", k, 1, dim, do="choose k in that range, or leave it out for all")
+    k = None if k is None else whole("k", k, 1, dim, hint="choose k in that range, or leave it out for all")
     left, right, down = tensor.left.double(), tensor.right.double(), tensor.down.double()
     outer = down.T @ down
     crossed = outer * (right @ left.T)  # its transpose is the other one

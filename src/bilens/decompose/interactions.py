@@ -45,10 +45,9 @@ class Interactions:
             raise ShapeError(
                 f"coefficients of shape {tuple(self.coefficients.shape)}",
                 f"{expected}: pairs of {self.input.title} × {self.output.title}",
-                "pass one pair a row",
             )
         if not bool(torch.isfinite(torch.stack(self.coefficients.aminmax())).all()):
-            raise BilensError("coefficients with NaN or infinity", "finite numbers", "check the weights")
+            raise BilensError("coefficients with NaN or infinity", "finite numbers")
 
     def __len__(self) -> int:
         """How many interactions are not 0."""
@@ -93,7 +92,6 @@ class Interactions:
             raise ShapeError(
                 f"matrix of shape {tuple(matrix.shape)}",
                 f"({output.dim}, {self.output.dim}): {output.title} × {self.output.title}",
-                "pass one output of the result a row",
             )
         return replace(self, coefficients=self.coefficients @ matrix.to(self.coefficients).T, output=output)
 
@@ -134,10 +132,8 @@ class Interactions:
         """
         instance("scores", by, Tensor)
         if by.shape != self.coefficients.shape:
-            raise ShapeError(
-                f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}", "score every interaction"
-            )
-        counts = [whole("k", k, 0, by.numel(), do="keep some of the interactions") for k in counts]
+            raise ShapeError(f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}")
+        counts = [whole("k", k, 0, by.numel()) for k in counts]
         cuts = sorted({k for k in counts if 0 < k < by.numel()})
         scores = -by.flatten().cpu().numpy()
         order = np.argpartition(scores, [k - 1 for k in cuts]) if cuts else np.arange(by.numel())
@@ -200,9 +196,7 @@ class Interactions:
     def _effects(self, effects: Tensor) -> Tensor:
         instance("effects", effects, Tensor)
         if tuple(effects.shape) != (self.output.dim,):
-            raise ShapeError(
-                f"effects of shape {tuple(effects.shape)}", f"({self.output.dim},)", "pass one size an output feature"
-            )
+            raise ShapeError(f"effects of shape {tuple(effects.shape)}", f"({self.output.dim},)")
         return effects.to(self.coefficients)
 
 
@@ -246,7 +240,7 @@ def effective_number(scores: Float[Tensor, "*n"]) -> float:
     squares = scores.flatten().double().square()
     top = squares.max() if squares.numel() else squares.new_zeros(())
     if not bool(top > 0):
-        raise BilensError("scores that are all 0", "one that is not", "score something else")
+        raise BilensError("scores that are all 0", "one that is not")
     squares = squares / top
     return float(squares.sum().square() / squares.square().sum())
 
@@ -258,9 +252,9 @@ def holding(scores: Float[Tensor, "*n"], share: float) -> int:
         BilensError: a share outside 0 … 1, or scores that are all 0.
     """
     instance("scores", scores, Tensor)
-    share = number("share", share, above=0, most=1, do="use 0.9")
+    share = number("share", share, above=0, most=1)
     ordered = np.sort(scores.abs().flatten().cpu().numpy())[::-1].astype(np.float64)
     squares = (ordered**2).cumsum()
     if not len(squares) or not squares[-1] > 0:
-        raise BilensError("scores that are all 0", "one that is not", "score something else")
+        raise BilensError("scores that are all 0", "one that is not")
     return int((squares < share * squares[-1]).sum()) + 1

@@ -68,9 +68,9 @@ class Spectra:
             ("exact", self.exact, (n,)),
         ):
             if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one kernel a row")
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
         if self.features.dim != n:
-            raise ShapeError(f"{n} kernels", f"{self.features.dim} of space {self.features.title}", "pass them all")
+            raise ShapeError(f"{n} kernels", f"{self.features.dim} of space {self.features.title}")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -126,7 +126,7 @@ class Spectra:
         for part in parts:
             instance("a part", part, Spectra)
         if not parts:
-            raise BilensError("no parts", "at least one", "pass the batches")
+            raise BilensError("no parts", "at least one")
         asked = {(part.which, part.tol, part.values.shape[1], part.input) for part in parts}
         if len(asked) > 1:
             raise BilensError(
@@ -172,7 +172,7 @@ class SpectraStream:
         Raises:
             BilensError: no such batch, or eigenvalues that do not fit the type.
         """
-        n = whole("batch", n, 0, len(self) - 1, do="ask for one of these")
+        n = whole("batch", n, 0, len(self) - 1)
         tensor, output = self.tensor, self.tensor.output
         rows = range(n * self.batch_size, min((n + 1) * self.batch_size, output.dim))
         given = tensor.left.dtype
@@ -326,18 +326,17 @@ def spectra_stream(
             raise ShapeError(
                 f"directions of shape {tuple(directions.shape)}",
                 f"(n, {tensor.output.dim}) for output {tensor.output.title}",
-                "pass one direction a row",
             )
         tensor = tensor.then(directions, Space("directions", len(directions)))
     double, dim = tensor.left.dtype == torch.float64, tensor.input.dim
     tol = (1e-10 if double else 1e-5) if tol is None else number("tol", tol, above=0)
     choice("which", which, get_args(Which))
     if method is not None:
-        choice("method", method, get_args(Method), do="choose one, or leave it out")
+        choice("method", method, get_args(Method), hint="choose one, or leave it out")
     most = dim // 2 if which == "both" else dim
     if most == 0:
         raise BilensError('which = "both" for one input', "at least two inputs", 'ask for "magnitude"')
-    k = whole("k", k, 1, most, do="choose k in that range")
+    k = whole("k", k, 1, most)
     batch_size = whole("batch_size", batch_size, 1)
     return SpectraStream(tensor, k, which, tol, method, batch_size, checks.seed(seed, 0))
 

@@ -53,8 +53,8 @@ def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Sq
     "Spectral bounds for sparse PCA: exact and greedy algorithms" (2006), on the top eigenvector of a support.
     """
     instance("kernel", kernel, Kernel)
-    k, steps = whole("k", k, 1, do="choose at least one direction"), whole("steps", steps, 1)
-    nonzero = whole("nonzero", nonzero, 1, kernel.input.dim, do="choose a tenth of the coordinates")
+    k, steps = whole("k", k, 1), whole("steps", steps, 1)
+    nonzero = whole("nonzero", nonzero, 1, kernel.input.dim)
     double = kernel.to(torch.float64)
     dense = double.dense()
     floor, rest = 1e-12 * float(dense.norm()), dense
@@ -104,7 +104,7 @@ def _ascend(matrix: Tensor, start: Tensor, shift: float, nonzero: int, steps: in
 def _rows(vectors: Tensor) -> Tensor:
     instance("vectors", vectors, Tensor)
     if vectors.ndim < 1 or vectors.shape[-1] < 2:
-        raise ShapeError(f"vectors of shape {tuple(vectors.shape)}", "rows of at least 2 entries", "pass one a row")
+        raise ShapeError(f"vectors of shape {tuple(vectors.shape)}", "rows of at least 2 entries")
     rows = vectors.double()
     norms: Tensor = rows.norm(dim=-1)
     if not bool((torch.isfinite(norms) & (norms > 0)).all()):

@@ -44,7 +44,7 @@ class Squares:
             ("residual", self.residual, ()),
         ):
             if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one direction a row")
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -97,7 +97,7 @@ def pursuit(kernel: Kernel, candidates: Float[Tensor, "n i"], k: int) -> Squares
     Source: Chen, Billings and Luo, "Orthogonal least squares methods and their application to non-linear system
     identification" (1989), on the matrices v vᵀ.
     """
-    k = whole("k", k, 1, do="choose at least one direction")
+    k = whole("k", k, 1)
     rows = _unit(kernel, candidates)
     gram, reached = (rows @ rows.T).square(), _values(kernel.to(torch.float64), rows)
     chosen: list[int] = []
@@ -143,7 +143,7 @@ def _unit(kernel: Kernel, vectors: Tensor) -> Tensor:
     instance("directions", vectors, Tensor)
     if vectors.ndim != 2 or vectors.shape[1] != kernel.input.dim:
         raise ShapeError(
-            f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them, one a row"
+            f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them first"
         )
     rows = vectors.double()
     norms: Tensor = rows.norm(dim=1, keepdim=True)

@@ -47,7 +47,6 @@ class TensorSVD:
             raise ShapeError(
                 f"outputs of shape {tuple(self.outputs.shape)}",
                 f"({len(self.values)}, {self.tensor.output.dim})",
-                "pass one output direction a singular value",
             )
 
     def __len__(self) -> int:
@@ -59,7 +58,7 @@ class TensorSVD:
         Raises:
             BilensError: s out of range, or σ_s at or below the floor, where the quotient is noise.
         """
-        s = whole("component", s, 0, len(self) - 1, do="compute more components")
+        s = whole("component", s, 0, len(self) - 1, hint="compute more components")
         if not bool(self.values[s] > self.floor):
             raise BilensError(
                 f"component {s} with σ = {float(self.values[s]):.3g}",
@@ -148,7 +147,7 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
     Source: identity of `pairs` with √2; Golub and Van Loan, "Matrix Computations", sequential QR.
     """
     k = _check_k(tensor, k)
-    block = whole("block", block, 1, do="choose the pair vectors at a time")
+    block = whole("block", block, 1)
     left, right, down = tensor.left.double(), tensor.right.double(), tensor.down.double()
     hidden, outputs = tensor.hidden, tensor.output.dim
     basis = None
@@ -188,11 +187,11 @@ def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | Non
 
 
 def _check_kept(svd: TensorSVD, k: int) -> int:
-    return whole("k", k, 0, len(svd), do="choose fewer components, or compute more")
+    return whole("k", k, 0, len(svd), hint="choose fewer components, or compute more")
 
 
 def _check_k(tensor: BilinearTensor, k: int | None) -> int | None:
     instance("tensor", tensor, BilinearTensor)
     if k is None:
         return None
-    return whole("k", k, 1, tensor.output.dim, do="choose k in that range, or leave it out for all")
+    return whole("k", k, 1, tensor.output.dim, hint="choose k in that range, or leave it out for all")

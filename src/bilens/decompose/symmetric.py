@@ -51,7 +51,6 @@ def _solved(solve: Callable[[Tensor], tuple[Tensor, ...]], matrices: Tensor) -> 
     raise BilensError(
         f"a symmetric matrix of shape {tuple(matrices.shape)} whose eigenvalues LAPACK does not find",
         "one that it solves",
-        "look at its weights",
     )
 
 

@@ -197,7 +197,7 @@ def document(runs: Sequence[Exploration]) -> Document:
         BilensError: NaN or infinity anywhere, no run or more than two.
     """
     if not 1 <= len(runs) <= 2:
-        raise BilensError(f"{len(runs)} runs", "one, or two to compare", "choose which to show")
+        raise BilensError(f"{len(runs)} runs", "one, or two to compare")
     return {"format": FORMAT, "palette": list(plots.DIVERGING), "runs": [_run(run) for run in runs]}
 
 
@@ -363,7 +363,7 @@ def _line(curve: Curve, repeats: Sequence[tuple[Curve, ...]]) -> Line:
 def _codes(codes: CodeComparison) -> Codes:
     x, y = (values.detach().cpu().double().numpy() for values in (codes.trained, codes.pseudoinverse))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise BilensError("codes with NaN or infinity", "finite numbers", "check how they were computed")
+        raise BilensError("codes with NaN or infinity", "finite numbers")
     low = [min(0.0, float(values.min(initial=0.0))) for values in (x, y)]
     high = [max(float(values.max(initial=0.0)), start + 1e-9) for values, start in zip((x, y), low, strict=True)]
     ranges = [[start, end] for start, end in zip(low, high, strict=True)]

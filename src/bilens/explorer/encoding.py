@@ -72,7 +72,7 @@ def number(value: float, digits: int = 7) -> float:
 def finite(what: str, value: float | int) -> float:
     """A number of at most seven digits. Raises BilensError for NaN or infinity."""
     if not math.isfinite(value):
-        raise BilensError(f"{what} with NaN or infinity", "finite numbers", "check how they were computed")
+        raise BilensError(f"{what} with NaN or infinity", "finite numbers")
     return number(float(value))
 
 
@@ -84,7 +84,7 @@ def listed(what: str, values: Tensor) -> list[float]:
 def _numbers(what: str, values: Tensor) -> NDArray[np.float64]:
     numbers: NDArray[np.float64] = values.detach().cpu().double().numpy()
     if not np.isfinite(numbers).all():
-        raise BilensError(f"{what} with NaN or infinity", "finite numbers", "check how they were computed")
+        raise BilensError(f"{what} with NaN or infinity", "finite numbers")
     return numbers
 
 

@@ -95,7 +95,7 @@ class Exploration:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise BilensError(f"two views named {twice[0]!r}", "views with different names", "rename one of them")
-        eigenvectors = whole("eigenvectors", self.eigenvectors, 1, do="show at least one")
+        eigenvectors = whole("eigenvectors", self.eigenvectors, 1)
         object.__setattr__(self, "eigenvectors", eigenvectors)
         lengths = {view.name: len(view) for view in self.views}
         for name, detail in self.details.items():

@@ -46,7 +46,7 @@ def shift(
     moved = _pixels(images, image, down=down, right=right)
     for name, by, axis in (("down", down, 1), ("right", right, 2)):
         if by.is_floating_point():
-            raise BilensError(f"{name} of type {by.dtype}", "whole pixels", "round them")
+            raise BilensError(f"{name} of type {by.dtype}", "whole pixels")
         source = torch.arange(image[axis - 1], device=images.device) - by.to(images.device)[:, None]
         there = (source >= 0) & (source < image[axis - 1])
         index = source.clamp(0, image[axis - 1] - 1)
@@ -102,8 +102,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("rotation", "blur"):
-            object.__setattr__(self, name, number(name, getattr(self, name), 0, do="choose another amount"))
-        object.__setattr__(self, "shift", whole("shift", self.shift, 0, do="choose a number of pixels"))
+            object.__setattr__(self, name, number(name, getattr(self, name), 0))
+        object.__setattr__(self, "shift", whole("shift", self.shift, 0))
 
     def __call__(
         self, images: Float[Tensor, "n d"], image: tuple[int, int], generator: torch.Generator
@@ -128,9 +128,11 @@ def _pixels(images: Tensor, image: tuple[int, int], **amounts: Tensor) -> Tensor
         instance(name, value, Tensor)
     if images.ndim != 2 or images.shape[1] != image[0] * image[1]:
         raise ShapeError(
-            f"images of shape {tuple(images.shape)}", f"(n, {image[0]} · {image[1]})", "pass one flattened image a row"
+            f"images of shape {tuple(images.shape)}",
+            f"(n, {image[0]} · {image[1]})",
+            "pass one flattened image per row",
         )
     for name, amount in amounts.items():
         if tuple(amount.shape) != (len(images),):
-            raise ShapeError(f"{name} of shape {tuple(amount.shape)}", f"({len(images)},)", "pass one number an image")
+            raise ShapeError(f"{name} of shape {tuple(amount.shape)}", f"({len(images)},)")
     return images.reshape(-1, *image)

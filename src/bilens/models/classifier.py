@@ -71,17 +71,14 @@ class ImageClassifier(nn.Module):
         super().__init__()
         known = ("bilinear", *ACTIVATIONS, *GATES)
         if activation not in known:
-            raise BilensError(f"activation {activation!r}", f"one of {', '.join(known)}", "choose one of these")
+            raise BilensError(f"activation {activation!r}", f"one of {', '.join(known)}")
         instance("input", input, Space)
         instance("output", output, Space)
-        hidden, layers = (
-            whole(name, size, 1, 2**31 - 1, do="choose a size")
-            for name, size in (("hidden", hidden), ("layers", layers))
-        )
-        embedding = None if embedding is None else whole("embedding", embedding, 1, 2**31 - 1, do="choose a size")
+        hidden, layers = (whole(name, size, 1, 2**31 - 1) for name, size in (("hidden", hidden), ("layers", layers)))
+        embedding = None if embedding is None else whole("embedding", embedding, 1, 2**31 - 1)
         for name, switch in (("bias", bias), ("readout_bias", readout_bias), ("residual", residual)):
             if type(switch) is not bool:
-                raise BilensError(f"{name} = {switch!r}", "True or False", "choose one of them")
+                raise BilensError(f"{name} = {switch!r}", "True or False")
         seed = checks.seed(seed, 0)
         self.input, self.output = input.without_constant(), output.without_constant()
         first = embedding or input.size
@@ -268,7 +265,6 @@ class ImageClassifier(nn.Module):
             raise StoreError(
                 f"{path}, which describes no model ({error})",
                 "the config of an image classifier",
-                "correct or rewrite it",
             ) from error
         _check(weights, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
         model.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
@@ -319,9 +315,7 @@ def _to_json(space: Space) -> dict[str, Any]:
 def _settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in a config that `save_pretrained` wrote; their values are checked when the model is built."""
     if config.get("format") != _FORMAT:
-        raise StoreError(
-            f"{path} of format {config.get('format')!r}", f"{_FORMAT!r}, or the authors' layout", "check the folder"
-        )
+        raise StoreError(f"{path} of format {config.get('format')!r}", f"{_FORMAT!r}, or the authors' layout")
     expected = [
         "input",
         "output",
@@ -392,7 +386,6 @@ def _check(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple
             raise StoreError(
                 f"{path} with {name} of type {value.dtype}",
                 "one floating-point type, 16 to 64 bits, for all weights",
-                "convert them",
             )
         if not bool(torch.isfinite(value).all()):
             raise StoreError(f"{path} with NaN or infinity in {name}", "finite numbers", "train or download it again")

@@ -224,15 +224,15 @@ def factored(
 
 def _known(activation: str, among: tuple[str, ...]) -> str:
     if activation not in among:
-        raise BilensError(f"activation {activation!r}", f"one of {', '.join(among)}", "choose one of these")
+        raise BilensError(f"activation {activation!r}", f"one of {', '.join(among)}")
     return activation
 
 
 def _spaces(d_in: int, d_hidden: int, input: Space | None, output: Space | None) -> tuple[Space, Space]:
-    d_in, d_hidden = whole("d_in", d_in, 1, do="choose a size"), whole("d_hidden", d_hidden, 1, do="choose a size")
+    d_in, d_hidden = whole("d_in", d_in, 1), whole("d_hidden", d_hidden, 1)
     input, output = input or Space("input", d_in), output or Space("hidden", d_hidden)
     for space, size in ((input, d_in), (output, d_hidden)):
         instance("space", space, Space)
         if space.size != size:
-            raise ShapeError(f"space {space.title}", f"one of size {size}, like the layer", "give it the layer's size")
+            raise ShapeError(f"space {space.title}", f"one of size {size}, like the layer")
     return input, output

@@ -97,7 +97,7 @@ def train(
     if augmentation is not None:
         instance("augmentation", augmentation, Augmentation)
     if (test_images is None) != (test_labels is None):
-        raise BilensError("test images or test labels alone", "both or neither", "pass the other one too")
+        raise BilensError("test images or test labels alone", "both or neither")
     _check_data(model, images, labels, "images", "labels")
     if test_images is not None and test_labels is not None:
         _check_data(model, test_images, test_labels, "test images", "test labels")
@@ -264,11 +264,11 @@ def check_settings(
     whole("epochs", epochs, 1)
     whole("batch_size", batch_size, 1)
     checks.seed(seed, 0)
-    checks.number("lr", lr, above=0, do="try 0.001")
+    checks.number("lr", lr, above=0)
     checks.number("weight_decay", weight_decay, 0)
     checks.number("noise", noise, 0)
     if schedule not in ("step", "cosine"):
-        raise BilensError(f"schedule {schedule!r}", "'step' or 'cosine'", "choose one of them")
+        raise BilensError(f"schedule {schedule!r}", "'step' or 'cosine'")
 
 
 def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: str, labels_name: str) -> None:
@@ -280,7 +280,7 @@ def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: st
         raise ShapeError(
             f"{name} of shape {tuple(images.shape)}",
             f"(n, {width}) with n ≥ 1, for a model of {model.input.title}",
-            "pass one flattened image a row",
+            "pass one flattened image per row",
         )
     if not images.is_floating_point():
         raise BilensError(f"{name} of type {images.dtype}", "floating-point numbers", "divide them by 255")
@@ -290,7 +290,6 @@ def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: st
         raise ShapeError(
             f"{labels_name} of shape {tuple(labels.shape)}",
             f"({len(images)},), one an image",
-            "pass one number an image",
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise BilensError(f"{labels_name} of type {labels.dtype}", "whole numbers", "convert them with .long()")

@@ -110,7 +110,7 @@ class PairCodes:
         Raises:
             BilensError: a shuffled stream, or one of symmetric vectors; values and features without a width.
         """
-        instance("stream", stream, PairStream, do="make one with pairs.stream(tensor, shuffle=False)")
+        instance("stream", stream, PairStream, hint="make one with pairs.stream(tensor, shuffle=False)")
         width = None if width is None else whole("width", width, 1)
         if stream.shuffle:
             raise BilensError("a shuffled stream", "pairs row by row", "pass shuffle=False")
@@ -125,7 +125,7 @@ class PairCodes:
             else:
                 codes, feature = codes
             if width is None:
-                raise BilensError("values and features without a width", "width = d_sae", "pass it")
+                raise BilensError("values and features without a width", "width = d_sae")
             lit = codes != 0
             counts.append(lit.sum(dim=1))
             features.append(feature[lit].to(torch.int32))
@@ -142,7 +142,7 @@ class PairCodes:
         Raises:
             BilensError: no such feature.
         """
-        feature = whole("feature", feature, 0, self.width - 1, do="choose one of these")
+        feature = whole("feature", feature, 0, self.width - 1)
         entry = (self.features == feature).nonzero()[:, 0]
         i, j = unranked(torch.searchsorted(self.starts, entry, right=True) - 1, self.space.dim)
         phi = self.values.new_zeros(self.space.dim, self.space.dim)

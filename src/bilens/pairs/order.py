@@ -110,7 +110,7 @@ def _places(t: Tensor, size: int) -> Tensor:
         raise BilensError(f"places of type {t.dtype}", "whole numbers", "convert them with .long()")
     t = t.to(torch.int64)
     if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < size):
-        raise BilensError(f"places from {int(t.min())} to {int(t.max())}", f"0 … {size - 1}", "correct them")
+        raise BilensError(f"places from {int(t.min())} to {int(t.max())}", f"0 … {size - 1}")
     return t
 
 

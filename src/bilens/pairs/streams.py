@@ -40,9 +40,9 @@ class Batches(ABC):
     seed: int
 
     def __post_init__(self) -> None:
-        instance("features", self.features, Features, do="make them with pairs.Features.of(tensor)")
+        instance("features", self.features, Features, hint="make them with pairs.Features.of(tensor)")
         check_kind(self.kind)
-        size = whole("batch_size", self.batch_size, 1, do="choose the pairs a batch")
+        size = whole("batch_size", self.batch_size, 1)
         object.__setattr__(self, "batch_size", size)
         object.__setattr__(self, "seed", whole("seed", self.seed))
 
@@ -289,7 +289,7 @@ def sampled(
     features = Features.of(tensor, dictionary)
     _check_one_a_pair("weights", weights, len(features))
     if not bool(torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
-        raise BilensError("weights of pairs that are negative, not finite or all 0", "0 or more", "correct them")
+        raise BilensError("weights of pairs that are negative, not finite or all 0", "0 or more")
     # Summed on the CPU, whose sums never fall and are the same for every device the layer may be on.
     chances = weights.detach().cpu().double()
     ends = (chances / chances.max()).cumsum(0)
@@ -298,12 +298,10 @@ def sampled(
 
 
 def _number(n: int) -> int:
-    return whole("batch", n, 0, do="count batches from 0")
+    return whole("batch", n, 0)
 
 
 def _check_one_a_pair(name: str, value: Tensor, m: int) -> None:
     instance(name, value, Tensor)
     if value.shape != (count(m),):
-        raise ShapeError(
-            f"{name} of shape {tuple(value.shape)}", f"a tensor ({count(m)},)", "give one number a pair i ≤ j"
-        )
+        raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"a tensor ({count(m)},)")

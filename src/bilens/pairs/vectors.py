@@ -202,7 +202,7 @@ class Features:
     def _room(self, total: int, out: Tensor | None) -> Tensor:
         if out is None:
             return self.left.new_empty(total, self.width)
-        instance("out", out, Tensor, do="pass a batch of this stream, or leave it out")
+        instance("out", out, Tensor, hint="pass a batch of this stream, or leave it out")
         if (
             out.ndim != 2
             or len(out) < total
@@ -279,8 +279,8 @@ def _checked(i: Tensor, j: Tensor, features: Features) -> tuple[Tensor, Tensor]:
         if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
             raise BilensError(f"{name} of type {value.dtype}", "whole numbers", "convert it with .long()")
     if i.shape != j.shape or i.ndim != 1:
-        raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "two lists", "pass one j for each i")
+        raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "two lists")
     for name, value in (("i", i), ("j", j)):
         if len(value) and not (int(value.min()) >= 0 and int(value.max()) < m):
-            raise BilensError(f"{name} from {int(value.min())} to {int(value.max())}", f"0 … {m - 1}", "correct it")
+            raise BilensError(f"{name} from {int(value.min())} to {int(value.max())}", f"0 … {m - 1}")
     return i.to(torch.int64), j.to(torch.int64)

@@ -49,7 +49,7 @@ def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
     """
     instance("codes", codes, Tensor)
     if codes.ndim != 2 or 0 in codes.shape:
-        raise ShapeError(f"codes of shape {tuple(codes.shape)}", "(samples, features)", "pass one sample a row")
+        raise ShapeError(f"codes of shape {tuple(codes.shape)}", "(samples, features)", "pass one sample per row")
     if not codes.is_floating_point():
         raise BilensError(f"codes of type {codes.dtype}", "floating point", "call .to(torch.float64)")
     squares = codes.square()

@@ -226,7 +226,7 @@ def overlaps(first: Spectrum, second: Spectrum, count: int = 12) -> Figure:
     check_count("count", count)
     first.input.require(second.input, "a spectrum")
     if not len(first) or not len(second):
-        raise BilensError("a spectrum without eigenvectors", "at least one", "keep an eigenpair")
+        raise BilensError("a spectrum without eigenvectors", "at least one")
     vectors = [torch.from_numpy(numbers("eigenvectors", each.vectors[:count])) for each in (first, second)]
     cosines = (vectors[0] @ vectors[1].T).abs().clamp(max=1).numpy()
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
@@ -245,6 +245,6 @@ def overlaps(first: Spectrum, second: Spectrum, count: int = 12) -> Figure:
 
 def _check(view: View, detail: Detail | None, feature: int) -> None:
     if not 0 <= feature < len(view):
-        raise BilensError(f"feature {feature}", f"0 … {len(view) - 1}", "choose one of the view's")
+        raise BilensError(f"feature {feature}", f"0 … {len(view) - 1}")
     if detail is not None and len(detail) != len(view):
         raise ShapeError(f"details of {len(detail)} features", f"{len(view)}", "pass the details of the same view")

@@ -130,7 +130,7 @@ def terms(explanation: Explanation) -> Figure:
     """
     values = numbers("terms", explanation.terms)
     if not len(values):
-        raise BilensError("an explanation without terms", "at least one", "keep an eigenpair")
+        raise BilensError("an explanation without terms", "at least one")
     total = float(numbers("total", torch.tensor(explanation.total)))
     spectrum, count = explanation.spectrum, len(values)
     order = np.argsort(-np.abs(values), kind="stable")
@@ -269,7 +269,7 @@ def atlas(views: Sequence[View]) -> Figure:
         BilensError: no view, views of different sizes or without features, NaN or infinity.
     """
     if not views or len({len(view) for view in views}) > 1:
-        raise BilensError("no views, or views of different sizes", "as many features in each", "show the same features")
+        raise BilensError("no views, or views of different sizes", "as many features in each")
     for view in views:
         check_view(view)
     cell = 0.8 if views[0].spectra[0].input.image is not None else 1.9
@@ -307,7 +307,7 @@ def directions(rows: Mapping[str, Squares], count: int = 6) -> Figure:
     """
     check_count("count", count)
     if not rows or not all(len(row) for row in rows.values()):
-        raise BilensError("no directions", "at least one in each row", "leave empty rows out")
+        raise BilensError("no directions", "at least one in each row")
     columns = min(count, max(map(len, rows.values())))
     cell = 1.1 if next(iter(rows.values())).input.image is not None else 2.0
     margin, gap, top = 0.25 + 0.08 * min(32, max(map(len, rows))), 0.08, 0.24

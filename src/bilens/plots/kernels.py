@@ -100,7 +100,7 @@ def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = N
     if space.image is None:
         raise SpaceError(f"space {space.title}", "one with an image shape", "give it one: Space(..., image=(28, 28))")
     if tuple(vector.shape) != (space.dim,):
-        raise ShapeError(f"a vector of shape {tuple(vector.shape)}", f"({space.dim},)", "pass one eigenvector")
+        raise ShapeError(f"a vector of shape {tuple(vector.shape)}", f"({space.dim},)")
     values = numbers("a vector", vector)[: space.size]
     if scale is None:
         scale = float(np.abs(values).max()) or 1.0

@@ -47,9 +47,9 @@ def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cro
         "cross_entropy": "cross-entropy, nats",
     }
     if which not in names:
-        raise BilensError(f"which = {which!r}", f"one of {', '.join(names)}", "choose one of these")
+        raise BilensError(f"which = {which!r}", f"one of {', '.join(names)}")
     if not curves:
-        raise BilensError("no curve", "at least one", "pass the curves to draw")
+        raise BilensError("no curve", "at least one")
     if any(getattr(curve, which) is None for curve in curves):
         raise BilensError(f"a curve without {names[which]}", "a model better than its baseline", "draw the accuracy")
     figure = Figure(figsize=(6, 3.6), layout="constrained")
@@ -92,15 +92,13 @@ def bands(
         BilensError: no group, an empty one, curves measured at different points, NaN or infinity.
     """
     if not groups or not all(groups.values()):
-        raise BilensError("no curves", "at least one in each group", "pass the curves to draw")
+        raise BilensError("no curves", "at least one in each group")
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for place, (name, curves) in enumerate(groups.items()):
         kept = numbers("kept", curves[0].kept)
         if any(curve.kept.tolist() != curves[0].kept.tolist() for curve in curves):
-            raise BilensError(
-                f"curves of {name!r} measured at different points", "the same points", "measure them again"
-            )
+            raise BilensError(f"curves of {name!r} measured at different points", "the same points")
         rows = np.stack([numbers(which, getattr(curve, which)) for curve in curves])
         means = [interval(column.tolist()) for column in rows.T]
         middle = np.array([value.mean for value in means])
@@ -145,7 +143,7 @@ def dots(
     """
     rows = list(next(iter(groups.values()), ()))
     if not rows or any(list(panel) != rows for panel in groups.values()):
-        raise BilensError("panels without rows, or with different ones", "the same rows in each", "name them alike")
+        raise BilensError("panels without rows, or with different ones", "the same rows in each")
     longest = min(40, max(map(len, rows)))
     size = (0.5 + 0.075 * longest + 2.6 * len(groups), 0.95 + 0.27 * len(rows))
     figure = Figure(figsize=size, layout="constrained")
@@ -184,7 +182,7 @@ def intervals(groups: Mapping[str, Mapping[int, Sequence[float]]], title: str, x
         BilensError: no group, an empty one, a size below 1, NaN or infinity.
     """
     if not groups or not all(groups.values()):
-        raise BilensError("no samples", "at least one size in each group", "pass the samples to draw")
+        raise BilensError("no samples", "at least one size in each group")
     sizes = sorted({size for samples in groups.values() for size in samples})
     check_count("size", sizes[0])
     figure = Figure(figsize=(6, 3.6), layout="constrained")
@@ -219,7 +217,7 @@ def certificate(curve: Curve) -> Figure:
         BilensError: the curve has no error or no bound, or NaN or infinity.
     """
     if curve.error is None or curve.bound is None:
-        raise BilensError(f"curve {curve.name!r} without a certificate", "one with error and bound", "compute both")
+        raise BilensError(f"curve {curve.name!r} without a certificate", "one with error and bound")
     kept, error, bound = numbers("kept", curve.kept), numbers("error", curve.error), numbers("bound", curve.bound)
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
@@ -286,7 +284,7 @@ def history(history: History) -> Figure:
         BilensError: nothing was logged, or NaN or infinity.
     """
     if not history.names or not len(history.steps):
-        raise BilensError("an empty history", "at least one number at one step", "log while training")
+        raise BilensError("an empty history", "at least one number at one step")
     steps, values = numbers("steps", history.steps), numbers("values", history.values)
     columns = min(3, len(history.names))
     rows = -(-len(history.names) // columns)
@@ -341,7 +339,7 @@ def _kept_axis(axes: Any, curves: Sequence[Curve]) -> None:
     """The axis of how many components are kept: linear up to 60, logarithmic beyond, with plain numbers."""
     kept = sorted({int(value) for curve in curves for value in curve.kept.tolist()})
     if not kept:
-        raise BilensError("a curve without points", "at least one", "score at least one number of components")
+        raise BilensError("a curve without points", "at least one")
     axes.set_xlabel("components kept")
     if kept[-1] <= 60:
         axes.locator_params(axis="x", integer=True)

@@ -146,13 +146,13 @@ def numbers(what: str, value: Tensor) -> Numbers:
     """
     numbers: Numbers = value.detach().cpu().double().numpy()
     if not np.isfinite(numbers).all():
-        raise BilensError(f"{what} with NaN or infinity", "finite numbers", "check how they were computed")
+        raise BilensError(f"{what} with NaN or infinity", "finite numbers")
     return numbers
 
 
 def check_count(name: str, value: int) -> None:
     """Raises BilensError for what is no whole number of at least 1."""
-    whole(name, value, 1, do="show at least one")
+    whole(name, value, 1)
 
 
 def check_view(view: View) -> None:

@@ -72,7 +72,7 @@ def reproduce(
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         raise BilensError(f"recipe {unknown[0]!r}", f"one of {', '.join(RECIPES)}", "choose some of these, or none")
-    seeds = whole("seeds", seeds, 1, do="use 5")
+    seeds = whole("seeds", seeds, 1)
     if docs is not None and not docs.is_dir():
         raise BilensError(f"--docs {docs}", "a folder", "make it first")
     chosen = [RECIPES[name] for name in names or RECIPES]

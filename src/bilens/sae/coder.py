@@ -68,7 +68,7 @@ class Coder(nn.Module, ABC):
 
     def __init__(self, d_in: int, d_sae: int, *, seed: int = 0, apply_b_dec_to_input: bool = True) -> None:
         super().__init__()
-        d_in, d_sae = (whole(name, size, 1, do="correct the size") for name, size in (("d_in", d_in), ("d_sae", d_sae)))
+        d_in, d_sae = (whole(name, size, 1) for name, size in (("d_in", d_in), ("d_sae", d_sae)))
         self.seed = checks.seed(seed)
         rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(self.seed))
         self.W_dec = nn.Parameter(functional.normalize(rows, dim=1))
@@ -111,7 +111,6 @@ class Coder(nn.Module, ABC):
             raise ShapeError(
                 f"codes of shape {tuple(acts.shape)}",
                 f"{self.d_sae} features on the last axis",
-                "pass one row a vector",
             )
         return product(acts.to(self.W_dec.dtype), self.W_dec.T) + self.b_dec
 
@@ -143,19 +142,16 @@ class Coder(nn.Module, ABC):
         try:
             index = torch.as_tensor(active, device=atoms.device)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise BilensError(f"features {active!r:.40}", "numbers, or a mask", "choose some of them") from error
+            raise BilensError(f"features {active!r:.40}", "numbers, or a mask") from error
         if index.dtype == torch.bool:
             if tuple(index.shape) != (self.d_sae,):
-                raise ShapeError(
-                    f"a mask of shape {tuple(index.shape)}", f"({self.d_sae},)", "give one value a feature"
-                )
+                raise ShapeError(f"a mask of shape {tuple(index.shape)}", f"({self.d_sae},)")
             index = index.nonzero()[:, 0]
         wrong = index.is_floating_point() or index.ndim != 1 or len(index) == 0
         if wrong or int(index.min()) < 0 or int(index.max()) >= self.d_sae:
             raise BilensError(
                 f"features {index.tolist()}" if index.numel() < 8 else f"{index.numel()} features",
                 f"at least one number from 0 to {self.d_sae - 1}",
-                "choose some of the features",
             )
         return Dictionary.from_atoms(
             atoms[index.to(torch.int64)], space, offset=offset, labels=[str(i) for i in index.tolist()]
@@ -175,7 +171,7 @@ class Coder(nn.Module, ABC):
         """
         value = factor.item() if isinstance(factor, Tensor) and factor.numel() == 1 else factor
         if isinstance(value, Tensor):
-            raise ShapeError(f"factor of shape {tuple(value.shape)}", "one number", "pass the same for all vectors")
+            raise ShapeError(f"factor of shape {tuple(value.shape)}", "one number")
         factor = checks.number("factor", value, above=0)
         for bias in (self.b_dec, *self._biases()):
             bias.mul_(factor)
@@ -223,7 +219,7 @@ class Coder(nn.Module, ABC):
             raise ShapeError(
                 f"vectors of shape {tuple(x.shape)}",
                 f"{self.d_in} coordinates on the last axis",
-                "pass one vector a row",
+                "pass one vector per row",
             )
         x = x.to(self.W_enc.dtype)
         return x - self.b_dec if self.apply_b_dec_to_input else x
@@ -294,7 +290,7 @@ class TopKSAE(Coder):
         apply_b_dec_to_input: bool = True,
     ) -> None:
         super().__init__(d_in, d_sae, seed=seed, apply_b_dec_to_input=apply_b_dec_to_input)
-        self.k = whole("k", k, 1, self.d_sae, do="choose the codes kept a vector, at most d_sae")
+        self.k = whole("k", k, 1, self.d_sae)
         self.rectify = flag("rectify", rectify)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
 

@@ -96,7 +96,6 @@ def read(folder: str | Path) -> Content:
     raise StoreError(
         f"{folder} with neither cfg.json nor config.json",
         "a SAELens folder (cfg.json, sae_weights.safetensors) or an authors' one (config.json, model.safetensors)",
-        "check the path",
     )
 
 
@@ -155,7 +154,7 @@ def _read_saelens(folder: Path) -> Content:
             )
     dtype = _DTYPES.get(str(config.get("dtype", "float32")).removeprefix("torch."))
     if dtype is None:
-        raise StoreError(f"{path} with dtype = {config['dtype']!r}", f"one of {', '.join(_DTYPES)}", "convert it")
+        raise StoreError(f"{path} with dtype = {config['dtype']!r}", f"one of {', '.join(_DTYPES)}")
     d_in, d_sae = _setting(path, config, "d_in", int), _setting(path, config, "d_sae", int)
     settings: dict[str, Any] = {"apply_b_dec_to_input": True}
     if "apply_b_dec_to_input" in config:

@@ -63,10 +63,10 @@ def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10.0) -> F
     """
     instance("W_dec", W_dec, Tensor)
     if W_dec.ndim != 2:
-        raise ShapeError(f"W_dec of shape {tuple(W_dec.shape)}", "(d_sae, d_in)", "pass one feature a row")
+        raise ShapeError(f"W_dec of shape {tuple(W_dec.shape)}", "(d_sae, d_in)")
     if not W_dec.is_floating_point():
         raise BilensError(f"W_dec of type {W_dec.dtype}", "floating point", "call .to(torch.float32)")
-    p = number("p", p, 1, do="use the draft's 10")
+    p = number("p", p, 1)
     value: Tensor = _CosineNorm.apply(functional.normalize(W_dec, dim=1), p)  # type: ignore[no-untyped-call]
     return value
 
@@ -140,7 +140,6 @@ class Evaluation:
             raise ShapeError(
                 f"frequency {tuple(self.frequency.shape)} and mean_activation {tuple(self.mean_activation.shape)}",
                 "(d_sae,) twice",
-                "give one number a feature",
             )
 
     @property
@@ -164,7 +163,7 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """
-    instance("coder", coder, Coder, do="pass a StandardSAE or another of bilens.sae")
+    instance("coder", coder, Coder, hint="pass a StandardSAE or another of bilens.sae")
     stream = (
         TensorStream(vectors, batch_size=4096, shuffle=False) if isinstance(vectors, Tensor) else as_stream(vectors)
     )
@@ -189,7 +188,7 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
         mean += (centre - mean) * (len(x) / (rows + len(x)))
         rows += len(x)
     if not rows:
-        raise BilensError("a stream without vectors", "at least one", "check the data")
+        raise BilensError("a stream without vectors", "at least one")
     return Evaluation(
         l0=float(fired.sum() / rows),
         explained_variance=float(1 - error / spread),
@@ -204,7 +203,7 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
 def _check_codes(acts: Tensor) -> None:
     instance("codes", acts, Tensor)
     if acts.ndim == 0:
-        raise ShapeError("codes of shape ()", "(vectors, d_sae)", "pass one vector a row")
+        raise ShapeError("codes of shape ()", "(vectors, d_sae)", "pass one vector per row")
 
 
 def _check_pair(x: Tensor, x_hat: Tensor) -> None:
@@ -212,5 +211,5 @@ def _check_pair(x: Tensor, x_hat: Tensor) -> None:
     instance("x_hat", x_hat, Tensor)
     if x.shape != x_hat.shape or x.ndim < 2:
         raise ShapeError(
-            f"x of shape {tuple(x.shape)} and x_hat of {tuple(x_hat.shape)}", "two (n, d)", "pass one vector a row"
+            f"x of shape {tuple(x.shape)} and x_hat of {tuple(x_hat.shape)}", "two (n, d)", "pass one vector per row"
         )

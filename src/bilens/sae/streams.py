@@ -72,9 +72,9 @@ class TensorStream:
             raise ShapeError(
                 f"vectors of shape {tuple(self.vectors.shape)}",
                 "(rows, width), both at least 1",
-                "pass one vector a row",
+                "pass one vector per row",
             )
-        size = whole("batch_size", self.batch_size, 1, do="choose the vectors a batch")
+        size = whole("batch_size", self.batch_size, 1)
         object.__setattr__(self, "batch_size", size)
         object.__setattr__(self, "seed", whole("seed", self.seed))
         object.__setattr__(self, "shuffle", flag("shuffle", self.shuffle))
@@ -192,7 +192,7 @@ class IterableStream:
         self._iterator = iter(self._batches)
         for item in self._iterator:
             return _vectors(item)
-        raise BilensError("no batch", "at least one", "check the data")
+        raise BilensError("no batch", "at least one")
 
 
 def as_stream(source: Stream | Iterable[Any]) -> Stream:
@@ -201,12 +201,12 @@ def as_stream(source: Stream | Iterable[Any]) -> Stream:
 
 
 def _number(n: int) -> int:
-    return whole("batch", n, 0, do="count batches from 0")
+    return whole("batch", n, 0)
 
 
 def _vectors(item: Any) -> Tensor:
     vectors = item[0] if isinstance(item, (tuple, list)) and item else item
     if not isinstance(vectors, Tensor) or vectors.ndim != 2:
         shape = f"a tensor of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(item).__name__
-        raise ShapeError(f"a batch that is {shape}", "a tensor (b, width)", "pass one vector a row")
+        raise ShapeError(f"a batch that is {shape}", "a tensor (b, width)", "pass one vector per row")
     return vectors

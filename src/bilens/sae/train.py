@@ -157,22 +157,19 @@ def train_many(
     """
     coders = checks.several("coders", coders, "a list of coders", "pass [coder], or use train")
     if not coders or len({id(coder) for coder in coders}) < len(coders):
-        raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "coders", "pass others")
+        raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "coders")
     for coder in coders:
         if not isinstance(coder, (StandardSAE, TopKSAE)):
             raise BilensError(f"a {type(coder).__name__}", "a StandardSAE or a TopKSAE", "train one of these")
     dtypes = sorted({str(coder.W_dec.dtype).removeprefix("torch.") for coder in coders})
     if len(dtypes) > 1:
-        raise BilensError(f"coders of types {' and '.join(dtypes)}", "one type", "convert some of them")
+        raise BilensError(f"coders of types {' and '.join(dtypes)}", "one type")
     rates, penalties, similarities = (
         _one_each(name, value, len(coders)) for name, value in (("lr", lr), ("l1", l1), ("similarity", similarity))
     )
-    steps = whole("steps", steps, 1, do="choose how many updates to make")
-    warmup, decay = (
-        checks.number(name, share, 0, 1, do="choose a fraction of the steps")
-        for name, share in (("warmup", warmup), ("decay", decay))
-    )
-    clip = None if clip is None else checks.number("clip", clip, above=0, do="choose a norm, or None for no clipping")
+    steps = whole("steps", steps, 1)
+    warmup, decay = (checks.number(name, share, 0, 1) for name, share in (("warmup", warmup), ("decay", decay)))
+    clip = None if clip is None else checks.number("clip", clip, above=0)
     normalize, unit_rows, progress = (
         checks.flag(name, value)
         for name, value in (("normalize", normalize), ("unit_rows", unit_rows), ("progress", progress))
@@ -184,7 +181,6 @@ def train_many(
             raise ShapeError(
                 f"a stream of vectors of {stream.width} coordinates",
                 f"{coder.d_in}, the coder's d_in",
-                "change one of them",
             )
     processes = OneProcess() if processes is None else processes
     instance("processes", processes, Processes, "sae.distributed.Ranks() or None", "leave it out for one process")
@@ -198,7 +194,6 @@ def train_many(
         raise BilensError(
             f"a first batch with a mean squared norm of {power}",
             "finite vectors that are not all 0",
-            "check the stream",
         )
     scale = math.sqrt(coders[0].d_in / power) if normalize else 1.0
     runs = [
@@ -263,7 +258,6 @@ def train_many(
                     raise ShapeError(
                         f"batch {done}, of which this process has {tuple(rows.shape)}",
                         f"(vectors, {stream.width}), at least one vector",
-                        "correct the stream",
                     )
                 x = rows.to(where, first.dtype, non_blocking=True) * scale
                 power_here = x.square().sum()
@@ -478,7 +472,7 @@ def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
 def _one_each(name: str, value: float | Sequence[float], count: int) -> list[float]:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
     if len(values) != count:
-        raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one a coder", "correct the list")
+        raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one a coder")
     if name == "lr":
-        return [checks.number(name, each, above=0, do="try 0.003") for each in values]
+        return [checks.number(name, each, above=0) for each in values]
     return [checks.number(name, each, 0) for each in values]

@@ -38,8 +38,8 @@ class Transcoder(nn.Module):
     def __init__(self, d_in: int, d_out: int, d_sae: int, k: int, *, seed: int = 0) -> None:
         super().__init__()
         sizes = (("d_in", d_in), ("d_out", d_out), ("d_sae", d_sae))
-        d_in, d_out, d_sae = (whole(name, size, 1, do="correct the size") for name, size in sizes)
-        k = whole("k", k, 1, d_sae, do="choose the codes kept a vector, at most d_sae")
+        d_in, d_out, d_sae = (whole(name, size, 1) for name, size in sizes)
+        k = whole("k", k, 1, d_sae)
         rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(checks.seed(seed)))
         self.W_enc = nn.Parameter(functional.normalize(rows, dim=1).T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
@@ -60,9 +60,7 @@ class Transcoder(nn.Module):
         """
         instance("vectors", x, Tensor)
         if x.ndim != 2 or x.shape[1] != len(self.W_enc):
-            raise ShapeError(
-                f"vectors of shape {tuple(x.shape)}", f"(n, {len(self.W_enc)})", "pass one vector of the input a row"
-            )
+            raise ShapeError(f"vectors of shape {tuple(x.shape)}", f"(n, {len(self.W_enc)})")
         before = torch.addmm(self.b_enc, x.to(self.W_enc), self.W_enc)
         if self.k == before.shape[1]:
             return before.relu()
@@ -115,15 +113,15 @@ def transcode(
         raise ShapeError(
             f"inputs of shape {tuple(inputs.shape)} and outputs of {tuple(outputs.shape)}",
             f"(rows, {d_in}) and (rows, {d_out})",
-            "pass one sample a row of both",
+            "pass one sample per row of both",
         )
-    steps, lr = whole("steps", steps, 1), number("lr", lr, above=0, do="try 0.002")
+    steps, lr = whole("steps", steps, 1), number("lr", lr, above=0)
     warmup, decay = number("warmup", warmup, 0, 1), number("decay", decay, 0, 1)
     order = TensorStream(torch.arange(len(inputs), device=inputs.device)[:, None], batch_size, seed)
     mean = outputs.mean(dim=0)
     variance = float((outputs - mean).square().sum(dim=1).mean())
     if not (variance > 0 and math.isfinite(variance)):
-        raise BilensError(f"outputs with a variance of {variance}", "finite ones that differ", "check the layer")
+        raise BilensError(f"outputs with a variance of {variance}", "finite ones that differ")
     with torch.no_grad():
         transcoder.b_dec.copy_(mean)
     optimizer = torch.optim.Adam(transcoder.parameters(), lr=lr, fused=inputs.device.type in ("cpu", "cuda"))
