@@ -15,6 +15,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import choice, flag, instance, number, reals, whole
 from bilens.decompose.eigen import Spectrum
+from bilens.decompose.rounding import lifted
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.decompose.solver import Method, Question, Which, solve
@@ -85,10 +86,11 @@ class Spectra:
         return reals("x_norm", x_norm, self.values).square()[..., None] * self.discarded
 
     def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
-        """Σ_k λ_nk (v_nk·x')² for each sample and kernel."""
+        """Σ_k λ_nk (v_nk·x')² for each sample and kernel. Types and errors: as `Spectrum.terms`."""
         n, k = self.values.shape
-        overlaps = self.input.lift(x) @ self.vectors.reshape(n * k, -1).T.to(x)
-        return (overlaps.square() * self.values.reshape(-1).to(x)).reshape(*x.shape[:-1], n, k).sum(dim=-1)
+        overlaps = lifted(self.input, x) @ self.vectors.reshape(n * k, -1).T.double()
+        terms = (overlaps.square() * self.values.reshape(-1).double()).reshape(*x.shape[:-1], n, k)
+        return terms.sum(dim=-1).to(self.values.dtype)
 
     def spectrum(self, feature: str | int, energy: Float[Tensor, ""] | float) -> Spectrum:
         """One kernel's pairs as a `Spectrum`, largest |λ| first.
@@ -296,6 +298,7 @@ def eigh_many(
     return Spectra.join(parts, stream.tensor.output)
 
 
+@torch.no_grad()
 def spectra_stream(
     tensor: BilinearTensor,
     directions: Float[Tensor, "n o"] | Dictionary | None = None,
@@ -341,6 +344,7 @@ def spectra_stream(
     return SpectraStream(tensor, k, which, tol, method, batch_size, checks.seed(seed, 0))
 
 
+@torch.no_grad()
 def energies(
     tensor: BilinearTensor, directions: Float[Tensor, "n o"] | Dictionary | None = None, *, block: int = 1024
 ) -> Float[Tensor, " n"]:
