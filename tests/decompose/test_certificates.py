@@ -25,9 +25,11 @@ SCALES = {torch.float64: (0, -40, 60), torch.float32: (0, -20, 25), torch.bfloat
 
 def fractions(values: Any) -> list[Any]:
     """The numbers themselves, in nested lists."""
-    return [fractions(value) if isinstance(value, list) else Fraction(value) for value in values.double().tolist()] if (
-        isinstance(values, torch.Tensor)
-    ) else [fractions(value) if isinstance(value, list) else Fraction(value) for value in values]
+    return (
+        [fractions(value) if isinstance(value, list) else Fraction(value) for value in values.double().tolist()]
+        if (isinstance(values, torch.Tensor))
+        else [fractions(value) if isinstance(value, list) else Fraction(value) for value in values]
+    )
 
 
 def dot(a: list[Fraction], b: list[Fraction]) -> Fraction:
@@ -92,7 +94,9 @@ def test_no_error_of_a_spectrum_is_above_its_bound(data, kernel):
                 assert error <= bound
     # along the eigenvectors, where the bound is closest
     if not space.constant:
-        errors = apart([row[0] for row in exact(as_tensor(kernel), computed.vectors)], computed.reconstruct(computed.vectors))
+        errors = apart(
+            [row[0] for row in exact(as_tensor(kernel), computed.vectors)], computed.reconstruct(computed.vectors)
+        )
         bounds = computed.bound(computed.vectors.double().norm(dim=1)).double().tolist()
         assert all(error <= bound for error, bound in zip(errors, bounds, strict=True))
 
@@ -101,7 +105,9 @@ def test_no_error_of_a_spectrum_is_above_its_bound(data, kernel):
 def test_the_bound_of_all_pairs_is_the_rounding_of_their_type(kernel):
     found = decompose.eigh(kernel)
     unit = torch.finfo(found.values.dtype).eps
-    size = float((kernel.weights.double().abs() * kernel.left.double().norm(dim=1) * kernel.right.double().norm(dim=1)).sum())
+    size = float(
+        (kernel.weights.double().abs() * kernel.left.double().norm(dim=1) * kernel.right.double().norm(dim=1)).sum()
+    )
     assert float(found.bound(1.0)) <= 4 * unit * float(found.energy.sqrt()) + 1e-13 * size
 
 
@@ -109,7 +115,9 @@ def test_the_bound_of_all_pairs_is_the_rounding_of_their_type(kernel):
 def test_residuals_are_those_of_the_pairs_returned(kernel):
     found = decompose.eigh(kernel)
     left, right, weights = fractions(kernel.left), fractions(kernel.right), fractions(kernel.weights)
-    for value, vector, residual in zip(fractions(found.values), fractions(found.vectors), fractions(found.residuals), strict=True):
+    for value, vector, residual in zip(
+        fractions(found.values), fractions(found.vectors), fractions(found.residuals), strict=True
+    ):
         image = [-value * entry for entry in vector]
         for a, b, w in zip(left, right, weights, strict=True):
             by_left, by_right = w * dot(a, vector) / 2, w * dot(b, vector) / 2
@@ -133,9 +141,10 @@ def test_no_mean_error_of_a_weighted_spectrum_is_above_what_it_states(data, kern
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_is_answered_in_single(dtype):
     tensor = BilinearTensor(
-        filled("normal", 40, 64, 0).to(dtype), filled("normal", 40, 64, 1).to(dtype), filled("normal", 3, 40, 2).to(dtype),
-        Space("x", 64), Space("y", 3),
-    )  # fmt: skip
+        *(filled("normal", *shape).to(dtype) for shape in ((40, 64, 0), (40, 64, 1), (3, 40, 2))),
+        Space("x", 64),
+        Space("y", 3),
+    )
     kernel, wide = tensor.kernel(0), tensor.to(torch.float64)
     atoms = Dictionary.from_atoms(filled("normal", 70, 64, 3).to(dtype), tensor.input)
     plain = decompose.eigh(kernel)
@@ -161,7 +170,9 @@ def test_low_precision_is_answered_in_single(dtype):
     assert decompose.eigvalsh_pullback(kernel, atoms).dtype == torch.float32
     x = filled("normal", 20, 64, 4)
     error = (wide(x)[:, 0] - plain.reconstruct(x).double()).abs()
-    assert 0 < float(error.max()) < float(plain.bound(x.norm(dim=1)).min()) < 1e-5 * float(plain.values.abs().max() * 64)
+    assert (
+        0 < float(error.max()) < float(plain.bound(x.norm(dim=1)).min()) < 1e-5 * float(plain.values.abs().max() * 64)
+    )
 
 
 # Any scale

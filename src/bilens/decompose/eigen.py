@@ -220,7 +220,9 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     energy = fitting(values.square().sum(), 2 * power, torch.float64, "squares of eigenvalues", noise**2)
     discarded = values.new_zeros(())
     if kept < dim:
-        misfit = _misfit_of_factors(double, values, vectors) if reduced else _misfit(matrix, values, vectors, hidden, size)
+        misfit = (
+            _misfit_of_factors(double, values, vectors) if reduced else _misfit(matrix, values, vectors, hidden, size)
+        )
         discarded = _complement(values, vectors, rounded[1].double(), misfit)
     found, v = times_power(rounded[0].double(), -power), rounded[1].double()
     residuals = (double.matvec(v) - found[:, None] * v).norm(dim=1) + gamma(hidden + dim + 6) * size * v.norm(dim=1)
@@ -380,7 +382,7 @@ def _mean_error(
     A Aᵀ ≥ Σ.
 
     Args:
-        kernel: near 1; matrix: Q as formed from it, over the coordinates that count; unit: rounding of what is returned.
+        kernel: near 1; matrix: Q as formed from it, over the coordinates that count; unit: rounding of the result.
         data: Σ, its eigenvalues and its eigenvectors, one per column.
     """
     moment, variances, axes = data

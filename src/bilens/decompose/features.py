@@ -127,7 +127,8 @@ def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor
 def _size(q: Kernel, rows: Tensor) -> Tensor:
     """‖F‖² Σ_h |w_h| ‖L_h‖ ‖R_h‖, Frobenius: at least ‖F Q Fᵀ‖ with every term replaced by its absolute value."""
     units = (q.weights.abs() * q.left.norm(dim=1) * q.right.norm(dim=1)).double().sum()
-    return units * rows.norm().double().square()
+    size: Tensor = units * rows.norm().double().square()
+    return size
 
 
 class _Small:
@@ -216,7 +217,7 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
     steps = len(rows) + len(q.left) + 2 * rows.shape[1] + 10
     noise = 2 * torch.finfo(torch.float32 if single else torch.float64).eps * float(size)
     vectors = signed(vectors)
-    # What is stated must hold for what is returned, which is rounded: C moves a vector by at most |λ₁| times its length.
+    # What is stated must hold for the rounded pairs returned: C moves a vector by at most |λ₁| times its length.
     rounded, v = fitting(kept, power, dtype, noise=noise), vectors.to(dtype)
     largest, moved = values[0].abs(), torch.linalg.vector_norm(v.double() - vectors, dim=1)
     off = (times_power(rounded.double(), -power) - kept).abs()

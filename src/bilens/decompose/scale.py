@@ -61,7 +61,9 @@ def tensor_near_one(tensor: BilinearTensor) -> tuple[BilinearTensor, int]:
     left, a = _rows_near_one(tensor.left.detach().double())
     right, b = _rows_near_one(tensor.right.detach().double())
     down, c = _rows_near_one(tensor.down.detach().double().T)
-    exponents = torch.where((down != 0).any(dim=1) & (left != 0).any(dim=1) & (right != 0).any(dim=1), a + b + c, -(2**20))
+    exponents = torch.where(
+        (down != 0).any(dim=1) & (left != 0).any(dim=1) & (right != 0).any(dim=1), a + b + c, -(2**20)
+    )
     top = exponents.max() if bool(exponents.max() > -(2**20)) else exponents.new_zeros(())
     down = times_power(down, (exponents - top)[:, None])
     return BilinearTensor(left, right, down.T.contiguous(), tensor.input, tensor.output), int(top)

@@ -161,9 +161,7 @@ def _unit(kernel: Kernel, vectors: Tensor) -> Tensor:
     instance("kernel", kernel, Kernel)
     instance("directions", vectors, Tensor)
     if vectors.ndim != 2 or vectors.shape[1] != kernel.input.dim:
-        raise ShapeError(
-            f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them first"
-        )
+        raise ShapeError(f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them first")
     rows = vectors.detach().double()
     rows = rows / rows.abs().amax(dim=1, keepdim=True)  # so that no square leaves the range
     norms: Tensor = rows.norm(dim=1, keepdim=True)
