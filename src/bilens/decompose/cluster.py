@@ -125,7 +125,9 @@ def _cluster() -> Any:
     try:
         from sklearn import cluster
     except ImportError as error:
-        raise BilensError("no package scikit-learn", "scikit-learn installed", "pip install scikit-learn") from error
+        raise BilensError(
+            "no package scikit-learn", "scikit-learn installed", "install it: pip install scikit-learn"
+        ) from error
     return cluster
 
 
@@ -133,5 +135,7 @@ def _metrics() -> Any:
     try:
         from sklearn import metrics
     except ImportError as error:
-        raise BilensError("no package scikit-learn", "scikit-learn installed", "pip install scikit-learn") from error
+        raise BilensError(
+            "no package scikit-learn", "scikit-learn installed", "install it: pip install scikit-learn"
+        ) from error
     return metrics

@@ -359,8 +359,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     mean = _mean_error(
         double,
         matrix,
-        times_power(mu.double(), -power - 2 * half),
-        times_power(readers.double(), half)[:, alive],
+        (times_power(mu.double(), -power - 2 * half), times_power(readers.double(), half)[:, alive]),
         torch.finfo(dtype).eps,
         (moment, variances, axes),
     )
@@ -369,12 +368,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
 
 
 def _mean_error(
-    kernel: Kernel,
-    matrix: Tensor,
-    mu: Tensor,
-    readers: Tensor,
-    unit: float,
-    data: tuple[Tensor, Tensor, Tensor],
+    kernel: Kernel, matrix: Tensor, returned: tuple[Tensor, Tensor], unit: float, data: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
     """E|x'ᵀQx' − Σ_k μ_k (p_k·x')²|, at most, over data of a second moment Σ, with all rounding.
 
@@ -382,10 +376,11 @@ def _mean_error(
     A Aᵀ ≥ Σ.
 
     Args:
-        kernel: near 1; matrix: Q as formed from it, over the coordinates that count; unit: rounding of the result.
+        kernel: near 1; matrix: Q as formed from it, over the coordinates that count.
+        returned: μ and the readers as they are returned; unit: the rounding of their type.
         data: Σ, its eigenvalues and its eigenvectors, one per column.
     """
-    moment, variances, axes = data
+    (mu, readers), (moment, variances, axes) = returned, data
     n, size = len(matrix), _size(kernel)
     if not n:
         return size.new_zeros(())
@@ -401,14 +396,16 @@ def _mean_error(
     squares = (readers @ above).norm(dim=1).square().amax() * (1 + gamma(n + 4)) if len(mu) else trace * 0
     evaluated = 2 * gamma(n + 2) * (trace * squares).sqrt() * (sizes * lengths).sum()
     summed = (gamma(len(mu) + 3) + unit) * sizes.sum() * squares
-    return symmetric.eigvalsh(product).abs().sum() + formed * trace + wrong + evaluated + summed
+    mean: Tensor = symmetric.eigvalsh(product).abs().sum() + formed * trace + wrong + evaluated + summed
+    return mean
 
 
 def _misfit(matrix: Tensor, values: Tensor, vectors: Tensor, hidden: int, size: Tensor) -> Tensor:
     """‖Q − Σ_k λ_k v_k v_kᵀ‖, at most, with all pairs of a matrix that was formed from `hidden` units of total size."""
     off = (matrix - (vectors.T * values) @ vectors).norm()
     measured = gamma(len(matrix) + 5) * (matrix.norm() + 1.01 * values.abs().sum())
-    return off + measured + (gamma(hidden + 5) * size if hidden else 0)
+    total: Tensor = off + measured + (gamma(hidden + 5) * size if hidden else 0)
+    return total
 
 
 def _misfit_of_factors(kernel: Kernel, values: Tensor, vectors: Tensor) -> Tensor:
@@ -418,7 +415,8 @@ def _misfit_of_factors(kernel: Kernel, values: Tensor, vectors: Tensor) -> Tenso
     along = (kernel.matvec(vectors) - values[:, None] * vectors).norm() + gamma(hidden + dim + 6) * count**0.5 * size
     outside = [(factor - (factor @ vectors.T) @ vectors).norm(dim=1) for factor in (left, right)]
     across = (sizes * (outside[0] * right.norm(dim=1) + outside[1] * left.norm(dim=1))).sum() / 2
-    return 1.01 * along + across + gamma(dim + count + 5) * count * size
+    total: Tensor = 1.01 * along + across + gamma(dim + count + 5) * count * size
+    return total
 
 
 def _complement(values: Tensor, vectors: Tensor, kept: Tensor, misfit: Tensor) -> Tensor:
@@ -434,12 +432,14 @@ def _complement(values: Tensor, vectors: Tensor, kept: Tensor, misfit: Tensor) -
     skew = gram.norm() + gamma(vectors.shape[1] + 3) * len(vectors)
     rest = values[k].abs() if k < len(values) else values.new_zeros(())
     moved = (values[:k].abs() * (vectors[:k] - kept).square().sum(dim=1)).sum()
-    return rest * (1 + skew) + 1.01 * moved + misfit
+    norm: Tensor = rest * (1 + skew) + 1.01 * moved + misfit
+    return norm
 
 
 def _size(kernel: Kernel) -> Tensor:
     """Σ_h |w_h| ‖L_h‖ ‖R_h‖: at least the norm of Q with every term replaced by its absolute value."""
-    return (kernel.weights.abs() * kernel.left.norm(dim=1) * kernel.right.norm(dim=1)).sum()
+    size: Tensor = (kernel.weights.abs() * kernel.left.norm(dim=1) * kernel.right.norm(dim=1)).sum()
+    return size
 
 
 def _fitting_upward(values: Tensor, power: int, dtype: torch.dtype) -> Tensor:

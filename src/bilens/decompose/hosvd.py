@@ -153,9 +153,11 @@ def _beyond(near: BilinearTensor, gram: Tensor, squares: Tensor, vectors: Tensor
     skew.diagonal().sub_(1)
     rest, moved = squares[k:].abs().sum(), (squares[:k].abs() * (vectors[:k] - kept).square().sum(dim=1)).sum()
     total = squares.abs().sum() * (skew.norm() + gamma(dim + 3) * dim)
-    return rest + moved + total + dim**0.5 * left
+    trace: Tensor = rest + moved + total + dim**0.5 * left
+    return trace
 
 
 def _sizes(near: BilinearTensor) -> Tensor:
     """Σ_h |D_oh| ‖L_h‖ ‖R_h‖ of every output: at least the norm of its kernel, with every term's absolute value."""
-    return near.down.abs() @ (near.left.norm(dim=1) * near.right.norm(dim=1))
+    sizes: Tensor = near.down.abs() @ (near.left.norm(dim=1) * near.right.norm(dim=1))
+    return sizes
