@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
+from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
 from bilens.decompose.scale import fitting, kernel_near_one, times_power
 from bilens.decompose.sign import signed
@@ -49,6 +50,7 @@ class Spectrum:
     label: str = ""
 
     def __post_init__(self) -> None:
+        detach(self)
         k = len(self.values)
         for name, value, shape in (
             ("values", self.values, (k,)),
@@ -259,6 +261,7 @@ class WeightedSpectrum:
     label: str = ""
 
     def __post_init__(self) -> None:
+        detach(self)
         k = len(self.values)
         for name, value, shape in (
             ("values", self.values, (k,)),

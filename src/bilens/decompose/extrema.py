@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import instance, number, whole
 from bilens.decompose import symmetric
+from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import at_least_single
 from bilens.decompose.scale import fitting, kernel_near_one, tensor_near_one, times_power
 from bilens.decompose.sign import signed
@@ -57,6 +58,7 @@ class Extrema:
     label: str = ""
 
     def __post_init__(self) -> None:
+        detach(self)
         k = len(self.values)
         for name in ("values", "residuals", "counts", "converged"):
             if tuple(getattr(self, name).shape) != (k,):

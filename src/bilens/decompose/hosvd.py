@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
+from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, upward
 from bilens.decompose.scale import fitting, tensor_near_one, times_power
 from bilens.decompose.sign import signed
@@ -48,6 +49,7 @@ class InputBasis:
     input: Space
 
     def __post_init__(self) -> None:
+        detach(self)
         if tuple(self.vectors.shape) != (len(self.values), self.input.dim):
             raise ShapeError(
                 f"vectors of shape {tuple(self.vectors.shape)}",

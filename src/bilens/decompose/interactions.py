@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bilens import pairs
 from bilens.checks import instance, number, whole
+from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
 from bilens.decompose.scale import fitting, tensor_near_one, times_power
 from bilens.errors import BilensError, ShapeError
@@ -42,6 +43,7 @@ class Interactions:
     output: Space
 
     def __post_init__(self) -> None:
+        detach(self)
         expected = (pairs.count(self.input.dim), self.output.dim)
         if tuple(self.coefficients.shape) != expected:
             raise ShapeError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import choice, flag, instance, number, reals, whole
 from bilens.decompose.eigen import Spectrum
+from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import lifted
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
@@ -60,6 +61,7 @@ class Spectra:
     features: Space
 
     def __post_init__(self) -> None:
+        detach(self)
         n, k = len(self.values), self.values.shape[-1]
         for name, value, shape in (
             ("values", self.values, (n, k)),
@@ -81,6 +83,7 @@ class Spectra:
         """The largest |λ| that can have been left out of each kernel."""
         return self.bounds.abs().amax(dim=1)
 
+    @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
         """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ `discarded`_n · ‖x'‖²: a certificate where `bounds` are certain."""
         return reals("x_norm", x_norm, self.values).square()[..., None] * self.discarded
@@ -92,6 +95,7 @@ class Spectra:
         terms = (overlaps.square() * self.values.reshape(-1).double()).reshape(*x.shape[:-1], n, k)
         return terms.sum(dim=-1).to(self.values.dtype)
 
+    @torch.no_grad()
     def spectrum(self, feature: str | int, energy: Float[Tensor, ""] | float) -> Spectrum:
         """One kernel's pairs as a `Spectrum`, largest |λ| first.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import at_least_single, lifted
 from bilens.decompose.scale import fitting, kernel_near_one
 from bilens.errors import BilensError, ShapeError
@@ -39,6 +40,7 @@ class Squares:
     label: str = ""
 
     def __post_init__(self) -> None:
+        detach(self)
         k = len(self.values)
         for name, value, shape in (
             ("values", self.values, (k,)),

@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens import pairs
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
+from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import at_least_single, largest_square, upward
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
@@ -44,6 +45,7 @@ class TensorSVD:
     floor: Float[Tensor, ""]
 
     def __post_init__(self) -> None:
+        detach(self)
         if tuple(self.outputs.shape) != (len(self.values), self.tensor.output.dim):
             raise ShapeError(
                 f"outputs of shape {tuple(self.outputs.shape)}",
