@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bilens import checks
 from bilens.checks import flag, instance, number, whole
+from bilens.decompose.graphs import detach
+from bilens.decompose.rounding import at_least_single, largest_square, upward
 from bilens.decompose.scale import near_one
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import Step, bar
@@ -85,6 +87,7 @@ class CP:
     output: Space
 
     def __post_init__(self) -> None:
+        detach(self)
         r = len(self.values)
         for name, shape in (
             ("outputs", (r, self.output.dim)),
@@ -116,15 +119,16 @@ class CP:
         whole = float(self.tensor().norm().double() ** 2)
         return float(self.norms().double().square().sum()) / whole if whole > 0 else 1.0
 
+    @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
-        """The truncation certificate: ‖y − ŷ‖ ≤ ‖B − B̂‖ · ‖x'‖², the floor counted in.
+        """The truncation certificate: ‖y − ŷ‖ ≤ ‖B − B̂‖ · ‖x'‖², the floor counted in, rounded up.
 
         Args:
             x_norm: ‖x'‖, the norm of the folded input.
         """
         rest = (self.error.double() + self.floor.double()) * self.energy.double().sqrt()
-        norm = torch.as_tensor(x_norm, dtype=rest.dtype, device=rest.device)
-        return (rest * norm.square() * (1 + 4 * torch.finfo(self.values.dtype).eps)).to(self.values)
+        rest = rest * (1 + 4 * torch.finfo(self.values.dtype).eps)
+        return upward(rest * largest_square(x_norm, self.input.dim, self.values), self.values.dtype)
 
 
 def cp(
@@ -285,11 +289,11 @@ def _fit(
                 one = tried[-1]
                 for rung in RIDGES if attempt else ():
                     if rung > ridge:
-                        one.run(torch.float32, rung * scale, STAGE, ROUGH, ROUGH, step)
+                        one.run(step, torch.float32, rung * scale, steps=STAGE, least=ROUGH, slow=ROUGH)
                 if attempt:
                     one.revive(own, generator)
-                one.run(torch.float32, ridge * scale, steps, max(tol, ROUGH), max(tol, SETTLED), step)
-                one.run(torch.float64, ridge * scale, steps, tol, tol, step)
+                one.run(step, torch.float32, ridge * scale, steps=steps, least=max(tol, ROUGH), slow=max(tol, SETTLED))
+                one.run(step, torch.float64, ridge * scale, steps=steps, least=tol, slow=tol)
                 one.settled = one.settled or one.error <= tol
                 step(one.left)  # those that were not needed
                 if one.error <= tol:
@@ -363,7 +367,7 @@ def _inner(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor) -> Tensor:
 
 
 class _Attempt:
-    """One start, and the terms that it has led to so far; `errors` has ‖B − B̂‖/‖B‖ at the start and after each chunk."""
+    """One start and the terms that it has led to; `errors` has ‖B − B̂‖/‖B‖ at the start and after each chunk."""
 
     def __init__(self, target: _Target, terms: _Terms, steps: int) -> None:
         self.target, self.terms, self.left, self.settled = target, _balanced(terms), steps, False
@@ -374,7 +378,7 @@ class _Attempt:
         """The last of the errors."""
         return self.errors[-1]
 
-    def run(self, work: torch.dtype, ridge: float, steps: int, least: float, slow: float, step: Step) -> None:
+    def run(self, step: Step, work: torch.dtype, ridge: float, *, steps: int, least: float, slow: float) -> None:
         """Descend until the error is at most `least`, falls by less than `slow` in a chunk, or the steps are done.
 
         With a ridge what must fall is the root of twice the objective, of which the error is a part.
@@ -509,7 +513,7 @@ def _record(
     tol: float,
     settled: bool,
 ) -> CP:
-    like = torch.promote_types(tensor.left.dtype, torch.float32)
+    like = at_least_single(tensor.left.dtype)
     steep = _steepness(target, terms, ridge) if len(history) > 1 or not settled else 0.0
     weights = terms.c.norm(dim=1) * _inner(terms.a, terms.b, terms.a, terms.b).diagonal().clamp(min=0).sqrt()
     spread = target.spread + float(weights.sum())

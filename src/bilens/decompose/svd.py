@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from bilens import pairs
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
+from bilens.decompose.graphs import detach
+from bilens.decompose.rounding import at_least_single, gamma, largest_square, upward
 from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
@@ -27,6 +30,8 @@ class TensorSVD:
     Args:
         values: σ, (k,), largest first; outputs: R, (k, o), orthonormal rows.
         tensor: the tensor that was decomposed.
+        residuals: ‖B Bᵀ R_s − σ_s² R_s‖, (k,), of the numbers returned and rounded up: σ_s² is at most that far from
+            the square of a singular value.
         energy: ‖B‖² = Σ σ² over all components, a number.
         floor: singular values at or below it are noise, a number.
 
@@ -39,19 +44,24 @@ class TensorSVD:
     values: Float[Tensor, " k"]
     outputs: Float[Tensor, "k o"]
     tensor: BilinearTensor
+    residuals: Float[Tensor, " k"]
     energy: Float[Tensor, ""]
     floor: Float[Tensor, ""]
 
     def __post_init__(self) -> None:
+        detach(self)
         if tuple(self.outputs.shape) != (len(self.values), self.tensor.output.dim):
             raise ShapeError(
                 f"outputs of shape {tuple(self.outputs.shape)}",
                 f"({len(self.values)}, {self.tensor.output.dim})",
             )
+        if self.residuals.shape != self.values.shape:
+            raise ShapeError(f"residuals of shape {tuple(self.residuals.shape)}", f"({len(self.values)},)")
 
     def __len__(self) -> int:
         return len(self.values)
 
+    @torch.no_grad()
     def kernel(self, s: int) -> Kernel:
         """The s-th right singular "vector": the kernel Q_{R_s} / σ_s, of norm 1.
 
@@ -65,41 +75,53 @@ class TensorSVD:
                 f"σ above the floor {float(self.floor):.3g}",
                 "use svd_accurate for the tail",
             )
-        direction = self.tensor.kernel(self.outputs[s])
+        direction = self.tensor.to(self.values.dtype).kernel(self.outputs[s])
         return Kernel(direction.left, direction.right, direction.weights / self.values[s], direction.input, str(s))
 
+    @torch.no_grad()
     def bound(self, k: int, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
-        """The truncation certificate: ‖y − y_k‖ ≤ σ_{k+1} · ‖x'‖², with y_k the output of `truncate(k)`.
+        """The truncation certificate: ‖y − y_k‖ ≤ (σ_{k+1} + rounding) · ‖x'‖², with y_k the output of `truncate(k)`.
 
         The discarded part is Σ_{s>k} σ_s K_s(x, x) R_s with the K_s orthonormal, so that its norm is at most σ_{k+1}
         times that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it, rounded up by what the
-        subtraction may have lost.
+        subtraction may have lost. Both sides evaluated exactly on their factors as stored; rounding is the floor, which
+        is added to σ_{k+1} in squares, and that of the outputs and of `truncate` in their type, about 1e-6 ‖B‖ in
+        float32.
 
         Args:
             k: components kept; x_norm: ‖x'‖, the norm of the folded input.
         """
         k = _check_kept(self, k)
-        if k < len(self):
-            first = self.values[k]
-        elif k == self.tensor.output.dim:
-            first = self.values.new_zeros(())
+        tensor, unit = self.tensor, torch.finfo(self.values.dtype).eps
+        floor, energy = self.floor.double(), self.energy.double()
+        if k == tensor.output.dim:
+            first, floor = torch.zeros_like(floor), torch.zeros_like(floor)
+        elif k < len(self):
+            first = self.values[k].double()
         else:
-            left = self.energy.double() - self.values.double().square().sum()
-            lost = 2 * torch.finfo(self.values.dtype).eps * self.energy.double()
-            first = (left.clamp(min=0) + lost).sqrt().to(self.values)
-        return first * torch.as_tensor(x_norm, dtype=self.values.dtype, device=self.values.device).square()
+            left = energy - self.values.double().square().sum()
+            first = (left.clamp(min=0) + 2 * unit * energy).sqrt()
+        sizes = [part.detach().double() for part in (tensor.left, tensor.right, tensor.down.T)]
+        terms = (sizes[0].norm(dim=1) * sizes[1].norm(dim=1) * sizes[2].norm(dim=1)).sum()
+        off = (first.square() + floor.square()).sqrt() + unit * (terms + 4 * (k + 1) ** 0.5 * energy.sqrt())
+        return upward(off * largest_square(x_norm, tensor.input.dim, self.values), self.values.dtype)
 
+    @torch.no_grad()
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.
+
+        In the type of the values; the product is in float64. No gradients.
 
         Raises:
             BilensError: k outside 0 … the number of components.
         """
         k = _check_kept(self, k)
-        outputs = self.outputs[:k]
-        return self.tensor.then(outputs.T @ outputs, self.tensor.output)
+        outputs, tensor = self.outputs[:k].double(), self.tensor.to(self.values.dtype)
+        down = outputs.T @ (outputs @ tensor.down.double())
+        return replace(tensor, down=down.to(self.values.dtype))
 
 
+@torch.no_grad()
 def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     """The top k singular values, output directions and (factored) right kernels of B as an o × i² matrix.
 
@@ -109,12 +131,16 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
         tensor: B; k: how many components, from 1 to `output.dim`; all when None.
 
     Cost: two and a half (h, i)·(i, h) products, two (o, h)·(h, ·) products (none before the read-out, where D is the
-    identity) and one o × o eigenproblem, all in float64; memory O(h² + o²). Floor: a Gram squares the condition number,
-    so σ below √(max(o, h)·ε)·σ₁ is noise, about 1e-8·√max(o, h)·σ₁ (`floor`);
+    identity) and one o × o eigenproblem, of which at most o/8 pairs are solved for alone, all in float64; memory
+    O(h² + o²). Floor: a Gram squares the condition number, so σ below √(max(o, h)·ε)·σ₁ is noise, about
+    1e-8·√max(o, h)·σ₁ (`floor`);
     `svd_accurate` gives the tail.
 
+    Returns:
+        A `TensorSVD` in the tensor's type, in float32 for bfloat16 and float16. No gradients.
+
     Raises:
-        BilensError: k out of range, or Σ σ² beyond the type.
+        BilensError: k out of range, or Σ σ² outside the range of the type.
     """
     k = _check_k(tensor, k)
     # Powers of two out of the way: the Gram has the sixth power of the factors, which leaves the range of any type.
@@ -122,12 +148,19 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)
     gram = replace(tensor, left=left, right=right, down=down).gram()
-    values, vectors = symmetric.eigh(gram)
-    values, vectors = values.flip(0), vectors.flip(1)
-    sigma = values.clamp(min=0).sqrt() * (a * b * c)
-    return _record(tensor, sigma, vectors.T, k, (max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5)
+    values, vectors = symmetric.largest(gram, tensor.output.dim if k is None else k)
+    return _record(
+        tensor,
+        values.clamp(min=0).sqrt(),
+        vectors.T,
+        energy=gram.trace(),
+        square=lambda rows: rows @ gram,
+        size=a * b * c,
+        floor=(max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5,
+    )
 
 
+@torch.no_grad()
 def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4096) -> TensorSVD:
     """As `svd`, with singular values right to about 1e-15·σ₁: no Gram, an orthogonal factorisation of the pair stream.
 
@@ -166,23 +199,46 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
     if basis is not None:
         vectors = torch.cat([basis[:, :hidden] @ vectors, basis[:, hidden:]], dim=1)
     sigma = torch.cat([sigma, sigma.new_zeros(len(vectors) - len(sigma))])
-    return _record(tensor, sigma, vectors.T, k, tensor.output.dim * EPSILON)
+    span = triangle if basis is None else triangle @ basis[:, :hidden].T
+    return _record(
+        tensor,
+        sigma[:k],
+        vectors.T[:k],
+        energy=sigma.square().sum(),
+        square=lambda rows: rows @ span.T @ span,
+        size=torch.ones_like(sigma[0]),
+        floor=outputs * EPSILON,
+    )
 
 
-def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | None, floor: float) -> TensorSVD:
-    like, energy = tensor.left, sigma.square().sum()
-    if not bool(torch.isfinite(energy.to(like))):
+def _record(
+    tensor: BilinearTensor,
+    sigma: Tensor,
+    outputs: Tensor,
+    *,
+    energy: Tensor,
+    square: Callable[[Tensor], Tensor],
+    size: Tensor,
+    floor: float,
+) -> TensorSVD:
+    """The record of σ and R in float64, of B over a power of two `size`; square: R (k, o) ↦ R B Bᵀ."""
+    dtype, energy = at_least_single(tensor.left.dtype), energy * size.square()
+    fitted = energy.to(dtype)
+    if not bool(torch.isfinite(fitted)) or bool((energy > 0) & (fitted < torch.finfo(dtype).tiny)):
         raise BilensError(
-            f"a tensor of norm {float(energy.sqrt()):.2g} in {str(like.dtype).removeprefix('torch.')}",
+            f"a tensor of norm {float(energy.sqrt()):.2g} in {str(dtype).removeprefix('torch.')}",
             "one whose square fits",
             "scale it, or call .to(torch.float64)",
         )
+    if any(factor.requires_grad for factor in (tensor.left, tensor.right, tensor.down)):
+        tensor = replace(tensor, left=tensor.left.detach(), right=tensor.right.detach(), down=tensor.down.detach())
+    values, rows = (sigma * size).to(dtype), signed(outputs).to(dtype)
+    # What is returned is measured: rounded, and with what rounding may hide of the measurement itself.
+    kept, one = (values.double() / size).square()[:, None], rows.double()
+    residuals = torch.linalg.vector_norm(square(one) - kept * one, dim=1)
+    residuals = residuals + gamma(4 * len(outputs.T) + 4 * tensor.hidden) * (energy / size.square())
     return TensorSVD(
-        sigma[:k].to(like),
-        signed(outputs[:k]).to(like),
-        tensor,
-        energy.to(like),
-        (sigma[0] * floor).to(like),
+        values, rows, tensor, upward(residuals * size.square(), dtype), fitted, (sigma[0] * size * floor).to(dtype)
     )
 
 
