@@ -41,7 +41,7 @@ check: .venv/installed ## format, lint, types and the architecture test; changes
 slow: .venv/installed ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
-bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into benchmarks/results.md (FLAGS=--full)
+bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into runs/benchmarks (FLAGS=--full: into benchmarks and README)
 	.venv-bench/bin/python benchmarks/run.py $(FLAGS)
 
 docs: .venv/installed-docs ## the documentation, in site/; a warning is an error
