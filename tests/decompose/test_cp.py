@@ -22,7 +22,7 @@ from bilens.tensor import BilinearTensor
 from largest import Largest
 from messages import refuses
 from oracle import array, near, with_one
-from strategies import SEEDS, filled, layers, matrices, orthogonal, samples
+from strategies import SEEDS, filled, layers, orthogonal, samples
 
 cp_module = importlib.import_module("bilens.decompose.cp")
 BOTH = pytest.mark.parametrize("method", [decompose.cp, decompose.cp_symmetric])
