@@ -45,16 +45,15 @@ def main() -> None:
         ("shuffled", shuffled, gathering(tensor, shuffled), "index_select into kept memory and one fused product"),
         ("row by row", ordered, row_by_row(tensor), "a row of L and R against the rows from it on, into kept memory"),
     ):
-        if stream is shuffled:
-            wanted = [stream.pairs(n) for n in range(len(stream))]
-        else:
-            every = torch.arange(tensor.input.dim, device=device)
-            wanted = [(every[i : i + 1].expand(len(every) - i), every[i:]) for i in range(len(every))]
+        order = torch.cat([torch.stack(stream.pairs(n)) for n in range(len(stream))], dim=1)
+        place, close = 0, 0.0
+        for batch in few():
+            i, j = order[:, place : place + len(batch)]
+            close, place = max(close, apart(batch, gathered(tensor, i, j))), place + len(batch)
         sides = (lambda stream=stream: through(stream, room), lambda few=few: last(few()), notebook(tensor, stream))
         ours, plain, published = measuring.compare(*sides, device=device)
         memory = [measuring.peak_memory(side, device=device) for side in sides]
         reached = f"largest difference of an entry {compared(tensor, stream):.0e} of the largest entry, over all pairs"
-        close = max(apart(batch, gathered(tensor, i, j)) for batch, (i, j) in zip(few(), wanted, strict=True))
         lines.append(
             measuring.Line(
                 work=f"pair stream, {name}, {size}",
@@ -118,14 +117,19 @@ def gathering(tensor: BilinearTensor, stream: PairStream) -> Callable[[], Iterat
 
 
 def row_by_row(tensor: BilinearTensor) -> Callable[[], Iterator[Tensor]]:
-    """The few lines for pairs in order: row i against the rows j ≥ i, into the same memory."""
+    """The few lines for pairs in order: row i against the rows j ≥ i, until a batch is full, into the same memory."""
     left, half = tensor.left.T.contiguous(), tensor.right.T.contiguous() / 2
-    room = torch.empty_like(left)
+    room = left.new_empty(BATCH + len(left), HIDDEN)
 
     def work() -> Iterator[Tensor]:
+        place = 0
         for i in range(len(left)):
-            rows = room[: len(left) - i]
-            yield torch.mul(half[i:], left[i], out=rows).addcmul_(left[i:], half[i])
+            rows = room[place : place + len(left) - i]
+            torch.mul(half[i:], left[i], out=rows).addcmul_(left[i:], half[i])
+            place += len(rows)
+            if place >= BATCH or i + 1 == len(left):
+                yield room[:place]
+                place = 0
 
     return work
 
