@@ -27,7 +27,7 @@ from measuring import saves
 
 from bilens import files
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 NAMES = (
     "svd",
     "partial_svd",
@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the records, page and figure go")
     parser.add_argument("--readme", action="store_true", help="measure nothing: page and README from results.json")
     asked = parser.parse_args()
-    folder = asked.folder or (HERE if asked.full or asked.readme else HERE.parent / "runs" / "benchmarks")
+    folder = (asked.folder.resolve() if asked.folder else None) or (
+        HERE if asked.full or asked.readme else HERE.parent / "runs" / "benchmarks"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     records, failed, started = folder / "results.json", [], time.monotonic()
     held: dict[str, Any] = json.loads(records.read_text(encoding="utf-8")) if records.exists() else {}

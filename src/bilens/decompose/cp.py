@@ -400,7 +400,7 @@ class _Attempt:
         while self.left > end and not self.settled and not self.error <= least:
             count = min(CHUNK, self.left - end)
             optimizer.param_groups[0]["max_iter"] = count
-            optimizer.step(closure)
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
             found = _balanced(_Terms.of([factor.detach().double() for factor in free]))
             after = _error(self.target, found, ridge)
             self.settled = not before - after >= slow
