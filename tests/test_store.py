@@ -9,7 +9,7 @@ import json
 import pytest
 import torch
 
-from bilens import decompose, pairs, store
+from bilens import decompose, files, pairs, store
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Score
@@ -108,7 +108,6 @@ def message(error: pytest.ExceptionInfo) -> str:
     text = str(error.value)
     assert text.startswith("got ")
     assert "; expected " in text
-    assert "" in text
     assert "\n" not in text
     return text
 
@@ -138,11 +137,16 @@ def test_an_altered_record_is_refused(alter, told: str, tmp_path) -> None:
     assert told in message(error)
 
 
+def sealed(header: dict) -> str:
+    """A header with the checksum that belongs to it."""
+    header = {name: value for name, value in header.items() if name != "sha256"}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(header | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()})
+
+
 def edit(folder, name: str, value: object) -> None:
     header = json.loads((folder / "one.json").read_text())
-    header[name] = value
-    del header["sha256"]  # as in files from before there was one
-    (folder / "one.json").write_text(json.dumps(header))
+    (folder / "one.json").write_text(sealed(header | {name: value}))
 
 
 @pytest.mark.parametrize(
@@ -169,11 +173,91 @@ def test_the_checksum_is_of_the_values_and_not_of_how_they_are_written(tmp_path)
     assert stated == hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def test_files_from_before_there_was_a_checksum_of_the_json_are_read(tmp_path) -> None:
+def test_a_record_without_a_checksum_is_refused_and_so_is_one_of_an_older_version(tmp_path) -> None:
     store.save(records()[3], tmp_path / "one")
-    edit(tmp_path, "format", 1)
-    assert "sha256" not in json.loads((tmp_path / "one.json").read_text("utf-8"))
-    same(records()[3], store.load(tmp_path / "one", decompose.Spectrum))
+    whole = json.loads((tmp_path / "one.json").read_text("utf-8"))
+    (tmp_path / "one.json").write_text(json.dumps({n: value for n, value in whole.items() if n != "sha256"}))
+    with refuses(StoreError, "one.json without a checksum: of an older version, or altered", "run the same command"):
+        store.load(tmp_path / "one", decompose.Spectrum)
+    for other in (1, 2.0, True, "2", None):
+        edit(tmp_path, "format", other)
+        with refuses(StoreError, f"one.json of format {other!r}; expected format 2", "run the same command"):
+            store.load(tmp_path / "one", decompose.Spectrum)
+
+
+def spoil(record: object, change, folder) -> None:
+    """Write a record whose JSON was changed and then given the checksum that belongs to the change."""
+    store.save(record, folder / "one")
+    header = json.loads((folder / "one.json").read_text("utf-8"))
+    change(header["record"]["fields"])
+    (folder / "one.json").write_text(sealed(header))
+
+
+WRONG = {
+    str: [7, None, True, ["x"], {"tensor": "no such"}, {"kind": "os.system", "fields": {}}],
+    bool: [1, 0.0, "True", None, []],
+    int: ["7", 1.5, True, None, [1]],
+    float: ["1.5", True, [], {"kind": "Score", "fields": {}}],
+    list: ["text", 3, None, {}, [[[1]]]],
+    dict: ["text", 3, [1], {}, {"tensor": 3}, {"tensor": ["x"]}, {"kind": ["x"]}, {"kind": "Space", "fields": 3}],
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("record", records(), ids=lambda record: type(record).__name__)
+def test_a_field_that_does_not_fit_its_annotation_is_refused(record: object, tmp_path) -> None:
+    store.save(record, tmp_path / "one")
+    fields = json.loads((tmp_path / "one.json").read_text("utf-8"))["record"]["fields"]
+    for name, value in fields.items():
+        optional = "None" in str(type(record).__annotations__[name])
+        whatever = "Any" in str(type(record).__annotations__[name])  # any record is right here
+        for wrong in WRONG.get(type(value), []):
+            if (wrong is None and optional) or (whatever and wrong in ([1], [[[1]]])):
+                continue
+            spoil(record, lambda content, n=name, w=wrong: content.update({n: w}), tmp_path)
+            with pytest.raises(StoreError) as error:
+                store.load(tmp_path / "one", type(record))
+            assert "one.json with a " in message(error), (name, wrong)
+        spoil(record, lambda content, n=name: content.pop(n), tmp_path)
+        with refuses(StoreError, f"one.json with a damaged record (record lacks or adds {name})"):
+            store.load(tmp_path / "one", type(record))
+    spoil(record, lambda content: content.update(one_more=1), tmp_path)
+    with refuses(StoreError, "one.json with a damaged record (record lacks or adds one_more)"):
+        store.load(tmp_path / "one", type(record))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(torch.int64, None), (torch.bool, None), (torch.complex64, None), (None, (1, 1, 1)), (None, ())],
+)
+def test_a_tensor_of_another_type_or_shape_is_refused(dtype, shape, tmp_path) -> None:
+    for record in records():
+        for field in dataclasses.fields(record):
+            value = getattr(record, field.name)
+            annotation = str(type(record).__annotations__[field.name])
+            if not isinstance(value, torch.Tensor) or (shape == () and value.ndim == 0):
+                continue
+            if {torch.int64: "Int[", torch.bool: "Bool["}.get(dtype, "none") in annotation:
+                continue
+            changed = torch.zeros(value.shape if shape is None else shape, dtype=dtype or value.dtype)
+            store.save(record, tmp_path / "one")
+            header = json.loads((tmp_path / "one.json").read_text("utf-8"))
+            tensors, _ = files.read_tensors(tmp_path / "one.safetensors")
+            files.write_tensors(tmp_path / "one.safetensors", tensors | {f"record.{field.name}": changed})
+            header["tensors"]["sha256"] = files.file_checksum(tmp_path / "one.safetensors")
+            (tmp_path / "one.json").write_text(sealed(header))
+            with refuses(StoreError, "one.json with a ", f"record.{field.name} of torch."):
+                store.load(tmp_path / "one", type(record))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": 2, "record": ' + "[" * 900 + "]" * 900 + "}", '{"format": 2, "x": "\\ud800"}']
+)
+def test_json_that_no_checksum_can_be_taken_of_is_refused(text: str, tmp_path) -> None:
+    (tmp_path / "one.json").write_text(text)
+    with refuses(StoreError, "one.json with"):
+        store.load(tmp_path / "one", Score)
 
 
 @pytest.mark.bad_input
@@ -199,10 +283,9 @@ def test_a_record_needs_a_name() -> None:
 def test_shapes_that_do_not_fit_are_refused_on_reading(tmp_path) -> None:
     store.save(records()[3], tmp_path / "one")
     header = json.loads((tmp_path / "one.json").read_text())
-    del header["sha256"]
     header["record"]["fields"]["values"] = header["record"]["fields"]["vectors"]
-    (tmp_path / "one.json").write_text(json.dumps(header))
-    with pytest.raises(StoreError, match="not valid"):
+    (tmp_path / "one.json").write_text(sealed(header))
+    with pytest.raises(StoreError, match=r"record\.values of torch\.float32 and shape \(2, 7\), not Float"):
         store.load(tmp_path / "one", decompose.Spectrum)
 
 

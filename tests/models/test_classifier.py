@@ -227,6 +227,8 @@ def damaged(tmp_path: Path, how: str) -> Path:
     build(bias=True).save_pretrained(tmp_path)
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
     entries, tensors = json.loads(config.read_text()), load(weights.read_bytes())
+    # Without the checksums of either file, as another program writes them: what is wrong is told by its content.
+    del entries["sha256"]
     if how == "empty folder":
         config.unlink()
         weights.unlink()
@@ -290,7 +292,7 @@ def damaged(tmp_path: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("empty folder", r"got 'No such file or directory' on reading .*config\.json; expected .*. Check the path"),
+        ("empty folder", r"got 'No such file or directory' on reading .*config\.json; expected .*"),
         ("no weights", r"got 'No such file or directory' on reading .*model\.safetensors; expected .*"),
         (
             "weights cut short",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bilens import checks
 from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import read_json, read_tensors, write_json, write_tensors
+from bilens.files import read_pair, write_pair
 from bilens.models import authors
 from bilens.models.layers import ACTIVATIONS, GATES, Bilinear, Dense, Gated, factored, linear, no_tensor
 from bilens.space import Space
@@ -221,10 +221,13 @@ class ImageClassifier(nn.Module):
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` into a folder. Raises StoreError when that cannot be done."""
+        """Write `config.json` and `model.safetensors` into a folder in one step, each with a checksum of the other.
+
+        Raises:
+            StoreError: the folder cannot be written; a model that was there before is then still there.
+        """
         folder = checks.path("folder", folder)
-        write_tensors(folder / "model.safetensors", self.state_dict(), {"format": "pt"})
-        write_json(folder / "config.json", self.config)
+        write_pair(folder / "config.json", self.config, folder / "model.safetensors", self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageClassifier:
@@ -234,12 +237,11 @@ class ImageClassifier(nn.Module):
         when their number is a square, and the output "classes".
 
         Raises:
-            StoreError: a file is missing, damaged, a pickle, or holds tensors of other names, shapes or types than the
-                config says, or NaN or infinity.
+            StoreError: a file is missing, damaged, altered, a pickle, of another save than the other file, or holds
+                tensors of other names, shapes or types than the config says, or NaN or infinity.
         """
         folder = checks.path("folder", folder)
         path, weights = folder / "config.json", folder / "model.safetensors"
-        config = read_json(path)
         pickle = folder / "pytorch_model.bin"
         if pickle.exists() and not weights.exists():
             raise StoreError(
@@ -247,7 +249,7 @@ class ImageClassifier(nn.Module):
                 "model.safetensors beside it, because unpickling runs code from the file",
                 "save the weights with safetensors.torch.save_file",
             )
-        tensors, _ = read_tensors(weights)
+        config, tensors = read_pair(path, weights)
         if authors.recognised(tensors):
             settings, tensors = authors.convert(path, config, tensors)
         else:

@@ -80,10 +80,10 @@ def read(run: Path) -> Exploration:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
     settings = _settings(run)
-    summary = files.read_json(run / "summary.json") if (run / "summary.json").exists() else {}
-    views = {name: view for name, record in VIEWS.items() if (view := _record(run, record, View)) is not None}
-    details = {name: found for name in views if (found := _record(run, f"{name}_detail", Detail)) is not None}
-    model = _record(run, "logits", BilinearTensor)
+    summary = store.read_summary(run, "summary.json")
+    views = {name: view for name, record in VIEWS.items() if (view := store.read_record(run, record, View)) is not None}
+    details = {name: found for name in views if (found := store.read_record(run, f"{name}_detail", Detail)) is not None}
+    model = store.read_record(run, "logits", BilinearTensor)
     try:
         output = model.output.name if model is not None else settings["model"]["output"]["name"]
         return Exploration(
@@ -93,12 +93,12 @@ def read(run: Path) -> Exploration:
             model=model,
             views=tuple(views.values()),
             details=details,
-            samples=_record(run, "samples", Samples),
+            samples=store.read_record(run, "samples", Samples),
             scores={name: Score(**score) for name, score in summary.get("faithfulness", {}).items()},
             curves=curves(run),
-            codes=_record(run, "sae_codes", CodeComparison),
-            svd=(svd := _record(run, "svd", TensorSVD)),
-            history=_record(run, "training", History),
+            codes=store.read_record(run, "sae_codes", CodeComparison),
+            svd=(svd := store.read_record(run, "svd", TensorSVD)),
+            history=store.read_record(run, "training", History),
             notes=_notes(summary),
             totals=_totals(summary, svd),
             texts={"digits": ("Digit directions", WAYS["digits"][1])} if output == "digits" else {},
@@ -120,7 +120,7 @@ def curves(run: Path) -> tuple[Curve, ...]:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
     _settings(run)
-    found = (_record(run, f"{name}_curve", Curve) for name in VIEWS)
+    found = (store.read_record(run, f"{name}_curve", Curve) for name in VIEWS)
     return tuple(curve for curve in found if curve is not None)
 
 
@@ -171,11 +171,6 @@ def _settings(run: Path) -> dict[str, Any]:
             "name that folder, or make one: bilens mnist --out runs/mnist",
         )
     return settings
-
-
-def _record(run: Path, name: str, kind: type[R]) -> R | None:
-    path = run / "records" / name
-    return store.load(path, kind) if store.exists(path) else None
 
 
 def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bilens import data as datasets
 from bilens import models
+from bilens.checkpoint import discard
 from bilens.errors import BilensError
 from bilens.history import History
 from bilens.models import ImageClassifier
@@ -100,7 +101,7 @@ def mnist(
         return history
 
     history = run.record("training", History, train)
-    (run.path / "training.part").unlink(missing_ok=True)
+    discard(run.path / "training.part")
     return derive(
         ImageClassifier.from_pretrained(run.path / "model"), dataset, run, budget, seed=seed, training=history
     )
