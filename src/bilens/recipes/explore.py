@@ -202,6 +202,8 @@ def _totals(summary: dict[str, Any], svd: TensorSVD | None) -> dict[str, int]:
 
 def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
     notes = []
+    if not summary:
+        notes.append("This run is not finished: run the same command again to add what is missing.")
     if "data" in summary:
         notes.append(
             f"Faithfulness is measured on the {summary['data']['test']:,} test images. Cross-entropy recovered is 1 "
