@@ -31,7 +31,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from bilens import checkpoint, cli, data, decompose, explorer, files, plots, sae, store
+from bilens import checkpoint, cli, data, decompose, explorer, plots, sae, store
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
 from bilens.models import ImageClassifier
@@ -240,7 +240,7 @@ def command(*arguments: object) -> str:
     with (
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(told),
-        mock.patch.object(plots, "save", lambda figure, path: None),
+        mock.patch.object(plots, "save"),
         mock.patch.object(warnings, "showwarning", warnings.showwarning),
     ):
         status = cli.main([str(argument) for argument in arguments])
@@ -312,7 +312,7 @@ def kinds(folder: Path, only: tuple[str, ...] = ()) -> dict[str, Kind]:
     add("run", lambda place, seed: again[seed](place), lambda place: again[0](place), writes=True)
 
     def stopped(place: Path, seed: int) -> None:
-        with mock.patch("bilens.recipes.ways.inputs.discard", lambda path: None):
+        with mock.patch("bilens.recipes.ways.inputs.discard"):
             again[seed](place)
         stop(place)
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import functools
 import hashlib
 import json
+import multiprocessing
+import os
+import queue
+import subprocess
+import sys
+import threading
 
 import pytest
 import torch
@@ -32,6 +40,7 @@ def layer() -> BilinearTensor:
     )
 
 
+@functools.cache
 def records() -> list:
     tensor = layer()
     spectrum = decompose.eigh(tensor.kernel("a"), 2)
@@ -194,12 +203,12 @@ def spoil(record: object, change, folder) -> None:
 
 
 WRONG = {
-    str: [7, None, True, ["x"], {"tensor": "no such"}, {"kind": "os.system", "fields": {}}],
-    bool: [1, 0.0, "True", None, []],
-    int: ["7", 1.5, True, None, [1]],
-    float: ["1.5", True, [], {"kind": "Score", "fields": {}}],
-    list: ["text", 3, None, {}, [[[1]]]],
-    dict: ["text", 3, [1], {}, {"tensor": 3}, {"tensor": ["x"]}, {"kind": ["x"]}, {"kind": "Space", "fields": 3}],
+    str: [7, ["x"], {"kind": "os.system", "fields": {}}],
+    bool: [1, "True", None],
+    int: ["7", 1.5, True],
+    float: ["1.5", True, {"kind": "Score", "fields": {}}],
+    list: ["text", {}, [[[1]]]],
+    dict: ["text", [1], {"tensor": ["x"]}, {"kind": ["x"]}, {"kind": "Space", "fields": 3}],
 }
 
 
@@ -349,3 +358,120 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path) -> None:
     assert "a file" in message(error)
     with pytest.raises(StoreError):
         store.Folder(tmp_path / "run" / "deeper", {"seed": 2})
+
+
+def claim(path: str, seed: int, barrier, answers) -> None:
+    barrier.wait()
+    try:
+        store.Folder(path, {"seed": seed})
+        answers.put(True)
+    except StoreError:
+        answers.put(False)
+
+
+def test_of_runs_that_begin_at_once_one_gets_the_folder(tmp_path) -> None:
+    """In threads, so that many tries are quick; the claim is the file system's, whoever asks."""
+    for n in range(60):
+        barrier, answers = threading.Barrier(3), queue.SimpleQueue()
+        runs = [threading.Thread(target=claim, args=(tmp_path / str(n), k, barrier, answers)) for k in range(3)]
+        for run in runs:
+            run.start()
+        for run in runs:
+            run.join()
+        assert sorted(answers.get() for _ in runs) == [False, False, True]
+        assert [path.name for path in (tmp_path / str(n)).iterdir()] == ["settings.json"]
+
+
+def test_of_processes_that_begin_at_once_one_gets_the_folder(tmp_path) -> None:
+    context = multiprocessing.get_context("fork")
+    for n in range(8):
+        barrier, answers = context.Barrier(2), context.SimpleQueue()
+        runs = [context.Process(target=claim, args=(tmp_path / str(n), k, barrier, answers)) for k in range(2)]
+        for run in runs:
+            run.start()
+        assert sorted(answers.get() for _ in runs) == [False, True]
+        for run in runs:
+            run.join()
+
+
+def test_who_comes_second_by_a_moment_is_refused_and_the_first_keeps_the_folder(tmp_path, monkeypatch) -> None:
+    link = os.link
+
+    def late(*names) -> None:
+        monkeypatch.setattr(os, "link", link)
+        store.Folder(tmp_path / "run", {"seed": 1})
+        link(*names)
+
+    monkeypatch.setattr(os, "link", late)
+    with refuses(StoreError, "other settings (seed = 1 and not 2)"):
+        store.Folder(tmp_path / "run", {"seed": 2})
+    assert json.loads((tmp_path / "run" / "settings.json").read_text()) == {"seed": 1}
+
+
+def test_a_file_system_without_links_has_one_owner_too(tmp_path, monkeypatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    store.Folder(tmp_path / "run", {"seed": 1})
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.json"]
+    store.Folder(tmp_path / "run", {"seed": 1})
+    with refuses(StoreError, "seed = 1 and not 2"):
+        store.Folder(tmp_path / "run", {"seed": 2})
+    store.save(Score(0.5, 1.0, 0.5), tmp_path / "one")
+    store.save(records()[1], tmp_path / "one")
+    store.save(records()[1], tmp_path / "one")
+    same(records()[1], store.load(tmp_path / "one", type(records()[1])))
+
+
+def test_a_run_that_was_killed_in_its_first_write_continues(tmp_path) -> None:
+    script = "import os, sys; from bilens import store; os.link = lambda *_: os._exit(9); store.Folder(sys.argv[1], {})"
+    assert subprocess.run([sys.executable, "-c", script, tmp_path / "run"], check=False).returncode == 9
+    (left,) = (tmp_path / "run").iterdir()
+    assert left.name.startswith(".settings.json.")
+    store.Folder(tmp_path / "run", {})
+    assert (tmp_path / "run" / "settings.json").exists()
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".gitkeep", "Thumbs.db"])
+def test_what_file_managers_leave_is_nothing(name: str, tmp_path) -> None:
+    (tmp_path / name).write_text("")
+    store.Folder(tmp_path, {"seed": 2})
+    assert (tmp_path / name).exists()
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    for path in (tmp_path / "run", tmp_path / "run" / "deeper"):
+        with refuses(StoreError, f"{tmp_path / 'run'}, a symbolic link to {tmp_path / 'disk'}, which does not exist"):
+            store.Folder(path, {})
+    (tmp_path / "disk").mkdir()
+    store.Folder(tmp_path / "run", {})
+    assert (tmp_path / "disk" / "settings.json").exists()
+
+
+def test_timings_that_are_damaged_are_named(tmp_path) -> None:
+    run = store.Folder(tmp_path / "run", {})
+    run.clock("svd", 1.5)
+    for text in ("{", '{"svd": "long"}', '{"svd": 1.5, "sha256": "0"}'):
+        (tmp_path / "run" / "timings.json").write_text(text)
+        with refuses(StoreError, "timings.json"):
+            run.clock("svd", 1.0)
+
+
+def test_a_record_saved_over_an_older_one_is_the_old_one_or_the_new_one(tmp_path, monkeypatch) -> None:
+    old, new = records()[1], records()[0]
+    store.save(old, tmp_path / "one")
+    replace = os.replace
+
+    def full(source, target) -> None:
+        if str(target).endswith(".json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with refuses(StoreError, "No space left on device"):
+        store.save(new, tmp_path / "one")
+    monkeypatch.undo()
+    same(old, store.load(tmp_path / "one", type(old)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "one.safetensors"]

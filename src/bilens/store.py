@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -515,7 +516,7 @@ def _decode_record(content: dict[str, Any], kind: Any, tensors: Mapping[str, Ten
     record = RECORDS[content["kind"]]
     if kind is not Any and kind is not record:
         raise ValueError(f"{name} is a {record.__name__} and not {_title(kind)}")
-    kinds = get_type_hints(record)
+    kinds = _annotations(record)
     stated, expected = set(content["fields"]), {field.name for field in dataclasses.fields(record)}
     if stated != expected:
         raise ValueError(f"{name} lacks or adds {', '.join(sorted(stated ^ expected)):.80}")
@@ -529,6 +530,12 @@ def _decode_record(content: dict[str, Any], kind: Any, tensors: Mapping[str, Ten
                     f"{name}.{field} of {value.dtype} and shape {tuple(value.shape)}, not {_title(kinds[field])}"
                 )
     return record(**fields)
+
+
+@functools.cache
+def _annotations(record: type) -> dict[str, Any]:
+    """The types of a record's fields; they are written as texts, and reading those takes longer than a record."""
+    return get_type_hints(record)
 
 
 def _title(kind: Any) -> str:

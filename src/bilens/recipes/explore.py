@@ -1,4 +1,4 @@
-"""Reads a run's folder and writes the explorer: one offline page in which a person looks at everything it found."""
+"""Reads a run's folder and writes the explorer: one offline page that shows everything the run found."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def explore(
 
     Args:
         run: folder that bilens mnist or bilens decompile wrote.
-        out: the page to write; report.html in the run's folder unless told.
+        out: the page to write, a new file or over an older page; report.html in the run's folder by default.
         compare: folder of another run, whose features can then be looked at beside this one's.
         seeds: folders of the same run with other seeds; curves become means with 95 % intervals, at the numbers of
             components that all of them measured.
@@ -159,17 +159,24 @@ def _settings(run: Path) -> dict[str, Any]:
     known = run / "settings.json"
     if not known.exists():
         raise StoreError(
-            f"{run}, which is no folder of a run (it has no settings.json)",
+            f"{run}, which is not the folder of a run (it has no settings.json)",
             "a folder that bilens mnist or bilens decompile wrote",
             "name that folder, or make one: bilens mnist --out runs/mnist",
         )
     settings = files.read_json(known)
     if settings.get("command") not in ("mnist", "decompile"):
         raise StoreError(
-            f"{run}, the folder of a run of {settings.get('command', 'something else')!r}",
+            f"{run}, the folder of a run of {settings.get('command', 'something else')!r:.40}",
             "a folder that bilens mnist or bilens decompile wrote",
             "name that folder, or make one: bilens mnist --out runs/mnist",
         )
+    for name, kinds in (("seed", int), ("weights", str | None), ("model", dict)):
+        if not isinstance(settings.get(name), kinds):
+            raise StoreError(
+                f"{known} with {name} = {settings.get(name)!r:.40}",
+                "the settings of a run as bilens wrote them",
+                "write them back as they were, or run it again in another folder",
+            )
     return settings
 
 
