@@ -577,6 +577,8 @@ def fuzz(
             name = draw.choices(names, shares)[0]
             finding, done = interrupt(Path(place, "save"), draw) if name == "save" else examine(made[name], draw)
             found[f"cases of {name}"] += 1
+            if (n - first + 1) % 500 == 0:
+                say(f"{n - first + 1} of {count}")
             if finding:
                 found[finding] += 1
                 say(f"{finding}: seed {seed}, case {n}: {name}: {done}"[:400])

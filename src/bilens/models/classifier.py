@@ -201,7 +201,7 @@ class ImageClassifier(nn.Module):
         return tensor if bias is None else tensor.shift(bias.detach() if detach else bias)
 
     def over(self, input: Space, output: Space) -> ImageClassifier:
-        """A copy with these spaces in place of its own, for example with the labels and image shape of a data set.
+        """A copy with these spaces instead of its own, for example with the labels and image shape of a data set.
 
         Raises:
             ShapeError: a space of another size.
@@ -231,7 +231,7 @@ class ImageClassifier(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageClassifier:
-        """Read a folder that `save_pretrained` wrote, or one in the authors' layout, told apart by the tensors' names.
+        """Read a folder that `save_pretrained` wrote, or one in the authors' layout, which its tensors' names show.
 
         Weights keep the type that they have in the file. In the authors' layout the input is "pixels", a square image
         when their number is a square, and the output "classes".
