@@ -11,9 +11,9 @@ from torch import Tensor
 from bilens import pairs
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
-from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
