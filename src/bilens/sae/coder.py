@@ -19,7 +19,7 @@ from torch.nn import functional
 from bilens import checks
 from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
-from bilens.errors import BilensError, ShapeError, StoreError
+from bilens.errors import ShapeError, StoreError
 from bilens.products import product
 from bilens.sae import folder as folders
 from bilens.space import Space

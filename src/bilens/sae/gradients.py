@@ -58,8 +58,8 @@ def gradients(
             named rows, sums over chunks, biases and the penalty are not rounded so.
 
     Cost: with all codes active, five products of 2 b d_in d_sae operations and some passes over the codes. With few
-    active (on a CPU), or k of them few, one such product, and sums of 4 b L0 rows. Memory beside the gradients: the codes of
-    a chunk, on a CPU; elsewhere those of the batch, twice.
+    active (on a CPU), or k of them few, one such product, and sums of 4 b L0 rows. Memory beside the gradients: the
+    codes of a chunk, on a CPU; elsewhere those of the batch, twice.
     """
     sums = _Sums(coder, l1, weight, products or x.dtype)
     size = CHUNK if x.device.type == "cpu" else max(len(x), 1)
@@ -84,8 +84,8 @@ class _Sums:
 
     Z = [z, 1] holds the encoder's inputs z = x − b_dec and E = [W_encᵀ, b_enc] its rows; R = [2 weight (x̂ − x), 1] the
     gradient in x̂ and D = [W_dec, weight l1 ‖w_k‖] the decoder's rows. ReLU codes are a = ReLU(Z Eᵀ), and their gradient
-    G = R Dᵀ where they are active; aᵀ R = [gradient of W_dec, Σ a] and Gᵀ Z = [gradient of W_encᵀ, of b_enc]. The gradient
-    in z is not formed: only b_dec is behind it, whose share is −W_enc Σ G.
+    G = R Dᵀ where they are active; aᵀ R = [gradient of W_dec, Σ a] and Gᵀ Z = [gradient of W_encᵀ, of b_enc]. The
+    gradient in z is not formed: only b_dec is behind it, whose share is −W_enc Σ G.
     """
 
     def __init__(self, coder: StandardSAE | TopKSAE, l1: float, weight: float, products: torch.dtype) -> None:

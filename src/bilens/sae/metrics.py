@@ -56,7 +56,7 @@ def explained_variance(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> 
 def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10.0) -> Float[Tensor, ""]:
     """(Σ_{i≠j} |cos_ij|^p)^{1/p} over the rows of the decoder: 0 when they are orthogonal.
 
-    Rows that are 0 have no direction and count for nothing; a single row gives 0. Gradients flow through, and are finite
+    Rows that are 0 have no direction and count for nothing; a single row gives 0. Gradients flow through and are finite
     everywhere: the cosines are divided by the largest before the power, and the value 0 has gradient 0.
 
     Cost: two products of (d_sae, d_sae) and (d_sae, d_in) with the gradient, and some d_sae² numbers of memory.

@@ -25,8 +25,8 @@ class Transcoder(nn.Module):
 
     Args:
         d_in, d_out: sizes of the layer's vectors. d_sae: number of features.
-        k: codes kept per vector, 1 … d_sae; the others, and those that are negative, are 0. With k = d_sae it is a plain
-            MLP with ReLU.
+        k: codes kept per vector, 1 … d_sae; the others, and those that are negative, are 0. With k = d_sae it is a
+            plain MLP with ReLU.
         seed: of the encoder's unit columns; W_dec and the biases begin as 0, so that ŷ begins as b_dec.
 
     Raises:
@@ -122,7 +122,7 @@ def transcode(
     outputs = checks.vectors("outputs", outputs, like, d_out).detach()
     steps, lr = whole("steps", steps, 1), number("lr", lr, above=0)
     warmup, decay = number("warmup", warmup, 0, 1), number("decay", decay, 0, 1)
-    order = TensorStream(torch.arange(len(inputs), device=inputs.device)[:, None], batch_size, seed)
+    order = TensorStream(torch.arange(len(inputs), device=inputs.device).double()[:, None], batch_size, seed)
     mean = outputs.mean(dim=0)
     variance = float((outputs - mean).square().sum(dim=1).mean())
     if not (variance > 0 and math.isfinite(variance)):
@@ -135,7 +135,7 @@ def transcode(
     rows: list[Tensor] = []
     with torch.enable_grad(), bar(title, steps, show=progress) as step:
         for done in range(steps):
-            chosen = order.batch(done)[:, 0]
+            chosen = order.batch(done)[:, 0].long()
             codes = transcoder.encode(inputs[chosen])
             predicted = torch.addmm(transcoder.b_dec, codes, transcoder.W_dec)
             loss = (predicted - outputs[chosen]).square().sum() / (len(chosen) * variance)
