@@ -340,7 +340,7 @@ def test_refuses_layers_that_do_not_fit():
         build(left, right, down, left_bias=left[0], input=X, output=Y)
     with refuses(ShapeError, "right_bias of shape (1,)", "(4,)"):
         build(left, right, down, right_bias=left[0, :1], input=X, output=Y)
-    with refuses(ShapeError, "shift of shape (4,)", "(2,)"):
+    with refuses(ShapeError, "down_bias of shape (4,)", "(2,)"):
         build(left, right, down, down_bias=left[:, 0], input=X, output=Y)
     with refuses(ShapeError, "right of shape (4,)"):
         build(left, right[:, 0], down, left_bias=left[:, 0], input=X, output=Y)
@@ -395,7 +395,7 @@ def test_refuses_inputs_of_another_size(shape):
     ):
         with refuses(ShapeError, f"vectors of shape {shape}", "3 coordinates", "'x' (3+1)", "without the constant"):
             call()
-    with refuses(ShapeError, "vectors of shape (3,)", "4 coordinates a row", "fold"):
+    with refuses(ShapeError, "vectors of shape (3,)", "4 coordinates on the last axis", "Fold them first"):
         tensor.kernel(0).matvec(good)
 
 

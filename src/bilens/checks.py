@@ -226,7 +226,7 @@ def floating(name: str, value: Tensor) -> None:
         raise BilensError(
             f"{name} of type {value.dtype}",
             "floating-point numbers of 16 bits or more",
-            "" if value.is_complex() else "convert it with .float()",
+            "" if value.is_complex() else "convert with .float()",
         )
 
 
