@@ -193,7 +193,7 @@ INPUTS = Dictionary.from_atoms(normal(6, 4, seed=8), X, offset=normal(4, seed=9)
 OTHER = BilinearTensor.from_layer(normal(5, 4, seed=6), normal(5, 4, seed=7), normal(3, 5, seed=8),
                                   left_bias=normal(5), input=X, output=Y)  # fmt: skip
 VECTORS, FOLDED = normal(2, 4, seed=9), normal(2, 5, seed=9)
-I, J = torch.triu_indices(5, 5)
+FIRST, OTHERS = torch.triu_indices(5, 5)
 
 FOLLOWED: dict[str, Callable[[BilinearTensor], Tensor]] = {
     "call": lambda t: t(VECTORS),
@@ -215,8 +215,8 @@ FOLLOWED: dict[str, Callable[[BilinearTensor], Tensor]] = {
     "dense": lambda t: t.kernel(1).dense(),
     "split": lambda t: torch.cat([t.kernel(1).split().quadratic.flatten(), t.kernel(1).split().linear]),
     "inner of kernels": lambda t: t.kernel(1).inner(OTHER.kernel(2)),
-    "pair vectors": lambda t: pairs.polarized(t, I, J),
-    "two-hot vectors": lambda t: pairs.two_hot(t, I, J, INPUTS),
+    "pair vectors": lambda t: pairs.polarized(t, FIRST, OTHERS),
+    "two-hot vectors": lambda t: pairs.two_hot(t, FIRST, OTHERS, INPUTS),
     "a pair stream": lambda t: pairs.symmetric_stream(t, shuffle=False).batch(0),
     "contract": lambda t: pairs.contract(t, FOLDED, detach=False),
 }
@@ -238,7 +238,7 @@ def test_gradients_reach_an_identity_read_out() -> None:
     def tensor(d: Tensor) -> BilinearTensor:
         return BilinearTensor.from_layer(w, v, d, input=X, output=H, detach=False)
 
-    for call in (lambda d: tensor(d).gram(), lambda d: pairs.polarized(tensor(d), I[:4] % 4, J[:4] % 4)):
+    for call in (lambda d: tensor(d).gram(), lambda d: pairs.polarized(tensor(d), FIRST[:4], OTHERS[:4] % 4)):
         assert torch.autograd.gradcheck(call, (eye,))
 
 
@@ -254,7 +254,7 @@ def test_gradients_of_what_is_given() -> None:
         (lambda e: tensor.kernel(e, detach=False).dense(), e),
     ):
         assert torch.autograd.gradcheck(call, (leaf,))
-    # Atoms of equal norm and right angles: equal singular values, at which the SVD has no gradient, and the pseudoinverse has.
+    # At equal singular values the SVD has no gradient, and the pseudoinverse has one.
     for atoms in (normal(5, 3), torch.eye(3, dtype=torch.float64), normal(2, 3)):
         atoms.requires_grad_()
         offset = normal(3, seed=5).requires_grad_()

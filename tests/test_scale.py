@@ -63,8 +63,8 @@ def test_hidden_units_and_outputs_of_unlike_scales() -> None:
     near(large.inner(small), np.linalg.norm(DENSE) ** 2, 1e2)
     near(large.cosine(small), 0.0)  # each is one output, and not the same one
     near(matching.kernel_cosines(large, small).diagonal(), np.ones(3))
-    dead = BilinearTensor(torch.cat([L, L[:1] * 0]), torch.cat([R, R[:1]]), torch.cat([D * 1e-300, D[:, :1] * 1e300], 1),
-                          X, Y)  # fmt: skip
+    left, right = torch.cat([L, L[:1] * 0]), torch.cat([R, R[:1]])  # the last unit counts for nothing
+    dead = BilinearTensor(left, right, torch.cat([D * 1e-300, D[:, :1] * 1e300], 1), X, Y)
     near(dead.cosine(TENSOR), 1)
 
 

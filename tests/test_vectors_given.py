@@ -1,4 +1,4 @@
-"""One rule for weights and vectors everywhere: floating-point types are converted, everything else is refused in a line."""
+"""One rule for weights and vectors: floating-point types are converted, all others are refused in one line."""
 
 from __future__ import annotations
 
