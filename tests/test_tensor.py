@@ -179,10 +179,12 @@ def test_moving_a_kernel_and_a_tensor():
 
 def test_gradients_reach_the_weights():
     left, right, down = (factor.requires_grad_() for factor in factors())
-    tensor = BilinearTensor.from_layer(left, right, down, input=X, output=Y)
+    tensor = BilinearTensor.from_layer(left, right, down, input=X, output=Y, detach=False)
     x = torch.ones(2, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda *f: BilinearTensor(*f, X, Y)(x).square().sum(), (left, right, down), raise_exception=True
+        lambda *f: BilinearTensor.from_layer(*f, input=X, output=Y, detach=False)(x).square().sum(),
+        (left, right, down),
+        raise_exception=True,
     )
     tensor.norm().backward()
     # the gradient of ‖B‖ in D is (D G)/‖B‖
