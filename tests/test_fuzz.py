@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import fuzz
 import pytest
 
+import fuzz
 from bilens.models import ImageClassifier
 
 QUICK = ("model", "coder", "records", "batches", "checkpoint", "data", "save")
