@@ -138,7 +138,9 @@ def write_records(folder: Path, seed: int) -> None:
     store.save(
         Curve.of("kept", [1, 2], [Score(0.1, 2.0, seed), Score(0.2, 1.0, 0.6)], error=[1.0, 0.5]), folder / "curve"
     )
-    store.save((Score(0.5, 1.25, None), Space("x", 2 + seed)), folder / "several")
+    # With tensors: a record of one file is whole wherever it comes from, unless it is a run's and names its place.
+    several = (Score(0.5, 1.25, None), Space("x", 2 + seed), tensor.kernel("a"))
+    store.save(several, folder / "several")
 
 
 def read_records(folder: Path) -> str:
