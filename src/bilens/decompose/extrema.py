@@ -129,9 +129,10 @@ def box(
     """Local maxima of u·y = x'ᵀQx' over low ≤ x ≤ high, by projected gradient ascent from uniform random starts.
 
     x ← P(x + t∇f), P the clamp to the box; t < 1/max(−λ_min, …), of the quadratic part, so that no step lowers f: the
-    projection gives ∇f·δ ≥ ‖δ‖²/t, and f(x + δ) − f(x) = ∇f·δ + δᵀQδ. Every `OFTEN` steps the coordinates between the bounds
-    go straight to their maximum given the others, or towards it up to the first bound: gradient steps alone would
-    creep. An end is a point of Karush, Kuhn and Tucker: f cannot rise to first order. Minima are the maxima of −Q.
+    projection gives ∇f·δ ≥ ‖δ‖²/t, and f(x + δ) − f(x) = ∇f·δ + δᵀQδ. Every `OFTEN` steps the coordinates between the
+    bounds go straight to their maximum given the others, or towards it up to the first bound: gradient steps alone
+    would creep. An end is a point of Karush, Kuhn and Tucker: f cannot rise to first order. Minima are the maxima
+    of −Q.
 
     Args:
         kernel: Q, whose constant coordinate stays 1; low, high: the box; starts: how many; seed: of the starts.
