@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import torch
 
 import oracle
 from bilens import decompose
-from bilens.recipes.ways import details
+from bilens.errors import BilensError
+from bilens.recipes.ways import components, details
 from bilens.space import Space
-from bilens.tensor import Kernel
+from bilens.tensor import BilinearTensor, Kernel
+from messages import refuses
 from oracle import near
 from strategies import filled
 
@@ -26,3 +31,11 @@ def test_strongest_pairs_count_both_orders_of_two_inputs() -> None:
         np.sort(abs(found.strengths[0].numpy())),
         np.sort(abs(np.triu(2 * dense - np.diag(np.diag(dense)))[np.triu_indices(5)])),
     )
+
+
+def test_a_layer_of_zeros_has_no_components() -> None:
+    zeros = BilinearTensor(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 2), Space("x", 3), Space("hidden", 2))
+    subject, run = SimpleNamespace(hidden=zeros), SimpleNamespace(record=lambda name, kind, make: make())
+    subject.budget = SimpleNamespace(count=5)
+    with refuses(BilensError, "a layer whose tensor is 0", "not all 0"):
+        components.singular_values(subject, run)
