@@ -10,10 +10,11 @@ from bilens.checks import instance, whole
 from bilens.decompose import symmetric
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.rounding import at_least_single, gamma, upward
-from bilens.decompose.scale import NEAR, fitting, kernel_near_one, times_power
+from bilens.decompose.scale import fitting, kernel_near_one, times_power
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.products import product
+from bilens.scale import NEAR
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
