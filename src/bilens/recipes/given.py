@@ -52,7 +52,7 @@ def read(
         (the model, the standardisation that was folded into it).
 
     Raises:
-        BilensError: mean without std, a model that is not bilinear, or one whose outputs vanish or overflow.
+        BilensError: mean without std, a model that is not bilinear, or one whose outputs vanish, overflow or never vary.
         StoreError: the folder cannot be read.
     """
     if checkpoint.is_file():
@@ -80,6 +80,13 @@ def read(
         model = model.double().standardized(images.mean, images.std)
     model = model.float()
     _check_scale(model)
+    if dataset is not None:
+        with torch.no_grad():
+            outputs = model.hidden_outputs(dataset.train.images[:4096])
+        if bool((outputs == outputs[0]).all()):
+            raise BilensError(
+                f"a model whose layer gives the same outputs for each image of {dataset.name}", "a trained model"
+            )
     return model, images if folded else None
 
 
@@ -123,7 +130,9 @@ def _check_scale(model: ImageClassifier) -> None:
         norm = float(tensor.norm())
         if not SCALES[0] <= norm <= SCALES[1]:
             raise BilensError(
-                "a model that gives 0 for every input" if norm == 0 else f"a model whose tensor has norm {norm:.3g}",
+                f"a model whose {tensor.output.name} are 0 for every input"
+                if norm == 0
+                else f"a model whose tensor has norm {norm:.3g}",
                 f"a trained model, its tensor's norm from {SCALES[0]:g} to {SCALES[1]:g}",
                 "" if norm == 0 else "scale its weights: one factor for all logits changes no prediction",
             )
