@@ -241,7 +241,7 @@ def fashion_mnist() -> Dataset:
     raise StoreError(
         f"no Fashion-MNIST ({found})",
         "its four IDX files",
-        "install Debian's package dataset-fashion-mnist, or put the files into $BILENS_DATA/fashion_mnist",
+        "run apt-get install dataset-fashion-mnist, or put the files into $BILENS_DATA/fashion_mnist",
     )
 
 
@@ -472,5 +472,5 @@ def _optional(module: str) -> Any:
         name = module.partition(".")[0]
         package = "scikit-learn" if name == "sklearn" else name
         raise BilensError(
-            f"no package {package}", f"{package} installed", f"run pip install {package}"
+            f"no package {package}", f"{package} installed", f"install it: pip install {package}"
         ) from error
