@@ -176,7 +176,7 @@ def test_other_settings_in_the_same_folder_are_refused(run: Path, capsys) -> Non
     assert job(run, "--seed", "7") == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1
-    assert "seed = 0 and not 7" in told[0]
+    assert "seed: 0 → 7" in told[0]
     assert (run / "summary.json").read_bytes() == before
 
 
