@@ -122,7 +122,9 @@ def _foreign(folder: Path) -> str:
         if name == "cfg.json" and architecture is None and ("activation_fn_str" in config or "hook_name" in config):
             return "a coder that SAELens wrote before its version 6, whose layout is not supported"
         if isinstance(architecture, str) and "transcoder" in architecture:
-            return f"a {architecture.replace('_', ' ')}, which maps one activation to another: only autoencoders are read"
+            return (
+                f"a {architecture.replace('_', ' ')}, which maps one activation to another: only autoencoders are read"
+            )
     return ""
 
 
