@@ -42,8 +42,8 @@ class Tiny:
 
     def write(self, folder: Path, *, gzipped: bool = True, dotted: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.raw.items():
-            name = name.replace("-idx", ".idx") if dotted else name
+        for published, content in self.raw.items():
+            name = published.replace("-idx", ".idx") if dotted else published
             path = folder / (f"{name}.gz" if gzipped else name)
             path.write_bytes(gzip.compress(content) if gzipped else content)
         return folder

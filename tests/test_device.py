@@ -28,5 +28,5 @@ def test_a_device_without_float64_that_is_named_is_taken_with_a_warning(monkeypa
 
 
 def test_a_device_of_another_machine_is_refused() -> None:
-    with pytest.raises(BilensError, match="^got device 'abacus'; expected a device of this machine"):
+    with pytest.raises(BilensError, match=r"^got device 'abacus'; expected a device of this machine"):
         device.choose("abacus")

@@ -52,7 +52,7 @@ def read(
         (the model, the standardisation that was folded into it).
 
     Raises:
-        BilensError: mean without std, a model that is not bilinear, or one whose outputs vanish, overflow or never vary.
+        BilensError: mean without std; a model that is not bilinear, or whose outputs vanish, overflow or never vary.
         StoreError: the folder cannot be read.
     """
     if checkpoint.is_file():
