@@ -9,11 +9,11 @@ from torch import Tensor
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
 from bilens.decompose.eigen import Spectrum
-from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
 from bilens.products import product
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import choice, flag, instance, number, reals, whole
 from bilens.decompose.eigen import Spectrum
-from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.decompose.solver import Method, Question, Which, solve
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, hidden_gram
 

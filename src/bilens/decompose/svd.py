@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, whole
+from bilens.checks import instance, trusted, whole
 from bilens.decompose import symmetric
-from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -66,7 +66,8 @@ class TensorSVD:
                 "use svd_accurate for the tail",
             )
         direction = self.tensor.kernel(self.outputs[s])
-        return Kernel(direction.left, direction.right, direction.weights / self.values[s], direction.input, str(s))
+        weights = direction.weights / self.values[s]
+        return trusted(Kernel, direction.left, direction.right, weights, direction.input, str(s))
 
     def bound(self, k: int, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
         """The truncation certificate: ‖y − y_k‖ ≤ σ_{k+1} · ‖x'‖², with y_k the output of `truncate(k)`.
