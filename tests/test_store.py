@@ -247,7 +247,7 @@ def test_a_folder_of_other_settings_is_refused_and_left_as_it_is(tmp_path) -> No
     before = (tmp_path / "run" / "settings.json").read_bytes()
     with pytest.raises(StoreError) as error:
         store.Folder(tmp_path / "run", {"seed": 2})
-    assert "seed = 1 and not 2" in message(error)
+    assert "seed: 1 → 2" in message(error)
     assert (tmp_path / "run" / "settings.json").read_bytes() == before
 
 
