@@ -339,7 +339,7 @@ def test_a_folder_of_other_settings_is_refused_and_left_as_it_is(tmp_path) -> No
     before = (tmp_path / "run" / "settings.json").read_bytes()
     with pytest.raises(StoreError) as error:
         store.Folder(tmp_path / "run", {"seed": 2})
-    assert "seed = 1 and not 2" in message(error)
+    assert "seed: 1 → 2" in message(error)
     assert (tmp_path / "run" / "settings.json").read_bytes() == before
 
 
@@ -403,7 +403,7 @@ def test_who_comes_second_by_a_moment_is_refused_and_the_first_keeps_the_folder(
         link(*names)
 
     monkeypatch.setattr(os, "link", late)
-    with refuses(StoreError, "other settings (seed = 1 and not 2)"):
+    with refuses(StoreError, "other settings (seed: 1 → 2)"):
         store.Folder(tmp_path / "run", {"seed": 2})
     assert json.loads((tmp_path / "run" / "settings.json").read_text()) == {"seed": 1}
 
@@ -416,7 +416,7 @@ def test_a_file_system_without_links_has_one_owner_too(tmp_path, monkeypatch) ->
     store.Folder(tmp_path / "run", {"seed": 1})
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.json"]
     store.Folder(tmp_path / "run", {"seed": 1})
-    with refuses(StoreError, "seed = 1 and not 2"):
+    with refuses(StoreError, "seed: 1 → 2"):
         store.Folder(tmp_path / "run", {"seed": 2})
     store.save(Score(0.5, 1.0, 0.5), tmp_path / "one")
     store.save(records()[1], tmp_path / "one")

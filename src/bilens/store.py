@@ -218,8 +218,7 @@ class Folder:
         settings = json.loads(json.dumps(settings))
         theirs = _settings(self.path)
         if theirs != settings:
-            names = sorted(n for n in theirs.keys() | settings.keys() if theirs.get(n) != settings.get(n))
-            listed = ", ".join(f"{n} = {theirs.get(n)!r} and not {settings.get(n)!r}" for n in names)
+            listed = ", ".join(_differences(theirs, settings))
             raise StoreError(
                 f"folder {self.path} of a run with other settings ({listed})",
                 "a new folder, or one of a run with these settings",
@@ -428,6 +427,16 @@ def _damaged(known: Path) -> StoreError:
         "write that file alone again, by bilens.files.write_json(file, settings) with the settings of the run or of "
         "the stream (stream.settings), and continue: each record is checked when it is read",
     )
+
+
+def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
+    """The settings that differ, "name: old → new" for each, with the path of one inside another: "model.hidden"."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted(theirs.keys() | ours.keys()):
+            yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}".lstrip("."))
+    elif theirs != ours:
+        old, new = ("none" if value is None else json.dumps(value, ensure_ascii=False) for value in (theirs, ours))
+        yield f"{name}: {old} → {new}"
 
 
 def _whole(path: Path) -> bool:

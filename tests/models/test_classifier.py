@@ -368,3 +368,74 @@ def test_the_config_of_one_model_and_the_weights_of_another_are_refused(tmp_path
     shutil.copy(tmp_path / "1" / "model.safetensors", tmp_path / "0")
     with pytest.raises(StoreError, match=r"config\.json and model\.safetensors, which were not written together"):
         ImageClassifier.from_pretrained(tmp_path / "0")
+
+
+@given(
+    embedding=st.sampled_from([None, 4, 5]),
+    biased=st.booleans(),
+    readout_bias=st.booleans(),
+    residual=st.booleans(),
+    layers=st.integers(1, 3),
+    mean=st.sampled_from([0.0, 0.1307, -2.0]),
+    std=st.sampled_from([1.0, 0.3081, 25.0]),
+)
+def test_a_model_of_standardised_images_becomes_one_of_raw_images(
+    embedding: int | None, biased: bool, readout_bias: bool, residual: bool, layers: int, mean: float, std: float
+) -> None:
+    width = (embedding or 6) if residual else 4
+    arguments = {"embedding": embedding, "bias": biased, "readout_bias": readout_bias, "residual": residual}
+    given = build(hidden=width, layers=layers, seed=2, **arguments)
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    folded, x = given.standardized(mean, std), rows(7)
+    _, expected = written_out(given, (x - mean) / std)
+    near(folded(x), expected)
+    if layers == 1:
+        near(folded.tensor()(x), expected)
+    assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())
+    again = ImageClassifier(PIXELS, CLASSES, **{k: v for k, v in folded.config.items() if k in FOLDED}).double()
+    again.load_state_dict(folded.state_dict())  # the config describes the weights
+    near(again(x), expected)
+
+
+FOLDED = ("hidden", "layers", "embedding", "bias", "readout_bias", "residual", "activation")
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "reglu", "swiglu"])
+def test_other_models_of_standardised_images_become_ones_of_raw_images(activation: str) -> None:
+    given, x = build(activation=activation, bias=True, layers=2), rows(7)
+    near(given.standardized(0.2, 0.5)(x), given((x - 0.2) / 0.5))
+
+
+def test_a_standardised_model_keeps_its_type_and_is_saved_and_read(tmp_path: Path) -> None:
+    given = ImageClassifier(PIXELS, CLASSES, 4)
+    folded = given.standardized(0.1307, 0.3081)
+    assert {value.dtype for value in folded.state_dict().values()} == {torch.float32}
+    folded.save_pretrained(tmp_path)
+    x = rows(7).float()
+    torch.testing.assert_close(ImageClassifier.from_pretrained(tmp_path)(x), given((x - 0.1307) / 0.3081))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("arguments", "mean", "std", "message"),
+    [
+        ({}, 0.0, 0.0, r"got std = 0\.0; expected a finite number above 0"),
+        ({}, 0.0, -1.0, r"got std = -1\.0; expected a finite number above 0"),
+        ({}, math.nan, 1.0, r"got mean = nan; expected a finite number.*"),
+        (
+            {},
+            0.0,
+            1e-320,
+            r"got mean = 0 and std = .*; expected numbers at which weights stay finite in torch\.float64",
+        ),
+        (
+            {"activation": "relu"},
+            0.0,
+            1.0,
+            r"got a model with activation 'relu' and no biases; expected layers with .*",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_folded_are_refused(arguments: Any, mean: float, std: float, message: str) -> None:
+    with pytest.raises(BilensError, match=message):
+        build(**arguments).standardized(mean, std)

@@ -164,7 +164,7 @@ def test_top_k_without_relu_has_no_saelens_folder(tmp_path: Path) -> None:
             "with normalize_activations = 'expected_average_only_in'",
         ),
         ({"reshape_activations": "hook_z"}, "with reshape_activations = 'hook_z'"),
-        ({"architecture": "jumprelu_transcoder"}, "with architecture 'jumprelu_transcoder'"),
+        ({"architecture": "jumprelu_transcoder"}, "a jumprelu transcoder, which maps one activation to another"),
         ({"architecture": "matryoshka"}, "with architecture 'matryoshka'"),
         ({"architecture": ...}, "without architecture"),
         ({"metadata": ...}, "with metadata.sae_lens_version = None"),
