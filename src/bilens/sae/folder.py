@@ -16,7 +16,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checkpoint import POINTER
 from bilens.errors import StoreError
-from bilens.files import read_pair, write_pair
+from bilens.files import read_json, read_pair, write_pair
 
 SAE_LENS_VERSION = "6.54.12"
 """The SAELens whose folders are written; SAELens reads folders from 6 on as they are and converts older ones."""
