@@ -382,6 +382,7 @@ def test_of_runs_that_begin_at_once_one_gets_the_folder(tmp_path) -> None:
         assert [path.name for path in (tmp_path / str(n)).iterdir()] == ["settings.json"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_of_processes_that_begin_at_once_one_gets_the_folder(tmp_path) -> None:
     context = multiprocessing.get_context("fork")
     for n in range(8):
