@@ -50,6 +50,7 @@ class View:
         """Labels of the outputs that a feature raises most, largest first, at most `count`.
 
         Named are those that it raises by at least half of what it raises most and a quarter of its largest |effect|.
+        Of more than two outputs, moving all but one alike is moving that one.
         """
         return self._named(self.effects[feature], count)
 
@@ -71,6 +72,9 @@ class View:
 
     def _named(self, effect: Tensor, count: int) -> tuple[str, ...]:
         best = effect.argsort(descending=True)[:count].tolist()
+        alike = effect > effect.max() - 1e-5 * effect.abs().max()
+        if len(effect) > 2 and int(alike.sum()) == len(effect) - 1:
+            return ()
         least = max(float(effect.max()) / 2, float(effect.abs().max()) / 4)
         return tuple(self.output.label(o) for o in best if float(effect[o]) >= least > 0)
 

@@ -224,22 +224,30 @@ def test_names_of_single_outputs() -> None:
 
 def test_what_a_feature_lowers_is_named_and_the_larger_effect_comes_first(run: Exploration) -> None:
     digits = Space("digits", 10)
-    rows = torch.zeros(6, 10)
+    rows = torch.zeros(7, 10)
     rows[0, [7, 5, 2, 4]] = torch.tensor([0.20, 0.17, 0.05, -0.46])
     rows[1, [0, 1, 3]] = torch.tensor([0.3, -0.9, 0.28])
     rows[2] = torch.eye(10)[3] - 0.1  # the mean over outputs taken off: against none of the others
     rows[3, [4, 9]] = torch.tensor([-0.5, -0.4])
     rows[5, [1, 2]] = torch.tensor([1.0, -1.0])
-    spectra = (run.views[1].spectra[1],) * 6
-    view = View("svd", spectra, torch.ones(6), "σ", rows, digits)
-    assert [view.speaks(place) for place in range(6)] == [
+    rows[6] = 0.1 - torch.eye(10)[8]
+    spectra = (run.views[1].spectra[1],) * 7
+    view = View("svd", spectra, torch.ones(7), "σ", rows, digits)
+    assert [view.speaks(place) for place in range(7)] == [
         "against 4; for 7, 5",
         "against 1; for 0, 3",
         "for 3",
         "against 4, 9",
         "moves no output",
         "for 1; against 2",
+        "against 8",
     ]
+    three, two = Space("kinds", 3), Space("sides", 2)
+    for output, row, expected in (
+        (three, torch.eye(3)[1] - 1 / 3, "for 1"),
+        (two, torch.tensor([-0.5, 0.5]), "for 1; against 0"),
+    ):
+        assert View("svd", spectra[:1], torch.ones(1), "σ", row[None], output).speaks(0) == expected
     assert (view.raises(0), view.lowers(0), view.raises(3)) == (("7", "5"), ("4",), ())
     features = explorer.document([Exploration(title="Speaks", views=(view,))])["runs"][0]["views"][0]["features"]
     assert [features[0][name] for name in ("speaks", "raises", "lowers")] == ["against 4; for 7, 5", ["7", "5"], ["4"]]

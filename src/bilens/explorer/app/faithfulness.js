@@ -40,7 +40,7 @@ export function faithfulnessPage(runs, route) {
   return h("div", { class: "faithfulness" },
     h("h1", {}, "How faithful is each view?"),
     h("p", { class: "lead" }, "Cross-entropy recovered is 1 for the model itself and 0 for a guess that knows nothing."),
-    charts.length ? h("div", {}, choices, charts.map((chart) => chart.element)) : h("p", { class: "empty" }, run.samples && run.samples.labels
+    charts.length ? h("div", { class: "charts" }, choices, charts.map((chart) => chart.element)) : h("p", { class: "empty" }, run.samples && run.samples.labels
       ? "This page has no curves of faithfulness. If bilens wrote it from a run that was stopped, run the same command again to add them."
       : "This page has no curves of faithfulness: they need labelled samples, and it has none. If bilens wrote it from a run that was stopped, run the same command again to add what is missing."),
     run.scores.length ? scores(run) : null,
