@@ -217,7 +217,7 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
   const { feature, kernels, section, scale } = parts;
   return figure({
     title: "What raises it, and what lowers it", level, of: parts.of, name: `${parts.name}-eigenvectors`,
-    note: `The largest eigenvectors of each sign as √|λ| v, on one scale${parts.both ? " for both sides" : ""}: a pale picture matters less. The sign of a whole picture means nothing; where blue meets red does.`,
+    note: `The largest eigenvectors of each sign as √|λ| v, on one scale${parts.both ? " for both sides" : ""}: a pale picture matters less. Green and purple are the two sides of an eigenvector: which is which means nothing, where they meet does.`,
     alt: `The largest positive and negative eigenvectors of ${feature.label}`,
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"], rows: kernels.map((kernel) => [kernel.rank + 1, kernel.value, feature.energy ? kernel.value ** 2 / feature.energy : 0]) }),
     draw: (width) => {
@@ -421,7 +421,7 @@ function legend(parts) {
   return h("section", { class: "reading" }, h("h2", { class: "section" }, "How to read this"),
     h("p", {}, "The feature's value on an input x is xᵀQx, with a symmetric matrix Q that follows from the weights. Written in the eigenvectors of Q it is a sum of squares, Σ λ (v·x)², one for each."),
     h("p", {}, "Every word used here is explained under ", h("a", { href: link("about") }, "About"), "."),
-    h("p", {}, "A squared overlap has no sign, so an eigenvector and its negative are the same: what counts is the pattern of blue against red."),
+    h("p", {}, "A squared overlap has no sign, so an eigenvector and its negative are the same: what counts is the pattern of green against purple. Blue is what is added, and red what is taken off."),
     h("p", {}, `The eigenvectors are orthonormal${section.input.constant ? ", and the layer's biases are in them as one more input that is always 1" : ""}. ‖Q‖² is the sum of all λ², here ${number(feature.energy)}.`));
 }
 
