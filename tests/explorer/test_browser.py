@@ -394,8 +394,8 @@ def test_what_a_feature_lowers_is_said_everywhere(visit: Open) -> None:
     page.locator("a.tile").last.click()
     page.wait_for_selector("text=Speaks against 4; for 7, 5.")
     weights = page.locator("figure", has=page.get_by_role("heading", name="Logit weights"))
-    assert weights.locator("text.name.strong").all_inner_texts() == ["4", "5", "7"]
-    page.get_by_role("link", name="compare").click()
+    assert weights.locator("text.name.strong").all_text_contents() == ["4", "5", "7"]
+    page.get_by_role("link", name="compare", exact=True).click()
     page.wait_for_selector(".side")
     assert "Speaks against 4; for 7, 5." in page.locator(".side").first.inner_text()
     assert "(against 4; for 7, 5)" in page.get_by_label("Compare", exact=True).inner_text()
@@ -415,7 +415,7 @@ def test_every_score_and_chart_says_on_how_many_samples(visit: Open) -> None:
     assert table.locator("tbody tr").nth(2).get_attribute("class") == "beside"  # after its view
     page.get_by_label("numbers stored").check()
     assert "axis=numbers" in _hash(page)
-    assert "numbers stored" in charts.locator("svg").inner_text()
+    assert "numbers stored" in (charts.locator("svg").text_content() or "")
     assert charts.locator("svg polyline").count() == 1  # the other curve's numbers are not known
     assert "It is not known for" in charts.locator(".note").inner_text()
     again = visit(_hash(page))
@@ -454,12 +454,12 @@ def test_extremes_that_are_not_here_and_lists_that_are_cut_are_announced(visit: 
 def test_inputs_that_are_no_image_have_whole_names_and_say_how_many_are_drawn(visit: Open) -> None:
     page = visit("overview=kinds", name="named")
     tile = page.locator("a.tile").first
-    texts = tile.locator("svg text").all_inner_texts()
+    texts = tile.locator("svg text").all_text_contents()
     assert len(texts) == 8
     assert re.fullmatch(r"7 of 12 measurements", texts[-1])
     page = visit("feature=kinds:0", name="named")
     pairs = page.locator("figure", has=page.get_by_role("heading", name="Strongest input pairs"))
-    names = pairs.locator("svg text.name").all_inner_texts()
+    names = pairs.locator("svg text.name").all_text_contents()
     assert names
     assert all(re.fullmatch(r"[a-z ]+ \d+ × [a-z ]+ \d+", name) for name in names)  # none is cut
     assert page.locator("h1").inner_text() == "Kind oak"
@@ -468,7 +468,7 @@ def test_inputs_that_are_no_image_have_whole_names_and_say_how_many_are_drawn(vi
     page.wait_for_selector("text=Take apart the logit of kind")
     assert "no eigenvectors of its outputs" not in page.locator("main").inner_text()
     fall = page.locator("figure", has=page.get_by_role("heading", name="The logit as an exact sum"))
-    assert "remainder" not in fall.locator("svg").inner_text()  # all eigenvectors are here
+    assert "remainder" not in (fall.locator("svg").text_content() or "")  # all eigenvectors are here
     fall.get_by_role("button", name="Table").click()
     assert fall.locator("tbody tr:nth-last-child(2) th").inner_text() == "rounding"
 
@@ -476,7 +476,7 @@ def test_inputs_that_are_no_image_have_whole_names_and_say_how_many_are_drawn(vi
 def test_blue_and_red_are_what_is_added_and_never_an_eigenvectors_sides(visit: Open) -> None:
     page = visit("feature=kinds:0", name="named")
     fills = """([name, selector]) => [...document.querySelectorAll("figure")].filter((each) =>
-        each.querySelector("h3").textContent === name).flatMap((each) => [...each.querySelectorAll(selector)]
+        each.querySelector("h3, h4").textContent === name).flatMap((each) => [...each.querySelectorAll(selector)]
         .map((rect) => getComputedStyle(rect).fill))"""
     sides = set(page.evaluate(fills, ["What raises it, and what lowers it", "rect.one, rect.other"]))
     added = set(page.evaluate(fills, ["Eigenvalues", "rect.positive, rect.negative"]))
@@ -487,10 +487,10 @@ def test_blue_and_red_are_what_is_added_and_never_an_eigenvectors_sides(visit: O
 def test_a_constant_that_has_no_part_is_left_out(visit: Open) -> None:
     page = visit("feature=svd:1", name="whole")
     vectors = page.locator("figure", has=page.get_by_role("heading", name="What raises it"))
-    assert "constant" in vectors.locator("svg").inner_text()
+    assert "constant" in (vectors.locator("svg").text_content() or "")
     page = visit("feature=svd:1", name="unbiased")
     vectors = page.locator("figure", has=page.get_by_role("heading", name="What raises it"))
-    assert "constant" not in vectors.locator("svg").inner_text()
+    assert "constant" not in (vectors.locator("svg").text_content() or "")
 
 
 def test_a_link_opens_what_was_seen(visit: Open) -> None:
