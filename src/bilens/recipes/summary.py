@@ -69,7 +69,8 @@ class Findings:
         if self.outputs is not None:
             count, rank = self.outputs.comparison.features, self.outputs.comparison.rank
             name = f"SAE on outputs, pseudoinverse codes of {count} active features (rank {rank})"
-            rows += [Row("SAE on outputs, ReLU codes", self.outputs.trained), Row(name, self.outputs.pseudoinverse)]
+            rows += [Row("SAE on outputs, ReLU codes", self.outputs.trained, self.outputs.stored)]
+            rows += [replace(self.outputs.curve.row(count), name=name, score=self.outputs.pseudoinverse)]
         if self.pairs.curve is not None:
             rows.append(replace(self.pairs.curve.row(int(self.pairs.curve.kept[-1])), name=PAIRS))
         return tuple(rows)
