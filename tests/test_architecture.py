@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
     **dict.fromkeys(
-        ("errors", "checks", "space", "files", "progress", "checkpoint", "history", "device", "products"), 0
+        ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device", "products"), 0
     ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
@@ -32,6 +32,7 @@ LEVELS = {
 WITHIN = {
     "checks": {"errors"},
     "space": {"errors", "checks"},
+    "scale": {"errors"},
     "files": {"errors"},
     "checkpoint": {"errors", "files"},
     "history": {"errors"},

@@ -178,10 +178,9 @@ class ImageClassifier(nn.Module):
             raise no_tensor(self.activation)
         tensor = factored(layer.left, layer.right, self.embedding, input=self.input, output=layer.output, detach=detach)
         if self.residual:
-            embed = torch.eye(self.input.size).to(tensor.left)
-            if self.embedding is not None:
-                embed = self.embedding.weight.detach() if detach else self.embedding.weight
-            tensor = tensor + BilinearTensor.from_linear(embed, input=self.input, output=tensor.output)
+            embed = torch.eye(self.input.size).to(tensor.left) if self.embedding is None else self.embedding.weight
+            path = BilinearTensor.from_linear(embed, input=self.input, output=tensor.output, detach=detach)
+            tensor = tensor + path
         return tensor
 
     def tensor(self, *, detach: bool = True) -> BilinearTensor:
@@ -197,8 +196,8 @@ class ImageClassifier(nn.Module):
             BilensError: the model has several layers, or a layer that is not bilinear.
         """
         weight, bias = self.readout.weight, self.readout.bias
-        tensor = self.hidden_tensor(detach=detach).then(weight.detach() if detach else weight, self.output)
-        return tensor if bias is None else tensor.shift(bias.detach() if detach else bias)
+        tensor = self.hidden_tensor(detach=detach).then(weight, self.output, detach=detach)
+        return tensor if bias is None else tensor.shift(bias, detach=detach)
 
     def over(self, input: Space, output: Space) -> ImageClassifier:
         """A copy with these spaces in place of its own, for example with the labels and image shape of a data set.
