@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bilens import checks
 from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import read_json, read_tensors, write_json, write_tensors
+from bilens.files import read_pair, write_pair
 from bilens.models import authors
 from bilens.models.layers import ACTIVATIONS, GATES, Bilinear, Dense, Gated, factored, linear, no_tensor
 from bilens.space import Space
@@ -203,7 +203,7 @@ class ImageClassifier(nn.Module):
         return tensor if bias is None else tensor.shift(bias, detach=detach)
 
     def over(self, input: Space, output: Space) -> ImageClassifier:
-        """A copy with these spaces in place of its own, for example with the labels and image shape of a data set.
+        """A copy with these spaces instead of its own, for example with the labels and image shape of a data set.
 
         Raises:
             ShapeError: a space of another size.
@@ -277,25 +277,27 @@ class ImageClassifier(nn.Module):
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` into a folder. Raises StoreError when that cannot be done."""
+        """Write `config.json` and `model.safetensors` into a folder in one step, each with a checksum of the other.
+
+        Raises:
+            StoreError: the folder cannot be written; a model that was there before is then still there.
+        """
         folder = checks.path("folder", folder)
-        write_tensors(folder / "model.safetensors", self.state_dict(), {"format": "pt"})
-        write_json(folder / "config.json", self.config)
+        write_pair(folder / "config.json", self.config, folder / "model.safetensors", self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageClassifier:
-        """Read a folder that `save_pretrained` wrote, or one in the authors' layout, told apart by the tensors' names.
+        """Read a folder that `save_pretrained` wrote, or one in the authors' layout, which its tensors' names show.
 
         Weights keep the type that they have in the file. In the authors' layout the input is "pixels", a square image
         when their number is a square, and the output "classes".
 
         Raises:
-            StoreError: a file is missing, damaged, a pickle, or holds tensors of other names, shapes or types than the
-                config says, or NaN or infinity.
+            StoreError: a file is missing, damaged, altered, a pickle, of another save than the other file, or holds
+                tensors of other names, shapes or types than the config says, or NaN or infinity.
         """
         folder = checks.path("folder", folder)
         path, weights = folder / "config.json", folder / "model.safetensors"
-        config = read_json(path)
         pickle = folder / "pytorch_model.bin"
         if pickle.exists() and not weights.exists():
             raise StoreError(
@@ -303,7 +305,7 @@ class ImageClassifier(nn.Module):
                 "model.safetensors beside it, because unpickling runs code from the file",
                 "save the weights with safetensors.torch.save_file",
             )
-        tensors, _ = read_tensors(weights)
+        config, tensors = read_pair(path, weights)
         if authors.recognised(tensors):
             settings, tensors = authors.convert(path, config, tensors)
         else:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bilens import data as datasets
 from bilens import models
+from bilens.checkpoint import discard
 from bilens.data import Dataset
 from bilens.errors import BilensError
 from bilens.history import History
@@ -112,7 +113,7 @@ def mnist(
         return history
 
     history = run.record("training", History, train)
-    (run.path / "training.part").unlink(missing_ok=True)
+    discard(run.path / "training.part")
     read = ImageClassifier.from_pretrained(run.path / "model")
     summary = derive(read, dataset, run, budget, seed=seed, training=history, steps=steps)
     _compare(dataset, trained | {"hidden": classifier.config["hidden"], "seed": seed}, time.monotonic() - started)

@@ -16,7 +16,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checkpoint import POINTER
 from bilens.errors import StoreError
-from bilens.files import read_json, read_tensors, write_json, write_tensors
+from bilens.files import read_json, read_pair, write_pair
 
 SAE_LENS_VERSION = "6.54.12"
 """The SAELens whose folders are written; SAELens reads folders from 6 on as they are and converts older ones."""
@@ -129,10 +129,11 @@ def _foreign(folder: Path) -> str:
 
 
 def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write a SAELens folder; the settings file comes last, so that an interrupted folder is not read as a whole one.
+    """Write a SAELens folder in one step. Each file has a checksum of the other, which SAELens ignores.
 
     Raises:
-        StoreError: SAELens has no such coder, a weight is not finite, or the folder cannot be written.
+        StoreError: SAELens has no such coder, a weight is not finite, or the folder cannot be written; a coder that was
+            there before is then still there.
     """
     folder, settings = checks.path("folder", folder), dict(settings)
     if architecture == "topk":
@@ -155,14 +156,12 @@ def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], we
         **settings,
         "metadata": {"sae_lens_version": SAE_LENS_VERSION, "sae_lens_training_version": None},
     }
-    (folder / "cfg.json").unlink(missing_ok=True)
-    write_tensors(folder / "sae_weights.safetensors", weights)
-    write_json(folder / "cfg.json", config)
+    write_pair(folder / "cfg.json", config, folder / "sae_weights.safetensors", weights)
 
 
 def _read_saelens(folder: Path) -> Content:
     path = folder / "cfg.json"
-    config = read_json(path)
+    config, tensors = read_pair(path, folder / "sae_weights.safetensors")
     architecture = _setting(path, config, "architecture", str)
     if architecture not in _VECTORS:
         raise StoreError(
@@ -190,7 +189,7 @@ def _read_saelens(folder: Path) -> Content:
         settings["apply_b_dec_to_input"] = _setting(path, config, "apply_b_dec_to_input", bool)
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     shapes |= dict.fromkeys(_VECTORS[architecture], (d_sae,))
-    weights = _weights(folder / "sae_weights.safetensors", shapes, dtype)
+    weights = _weights(folder / "sae_weights.safetensors", tensors, shapes, dtype)
     if architecture == "topk":
         settings["k"] = _k(path, config, d_sae)
         if "rescale_acts_by_decoder_norm" in config and _setting(path, config, "rescale_acts_by_decoder_norm", bool):
@@ -204,7 +203,7 @@ def _read_saelens(folder: Path) -> Content:
 
 def _read_authors(folder: Path) -> Content:
     path = folder / "config.json"
-    config = read_json(path)
+    config, tensors = read_pair(path, folder / "model.safetensors")
     _refuse_unknown(path, config, {"k", "d_model", "expansion"} | _AUTHORS_ONLY.keys() | _AUTHORS_TRAINING)
     for name, value in _AUTHORS_ONLY.items():
         if config.get(name, value) != value:
@@ -214,7 +213,7 @@ def _read_authors(folder: Path) -> Content:
     d_in = _setting(path, config, "d_model", int)
     d_sae = d_in * _setting(path, config, "expansion", int)
     shapes = {"w_enc.weight": (d_sae, d_in), "w_dec.weight": (d_in, d_sae), "b_dec": (d_in,)}
-    theirs = _weights(folder / "model.safetensors", shapes, None)
+    theirs = _weights(folder / "model.safetensors", tensors, shapes, None)
     weights = {
         "W_enc": theirs["w_enc.weight"].T,
         "W_dec": theirs["w_dec.weight"].T,
@@ -255,9 +254,10 @@ def _refuse_unknown(path: Path, config: Mapping[str, Any], known: set[str]) -> N
         )
 
 
-def _weights(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The named weights in one type (that of the file when None), checked against their shapes."""
-    tensors, _ = read_tensors(path)
+def _weights(
+    path: Path, tensors: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """The weights of a file in one type (that of the file when None), checked against their names and shapes."""
     if tensors.keys() != shapes.keys():
         missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
         parts = [f"{word} {', '.join(names)}" for word, names in (("without", missing), ("with", unknown)) if names]
