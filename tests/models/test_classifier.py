@@ -338,38 +338,6 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, how: str, messa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_save_over_an_older_model_that_fails_leaves_the_older_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    old, new = build(activation="relu"), build(activation="gelu", seed=1)
-    old.save_pretrained(tmp_path)
-    (tmp_path / "README.md").write_text("a model card")
-    replace = os.replace
-
-    def full(source: str, target: str) -> None:
-        if str(target).endswith(name) and str(source).endswith(".part"):
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(StoreError, match="No space left on device"):
-        new.save_pretrained(tmp_path)
-    monkeypatch.undo()
-    again = ImageClassifier.from_pretrained(tmp_path)
-    assert again.activation == "relu"
-    assert torch.equal(again(rows(3)), old(rows(3)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-
-
-def test_the_config_of_one_model_and_the_weights_of_another_are_refused(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        build(seed=seed).save_pretrained(tmp_path / str(seed))
-    shutil.copy(tmp_path / "1" / "model.safetensors", tmp_path / "0")
-    with pytest.raises(StoreError, match=r"config\.json and model\.safetensors, which were not written together"):
-        ImageClassifier.from_pretrained(tmp_path / "0")
-
-
 @given(
     embedding=st.sampled_from([None, 4, 5]),
     biased=st.booleans(),
@@ -439,3 +407,35 @@ def test_a_standardised_model_keeps_its_type_and_is_saved_and_read(tmp_path: Pat
 def test_numbers_that_cannot_be_folded_are_refused(arguments: Any, mean: float, std: float, message: str) -> None:
     with pytest.raises(BilensError, match=message):
         build(**arguments).standardized(mean, std)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_save_over_an_older_model_that_fails_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    old, new = build(activation="relu"), build(activation="gelu", seed=1)
+    old.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("a model card")
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if str(target).endswith(name) and str(source).endswith(".part"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        new.save_pretrained(tmp_path)
+    monkeypatch.undo()
+    again = ImageClassifier.from_pretrained(tmp_path)
+    assert again.activation == "relu"
+    assert torch.equal(again(rows(3)), old(rows(3)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_the_config_of_one_model_and_the_weights_of_another_are_refused(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        build(seed=seed).save_pretrained(tmp_path / str(seed))
+    shutil.copy(tmp_path / "1" / "model.safetensors", tmp_path / "0")
+    with pytest.raises(StoreError, match=r"config\.json and model\.safetensors, which were not written together"):
+        ImageClassifier.from_pretrained(tmp_path / "0")

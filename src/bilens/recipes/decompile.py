@@ -105,6 +105,7 @@ def derive(
     before this.
     """
     subject = Subject(model.eval().requires_grad_(False).cpu(), dataset, budget, seed)
+    details.factors(subject, run)  # first, so that the page of a run that was stopped can compute with them
     steps = steps or Steps(count_steps(dataset))
     steps.begin("kernels of the outputs and their eigenvectors")
     digits = digit_directions(subject, run)
@@ -120,7 +121,6 @@ def derive(
         subject=subject, digits=digits, components=components, outputs=found_outputs, pairs=pairs, training=training
     )
     steps.begin("figures and the page")
-    details.factors(subject, run)
     if dataset is not None:
         details.samples(subject, run, found.details)
     return summary.write(found, run)

@@ -12,8 +12,8 @@ from rich.console import Console
 from bilens import explorer, files, store
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError, StoreError
-from bilens.explorer import WAYS, Exploration, PageServer
-from bilens.faithfulness import Curve, Score
+from bilens.explorer import Exploration, PageServer
+from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
 from bilens.tensor import BilinearTensor
 from bilens.views import CodeComparison, Detail, Samples, View
@@ -79,13 +79,12 @@ def read(run: Path) -> Exploration:
     Raises:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
-    settings = _settings(run)
+    _settings(run)
     summary = store.read_summary(run, "summary.json")
     views = {name: view for name, record in VIEWS.items() if (view := store.read_record(run, record, View)) is not None}
     details = {name: found for name in views if (found := store.read_record(run, f"{name}_detail", Detail)) is not None}
     model = store.read_record(run, "logits", BilinearTensor)
     try:
-        output = model.output.name if model is not None else settings["model"]["output"]["name"]
         return Exploration(
             title="A bilinear network, read from its weights",
             run=run.resolve().name,
@@ -94,14 +93,14 @@ def read(run: Path) -> Exploration:
             views=tuple(views.values()),
             details=details,
             samples=store.read_record(run, "samples", Samples),
-            scores={name: Score(**score) for name, score in summary.get("faithfulness", {}).items()},
+            scores=tuple(_row(name, entry) for name, entry in summary.get("faithfulness", {}).items()),
             curves=curves(run),
             codes=store.read_record(run, "sae_codes", CodeComparison),
             svd=(svd := store.read_record(run, "svd", TensorSVD)),
             history=store.read_record(run, "training", History),
             notes=_notes(summary),
             totals=_totals(summary, svd),
-            texts={"digits": ("Digit directions", WAYS["digits"][1])} if output == "digits" else {},
+            outputs="digits" if "digits" in views else None,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, StoreError):
@@ -180,6 +179,12 @@ def _settings(run: Path) -> dict[str, Any]:
     return settings
 
 
+def _row(name: str, entry: dict[str, Any]) -> Row:
+    """A row of the table of scores, from its JSON."""
+    score = Score(entry["accuracy"], entry["cross_entropy"], entry["recovered"], entry.get("samples"))
+    return Row(name, score, entry.get("numbers"), entry.get("kind", "view"), entry.get("beside"))
+
+
 def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:
     facts: dict[str, str | int | float] = {}
     if "model" in summary:
@@ -212,9 +217,11 @@ def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
     if not summary:
         notes.append("This run is not finished: run the same command again to add what is missing.")
     if "data" in summary:
+        stated = all("samples" in entry for entry in summary.get("faithfulness", {}).values())
         notes.append(
-            f"Faithfulness is measured on the {summary['data']['test']:,} test images. Cross-entropy recovered is 1 "
-            f"for the model itself and 0 for a uniform guess over the {summary['model']['outputs']} outputs."
+            (f"Scores and curves are measured on all {summary['data']['test']:,} test images. " if stated else "")
+            + "Cross-entropy recovered is 1 for the model itself and 0 for a uniform guess over the "
+            + f"{summary['model']['outputs']} outputs."
         )
     if "sae" in summary:
         sae = summary["sae"]
@@ -224,11 +231,15 @@ def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
         )
     if "pairs" in summary:
         pairs = summary["pairs"]
-        real = pairs.get("output_nmse")
+        real, samples = pairs.get("output_nmse"), pairs.get("output_nmse_samples", "some")
         notes.append(
             f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 "
             f"{pairs['l0']:.1f}, NMSE {pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
-            + ("" if real is None else f" On real outputs of the layer, the model run through them: NMSE {real:.3f}.")
+            + (
+                ""
+                if real is None
+                else f" Its reconstruction of the layer's outputs on {samples} test images: NMSE {real:.3f}."
+            )
         )
     return tuple(notes)
 
