@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens import decompose
 from bilens.decompose import Spectrum
 from bilens.explorer import Exploration
-from bilens.faithfulness import Curve, Score
+from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
 from bilens.recipes.ways.details import detail
 from bilens.space import Space
@@ -53,25 +53,26 @@ def make_view(name: str, kernels: list[Kernel], output: Space, kept: int = 32) -
 def make_curve(name: str, shift: float = 0.0) -> Curve:
     share = torch.tensor([0.25, 0.75, 0.9375]) - shift
     kept = torch.tensor([1, 4, 12])
-    return Curve(name, kept, share, 1 - share, share, error=share, bound=1 + share)
+    numbers = 38 * kept if name == "eigenvectors" else None
+    return Curve(name, kept, share, 1 - share, share, error=share, bound=1 + share, samples=40, numbers=numbers)
 
 
-def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
+def whole(space: Space = PIXELS, seed: int = 0, samples: int = 40) -> Exploration:
     """A run with everything: labels and texts are hostile."""
     tensor = make_tensor(space, CLASSES, seed=seed).centered()
     other = make_tensor(space, Space("codes", 7), seed=seed + 1)
     logits = [tensor.kernel(o) for o in range(4)]
     codes = [replace(other.kernel(o), label=EVIL if o == 0 else str(o)) for o in range(7)]
     views, details = [], {}
-    inputs = torch.rand(40, space.size, generator=torch.Generator().manual_seed(seed))
+    inputs = torch.rand(samples, space.size, generator=torch.Generator().manual_seed(seed))
     if space.image is not None:
         inputs = (inputs * 255).round() / 255
     for name, kernels in (("digits", logits), ("svd", codes), ("sae", codes[:2]), ("pairs", codes[2:])):
         view, spectra = make_view(name, kernels, CLASSES)
         views.append(view)
         details[name] = detail(zip(kernels, spectra, strict=True), inputs)
-    numbers = torch.arange(40)
-    samples = Samples(inputs, numbers, tensor(inputs), numbers % 4, space.without_constant(), CLASSES)
+    numbers = torch.arange(samples)
+    shown = Samples(inputs, numbers, tensor(inputs), numbers % 4, space.without_constant(), CLASSES)
     return Exploration(
         title=f"A small model {EVIL}",
         run=EVIL,
@@ -79,10 +80,14 @@ def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
         model=tensor,
         views=tuple(views),
         details=details,
-        samples=samples,
-        scores={"the model itself": Score(0.9781, 0.0712, 1.0), EVIL: Score(0.5, 1.2, None)},
+        samples=shown,
+        scores=(
+            Row("never trained", Score(0.75, 1.1, 0.5, 40), 152, "null", beside=EVIL),
+            Row("the model itself", Score(0.9781, 0.0712, 1.0, 40), 390, "model"),
+            Row(EVIL, Score(0.5, 1.2, None, 40)),
+        ),
         curves=(make_curve("eigenvectors"), make_curve(EVIL)),
-        codes=CodeComparison(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.1, 0.9, 0.9]), 0.99, 12, 0.01, 9),
+        codes=CodeComparison(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.1, 0.9, 0.9]), 0.99, 12, 0.01, 9, 40),
         svd=decompose.svd(other),
         history=History(("loss", EVIL), torch.tensor([0, 10]), torch.tensor([[2.0, 0.5], [1.0, 0.25]])),
         notes=("Trained on nothing.", EVIL),
@@ -100,7 +105,7 @@ def parts_missing() -> dict[str, Exploration]:
     nothing = replace(full.views[1], name="sae", spectra=(), importance=zero[:0], effects=torch.zeros(0, 4))
     return {
         "nothing": Exploration(title="Nothing yet"),
-        "no samples": replace(full, samples=None, curves=(), scores={}, codes=None),
+        "no samples": replace(full, samples=None, curves=(), scores=(), codes=None),
         "no sae": replace(full, views=full.views[:2], details={k: full.details[k] for k in ("digits", "svd")}),
         "no labels": replace(full, samples=replace(full.samples, labels=None)) if full.samples else full,
         "no details": replace(full, details={}, views=tuple(bare)),
@@ -113,3 +118,36 @@ def parts_missing() -> dict[str, Exploration]:
             details={},
         ),
     }
+
+
+def speaking(run: Exploration) -> Exploration:
+    """Two features over ten digits: one speaks most against an output, the other for one alone."""
+    effects = torch.zeros(2, 10)
+    effects[0, [7, 5, 4]] = torch.tensor([0.20, 0.17, -0.46])
+    effects[1, 3] = 1.0
+    view = View("speaking", run.views[1].spectra[1:3], torch.tensor([2.0, 1.0]), "σ", effects, Space("digits", 10))
+    return Exploration(title="Speaking", views=(view,))
+
+
+def named() -> Exploration:
+    """A model of one's own over named measurements, with a view of its outputs that has a name of its own."""
+    kinds = Space("kinds", 3, ("oak", "elm", "ash"))
+    space = Space("measurements", 12, tuple(f"leaf width {i}" for i in range(12)))
+    tensor = make_tensor(space, kinds, hidden=9).centered()
+    kernels = [tensor.kernel(o) for o in range(3)]
+    view, spectra = make_view("kinds", kernels, kinds)
+    x = torch.rand(20, 12, generator=torch.Generator().manual_seed(0))
+    return Exploration(
+        title="Twelve measurements",
+        model=tensor,
+        views=(replace(view, effects=torch.eye(3) - 1 / 3),),
+        details={"kinds": detail(zip(kernels, spectra, strict=True), x)},
+        samples=Samples(x, torch.arange(20), tensor(x), None, space, kinds),
+    )
+
+
+def unbiased() -> Exploration:
+    """A layer without biases over a space with the constant coordinate, in which it has no part."""
+    tensor = make_tensor(PIXELS.without_constant(), CLASSES).lift()
+    view, _ = make_view("svd", [tensor.kernel(o) for o in range(4)], CLASSES)
+    return Exploration(title="No biases", views=(view,))

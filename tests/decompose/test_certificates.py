@@ -232,3 +232,75 @@ def test_a_spectrum_that_is_not_orthonormal_has_no_certificate():
     found = decompose.Spectrum(torch.ones(2), torch.ones(2, 3), torch.zeros(2), zero, zero, Space("x", 3))
     with refuses(BilensError, "not orthonormal"):
         found.bound(1.0)
+
+
+# In features, of the input's modes, of outputs and of interactions
+
+
+@given(st.data(), rounded_kernels(), st.booleans())
+def test_no_error_of_a_spectrum_in_features_is_above_its_bound(data, kernel, duals):
+    kernel = Kernel(kernel.left, kernel.right, kernel.weights, Space("x", kernel.input.dim))
+    m, dim = data.draw(st.integers(1, 9)), kernel.input.dim
+    rows = filled(data.draw(st.sampled_from(("normal", "whole", "repeated"))), m, dim, data.draw(SEEDS))
+    rows = rows.to(data.draw(st.sampled_from((torch.float32, torch.float64))))
+    d = Dictionary(rows, rows, kernel.input, Space("f", m), min(m, dim))
+    k = data.draw(st.none() | st.integers(1, min(m, dim)))
+    found = (decompose.eigh_coordinates if duals else decompose.eigh_pullback)(kernel, d, k)
+    codes = torch.cat([filled("normal", 2, m, data.draw(SEEDS)), found.vectors.double()])
+    inputs = [[dot(row, list(column)) for column in zip(*fractions(rows), strict=True)] for row in fractions(codes)]
+    left, right, weights = fractions(kernel.left), fractions(kernel.right), fractions(kernel.weights)
+    y = [
+        sum((w * dot(a, x) * dot(b, x) for a, b, w in zip(left, right, weights, strict=True)), Fraction(0))
+        for x in inputs
+    ]
+    bounds = found.bound(codes.norm(dim=1)).double().tolist()
+    assert all(error <= bound for error, bound in zip(apart(y, found.reconstruct(codes)), bounds, strict=True))
+
+
+@st.composite
+def rounded_tensors(draw: st.DrawFn) -> BilinearTensor:
+    kernel = draw(rounded_kernels())
+    outputs = draw(st.integers(1, 3))
+    down = filled("normal", outputs, len(kernel.left), draw(SEEDS)).to(kernel.weights)
+    return BilinearTensor(kernel.left, kernel.right, down, kernel.input, Space("y", outputs))
+
+
+def length(values: list[Fraction]) -> Fraction:
+    return dot(values, values)
+
+
+@given(st.data(), rounded_tensors())
+def test_no_error_of_components_or_directions_is_above_its_bound(data, tensor):
+    x = inputs(data, tensor.input.size)
+    norms = tensor.input.lift(x.double()).norm(dim=1)
+    y = exact(tensor, x)
+    found = decompose.svd(tensor, data.draw(st.none() | st.integers(1, tensor.output.size)))
+    for k in range(len(found) + 1):
+        kept = exact(found.truncate(k), x)
+        for a, b, bound in zip(y, kept, found.bound(k, norms).double().tolist(), strict=True):
+            assert length([p - q for p, q in zip(a, b, strict=True)]) <= Fraction(bound) ** 2
+    basis = decompose.input_basis(tensor, data.draw(st.none() | st.integers(1, tensor.input.dim)))
+    flat = BilinearTensor(tensor.left, tensor.right, tensor.down, Space("x'", tensor.input.dim), tensor.output)
+    for k in {0, len(basis) // 2, len(basis)}:
+        vectors = fractions(basis.vectors[:k])
+        for row, a, bound in zip(lifted(x, tensor.input), y, basis.bound(k, norms).double().tolist(), strict=True):
+            codes = [dot(v, row) for v in vectors]
+            seen = [sum((c * v[i] for c, v in zip(codes, vectors, strict=True)), Fraction(0)) for i in range(len(row))]
+            left, right, down = fractions(flat.left), fractions(flat.right), fractions(flat.down)
+            hidden = [dot(p, seen) * dot(q, seen) for p, q in zip(left, right, strict=True)]
+            assert length([p - dot(w, hidden) for p, w in zip(a, down, strict=True)]) <= Fraction(bound) ** 2
+
+
+@given(st.data(), rounded_tensors())
+def test_the_residual_mass_bounds_what_the_coefficients_give(data, tensor):
+    found = decompose.interactions(tensor)
+    assert found.coefficients.dtype == torch.promote_types(tensor.left.dtype, torch.float32)
+    least = found.without(found.keep(1, found.coefficients.abs()))
+    z = inputs(data, tensor.input.size)
+    norms = tensor.input.lift(z.double()).norm(dim=1)
+    dim = tensor.input.dim
+    places = [(i, j) for i in range(dim) for j in range(i, dim)]
+    for row, bounds in zip(lifted(z, tensor.input), least.bound(norms).double().tolist(), strict=True):
+        products = [row[i] * row[j] for i, j in places]
+        for column, bound in zip(fractions(least.coefficients.T), bounds, strict=True):
+            assert abs(dot(column, products)) <= bound

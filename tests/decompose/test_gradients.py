@@ -79,7 +79,8 @@ METHODS = {
     "Spectrum": lambda: [S.keep(2), S.bound(ROWS[0, 0]), S.effective_rank()],
     "Interactions": lambda: [
         C.keep(3, SCORES), C.then(ROWS[:2, :3], Space("z", 2)), C.magnitude(ROWS[0, :3]),
-        C.importance(ROWS[0, :3], ROWS), C.without(C), C.bound(ROWS[0, 0]), C.dense(), C.used(), C.lit(ROWS), *C.truncations([0, 2], SCORES),
+        C.importance(ROWS[0, :3], ROWS), C.without(C), C.bound(ROWS[0, 0]), C.dense(), C.used(),
+        C.active(ROWS), *C.truncations([0, 2], SCORES),
     ],
     "InputBasis": lambda: [decompose.input_basis(B).bound(2, ROWS[0, 0]), decompose.input_basis(B).dictionary()],
     "TensorSVD": lambda: [

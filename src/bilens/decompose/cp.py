@@ -14,9 +14,9 @@ from bilens import checks
 from bilens.checks import flag, instance, number, whole
 from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import at_least_single, largest_square, upward
-from bilens.decompose.scale import near_one
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import Step, bar
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, hidden_gram
 

@@ -311,8 +311,8 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
 
     The bound on the mean error, `discarded`, is measured on what is returned: E|x'ᵀΔx'| is at most the sum of
     |eigenvalues| of Σ^½ Δ Σ^½ with Δ = Q − Σ_k μ_k p_k p_kᵀ. What rounding adds is about 1e-7 of ‖Q‖ tr Σ in float32,
-    1e-11 in float64, and 1e-7 where Σ is singular: whether data lie in its range can be told to √1e-16 only.
-    Coordinates that are always 0 do not count.
+    1e-11 in float64, and 1e-7 where Σ is singular: from Σ in float64, whether data lie in its range
+    is known to √1e-16 only. Coordinates that are 0 in all of Σ are exempt.
 
     Args:
         kernel: Q; second_moment: Σ = E[x' x'ᵀ] over the folded input, (i, i); k: how many pairs, all when None.

@@ -22,7 +22,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
 SAME = 1e-3
-"""Ends at most this far apart are one extremum: ‖x − y‖ up to sign on the sphere, max|x − y| / width in a box."""
+"""Ends no further apart than this are one extremum: ‖x − y‖ up to sign on the sphere, max|x − y| / width in a box."""
 
 FREE, OFTEN = 100, 25
 """In a box: how many coordinates between the bounds are solved for at once, at most, and after how many steps."""
@@ -129,9 +129,10 @@ def box(
     """Local maxima of u·y = x'ᵀQx' over low ≤ x ≤ high, by projected gradient ascent from uniform random starts.
 
     x ← P(x + t∇f), P the clamp to the box; t < 1/max(−λ_min, …), of the quadratic part, so that no step lowers f: the
-    projection gives ∇f·δ ≥ ‖δ‖²/t, and f(x + δ) − f(x) = ∇f·δ + δᵀQδ. Now and then the coordinates between the bounds
-    go straight to their maximum given the others, or towards it up to the first bound: few are left, and they creep.
-    An end is a point of Karush, Kuhn and Tucker: f cannot rise to first order. Minima are the maxima of −Q.
+    projection gives ∇f·δ ≥ ‖δ‖²/t, and f(x + δ) − f(x) = ∇f·δ + δᵀQδ. Every `OFTEN` steps the coordinates between the
+    bounds go straight to their maximum given the others, or towards it up to the first bound: gradient steps alone
+    would creep. An end is a point of Karush, Kuhn and Tucker: f cannot rise to first order. Minima are the maxima
+    of −Q.
 
     Args:
         kernel: Q, whose constant coordinate stays 1; low, high: the box; starts: how many; seed: of the starts.
@@ -251,7 +252,7 @@ def _leap(x: Tensor, quadratic: Tensor, linear: Tensor, low: float, high: float)
     shares = torch.where(move == 0, torch.inf, (bound - x[free]) / move)
     first = shares.argmin()
     there = x[free] + shares[first].clamp(max=1) * move
-    if bool(shares[first] <= 1):  # it lies on its bound, whatever was rounded
+    if bool(shares[first] <= 1):  # it lies exactly on its bound, despite rounding
         there[first] = bound[first]
     moved = x.clone()
     moved[free] = there.clamp(low, high)

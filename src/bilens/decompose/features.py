@@ -10,10 +10,11 @@ from bilens.checks import instance, whole
 from bilens.decompose import symmetric
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.rounding import at_least_single, gamma, upward
-from bilens.decompose.scale import NEAR, fitting, kernel_near_one, times_power
+from bilens.decompose.scale import fitting, kernel_near_one, times_power
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.products import product
+from bilens.scale import NEAR
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -69,8 +70,8 @@ def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectr
 def eigh_coordinates(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectrum:
     """The k eigenpairs largest in |λ| of the least-norm coordinates C of the kernel, with Σ_ab C_ab f_a f_bᵀ = Q.
 
-    C = F⁺ᵀ Q F⁺, with the duals in place of the atoms of `eigh_pullback`. Not the pullback: see there and
-    `BilinearTensor.coordinates`.
+    C = F⁺ᵀ Q F⁺, with the duals instead of the atoms of `eigh_pullback`. This is not the pullback: see there
+    and `BilinearTensor.coordinates`.
 
     Args, Returns, Cost and Raises: as `eigh_pullback`.
     """

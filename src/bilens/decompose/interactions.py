@@ -20,7 +20,7 @@ from bilens.space import Space
 from bilens.tensor import DENSE_LIMIT, BilinearTensor
 
 _PAIRS = 2**15
-"""Pairs at a time where a row is computed for each."""
+"""Pairs per batch where a row is computed for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Interactions:
     def magnitude(self, effects: Float[Tensor, " o"]) -> Float[Tensor, "p o"]:
         """‖e_o‖ √w_ab |C_abo|, w = 2 off the diagonal: its part of the Frobenius norms, which a rotation keeps in sum.
 
-        To keep the largest of these is to leave the least squared mass behind.
+        Keeping the largest of these leaves the least squared mass behind.
 
         Args:
             effects: ‖e_o‖, the size of what one unit of each output feature does, for example to the logits.
@@ -202,7 +202,7 @@ class Interactions:
         return inputs, sizes.new_ones(len(sizes)) @ sizes > 0
 
     @torch.no_grad()
-    def lit(self, codes: Float[Tensor, "n size"]) -> float:
+    def active(self, codes: Float[Tensor, "n size"]) -> float:
         """How many interactions are active on a sample, the mean over samples: those whose two codes are not 0."""
         z = (lifted(self.input, codes) != 0).to(torch.float32)
         i, j = self._pairs()

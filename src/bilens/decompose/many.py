@@ -16,13 +16,13 @@ from bilens import checks
 from bilens.checks import choice, flag, instance, number, reals, whole
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import lifted, upward
-from bilens.decompose.scale import near_one
+from bilens.decompose.rounding import largest_square, lifted, upward
 from bilens.decompose.sign import signed
 from bilens.decompose.solver import Method, Question, Which, solve
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, hidden_gram
 
@@ -107,8 +107,15 @@ class Spectra:
 
     @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
-        """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ `discarded`_n · ‖x'‖²: a certificate where `bounds` are certain."""
-        return reals("x_norm", x_norm, self.values).square()[..., None] * self.discarded
+        """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ (`discarded`_n + 2 ‖residuals_n‖ + rounding) · ‖x'‖², rounded up.
+
+        A certificate where `bounds` are certain. Rounding, of vectors that are orthonormal to the precision of their
+        type, is 4 √k units of the largest |λ|.
+        """
+        values, residuals = self.values.double(), self.residuals.double()
+        rounding = 4 * self.values.shape[1] ** 0.5 * torch.finfo(self.values.dtype).eps * values.abs().amax(dim=1)
+        off = self.discarded.double() + 2.1 * residuals.norm(dim=1) + rounding
+        return upward(largest_square(x_norm, self.input.dim, values)[..., None] * off, self.values.dtype)
 
     def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
         """Σ_k λ_nk (v_nk·x')² for each sample and kernel. Types and errors: as `Spectrum.terms`."""

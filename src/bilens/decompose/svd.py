@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, whole
+from bilens.checks import instance, trusted, whole
 from bilens.decompose import symmetric
 from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import at_least_single, gamma, largest_square, upward
-from bilens.decompose.scale import near_one
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -75,8 +75,9 @@ class TensorSVD:
                 f"σ above the floor {float(self.floor):.3g}",
                 "use svd_accurate for the tail",
             )
-        direction = self.tensor.to(self.values.dtype).kernel(self.outputs[s])
-        return Kernel(direction.left, direction.right, direction.weights / self.values[s], direction.input, str(s))
+        direction = self.tensor.kernel(self.outputs[s])
+        weights = direction.weights / self.values[s]
+        return trusted(Kernel, direction.left, direction.right, weights, direction.input, str(s))
 
     @torch.no_grad()
     def bound(self, k: int, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from bilens import decompose
 from bilens.decompose import Spectrum, TensorSVD
+from bilens.errors import BilensError
 from bilens.faithfulness import Curve
 from bilens.recipes.ways.details import detail
 from bilens.recipes.ways.subject import Subject, kept
@@ -20,6 +22,8 @@ def singular_values(subject: Subject, run: Folder) -> tuple[View, Detail, Tensor
     found = run.record("svd", TensorSVD, lambda: decompose.svd(tensor))
 
     solid = found.values[found.values > found.floor]
+    if not len(solid):
+        raise BilensError("a layer whose tensor is 0", "weights that are not all 0", "train the model first")
     count = min(subject.budget.count, len(solid))
 
     @functools.cache
@@ -27,7 +31,8 @@ def singular_values(subject: Subject, run: Folder) -> tuple[View, Detail, Tensor
         return tuple((found.kernel(s), decompose.eigh(found.kernel(s))) for s in range(count))
 
     def view() -> View:
-        spectra = tuple(subject.spectrum(spectrum) for _, spectrum in decomposed())
+        found_spectra = (subject.spectrum(spectrum) for _, spectrum in decomposed())
+        spectra = tuple(replace(spectrum, label=str(s)) for s, spectrum in enumerate(found_spectra, 1))
         effects = found.outputs[:count] @ subject.readout.T
         return View("svd", spectra, found.values[:count], "singular value, σ", effects, subject.logits.output)
 
