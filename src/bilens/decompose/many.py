@@ -182,7 +182,7 @@ class Spectra:
 class SpectraStream:
     """The spectra of many kernels, a batch of kernels at a time; any batch can be asked for directly.
 
-    Made by `spectra_stream`. `store.save_batches` writes the batches to a folder, and goes on where it was stopped.
+    Made by `spectra_stream`. `store.save_batches` writes the batches to a folder, and continues where it stopped.
 
     Args:
         tensor: the layer, whose outputs are the kernels; k, which, tol, method, batch_size, seed: as `spectra_stream`.
@@ -298,9 +298,9 @@ def eigh_many(
 
     Args:
         tensor: the layer.
-        directions: (n, o), one direction a row; or a dictionary of the output space, whose duals are the directions (an
+        directions: (n, o), one direction per row; or a dictionary of the output space, whose duals are the directions (an
             offset adds its constant); or None for every output.
-        k: pairs of each kernel (twice as many for "both").
+        k: pairs per kernel (twice as many for "both").
         which: the k of largest |λ| ("magnitude"), the k largest λ ("positive"; some are below 0 where fewer than k
             are above), the k smallest ("negative"), or the k largest and the k smallest ("both").
         tol: ‖Qv − λv‖ at most, relative to the largest |λ| of the kernel; 1e-5 when None, 1e-10 for float64.
@@ -312,8 +312,8 @@ def eigh_many(
         `Spectra`, in float32, or in float64 where the tensor is or the tolerance is below 3e-6. `exact` says which
         kernels met the tolerance. No gradients.
 
-    Cost: m·8hi operations a kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving it;
-    memory a fixed number of vectors a kernel, batch by batch: what is returned decides. For results larger than
+    Cost: m·8hi operations per kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving it;
+    memory a fixed number of vectors per kernel, batch by batch: what is returned decides. For results larger than
     memory: `spectra_stream`.
 
     Raises:
@@ -347,7 +347,7 @@ def spectra_stream(
     """As `eigh_many`, a batch of kernels at a time, for results larger than memory.
 
     Args:
-        batch_size: kernels a batch; the others as `eigh_many`.
+        batch_size: kernels per batch; the others as `eigh_many`.
 
     Raises:
         As `eigh_many`. BilensError: a batch size below 1.
