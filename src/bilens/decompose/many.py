@@ -298,8 +298,8 @@ def eigh_many(
 
     Args:
         tensor: the layer.
-        directions: (n, o), one direction per row; or a dictionary of the output space, whose duals are the directions (an
-            offset adds its constant); or None for every output.
+        directions: (n, o), one direction per row; or a dictionary of the output space, whose duals are the directions
+            (an offset adds its constant); or None for every output.
         k: pairs per kernel (twice as many for "both").
         which: the k of largest |λ| ("magnitude"), the k largest λ ("positive"; some are below 0 where fewer than k
             are above), the k smallest ("negative"), or the k largest and the k smallest ("both").
@@ -312,8 +312,8 @@ def eigh_many(
         `Spectra`, in float32, or in float64 where the tensor is or the tolerance is below 3e-6. `exact` says which
         kernels met the tolerance. No gradients.
 
-    Cost: m·8hi operations per kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving it;
-    memory a fixed number of vectors per kernel, batch by batch: what is returned decides. For results larger than
+    Cost: m·8hi operations per kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving
+    it; memory a fixed number of vectors per kernel, batch by batch: what is returned decides. For results larger than
     memory: `spectra_stream`.
 
     Raises:
