@@ -370,7 +370,7 @@ def test_factors_that_ask_for_gradients_are_fitted_without(method) -> None:
 
 @BOTH
 def test_half_precision_is_answered_in_single(method) -> None:
-    tensor = tensor_of(normal(9, 6, 1), normal(9, 6, 2), normal(4, 9, 3)).to(torch.bfloat16)
+    tensor = tensor_of(*(f.bfloat16() for f in (normal(9, 6, 1), normal(9, 6, 2), normal(4, 9, 3))))
     found = method(tensor, 3, steps=20, progress=False)
     assert found.values.dtype == found.left.dtype == found.error.dtype == torch.float32
     dense = oracle.dense(tensor.left.double(), tensor.right.double(), tensor.down.double())
