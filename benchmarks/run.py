@@ -75,7 +75,8 @@ def main() -> None:
     if not held:
         sys.exit("no records: run it without --readme first")
     points = [point for result in held["results"].values() for point in result["points"]]
-    draw(points, folder / "results.svg")
+    if points:
+        draw(points, folder / "results.svg")
     files.write_text(folder / "results.md", page(held))
     if folder == HERE:
         files.write_text(README, with_table(README.read_text(encoding="utf-8"), held))
