@@ -65,8 +65,8 @@ def units(left: Float[Tensor, "h i"], right: Float[Tensor, "h i"], down: Float[T
     return Units(scaled[0], scaled[1], times_two_to(down.double(), sums - rows[:, None]), rows)
 
 
-def times_two_to(value: Float[Tensor, "*n"], exponent: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """2^exponent · value, with the right gradient, which that of `torch.ldexp` is not below exponents of 0."""
+def times_two_to(value: Float[Tensor, "..."], exponent: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """2^exponent · value, broadcast, with the right gradient; `torch.ldexp` has a wrong one at exponents below 0."""
     half = exponent // 2  # a power of two alone may be out of range where the product is not
     for part in (half, exponent - half):
         value = value * torch.exp2(part.double()).to(value.dtype)
@@ -84,7 +84,7 @@ def _exponents(factor: Tensor) -> Tensor:
     return (torch.frexp(factor).exponent - 1).masked_fill(factor == 0, NONE)
 
 
-def fitted(value: Float[Tensor, "*n"], exponent: Int[Tensor, "*n"], dtype: torch.dtype, what: str) -> Tensor:
+def fitted(value: Float[Tensor, "..."], exponent: Int[Tensor, "..."], dtype: torch.dtype, what: str) -> Tensor:
     """2^exponent · value in a type, for values near 1.
 
     Raises:

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, reals
-from bilens.errors import BilensError
+from bilens.checks import reals
 from bilens.space import Space
 
 UNIT = 2.0**-53
@@ -57,7 +56,4 @@ def lifted(input: Space, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n i"]:
     Raises:
         BilensError: x is no tensor of floating-point numbers. ShapeError: its last axis is not `input.size`.
     """
-    instance("vectors", x, Tensor)
-    if not x.is_floating_point():
-        raise BilensError(f"vectors of type {x.dtype}", "floating-point numbers", "convert them with .float()")
-    return input.lift(x.double())
+    return input.lift(x).double()

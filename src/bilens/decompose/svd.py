@@ -69,7 +69,7 @@ class TensorSVD:
                 f"σ above the floor {float(self.floor):.3g}",
                 "use svd_accurate for the tail",
             )
-        direction = self.tensor.to(self.values.dtype).kernel(self.outputs[s])
+        direction = self.tensor.kernel(self.outputs[s])
         weights = direction.weights / self.values[s]
         return trusted(Kernel, direction.left, direction.right, weights, direction.input, str(s))
 

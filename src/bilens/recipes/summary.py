@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bilens import explorer, files, plots
+from bilens import explorer, plots
 from bilens.decompose import TensorSVD
 from bilens.faithfulness import Curve, Row
 from bilens.history import History
@@ -161,7 +161,7 @@ def numbers(found: Findings, run: Folder) -> dict[str, Any]:
 def write(found: Findings, run: Folder) -> dict[str, Any]:
     """Write `summary.json`, `figures/` and `report.html`, print the summary, and return it."""
     summary = numbers(found, run)
-    files.write_json(run.path / "summary.json", summary)
+    run.write("summary.json", summary)
     _figures(found, run)
     explorer.write([explore.read(run.path)], run.path / explore.PAGE)
     _print(found, summary, run)

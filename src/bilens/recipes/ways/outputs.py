@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from bilens import decompose, sae
+from bilens.checkpoint import discard
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
@@ -61,7 +62,7 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
         return history
 
     run.record("sae_outputs_history", History, train)
-    (run.path / "sae_outputs.part").unlink(missing_ok=True)
+    discard(run.path / "sae_outputs.part")
     coder = StandardSAE.from_pretrained(folder)
     evaluation = run.record("sae_evaluation", Evaluation, lambda: sae.evaluate(coder, subject.train_outputs))
     active = (evaluation.frequency > ACTIVE).nonzero()[:, 0]
