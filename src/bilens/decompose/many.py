@@ -38,9 +38,9 @@ class Spectra:
         values: λ, (n, k), in the order that `which` names; (n, 2k) for "both".
         vectors: v, (n, k, i), orthonormal rows over the folded input; each one's largest entry is positive.
         residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64.
-        bounds: (n, 2), every eigenvalue that was left out lies between them; certain where a kernel was solved in full,
-            and otherwise as `eigh_many` says: but for a small chance, and for copies of a multiple eigenvalue that a
-            second search did not show.
+        bounds: (n, 2), every eigenvalue that was left out lies between them: certain where a kernel was solved in full,
+            otherwise an estimate, wrong with the small chance that `eigh_many` states, and for copies of a multiple
+            eigenvalue that a second search did not show. `certified` makes them certain, and wider.
         exact: (n,), whether all residuals met the tolerance and nothing that was wanted was seen to be missing, as
             certain as the bounds are.
         tol: the tolerance, relative to the largest |λ| of each kernel; which: the pairs that were asked for.
@@ -82,6 +82,28 @@ class Spectra:
     def discarded(self) -> Float[Tensor, " n"]:
         """The largest |λ| that can have been left out of each kernel."""
         return self.bounds.abs().amax(dim=1)
+
+    @torch.no_grad()
+    def certified(self, energies: Float[Tensor, " n"]) -> Spectra:
+        """The same pairs with bounds ±c that are certain, c² = ‖Q‖² − Σ λ² rounded up.
+
+        ‖Q − Σ λ v vᵀ‖² = ‖Q‖² − Σ λ² in Frobenius norm, for the λ and v kept. No eigenvalue that is left out is larger,
+        nor is what a truncation changes per ‖x'‖²; residuals are included.
+
+        Args:
+            energies: ‖Q‖² of every kernel, from `decompose.energies`.
+
+        Raises:
+            BilensError: energies of another type. ShapeError: not one per kernel.
+        """
+        instance("energies", energies, Tensor)
+        if energies.shape != self.exact.shape:
+            raise ShapeError(f"energies of shape {tuple(energies.shape)}", f"({len(self)},)")
+        energy, unit = energies.to(self.values.device, torch.float64), torch.finfo(self.values.dtype).eps
+        left = energy - self.values.double().square().sum(dim=1)
+        slack = 16 * (self.values.shape[1] + 1) * unit * energy  # of values, vectors and energies, as they are stored
+        most = upward((left.clamp(min=0) + slack).sqrt(), self.values.dtype)
+        return replace(self, bounds=torch.stack([-most, most], dim=1))
 
     @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
@@ -266,12 +288,13 @@ def eigh_many(
     formed; where 2h < i everything happens in the 2h dimensions that the rows of L and R span; kernels of few hidden
     units are solved in the span of theirs. A kernel that does not meet the tolerance is formed and solved in full.
 
-    Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
-    over the random start, of 1e-6 (float64) or 1e-3 (float32), and but for multiple eigenvalues: one start vector
-    finds one copy of each, and the others, like members of a cluster closer than the tolerance, are looked for by 24
-    products from another vector, and more where these do not resolve them. A kernel that shows one, or stays open, is
-    solved in full. On layers built of two equal blocks, all of whose eigenvalues are double, that found every copy that
-    was wanted (`tests/decompose/test_many.py`), but it is no proof; `method="full"` is one.
+    Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they are an estimate: wrong
+    with a chance, over the random start, of 1e-6 (float64) or 1e-3 (float32), and for multiple eigenvalues. One start
+    vector finds one copy of each, and the others, like members of a cluster closer than the tolerance, are looked for
+    by 24 products from another vector, and more where these do not resolve them. A kernel that shows one, or stays
+    open, is solved in full. On layers built of two equal blocks, all of whose eigenvalues are double, that found every
+    copy that was wanted (`tests/decompose/test_many.py`), but it is no proof; `method="full"` is one, and
+    `Spectra.certified` bounds what was left out with certainty.
 
     Args:
         tensor: the layer.
