@@ -34,6 +34,7 @@ def said(score: dict[str, float]) -> str:
 
 
 def main() -> None:
+    """Write the table into the page."""
     runs = dict(argument.split("=", 1) for argument in sys.argv[1:])
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(START)
