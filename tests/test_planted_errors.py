@@ -48,7 +48,7 @@ def first_term(left: Any, right: Any, other_left: Any, other_right: Any) -> torc
     return (left @ other_left.T).double() * (right @ other_right.T).double()
 
 
-def without_bias(name: str, matrix: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def without_bias(name: str, matrix: torch.Tensor, bias: torch.Tensor | None, *_: object) -> torch.Tensor:
     """The folded column left at 0."""
     return torch.cat([matrix, matrix.new_zeros(len(matrix), 1)], dim=1)
 

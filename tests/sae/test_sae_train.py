@@ -28,7 +28,7 @@ training = importlib.import_module("bilens.sae.train")  # the module, which the 
 
 CHILD = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
 from test_sae_train import job, training
 
 class Killed:
