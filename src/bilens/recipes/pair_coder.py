@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from bilens import pairs
 from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
+from bilens.products import product
 from bilens.sae import Coder, Evaluation
+from bilens.sae.coder import top_k
 from bilens.tensor import BilinearTensor
 
 
@@ -47,3 +51,49 @@ def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, tw
         mean_activation=(total / rows).float(),
         rows=rows,
     )
+
+
+@torch.no_grad()
+def nearest(vectors: Float[Tensor, "n o"], atoms: Float[Tensor, "m o"], k: int) -> Int[Tensor, "n k"]:
+    """The k atoms of largest |cos| with each vector, nearest first; atoms are unit rows, or 0.
+
+    A trained encoder and an untrained dictionary are compared by this one rule, so that what differs is the atoms.
+    """
+    scores = product(vectors, atoms).abs_()
+    k = min(k, len(atoms))
+    chosen = top_k(scores, k)[1]
+    order = scores.gather(1, chosen).argsort(dim=1, descending=True, stable=True)
+    return chosen.gather(1, order)
+
+
+@torch.no_grad()
+def refit(
+    vectors: Float[Tensor, "n o"],
+    atoms: Float[Tensor, "m o"],
+    chosen: Int[Tensor, "n k"],
+    gram: Float[Tensor, "m m"] | None = None,
+) -> Float[Tensor, "n k"]:
+    """Least-squares codes of each vector over its own k atoms: argmin_a ‖x − Σ_s a_s A_chosen(s)‖.
+
+    By Cholesky factors of the k × k Gram matrices in float64; where atoms are dependent, by their pseudoinverse, so
+    that the codes of least norm are taken. The same as `Dictionary.encode_among`, for many vectors with few atoms each.
+
+    Args:
+        vectors: one per row; atoms: one per row; chosen: atoms of each vector; gram: A Aᵀ in float64, to save it where
+            many batches are coded.
+    """
+    gram = atoms.double() @ atoms.double().T if gram is None else gram
+    among = gram[chosen[:, :, None], chosen[:, None, :]]
+    right = torch.stack([(atoms[column] * vectors).sum(dim=1) for column in chosen.T], dim=1).double()[:, :, None]
+    factors, failed = torch.linalg.cholesky_ex(among)
+    pivots = factors.diagonal(dim1=1, dim2=2)
+    failed = (failed > 0) | (pivots.amin(dim=1) < _DEPENDENT * pivots.amax(dim=1))
+    codes = torch.cholesky_solve(right, torch.where(failed[:, None, None], torch.eye(chosen.shape[1]).double(), factors))
+    rows = failed.nonzero()[:, 0]
+    if len(rows):
+        codes[rows] = torch.linalg.pinv(among[rows], hermitian=True, rtol=1e-10) @ right[rows]
+    return codes[:, :, 0].to(vectors.dtype)
+
+
+_DEPENDENT = 1e-5
+"""Ratio of Cholesky pivots below which atoms count as dependent."""
