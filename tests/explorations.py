@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens import decompose
 from bilens.decompose import Spectrum
 from bilens.explorer import Exploration
-from bilens.faithfulness import Curve, Score
+from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
 from bilens.recipes.ways.details import detail
 from bilens.space import Space
@@ -53,7 +53,8 @@ def make_view(name: str, kernels: list[Kernel], output: Space, kept: int = 32) -
 def make_curve(name: str, shift: float = 0.0) -> Curve:
     share = torch.tensor([0.25, 0.75, 0.9375]) - shift
     kept = torch.tensor([1, 4, 12])
-    return Curve(name, kept, share, 1 - share, share, error=share, bound=1 + share)
+    numbers = 38 * kept if name == "eigenvectors" else None
+    return Curve(name, kept, share, 1 - share, share, error=share, bound=1 + share, samples=40, numbers=numbers)
 
 
 def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
@@ -80,9 +81,13 @@ def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
         views=tuple(views),
         details=details,
         samples=samples,
-        scores={"the model itself": Score(0.9781, 0.0712, 1.0), EVIL: Score(0.5, 1.2, None)},
+        scores=(
+            Row("never trained", Score(0.75, 1.1, 0.5, 40), 152, "null", beside=EVIL),
+            Row("the model itself", Score(0.9781, 0.0712, 1.0, 40), 390, "model"),
+            Row(EVIL, Score(0.5, 1.2, None, 40)),
+        ),
         curves=(make_curve("eigenvectors"), make_curve(EVIL)),
-        codes=CodeComparison(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.1, 0.9, 0.9]), 0.99, 12, 0.01, 9),
+        codes=CodeComparison(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.1, 0.9, 0.9]), 0.99, 12, 0.01, 9, 40),
         svd=decompose.svd(other),
         history=History(("loss", EVIL), torch.tensor([0, 10]), torch.tensor([[2.0, 0.5], [1.0, 0.25]])),
         notes=("Trained on nothing.", EVIL),
@@ -100,7 +105,7 @@ def parts_missing() -> dict[str, Exploration]:
     nothing = replace(full.views[1], name="sae", spectra=(), importance=zero[:0], effects=torch.zeros(0, 4))
     return {
         "nothing": Exploration(title="Nothing yet"),
-        "no samples": replace(full, samples=None, curves=(), scores={}, codes=None),
+        "no samples": replace(full, samples=None, curves=(), scores=(), codes=None),
         "no sae": replace(full, views=full.views[:2], details={k: full.details[k] for k in ("digits", "svd")}),
         "no labels": replace(full, samples=replace(full.samples, labels=None)) if full.samples else full,
         "no details": replace(full, details={}, views=tuple(bare)),

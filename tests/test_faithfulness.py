@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bilens import faithfulness
 from bilens.errors import BilensError, ShapeError
-from bilens.faithfulness import Curve, Score
+from bilens.faithfulness import Curve, Row, Score
 
 
 @given(st.integers(1, 20), st.integers(2, 6), st.integers(0, 10**6))
@@ -51,8 +51,83 @@ def test_one_shift_of_all_logits_changes_no_score() -> None:
     assert before.cross_entropy == pytest.approx(after.cross_entropy, abs=1e-12)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_baseline_is_a_uniform_guess_among_the_classes_there_are(classes: int) -> None:
+    logits = torch.randn(12, classes, generator=torch.Generator().manual_seed(classes)).double()
+    labels = torch.arange(12) % classes
+    own = 0.5 * math.log(classes)
+    found = faithfulness.score(logits, labels, own)
+    losses = [math.log(sum(math.exp(v) for v in row)) - row[y] for row, y in zip(logits.tolist(), labels, strict=True)]
+    assert found.recovered == pytest.approx((math.log(classes) - sum(losses) / 12) / (0.5 * math.log(classes)))
+
+
+def test_the_model_itself_needs_no_cross_entropy_of_its_own() -> None:
+    labels = torch.arange(9) % 3
+    logits = torch.eye(3)[labels] * 4
+    own = faithfulness.whole(logits, labels)
+    assert (own.accuracy, own.recovered, own.samples) == (1.0, 1.0, 9)
+    assert own.cross_entropy == pytest.approx(math.log(1 + 2 * math.exp(-4)))
+    half = faithfulness.score(logits / 2, labels, own)
+    assert half == faithfulness.score(logits / 2, labels, own.cross_entropy)
+    assert half.recovered == pytest.approx(
+        (math.log(3) - math.log(1 + 2 * math.exp(-2))) / (math.log(3) - own.cross_entropy)
+    )
+    assert faithfulness.whole(-logits, labels).recovered is None  # worse than a guess: nothing to recover
+
+
+def test_scores_and_curves_carry_their_number_of_samples() -> None:
+    labels = torch.arange(6) % 3
+    scores = [faithfulness.score(torch.randn(6, 3), labels, 0.1) for _ in range(2)]
+    curve = Curve.of("eigenvectors", [1, 2000], scores, numbers=[38, 76])
+    assert [score.samples for score in scores] == [6, 6]
+    assert curve.samples == 6
+    assert curve.at(2000) == scores[1]
+    assert curve.row(2000) == Row("2,000 eigenvectors", scores[1], 76)
+    with pytest.raises(BilensError, match=r"got scores of 'mixed' on different numbers of samples \(6, unknown\)"):
+        Curve.of("mixed", [1, 2], [scores[0], Score(0.5, 1.0, 0.5)])
+    with pytest.raises(BilensError, match=r"got 3 of 'eigenvectors'; expected one of 1, 2000"):
+        curve.at(3)
+    with pytest.raises(BilensError, match=r"got a model scored on 6 samples and a view on 3; expected both"):
+        faithfulness.score(torch.eye(3), torch.arange(3), faithfulness.whole(5 * torch.eye(3)[labels], labels))
+
+
+def test_a_null_stands_beside_the_row_that_it_is_compared_with() -> None:
+    score = Score(0.5, 1.0, 0.5, 10)
+    null = Row("never trained", score, 20, "null", beside="SAE")
+    assert (null.numbers, null.kind, null.beside) == (20, "null", "SAE")
+    for wrong, words in (
+        (lambda: Row("", score), "got a row without a name"),
+        (lambda: Row("a", 0.5), "got score of type float"),
+        (lambda: Row("a", score, -1), "got numbers = -1"),
+        (lambda: Row("a", score, 1, "other"), "got a row of kind 'other'; expected one of model, view, null, rival"),
+        (lambda: Row("a", score, 1, "null"), "got 'a', a null, beside None"),
+        (lambda: Row("a", score, 1, "view", "b"), "got 'a', a view, beside 'b'"),
+        (lambda: Score(0.5, 1.0, 0.5, 0), "got samples = 0"),
+    ):
+        with pytest.raises(BilensError, match=words):
+            wrong()
+
+
 @pytest.mark.bad_input
-def test_bad_input_is_told() -> None:
+def test_what_is_no_number_has_no_score() -> None:
+    labels = torch.tensor([0, 1])
+    for value in (math.nan, math.inf, -math.inf):
+        logits = torch.tensor([[1.0, 0.0], [0.0, value]])
+        for measure in (
+            faithfulness.accuracy,
+            faithfulness.cross_entropy,
+            faithfulness.whole,
+            lambda logits, labels: faithfulness.score(logits, labels, 0.1),
+        ):
+            with pytest.raises(BilensError, match="got logits with NaN or infinity; expected finite numbers"):
+                measure(logits, labels)
+    for original, words in ((-0.1, "-0.1"), (math.nan, "nan"), (True, "True")):
+        with pytest.raises(BilensError, match=f"got original.*{words}"):
+            faithfulness.score(torch.eye(2), labels, original)
+
+
+@pytest.mark.bad_input
+def test_bad_input_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"got logits of shape \(3, 2\) and labels of \(2,\); expected .*"):
         faithfulness.accuracy(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ShapeError, match="got logits"):

@@ -12,7 +12,7 @@ import torch
 from bilens import decompose, pairs, store
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
-from bilens.faithfulness import Curve, Score
+from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
 from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
@@ -51,6 +51,7 @@ def records() -> list:
         decompose.cp(tensor, 2, steps=3, progress=False),
         Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),
         Score(0.5, 1.25, -0.25),
+        Row("untrained", Score(0.5, 1.25, None, 10), 20, "null", beside="SAE"),
         Curve.of("kept", [1, 2], [Score(0.1, 2.0, 0.3), Score(0.2, 1.0, 0.6)], error=[1.0, 0.5], bound=[2.0, 1.0]),
         History(("loss",), torch.tensor([1, 2]), torch.tensor([[0.5], [0.25]])),
         Evaluation(1.0, 0.5, 0.25, 0.0, torch.ones(3), torch.zeros(3), 7),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance
+from bilens.checks import instance, number
+from bilens.checks import whole as whole_number
 from bilens.errors import BilensError, ShapeError
 
 
@@ -23,11 +25,61 @@ class Score:
         cross_entropy: mean −log softmax(logits)[label], in nats.
         recovered: `ce_loss_score`, 1 for the model itself and 0 for the baseline; None where the model is no better
             than the baseline, so that there is nothing to recover.
+        samples: how many samples it was measured on; None where that is not known.
+
+    Raises:
+        BilensError: a number of samples below 1.
     """
 
     accuracy: float
     cross_entropy: float
     recovered: float | None
+    samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples is not None:
+            object.__setattr__(self, "samples", whole_number("samples", self.samples, 1))
+
+
+Kind = Literal["model", "view", "null", "rival"]
+"""The model itself; a view of it; what the same procedure gives without its content; another way at the same cost."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table of faithfulness.
+
+    Args:
+        name: what the model was replaced by; score: how it does then.
+        numbers: how many numbers must be stored for it, places not counted; None where that is not known.
+        kind: the model itself, a view of it, a null (the same procedure without its content, for example an untrained
+            dictionary), or a rival (another way to spend as much).
+        beside: the name of the row that a null or a rival is to be compared with; None for the others.
+
+    Raises:
+        BilensError: no name, a negative count, an unknown kind, a null or a rival beside nothing, or the model or a
+            view beside something.
+    """
+
+    name: str
+    score: Score
+    numbers: int | None = None
+    kind: Kind = "view"
+    beside: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise BilensError("a row without a name", "what the model was replaced by")
+        instance("score", self.score, Score)
+        if self.numbers is not None:
+            object.__setattr__(self, "numbers", whole_number("numbers", self.numbers, 0))
+        if self.kind not in get_args(Kind):
+            raise BilensError(f"a row of kind {self.kind!r}", f"one of {', '.join(get_args(Kind))}")
+        if (self.beside is not None) != (self.kind in ("null", "rival")):
+            raise BilensError(
+                f"{self.name!r}, a {self.kind}, beside {self.beside!r}",
+                "a null or a rival beside the row that it is compared with, and others beside none",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +92,12 @@ class Curve:
             None where the model is no better than the baseline.
         error: (n,), largest measured |logit − its reconstruction| over the samples, or None.
         bound: (n,), the certificate for the same samples, or None.
+        samples: how many samples every point was measured on; None where that is not known.
+        numbers: (n,), how many numbers must be stored for each point, places not counted; None where that is not known.
+        beside: the name of the curve that this one, a null or a rival, is to be compared with; None for the others.
 
     Raises:
-        ShapeError: columns of different lengths.
+        ShapeError: columns of different lengths. BilensError: a number of samples below 1.
     """
 
     name: str
@@ -52,12 +107,17 @@ class Curve:
     recovered: Float[Tensor, " n"] | None
     error: Float[Tensor, " n"] | None = None
     bound: Float[Tensor, " n"] | None = None
+    samples: int | None = None
+    numbers: Int[Tensor, " n"] | None = None
+    beside: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("accuracy", "cross_entropy", "recovered", "error", "bound"):
+        for name in ("accuracy", "cross_entropy", "recovered", "error", "bound", "numbers"):
             column = getattr(self, name)
             if column is not None and column.shape != self.kept.shape:
                 raise ShapeError(f"{name} of shape {tuple(column.shape)}", f"({len(self.kept)},)")
+        if self.samples is not None:
+            object.__setattr__(self, "samples", whole_number("samples", self.samples, 1))
 
     @classmethod
     def of(
@@ -68,8 +128,22 @@ class Curve:
         *,
         error: list[float] | None = None,
         bound: list[float] | None = None,
+        numbers: list[int] | None = None,
+        beside: str | None = None,
     ) -> Curve:
-        """The curve of these scores, one for each number of kept components."""
+        """The curve of these scores, one for each number of kept components, all measured on as many samples.
+
+        Raises:
+            BilensError: scores that were measured on different numbers of samples. ShapeError: see the class.
+        """
+        samples = {score.samples for score in scores}
+        if len(samples) > 1:
+            listed = ", ".join(sorted("unknown" if count is None else f"{count:,}" for count in samples))
+            raise BilensError(
+                f"scores of {name!r} on different numbers of samples ({listed})",
+                "one number of samples for a curve",
+                "measure all points on the same samples",
+            )
         recovered = [score.recovered for score in scores]
         return cls(
             name,
@@ -79,7 +153,32 @@ class Curve:
             None if None in recovered else torch.tensor(recovered, dtype=torch.float64),
             None if error is None else torch.tensor(error, dtype=torch.float64),
             None if bound is None else torch.tensor(bound, dtype=torch.float64),
+            samples.pop() if samples else None,
+            None if numbers is None else torch.tensor(numbers, dtype=torch.int64),
+            beside,
         )
+
+    def at(self, k: int) -> Score:
+        """The score at k components.
+
+        Raises:
+            BilensError: the curve was not measured there.
+        """
+        if k not in self.kept.tolist():
+            raise BilensError(f"{k} of {self.name!r}", f"one of {', '.join(map(str, self.kept.tolist()))}")
+        place = self.kept.tolist().index(k)
+        recovered = None if self.recovered is None else float(self.recovered[place])
+        return Score(float(self.accuracy[place]), float(self.cross_entropy[place]), recovered, self.samples)
+
+    def row(self, k: int) -> Row:
+        """The row of a table at k components, under the name "k name".
+
+        Raises:
+            BilensError: the curve was not measured there, or is a null or a rival, whose kind it does not say.
+        """
+        score = self.at(k)
+        numbers = None if self.numbers is None else int(self.numbers[self.kept.tolist().index(k)])
+        return Row(f"{k:,} {self.name}", score, numbers)
 
 
 def accuracy(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> float:
@@ -117,17 +216,40 @@ def ce_loss_score(loss: float, original: float, baseline: float) -> float:
     return (baseline - loss) / (baseline - original)
 
 
-def score(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], original: float) -> Score:
+def whole(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Score:
+    """The score of the model itself, given its own logits: cross-entropy recovered is 1 by definition.
+
+    Raises:
+        ShapeError, BilensError: as `score`.
+    """
+    loss, baseline = cross_entropy(logits, labels), math.log(logits.shape[1])
+    return Score(accuracy(logits, labels), loss, 1.0 if loss < baseline else None, len(labels))
+
+
+def score(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], original: Score | float) -> Score:
     """Accuracy, cross-entropy, and cross-entropy recovered against the uniform guess ln(classes).
 
     Args:
-        logits: through the view; labels: true classes; original: the model's own cross-entropy, nats. A model
-            that is no better than the guess has nothing to recover, whatever its accuracy: None.
+        logits: through the view; labels: true classes.
+        original: the model's own score on the same samples, `whole(model(x), labels)`, or its cross-entropy, nats. A
+            model that is no better than the guess has nothing to recover, whatever its accuracy: None.
+
+    Raises:
+        ShapeError: logits and labels that do not fit together. BilensError: NaN or infinity, labels that are no
+            classes, a negative cross-entropy, or a score of the model on another number of samples.
     """
-    instance("original", original, Real, "a number", "pass the model's own cross-entropy")
     loss, baseline = cross_entropy(logits, labels), math.log(logits.shape[1])
-    recovered = ce_loss_score(loss, original, baseline) if original < baseline else None
-    return Score(accuracy(logits, labels), loss, recovered)
+    if isinstance(original, Score):
+        if original.samples not in (None, len(labels)):
+            raise BilensError(
+                f"a model scored on {original.samples:,} samples and a view on {len(labels):,}",
+                "both scored on the same samples",
+            )
+        original = original.cross_entropy
+    instance("original", original, Real, "a score or a number", "pass whole(model(x), labels)")
+    own = number("original", original, 0)
+    recovered = ce_loss_score(loss, own, baseline) if own < baseline else None
+    return Score(accuracy(logits, labels), loss, recovered, len(labels))
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:
@@ -138,8 +260,10 @@ def _check(logits: Tensor, labels: Tensor) -> None:
             f"logits of shape {tuple(logits.shape)} and labels of {tuple(labels.shape)}",
             "(n, classes) and (n,) with n ≥ 1",
         )
+    if not bool(torch.isfinite(logits).all()):
+        raise BilensError("logits with NaN or infinity", "finite numbers")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise BilensError(f"labels of type {labels.dtype}", "whole numbers", "convert them with .long()")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= logits.shape[1]:
-        raise BilensError(f"labels from {low} to {high}", f"0 to {logits.shape[1] - 1}, one a class")
+        raise BilensError(f"labels from {low} to {high}", f"0 to {logits.shape[1] - 1}, one per class")

@@ -38,7 +38,7 @@ def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of the mean: x̄ ± t_{(1+level)/2, n−1} · s/√n, s² the unbiased variance.
 
     Args:
-        samples: independent measurements, for example one a seed; level: of confidence.
+        samples: independent measurements, for example one per seed; level: of confidence.
 
     Raises:
         BilensError: no sample, one that is not finite, or a level outside 0 … 1.

@@ -19,7 +19,7 @@ from bilens.checks import instance
 from bilens.decompose import CP, Extrema, Spectra, Spectrum, Squares, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
-from bilens.faithfulness import Curve, Score
+from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
 from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
@@ -48,6 +48,7 @@ RECORDS: dict[str, type] = {
         Kernel,
         Measurement,
         PairCodes,
+        Row,
         Samples,
         Score,
         Space,

@@ -1,4 +1,4 @@
-"""What a person looks at: one way of reading features, what each feature is made of, and samples to see it on."""
+"""Records that the page and the figures show: features, more of each, and samples to see them on."""
 
 from __future__ import annotations
 
@@ -46,16 +46,42 @@ class View:
     def __len__(self) -> int:
         return len(self.spectra)
 
-    def speaks_for(self, feature: int, count: int = 2) -> tuple[str, ...]:
-        """Labels of the outputs that a feature raises most, at most `count`, each by at least half of the first."""
+    def raises(self, feature: int, count: int = 2) -> tuple[str, ...]:
+        """Labels of the outputs that a feature raises most, largest first, at most `count`.
+
+        Named are those that it raises by at least half of what it raises most and a quarter of its largest |effect|.
+        Of more than two outputs, moving all but one alike is moving that one.
+        """
+        return self._named(self.effects[feature], count)
+
+    def lowers(self, feature: int, count: int = 2) -> tuple[str, ...]:
+        """Labels of the outputs that a feature lowers most, chosen like those of `raises`."""
+        return self._named(-self.effects[feature], count)
+
+    def speaks(self, feature: int, count: int = 2) -> str:
+        """What a feature does to the outputs, its largest |effect| first: "against 4; for 7, 5"."""
         effect = self.effects[feature]
+        parts = [
+            f"{word} {', '.join(labels)}"
+            for word, labels in (("for", self.raises(feature, count)), ("against", self.lowers(feature, count)))
+            if labels
+        ]
+        if float(effect.max()) < -float(effect.min()):
+            parts.reverse()
+        return "; ".join(parts) or "moves no output"
+
+    def _named(self, effect: Tensor, count: int) -> tuple[str, ...]:
         best = effect.argsort(descending=True)[:count].tolist()
-        return tuple(self.output.label(o) for o in best if float(effect[o]) > max(0.0, float(effect[best[0]]) / 2))
+        alike = effect > effect.max() - 1e-5 * effect.abs().max()
+        if len(effect) > 2 and int(alike.sum()) == len(effect) - 1:
+            return ()
+        least = max(float(effect.max()) / 2, float(effect.abs().max()) / 4)
+        return tuple(self.output.label(o) for o in best if float(effect[o]) >= least > 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Detail:
-    """What a page tells of each feature of a view beyond its first eigenvectors, measured while all are at hand.
+    """What a page shows of each feature of a view beyond its first eigenvectors, measured while all are at hand.
 
     Args:
         eigenvalues: (n, i), all of each kernel's, largest |λ| first.
@@ -103,7 +129,7 @@ class Samples:
     """Some inputs to look at a model with, and what the model says of them.
 
     Args:
-        inputs: (m, d), one sample a row; numbers: (m,), their places in the set that they come from.
+        inputs: (m, d), one per row; numbers: (m,), their places in the set that they come from.
         outputs: (m, o), the (centred) logits of the model; labels: (m,), true classes, or None.
         input, output: the spaces of both.
 
@@ -143,6 +169,7 @@ class CodeComparison:
         features: how many features were compared; threshold: a feature counts as active when it is not 0 on more than
             this share of the samples.
         rank: of those atoms.
+        samples: on how many samples they were compared; None where that is not known.
 
     Raises:
         ShapeError: columns of different lengths.
@@ -154,6 +181,7 @@ class CodeComparison:
     features: int
     threshold: float
     rank: int
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         if self.trained.shape != self.pseudoinverse.shape or self.trained.ndim != 1:

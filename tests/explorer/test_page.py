@@ -20,8 +20,11 @@ from bilens.errors import BilensError, SpaceError, StoreError
 from bilens.explorer import Exploration
 from bilens.explorer.document import Document
 from bilens.explorer.encoding import floats, pixels, shorts
+from bilens.explorer.exploration import singular
 from bilens.explorer.page import source
-from bilens.faithfulness import Score
+from bilens.faithfulness import Row, Score
+from bilens.space import Space
+from bilens.views import View
 from explorations import CLASSES, EVIL, PIXELS, make_curve, parts_missing, whole
 from messages import refuses
 
@@ -88,7 +91,7 @@ def test_every_document_is_as_the_schema_says(name: str, document: Document) -> 
 
 def test_the_schema_refuses_what_is_no_document(document: Document) -> None:
     for change in (
-        lambda content: content.update(format=2),
+        lambda content: content.update(format=1),
         lambda content: content["runs"][0].pop("views"),
         lambda content: content["runs"][0]["views"][0]["features"][0].update(label=3),
         lambda content: content["runs"][0].update(surprise=1),
@@ -164,6 +167,106 @@ def test_arrays_come_back_as_close_as_their_type_says() -> None:
     for encode in (floats, shorts, pixels):
         with refuses(BilensError, "weights", "NaN"):
             encode("weights", torch.tensor([[1.0, torch.nan]]))
+
+
+def test_every_score_and_curve_says_on_how_many_samples_and_nulls_follow_their_view(document: Document) -> None:
+    shown = document["runs"][0]
+    assert [(row["name"], row["kind"], row["beside"], row["samples"], row["numbers"]) for row in shown["scores"]] == [
+        ("the model itself", "model", None, 40, 390),
+        (EVIL, "view", None, 40, None),
+        ("never trained", "null", EVIL, 40, 152),
+    ]
+    assert [line["samples"] for line in shown["curves"]] == [40, 40]
+    assert [line["numbers"] for line in shown["curves"]] == [[38, 152, 456], None]
+    assert shown["codes"] is not None
+    assert shown["codes"]["samples"] == 40
+
+
+def test_curves_of_seeds_on_other_samples_are_refused(run: Exploration) -> None:
+    other = replace(make_curve("eigenvectors"), samples=20)
+    with refuses(BilensError, "curve 'eigenvectors' on 40 samples, and of another seed on 20"):
+        explorer.document([replace(run, repeats=[(other,)])])
+
+
+@pytest.mark.parametrize("name", ["digits", "kinds", "svd"])
+def test_the_outputs_view_is_known_by_its_kernels_whatever_it_is_called(run: Exploration, name: str) -> None:
+    mine = replace(run.views[0], name=name)
+    others = tuple(view for view in run.views[1:] if view.name != name)
+    other = replace(run.views[1], name="digits" if name != "digits" else "more")
+    shown = explorer.document([replace(run, views=(other, mine, *others), details={}, totals={})])["runs"][0]
+    assert shown["outputs_view"] == name
+    section = next(view for view in shown["views"] if view["name"] == name)
+    assert len(section["features"][0]["eigenvalues"]["shape"]) == 1
+    assert section["features"][0]["vectors"]["shape"][0] == 32  # all that are stored, and not the first 16
+    if name != "svd":  # which has words of its own
+        assert (section["title"], section["tab"], section["feature"]) == ("Class directions", "Classes", "Class")
+        assert "Each class is a quadratic form" in section["text"]
+    assert explorer.document([replace(run, views=others, details={}, totals={})])["runs"][0]["outputs_view"] is None
+
+
+def test_a_view_with_other_kernels_is_not_the_outputs(run: Exploration) -> None:
+    first = run.views[0]
+    swapped = replace(first, spectra=(first.spectra[1], first.spectra[0], *first.spectra[2:]))
+    assert explorer.document([replace(run, views=(swapped,), details={}, totals={})])["runs"][0]["outputs_view"] is None
+    for wrong in (swapped, replace(run.views[1], name="digits")):
+        with refuses(BilensError, "an outputs' view 'digits' with other kernels than the model's outputs"):
+            replace(run, views=(wrong,), details={}, totals={}, outputs="digits")
+    with refuses(BilensError, "an outputs' view 'none'", "one of the views (digits, svd, sae, pairs)"):
+        replace(run, outputs="none")
+    alone = replace(run, model=None, samples=None, outputs="digits")
+    assert explorer.document([alone])["runs"][0]["outputs_view"] == "digits"
+
+
+def test_names_of_single_outputs() -> None:
+    names = ["digits", "species", "series", "class", "classes", "boxes", "output"]
+    assert [singular(name) for name in names] == ["digit", "species", "series", "class", "class", "box", "output"]
+
+
+def test_what_a_feature_lowers_is_named_and_the_larger_effect_comes_first(run: Exploration) -> None:
+    digits = Space("digits", 10)
+    rows = torch.zeros(7, 10)
+    rows[0, [7, 5, 2, 4]] = torch.tensor([0.20, 0.17, 0.05, -0.46])
+    rows[1, [0, 1, 3]] = torch.tensor([0.3, -0.9, 0.28])
+    rows[2] = torch.eye(10)[3] - 0.1  # the mean over outputs taken off: against none of the others
+    rows[3, [4, 9]] = torch.tensor([-0.5, -0.4])
+    rows[5, [1, 2]] = torch.tensor([1.0, -1.0])
+    rows[6] = 0.1 - torch.eye(10)[8]
+    spectra = (run.views[1].spectra[1],) * 7
+    view = View("svd", spectra, torch.ones(7), "σ", rows, digits)
+    assert [view.speaks(place) for place in range(7)] == [
+        "against 4; for 7, 5",
+        "against 1; for 0, 3",
+        "for 3",
+        "against 4, 9",
+        "moves no output",
+        "for 1; against 2",
+        "against 8",
+    ]
+    three, two = Space("kinds", 3), Space("sides", 2)
+    for output, row, expected in (
+        (three, torch.eye(3)[1] - 1 / 3, "for 1"),
+        (two, torch.tensor([-0.5, 0.5]), "for 1; against 0"),
+    ):
+        assert View("svd", spectra[:1], torch.ones(1), "σ", row[None], output).speaks(0) == expected
+    assert (view.raises(0), view.lowers(0), view.raises(3)) == (("7", "5"), ("4",), ())
+    features = explorer.document([Exploration(title="Speaks", views=(view,))])["runs"][0]["views"][0]["features"]
+    assert [features[0][name] for name in ("speaks", "raises", "lowers")] == ["against 4; for 7, 5", ["7", "5"], ["4"]]
+
+
+def test_samples_that_are_not_in_the_page_are_not_dropped(run: Exploration) -> None:
+    assert run.samples is not None
+    few = replace(run.samples, **{name: getattr(run.samples, name)[:10] for name in ("inputs", "numbers", "outputs")},
+                  labels=None)  # fmt: skip
+    whole_, part = (explorer.document([each])["runs"][0]["views"][1]["features"] for each in
+                    (run, replace(run, samples=few)))  # fmt: skip
+    for before, after in zip(whole_, part, strict=True):
+        for name in ("largest", "smallest"):
+            assert [(item["number"], item["value"]) for item in before[name]] == [
+                (item["number"], item["value"]) for item in after[name]
+            ]
+            assert [item["sample"] for item in after[name]] == [
+                item["number"] if item["number"] < 10 else -1 for item in after[name]
+            ]
 
 
 def test_means_over_seeds_have_intervals(run: Exploration) -> None:
@@ -252,7 +355,7 @@ def test_what_is_not_finite_is_refused(run: Exploration) -> None:
     with refuses(BilensError, "loss with NaN"):
         explorer.page([Exploration(title="Broken", facts={"loss": float("nan")})])
     with refuses(BilensError, "K with NaN"):
-        explorer.page([Exploration(title="Broken", scores={"K": Score(0.5, float("inf"), 0.5)})])
+        explorer.page([Exploration(title="Broken", scores=(Row("K", Score(0.5, float("inf"), 0.5)),))])
     with refuses(BilensError, "codes with NaN"):
         codes = replace(run.codes, trained=torch.tensor([torch.nan, 0, 0])) if run.codes else None
         explorer.page([Exploration(title="Broken", codes=codes)])
@@ -262,6 +365,13 @@ def test_what_does_not_fit_together_is_refused(run: Exploration) -> None:
     view = run.views[1]
     with refuses(BilensError, "two views named 'svd'"):
         Exploration(title="Twice", views=(view, view))
+    score = Score(0.5, 1.0, 0.5)
+    with refuses(BilensError, "two scores named 'a'"):
+        Exploration(title="Twice", scores=(Row("a", score), Row("a", score)))
+    with refuses(BilensError, "'b' beside 'c'"):
+        Exploration(title="Beside", scores=(Row("a", score), Row("b", score, 1, "null", beside="c")))
+    with refuses(BilensError, "the text of 'svd' of type tuple"):
+        Exploration(title="Text", texts={"svd": ("title", "text")})
     with refuses(BilensError, "eigenvectors = 0"):
         Exploration(title="None", eigenvectors=0)
     with refuses(BilensError, "details of 4 features", "each of its 7"):

@@ -35,6 +35,24 @@ def test_contraction_without_codes_or_samples(data, layer):
     near(wide, np.zeros((2, 3 * o)), 0)
 
 
+def test_contraction_of_samples_in_which_few_features_are_active():
+    layer = random_tensor()
+    generator = torch.Generator().manual_seed(5)
+    codes = torch.randn(9, layer.input.dim, generator=generator).double()
+    codes[torch.rand(codes.shape, generator=generator) < 0.7] = 0
+    shares = (codes != 0).double().mean(dim=0)
+    assert (shares < 0.5).any()
+    codes[:, 0] = 1.0  # one that is active everywhere
+    transform = torch.relu
+    expected = np.zeros((9, layer.output.dim))
+    left, right, down = (array(part) for part in (layer.left, layer.right, layer.down))
+    for i in range(codes.shape[1]):
+        for j in range(codes.shape[1]):
+            vector = down @ (left[:, i] * right[:, j] + left[:, j] * right[:, i]) / 2
+            expected += array(codes[:, i] * codes[:, j])[:, None] * np.maximum(vector, 0)
+    near(pairs.contract(layer, codes, transform), expected, abs(expected).max())
+
+
 def test_contraction_passes_over_features_that_are_off():
     seen = []
     codes = torch.zeros(2, 6, dtype=torch.float64)

@@ -142,9 +142,7 @@ def _unit(kernel: Kernel, vectors: Tensor) -> Tensor:
     instance("kernel", kernel, Kernel)
     instance("directions", vectors, Tensor)
     if vectors.ndim != 2 or vectors.shape[1] != kernel.input.dim:
-        raise ShapeError(
-            f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them first"
-        )
+        raise ShapeError(f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them first")
     rows = vectors.double()
     norms: Tensor = rows.norm(dim=1, keepdim=True)
     if not bool((torch.isfinite(norms) & (norms > 0)).all()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -18,22 +18,25 @@ from bilens import plots
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.explorer.encoding import Array, finite, floats, listed, pixels, shorts
-from bilens.explorer.exploration import WAYS, Exploration
-from bilens.faithfulness import Curve
+from bilens.explorer.exploration import Exploration, singular
+from bilens.faithfulness import Curve, Kind, Row
 from bilens.space import Space
 from bilens.statistics import interval
 from bilens.views import CodeComparison, Detail, Samples, View
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; the page refuses another one."""
 
 _BINS = 48
 
 
 class Axis(TypedDict):
-    """A space: its name, size, a label for each coordinate, the image's height and width, whether 1 is appended."""
+    """A space: its name, what `one` coordinate is called, its size, a label for each coordinate, the image's height and
+    width, and whether 1 is appended.
+    """
 
     name: str
+    one: str
     size: int
     labels: list[str] | None
     image: list[int] | None
@@ -66,9 +69,10 @@ class Pair(TypedDict):
 
 
 class Seen(TypedDict):
-    """A sample, by its place in the sample set, and the feature's value on it."""
+    """A sample, by its place in the sample set, −1 where it is not there, its number, and the feature's value on it."""
 
     sample: int
+    number: int
     value: float
 
 
@@ -83,7 +87,9 @@ class Feature(TypedDict):
     label: str
     importance: float
     effects: list[float]
-    speaks_for: list[str]
+    speaks: str
+    raises: list[str]
+    lowers: list[str]
     eigenvalues: Array
     vectors: Array
     energy: float
@@ -96,10 +102,16 @@ class Feature(TypedDict):
 
 
 class Section(TypedDict):
-    """One way of reading features, most important first; `total` is of how many, where known."""
+    """One way of reading features, most important first; `total` is of how many `among`, where known.
+
+    `feature` is what one of them is called, before its label.
+    """
 
     name: str
     title: str
+    tab: str
+    feature: str
+    among: str
     text: str
     measure: str
     norm: float | None
@@ -110,11 +122,18 @@ class Section(TypedDict):
 
 
 class Line(TypedDict):
-    """Scores against components kept: means over seeds with half-widths of 95 % intervals, None for one seed."""
+    """Scores against components kept: means over seeds with half-widths of 95 % intervals, None for one seed.
+
+    `samples` is how many samples each point was measured on, and `numbers` how many numbers it stores, None where that
+    is not known; `beside` names the line that this one, a null or a rival, is to be compared with.
+    """
 
     name: str
+    beside: str | None
     seeds: int
+    samples: int | None
     kept: list[int]
+    numbers: list[int] | None
     accuracy: list[float]
     cross_entropy: list[float]
     recovered: list[float] | None
@@ -126,9 +145,16 @@ class Line(TypedDict):
 
 
 class ScoreRow(TypedDict):
-    """A line of the table of faithfulness: shares from 0 to 1, cross-entropy in nats."""
+    """A line of the table of faithfulness: shares from 0 to 1, cross-entropy in nats.
+
+    A null or a rival comes after the line that it is `beside`.
+    """
 
     name: str
+    kind: Kind
+    beside: str | None
+    samples: int | None
+    numbers: int | None
     accuracy: float
     cross_entropy: float
     recovered: float | None
@@ -141,6 +167,7 @@ class Codes(TypedDict):
     features: int
     rank: int
     threshold: float
+    samples: int | None
     low: list[float]
     high: list[float]
     bins: int
@@ -171,7 +198,7 @@ class Run(TypedDict):
     output: Axis | None
     model: Model | None
     samples: SampleSet | None
-    outputs_view: Literal["digits"] | None
+    outputs_view: str | None
     views: list[Section]
     scores: list[ScoreRow]
     curves: list[Line]
@@ -205,7 +232,7 @@ def _run(run: Exploration) -> Run:
     view = run.views[0] if run.views else None
     space = run.model.input if run.model is not None else view.spectra[0].input if view and len(view) else None
     output = run.model.output if run.model is not None else view.output if view else None
-    logits = next((v for v in run.views if v.name == "digits" and output and len(v) == output.dim), None)
+    logits = run.outputs_view
     places = {} if run.samples is None else {n: place for place, n in enumerate(run.samples.numbers.tolist())}
     svd = run.svd
     return {
@@ -225,17 +252,9 @@ def _run(run: Exploration) -> Run:
             "down": floats("the model", run.model.down),
         },
         "samples": None if run.samples is None else _samples(run.samples),
-        "outputs_view": None if logits is None else "digits",
+        "outputs_view": None if logits is None else _text(logits.name),
         "views": [_section(run, view, places, whole=view is logits) for view in run.views],
-        "scores": [
-            {
-                "name": _text(name),
-                "accuracy": finite(name, score.accuracy),
-                "cross_entropy": finite(name, score.cross_entropy),
-                "recovered": None if score.recovered is None else finite(name, score.recovered),
-            }
-            for name, score in run.scores.items()
-        ],
+        "scores": [_score(row) for row in _in_order(run.scores)],
         "curves": [_line(curve, run.repeats) for curve in run.curves],
         "singular_values": None if svd is None else listed("singular values", svd.values),
         "singular_energy": None if svd is None else finite("energy", float(svd.energy)),
@@ -253,14 +272,47 @@ def _run(run: Exploration) -> Run:
     }
 
 
+def _score(row: Row) -> ScoreRow:
+    score = row.score
+    return {
+        "name": _text(row.name),
+        "kind": row.kind,
+        "beside": None if row.beside is None else _text(row.beside),
+        "samples": score.samples,
+        "numbers": row.numbers,
+        "accuracy": finite(row.name, score.accuracy),
+        "cross_entropy": finite(row.name, score.cross_entropy),
+        "recovered": None if score.recovered is None else finite(row.name, score.recovered),
+    }
+
+
+def _in_order(rows: Sequence[Row]) -> list[Row]:
+    """The rows in their order, but each null and rival after the row that it is beside."""
+    ordered: list[Row] = []
+
+    def add(row: Row) -> None:
+        ordered.append(row)
+        for other in rows:
+            if other.beside == row.name and other not in ordered:
+                add(other)
+
+    for row in rows:
+        if row.beside is None:
+            add(row)
+    return ordered + [row for row in rows if row not in ordered]
+
+
 def _section(run: Exploration, view: View, places: dict[int, int], *, whole: bool) -> Section:
-    title, text = run.texts.get(view.name, WAYS.get(view.name, (view.name, "")))
+    words = run.words(view)
     detail = run.details.get(view.name)
     count = max((len(spectrum) for spectrum in view.spectra), default=1) if whole else run.eigenvectors
     return {
         "name": _text(view.name),
-        "title": _text(title),
-        "text": _text(text),
+        "title": _text(words.title),
+        "tab": _text(words.tab or words.title),
+        "feature": _text(words.feature),
+        "among": _text(words.among),
+        "text": _text(words.text),
         "measure": _text(view.measure),
         "norm": None if detail is None or detail.norm is None else finite("norm", detail.norm),
         "examined": 0 if detail is None else detail.examined,
@@ -287,7 +339,7 @@ def _feature(view: View, place: int, detail: Detail | None, places: dict[int, in
             responses = listed("responses", detail.responses[place])
             numbers = detail.samples[place].tolist()
             seen = [
-                {"sample": places.get(number, -1), "value": value}
+                {"sample": places.get(number, -1), "number": number, "value": value}
                 for number, value in zip(numbers, responses, strict=True)
             ]
         errors = None if detail.errors is None else floats("errors", detail.errors[place])
@@ -296,15 +348,17 @@ def _feature(view: View, place: int, detail: Detail | None, places: dict[int, in
         "label": _text(spectrum.label or str(place)),
         "importance": finite("importance", float(view.importance[place])),
         "effects": listed("effects", view.effects[place]),
-        "speaks_for": [_text(label) for label in view.speaks_for(place)],
+        "speaks": _text(view.speaks(place)),
+        "raises": [_text(label) for label in view.raises(place)],
+        "lowers": [_text(label) for label in view.lowers(place)],
         "eigenvalues": floats("eigenvalues", values),
         "vectors": shorts("eigenvectors", kept.vectors),
         "energy": finite("energy", float(spectrum.energy)),
         "discarded": finite("discarded", float(spectrum.discarded)) if detail is None else 0.0,
         "residual": _residual(spectrum),
         "pairs": pairs,
-        "largest": [item for item in seen[:half] if item["sample"] >= 0],
-        "smallest": [item for item in seen[half:] if item["sample"] >= 0],
+        "largest": seen[:half],
+        "smallest": seen[half:],
         "errors": errors,
     }
 
@@ -328,6 +382,13 @@ def _line(curve: Curve, repeats: Sequence[tuple[Curve, ...]]) -> Line:
     """A curve, or the mean of it and its repeats, at the numbers of components that all of them measured."""
     kept, same = curve.kept.tolist(), list[Curve]()
     for other in (other for seed in repeats for other in seed if other.name == curve.name):
+        if other.samples != curve.samples:
+            raise BilensError(
+                f"curve {curve.name!r} on {_counted(curve.samples)} samples, and of another seed on "
+                f"{_counted(other.samples)}",
+                "one number of samples for all seeds",
+                "leave that seed out, or run it again",
+            )
         common = [count for count in kept if count in other.kept.tolist()]
         if common:
             kept = common
@@ -347,8 +408,11 @@ def _line(curve: Curve, repeats: Sequence[tuple[Curve, ...]]) -> Line:
                 columns[f"{name}_half"] = [finite(name, interval(row.tolist()).half) for row in rows.T]
     return {
         "name": _text(curve.name),
+        "beside": None if curve.beside is None else _text(curve.beside),
         "seeds": 1 + len(same),
+        "samples": curve.samples,
         "kept": kept,
+        "numbers": None if curve.numbers is None else [int(value) for value in at(curve.numbers, curve).tolist()],
         "accuracy": columns["accuracy"] or [],
         "cross_entropy": columns["cross_entropy"] or [],
         "recovered": columns["recovered"],
@@ -373,6 +437,7 @@ def _codes(codes: CodeComparison) -> Codes:
         "features": codes.features,
         "rank": codes.rank,
         "threshold": codes.threshold,
+        "samples": codes.samples,
         "low": [finite("codes", value) for value in low],
         "high": [finite("codes", value) for value in high],
         "bins": _BINS,
@@ -383,11 +448,16 @@ def _codes(codes: CodeComparison) -> Codes:
 def _axis(space: Space) -> Axis:
     return {
         "name": _text(space.name),
+        "one": _text(singular(space.name)),
         "size": space.size,
         "labels": None if space.labels is None else [_text(label) for label in space.labels],
         "image": None if space.image is None else list(space.image),
         "constant": space.constant,
     }
+
+
+def _counted(samples: int | None) -> str:
+    return "an unknown number of" if samples is None else f"{samples:,}"
 
 
 def _text(value: str) -> str:

@@ -38,7 +38,7 @@ def contract(
         transform: f, from pair vectors (b, o) to (b, p), one row from one row; the identity when None.
         dictionary: the features; the input's coordinates when None.
 
-    Cost: m products of (n, m) and (m, p); features that are 0 in every sample are passed over.
+    Cost: m products of (n, m) and (m, p); a feature costs nothing for the samples in which it is 0, if those are most.
 
     Raises:
         ShapeError: codes of another width.
@@ -218,8 +218,18 @@ def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor]) -> Tensor:
     if codes.ndim != 2 or codes.shape[1] != m:
         raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "lift the inputs first")
     total = codes.new_zeros(len(codes), rows(m - 1).shape[1])
-    for i in (codes != 0).any(dim=0).nonzero()[:, 0].tolist():
-        weighted = codes[:, i:] * 2
-        weighted[:, 0] = codes[:, i]
-        total += product(weighted, rows(i).to(codes).T).mul_(codes[:, i, None])
+    active = codes != 0
+    for i, samples in enumerate(active.sum(dim=0).tolist()):
+        if not samples:
+            continue
+        few = 2 * samples < len(codes)  # a pixel is black in most images: those need no product
+        chosen = active[:, i].nonzero()[:, 0] if few else None
+        part = codes[:, i:] if chosen is None else codes[chosen, i:]
+        weighted = part * 2
+        weighted[:, 0] = part[:, 0]
+        added = product(weighted, rows(i).to(codes).T).mul_(part[:, :1])
+        if chosen is None:
+            total += added
+        else:
+            total.index_add_(0, chosen, added)
     return total

@@ -92,6 +92,7 @@ def derive(
     The model's spaces are the data's, see `ImageClassifier.over`.
     """
     subject = Subject(model.eval().requires_grad_(False).cpu(), dataset, budget, seed)
+    details.factors(subject, run)  # first, so that the page of a run that was stopped can compute with them
     found = summary.Findings(
         subject=subject,
         digits=digit_directions(subject, run),
@@ -100,7 +101,6 @@ def derive(
         pairs=inputs.pair_features(subject, run),
         training=training,
     )
-    details.factors(subject, run)
     if dataset is not None:
         details.samples(subject, run, found.details)
     return summary.write(found, run)

@@ -12,8 +12,8 @@ from rich.console import Console
 from bilens import explorer, files, store
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError, StoreError
-from bilens.explorer import WAYS, Exploration, PageServer
-from bilens.faithfulness import Curve, Score
+from bilens.explorer import Exploration, PageServer
+from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
 from bilens.tensor import BilinearTensor
 from bilens.views import CodeComparison, Detail, Samples, View
@@ -44,7 +44,7 @@ def explore(
 
     Args:
         run: folder that bilens mnist or bilens decompile wrote.
-        out: the page to write; report.html in the run's folder unless told.
+        out: the page to write; by default report.html in the run's folder.
         compare: folder of another run, whose features can then be looked at beside this one's.
         seeds: folders of the same run with other seeds; curves become means with 95 % intervals, at the numbers of
             components that all of them measured.
@@ -79,13 +79,12 @@ def read(run: Path) -> Exploration:
     Raises:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
-    settings = _settings(run)
+    _settings(run)
     summary = files.read_json(run / "summary.json") if (run / "summary.json").exists() else {}
     views = {name: view for name, record in VIEWS.items() if (view := _record(run, record, View)) is not None}
     details = {name: found for name in views if (found := _record(run, f"{name}_detail", Detail)) is not None}
     model = _record(run, "logits", BilinearTensor)
     try:
-        output = model.output.name if model is not None else settings["model"]["output"]["name"]
         return Exploration(
             title="A bilinear network, read from its weights",
             run=run.resolve().name,
@@ -94,14 +93,14 @@ def read(run: Path) -> Exploration:
             views=tuple(views.values()),
             details=details,
             samples=_record(run, "samples", Samples),
-            scores={name: Score(**score) for name, score in summary.get("faithfulness", {}).items()},
+            scores=tuple(_row(name, entry) for name, entry in summary.get("faithfulness", {}).items()),
             curves=curves(run),
             codes=_record(run, "sae_codes", CodeComparison),
             svd=(svd := _record(run, "svd", TensorSVD)),
             history=_record(run, "training", History),
             notes=_notes(summary),
             totals=_totals(summary, svd),
-            texts={"digits": ("Digit directions", WAYS["digits"][1])} if output == "digits" else {},
+            outputs="digits" if "digits" in views else None,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, StoreError):
@@ -178,6 +177,12 @@ def _record(run: Path, name: str, kind: type[R]) -> R | None:
     return store.load(path, kind) if store.exists(path) else None
 
 
+def _row(name: str, entry: dict[str, Any]) -> Row:
+    """A row of the table of scores, from its JSON."""
+    score = Score(entry["accuracy"], entry["cross_entropy"], entry["recovered"], entry.get("samples"))
+    return Row(name, score, entry.get("numbers"), entry.get("kind", "view"), entry.get("beside"))
+
+
 def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:
     facts: dict[str, str | int | float] = {}
     if "model" in summary:
@@ -208,9 +213,11 @@ def _totals(summary: dict[str, Any], svd: TensorSVD | None) -> dict[str, int]:
 def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
     notes = []
     if "data" in summary:
+        stated = all("samples" in entry for entry in summary.get("faithfulness", {}).values())
         notes.append(
-            f"Faithfulness is measured on the {summary['data']['test']:,} test images. Cross-entropy recovered is 1 "
-            f"for the model itself and 0 for a uniform guess over the {summary['model']['outputs']} outputs."
+            (f"Scores and curves are measured on all {summary['data']['test']:,} test images. " if stated else "")
+            + "Cross-entropy recovered is 1 for the model itself and 0 for a uniform guess over the "
+            + f"{summary['model']['outputs']} outputs."
         )
     if "sae" in summary:
         sae = summary["sae"]
@@ -220,11 +227,15 @@ def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
         )
     if "pairs" in summary:
         pairs = summary["pairs"]
-        real = pairs.get("output_nmse")
+        real, samples = pairs.get("output_nmse"), pairs.get("output_nmse_samples", "some")
         notes.append(
             f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 "
             f"{pairs['l0']:.1f}, NMSE {pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
-            + ("" if real is None else f" On real outputs of the layer, the model run through them: NMSE {real:.3f}.")
+            + (
+                ""
+                if real is None
+                else f" Its reconstruction of the layer's outputs on {samples} test images: NMSE {real:.3f}."
+            )
         )
     return tuple(notes)
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 
 from bilens import explorer, files, plots
 from bilens.decompose import TensorSVD
-from bilens.faithfulness import Curve, Score
+from bilens.faithfulness import Curve, Row
 from bilens.history import History
 from bilens.recipes import explore
-from bilens.recipes.ways.inputs import PairFeatures
+from bilens.recipes.ways.inputs import OUTPUT_SAMPLES, PairFeatures
 from bilens.recipes.ways.outputs import OutputFeatures
 from bilens.recipes.ways.subject import Subject
 from bilens.store import Folder
 from bilens.views import Detail, View
+
+PAIRS = "SAE on input pairs, all features"
+"""The row of the pair features in the table of scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,43 +59,35 @@ class Findings:
         return (self.digits[1], *sae, self.components[1], self.pairs.detail)
 
     @property
-    def scores(self) -> dict[str, Score]:
-        """How faithful the model is when it runs through each view, by what was run; empty without images."""
+    def scores(self) -> tuple[Row, ...]:
+        """How faithful the model is when it is replaced by each view; empty without images."""
         if self.subject.dataset is None:
-            return {}
-        scores = {"the model itself": self.subject.original}
-        for curve, wanted in zip(self.curves, (10, 20), strict=True):
-            for k in wanted, *([50] if curve is self.curves[1] else []):
-                if k in curve.kept.tolist():
-                    scores[f"{k} {curve.name}"] = at(curve, k)
+            return ()
+        rows = [Row("the model itself", self.subject.original, self.subject.numbers, "model")]
+        for curve, counts in zip(self.curves, ((10, 20), (20, 50)), strict=True):
+            rows += [curve.row(k) for k in counts if k in curve.kept.tolist()]
         if self.outputs is not None:
             count, rank = self.outputs.comparison.features, self.outputs.comparison.rank
             name = f"SAE on outputs, pseudoinverse codes of {count} active features (rank {rank})"
-            scores["SAE on outputs, ReLU codes"] = self.outputs.trained
-            scores[name] = self.outputs.pseudoinverse
-        if self.pairs.score is not None:
-            scores["SAE on input pairs, all features"] = self.pairs.score
-        return scores
+            rows += [Row("SAE on outputs, ReLU codes", self.outputs.trained), Row(name, self.outputs.pseudoinverse)]
+        if self.pairs.curve is not None:
+            rows.append(replace(self.pairs.curve.row(int(self.pairs.curve.kept[-1])), name=PAIRS))
+        return tuple(rows)
 
 
-def at(curve: Curve, k: int) -> Score:
-    """The score of a curve at k components.
-
-    Raises:
-        ValueError: the curve was not measured at k.
-    """
-    place = curve.kept.tolist().index(k)
-    recovered = None if curve.recovered is None else float(curve.recovered[place])
-    return Score(float(curve.accuracy[place]), float(curve.cross_entropy[place]), recovered)
-
-
-def columns(curve: Curve) -> dict[str, list[float]]:
-    """The columns that a curve has, as JSON."""
-    return {
+def columns(curve: Curve) -> dict[str, Any]:
+    """The number of samples and the columns that a curve has, as JSON."""
+    return {"samples": curve.samples} | {
         column: getattr(curve, column).tolist()
-        for column in ("kept", "accuracy", "cross_entropy", "recovered", "error", "bound")
+        for column in ("kept", "numbers", "accuracy", "cross_entropy", "recovered", "error", "bound")
         if getattr(curve, column) is not None
     }
+
+
+def entry(row: Row) -> dict[str, Any]:
+    """A row as JSON, but for its name."""
+    about = {"kind": row.kind, "beside": row.beside, "numbers": row.numbers}
+    return vars(row.score) | {name: value for name, value in about.items() if value is not None}
 
 
 def numbers(found: Findings, run: Folder) -> dict[str, Any]:
@@ -134,18 +129,20 @@ def numbers(found: Findings, run: Folder) -> dict[str, Any]:
             "test_accuracy": subject.original.accuracy,
             "test_cross_entropy": subject.original.cross_entropy,
         }
-        summary["faithfulness"] = {name: vars(score) for name, score in found.scores.items()}
+        summary["faithfulness"] = {row.name: entry(row) for row in found.scores}
         summary["faithfulness_baseline"] = f"ln {subject.model.output.size}: a uniform guess"
         for name, curve in zip(("digits", "svd"), found.curves, strict=True):
             summary[name]["curve"] = columns(curve)
         if found.pairs.curve is not None:
             summary["pairs"]["curve"] = columns(found.pairs.curve)
         summary["pairs"]["output_nmse"] = found.pairs.output_nmse
+        summary["pairs"]["output_nmse_samples"] = min(OUTPUT_SAMPLES, len(dataset.test.labels))
     if found.outputs is not None:
         evaluation, comparison = found.outputs.evaluation, found.outputs.comparison
         summary["sae"] = {
             "features": len(evaluation.frequency),
             "l0": evaluation.l0,
+            "samples": evaluation.rows,
             "nmse": evaluation.nmse,
             "explained_variance": evaluation.explained_variance,
             "dead_fraction": evaluation.dead_fraction,
@@ -153,6 +150,7 @@ def numbers(found: Findings, run: Folder) -> dict[str, Any]:
             "active_threshold": comparison.threshold,
             "active_rank": comparison.rank,
             "code_correlation": comparison.correlation,
+            "code_samples": comparison.samples,
             "curve": columns(found.outputs.curve),
         }
     summary["seconds"] = run.timings
@@ -197,10 +195,13 @@ def _print(found: Findings, summary: dict[str, Any], run: Folder) -> None:
         data = summary["data"]
         sizes = f"{data['train']:,} training and {data['test']:,} test images"
         console.print(f"{data['name']}: {sizes}, from {data['source']}")
-        console.print(f"{'accuracy':>9} {'CE recovered':>13}  model run through")
-        for name, score in found.scores.items():
-            recovered = "–" if score.recovered is None else f"{score.recovered:.2%}"
-            console.print(f"{score.accuracy:>9.2%} {recovered:>13}  {name}")
+        console.print(f"On {len(found.subject.data.test.labels):,} test images, the model replaced by:")
+        console.print(f"{'accuracy':>9} {'CE recovered':>13}  {'numbers stored':>14}")
+        for row in found.scores:
+            recovered = "–" if row.score.recovered is None else f"{row.score.recovered:.2%}"
+            stored = "–" if row.numbers is None else f"{row.numbers:,}"
+            mark = "" if row.beside is None else f"  ({row.kind})"
+            console.print(f"{row.score.accuracy:>9.2%} {recovered:>13}  {stored:>14}  {row.name}{mark}")
     pairs = summary["pairs"]
     console.print(
         f"SAE on input pairs: L0 {pairs['l0']:.1f}, NMSE {pairs['nmse']:.3f} on pairs"

@@ -5,6 +5,22 @@ import { h } from "./dom.js";
 import { figure } from "./figure.js";
 import { cell, whole } from "./format.js";
 
+/** @type {[string, string][]} */
+const GLOSSARY = [
+  ["Feature", "A number that the layer computes of its input, xᵀQx, with a symmetric matrix Q that follows from the weights: its kernel."],
+  ["Eigenvector, linear kernel", "Q is a sum of λ v vᵀ. An input x adds λ(v·x)² to the feature for each eigenvector v. √|λ| v, in the unit of the output’s square root, is its linear kernel: pictures show that."],
+  ["Raises, lowers", "An eigenvector with λ > 0 can only raise its feature, and one with λ < 0 can only lower it, whichever sign the overlap v·x has. v and −v are the same eigenvector."],
+  ["Speaks for, against", "The outputs that one unit of the feature raises, or lowers, most: the largest of each sign, at least half as large as the largest of its sign and a quarter of the largest of all."],
+  ["Logit weight, effect", "What one unit of the feature adds to the logit of each output, less its mean over the outputs."],
+  ["Mean code × ‖effect‖", "How large the feature is on average over the training images, times the length of its row of logit weights: how much it moves the logits."],
+  ["‖Q‖", "The root of the sum of all λ². The share of ‖Q‖² says how much of a feature the first eigenvectors hold."],
+  ["Constant", "Biases are weights of one more input that is always 1. “The constant” is an eigenvector that is next to nothing else."],
+  ["Cross-entropy recovered", "(baseline − loss) / (baseline − the model’s own loss): 1 for the model itself, 0 for a uniform guess over the outputs, and below 0 for what is worse than that guess."],
+  ["Null, rival", "A null is what the same procedure gives without its content, for example a dictionary that was never trained. A rival is another way to spend as much. A score says little without them."],
+  ["Numbers stored", "How many numbers must be kept to compute a view, places not counted."],
+  ["Certificate, proven bound", "What leaving out eigenvectors or components can change at most, for any input of that length. It follows from the weights alone and is usually generous."],
+];
+
 /** @param {import("./data.js").Run[]} runs */
 export function aboutPage(runs) {
   const run = runs[0], training = run.training;
@@ -19,6 +35,8 @@ export function aboutPage(runs) {
         draw: (width) => lines({ width, height: 220, marks: training.rows.length < 30, x: { label: "optimiser steps", format: whole }, y: { label: name },
           series: [{ name, color: 0, points: training.rows.map((line) => ({ x: line[0], y: line[column + 1] })) }] }),
       }).element))) : null,
+    h("section", {}, h("h2", { class: "section" }, "Words"),
+      h("dl", { class: "glossary" }, GLOSSARY.flatMap(([word, meaning]) => [h("dt", {}, word), h("dd", {}, meaning)]))),
     h("section", {}, h("h2", { class: "section" }, "This page"),
-      h("p", {}, "One file, written by bilens from the run’s records. It loads nothing and sends nothing; what it computes, it computes here. Links keep what you look at, in the part after #, and every figure can be saved or read as a table.")));
+      h("p", {}, "One file, written by bilens from the run’s records. It loads nothing and sends nothing; all computation happens here. Links keep what you look at, in the part after #, and every figure can be saved or read as a table.")));
 }

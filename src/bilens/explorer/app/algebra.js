@@ -114,6 +114,28 @@ export function constantAlone(kernel, axis) {
 }
 
 /**
+ * The eigenvector that stands for a feature, on its tile and first on its page: the largest that raises it and has a
+ * picture, or the largest that lowers it.
+ * @template {{rank: number, value: number, weights: Float32Array}} K
+ * @param {K[]} kernels
+ * @param {import("./data.js").Axis} axis
+ * @returns {K|undefined}
+ */
+export function foremost(kernels, axis) {
+  const pictured = kernels.filter((kernel) => !constantAlone(kernel, axis));
+  return pictured.find((kernel) => kernel.value > 0) || pictured.find((kernel) => kernel.value < 0);
+}
+
+/**
+ * Whether the constant coordinate has a part in these eigenvectors that is worth a line.
+ * @param {{weights: Float32Array}[]} kernels
+ * @param {import("./data.js").Axis} axis
+ */
+export function constantMatters(kernels, axis) {
+  return axis.constant && kernels.some((kernel) => Math.abs(kernel.weights[axis.size]) > 1e-6 * sharedScale(kernels, axis));
+}
+
+/**
  * ⟨Q₁, Q₂⟩ / (‖Q₁‖ ‖Q₂‖) from the eigenpairs that the page has, and |v·w| of each two of them. Where one feature has
  * the constant coordinate and the other has none, it is 0 in the other.
  * @param {import("./data.js").Feature} first

@@ -205,8 +205,8 @@ function hover(parts, shown, xs, ys, box) {
  */
 export function bars(parts) {
   const size = parts.row || 24;
-  const longest = Math.min(18, Math.max(1, ...parts.rows.map((row) => row.label.length)));
-  const left = Math.min(parts.width * 0.35, 10 + longest * 7.2), ends = parts.ends || 58;
+  const left = Math.min(parts.width * 0.45, 10 + Math.max(1, ...parts.rows.map((row) => [...row.label].length)) * 7.2), ends = parts.ends || 58;
+  const longest = Math.max(3, Math.floor((left - 10) / 7.2 + 0.01));
   const low = Math.min(0, parts.low ?? 0, ...parts.rows.map((row) => row.value));
   const high = Math.max(0, parts.high ?? 0, ...parts.rows.map((row) => row.value));
   const start = left + (low < 0 ? ends : 6), reach = parts.width - start - ends;

@@ -4,7 +4,7 @@ import { cosine, linearKernels, overlap, sharedScale } from "./algebra.js";
 import { bars } from "./chart.js";
 import { labelOf } from "./data.js";
 import { h, s } from "./dom.js";
-import { eigenvectors, title } from "./feature.js";
+import { eigenvectors, speaks, title } from "./feature.js";
 import { figure } from "./figure.js";
 import { number, percent, plural, short, signed } from "./format.js";
 import { featureAt, featureName, link } from "./route.js";
@@ -33,9 +33,8 @@ export function comparePage(runs, route) {
     } }, sections.map(({ which, section }) => h("optgroup", { label: `${section.title}${runs.length > 1 ? ` · ${runs[which].name}` : ""}` },
       section.features.map((feature, place) => {
         const name = featureName(section, place, which);
-        const speaks = feature.speaks_for.join(", ");
         return h("option", { value: name, selected: name === names[side] },
-          `${title(section, feature)}${speaks && speaks !== feature.label ? ` (${short(speaks, 20)})` : ""}${runs.length > 1 ? ` · ${short(runs[which].name, 24)}` : ""}`);
+          `${title(section, feature)}${feature.raises.join() === feature.label ? "" : ` (${short(feature.speaks, 24)})`}${runs.length > 1 ? ` · ${short(runs[which].name, 24)}` : ""}`);
       }))));
     return h("div", { class: "field" }, h("label", { for: `side${side}` }, side ? "with" : "Compare"), field);
   };
@@ -111,9 +110,9 @@ function column(runs, side, place, scales) {
   const name = `compare-${place + 1}`, called = calledIn(runs, side);
   return h("section", { class: "side" },
     h("h2", {}, h("a", { href: link("feature", featureName(section, side.place, side.run)) }, title(section, feature))),
-    h("p", { class: "note" }, `${section.title}${runs.length > 1 ? ` · ${run.name}` : ""}. ${feature.speaks_for.length ? `Speaks for ${feature.speaks_for.join(" and ")}.` : "Speaks for no output."}`),
+    h("p", { class: "note" }, `${section.title}${runs.length > 1 ? ` · ${run.name}` : ""}. ${speaks(feature)}`),
     eigenvectors({ feature, kernels, section, scale: scales.pictures, name, of: called, both: true }, 3).element,
-    output ? figure({
+    output && section.name !== run.outputs_view ? figure({
       title: "Logit weights", note: `${feature.effects.length > SHOWN_EFFECTS ? `The first ${SHOWN_EFFECTS} of ${feature.effects.length}. ` : ""}Both sides are on one scale.`, of: called, name: `${name}-logits`, alt: `Bar chart of what ${feature.label} adds to each output`,
       table: () => ({ columns: [output.name, "logit weight"], rows: feature.effects.map((value, o) => [labelOf(output, o), value]) }),
       draw: (width) => bars({ width, row: 22, low: scales.low, high: scales.high, rows: feature.effects.slice(0, SHOWN_EFFECTS).map((value, o) => ({ label: labelOf(output, o), value })) }),

@@ -2,19 +2,20 @@
 
 /**
  * @typedef {{type: "f4"|"i2"|"u1", shape: number[], data: string, scale?: number[]}} ArrayData
- * @typedef {{name: string, size: number, labels: string[]|null, image: number[]|null, constant: boolean}} Axis
+ * @typedef {{name: string, one: string, size: number, labels: string[]|null, image: number[]|null, constant: boolean}} Axis
  * @typedef {{i: number, j: number, strength: number}} Pair
- * @typedef {{sample: number, value: number}} Seen
- * @typedef {{label: string, importance: number, effects: number[], speaks_for: string[], eigenvalues: ArrayData,
+ * @typedef {{sample: number, number: number, value: number}} Seen
+ * @typedef {{label: string, importance: number, effects: number[], speaks: string, raises: string[], lowers: string[], eigenvalues: ArrayData,
  *   vectors: ArrayData, energy: number, discarded: number, residual: number, pairs: Pair[], largest: Seen[],
  *   smallest: Seen[], errors: ArrayData|null}} Feature
- * @typedef {{name: string, title: string, text: string, measure: string, norm: number|null, examined: number,
+ * @typedef {{name: string, title: string, tab: string, feature: string, among: string, text: string, measure: string, norm: number|null, examined: number,
  *   total: number|null, input: Axis, features: Feature[]}} Section
- * @typedef {{name: string, seeds: number, kept: number[], accuracy: number[], cross_entropy: number[],
+ * @typedef {{name: string, beside: string|null, seeds: number, samples: number|null, kept: number[], numbers: number[]|null, accuracy: number[], cross_entropy: number[],
  *   recovered: number[]|null, accuracy_half: number[]|null, cross_entropy_half: number[]|null,
  *   recovered_half: number[]|null, error: number[]|null, bound: number[]|null}} Line
- * @typedef {{name: string, accuracy: number, cross_entropy: number, recovered: number|null}} ScoreRow
- * @typedef {{correlation: number, features: number, rank: number, threshold: number, low: number[], high: number[],
+ * @typedef {{name: string, kind: "model"|"view"|"null"|"rival", beside: string|null, samples: number|null, numbers: number|null,
+ *   accuracy: number, cross_entropy: number, recovered: number|null}} ScoreRow
+ * @typedef {{correlation: number, features: number, rank: number, threshold: number, samples: number|null, low: number[], high: number[],
  *   bins: number, counts: number[][]}} Codes
  * @typedef {{name: string, title: string, facts: {name: string, value: string|number}[], input: Axis|null,
  *   output: Axis|null, model: {left: ArrayData, right: ArrayData, down: ArrayData}|null,
@@ -25,7 +26,7 @@
  * @typedef {{format: number, palette: string[], runs: Run[]}} DocumentData
  */
 
-const FORMAT = 1;
+const FORMAT = 2;
 
 /** @returns {DocumentData} */
 export function readDocument() {
@@ -79,15 +80,4 @@ export function row(array, row) {
 export function labelOf(axis, index) {
   if (index === axis.size) return "1";
   return axis.labels ? axis.labels[index] : String(index);
-}
-
-const UNCHANGED = /(ss|species|series)$/i; // the same for one and for many, or no plural
-
-/**
- * What a single output is called: "digit" for digits.
- * @param {Axis} axis
- */
-export function singular(axis) {
-  if (/(ss|x|ch|sh)es$/i.test(axis.name)) return axis.name.slice(0, -2);
-  return axis.name.endsWith("s") && !UNCHANGED.test(axis.name) ? axis.name.slice(0, -1) : axis.name;
 }

@@ -3,7 +3,7 @@
 import { lines } from "./chart.js";
 import { fill, h, s } from "./dom.js";
 import { figure } from "./figure.js";
-import { number, percent, whole } from "./format.js";
+import { cell, number, percent, plural, whole } from "./format.js";
 import { link, remember } from "./route.js";
 
 /** @type {Record<string, {words: string, label: string, share: boolean}>} */
@@ -13,42 +13,25 @@ const MEASURES = {
   cross_entropy: { words: "Cross-entropy", label: "cross-entropy, nats", share: false },
 };
 
+/** @type {Record<string, string>} */
+const AXES = { kept: "components kept", numbers: "numbers stored" };
+
 /**
  * @param {import("./data.js").Run[]} runs
  * @param {import("./route.js").Route} route
  */
 export function faithfulnessPage(runs, route) {
   const run = runs[0];
-  const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy" };
-  const counts = run.curves.map((line) => line.seeds);
-  const [fewest, most] = [Math.min(...counts), Math.max(...counts)];
-  const chart = run.curves.length ? figure({
-    title: "The more components are kept, the more of the model is left", name: "faithfulness",
-    note: "The model runs with the first components of each source in place of its weights, most important first" +
-      (most > 1
-        ? `; means over ${fewest < most ? `${fewest} to ${most}` : most} seeds with 95 % intervals.`
-        : "; one seed, so that there is no interval."),
-    alt: `Line chart of the model’s faithfulness against components kept, for ${run.curves.map((line) => line.name).join(", ")}`,
-    table: () => curveTable(run.curves, state.measure),
-    draw: (width) => {
-      const measure = MEASURES[state.measure];
-      const series = run.curves.flatMap((line, place) => {
-        const values = valuesOf(line, state.measure), halves = halvesOf(line, state.measure);
-        return values ? [{ name: line.name, color: place % 6, points: line.kept.map((k, i) => ({ x: k, y: values[i], half: halves ? halves[i] : 0 })) }] : [];
-      });
-      const low = Math.min(0, ...series.flatMap((each) => each.points.map((point) => point.y)));
-      return lines({ width, height: width < 500 ? 300 : 400, series,
-        x: { label: "components kept", log: true, low: 1, format: whole },
-        y: { label: measure.label, low: measure.share ? Math.max(-0.2, low) : 0, high: measure.share ? 1 : undefined, format: measure.share ? (value) => percent(value, value > 0.9 && value < 1 ? 1 : 0) : undefined } });
-    },
-  }) : null;
-  const options = Object.entries(MEASURES).filter(([name]) => run.curves.some((line) => valuesOf(line, name)));
-  const choice = h("fieldset", { class: "choice" }, h("legend", {}, "Measure"), options.map(([name, measure]) =>
-    h("label", {}, h("input", { type: "radio", name: "measure", value: name, checked: name === state.measure, change: () => {
-      state.measure = name;
-      remember(link("faithfulness", name === "accuracy" ? "" : name));
-      if (chart) chart.redraw();
-    } }), measure.words)));
+  const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy",
+    axis: route.more.axis === "numbers" && run.curves.some((line) => line.numbers) ? "numbers" : "kept" };
+  const charts = bySamples(run.curves).map((curves, place) => curvesFigure(run, curves, place, state));
+  const changed = () => {
+    remember(link("faithfulness", state.measure === "accuracy" ? "" : state.measure, { axis: state.axis === "kept" ? "" : state.axis }));
+    for (const chart of charts) chart.redraw();
+  };
+  const measures = Object.entries(MEASURES).filter(([name]) => run.curves.some((line) => valuesOf(line, name)));
+  const choices = [choice("Measure", "measure", measures.map(([name, measure]) => [name, measure.words]), state, changed),
+    run.curves.some((line) => line.numbers) ? choice("Against", "axis", Object.entries(AXES), state, changed) : null];
   const diagnostics = [
     ...run.curves.filter((line) => line.error && line.bound).map((line, place) => certificate(line, place)),
     run.singular_values && run.singular_values.length ? singularValues(run) : null,
@@ -57,12 +40,87 @@ export function faithfulnessPage(runs, route) {
   return h("div", { class: "faithfulness" },
     h("h1", {}, "How faithful is each view?"),
     h("p", { class: "lead" }, "Cross-entropy recovered is 1 for the model itself and 0 for a guess that knows nothing."),
-    chart ? h("div", {}, choice, chart.element) : h("p", { class: "empty" }, run.samples && run.samples.labels
-      ? "This page has no curves of faithfulness. If bilens made it from a run that was stopped, running the same command again adds them."
-      : "This page has no curves of faithfulness: they need labelled samples, and it has none. If bilens made it from a run that was stopped, running the same command again adds what is missing."),
+    charts.length ? h("div", { class: "charts" }, choices, charts.map((chart) => chart.element)) : h("p", { class: "empty" }, run.samples && run.samples.labels
+      ? "This page has no curves of faithfulness. If bilens wrote it from a run that was stopped, run the same command again to add them."
+      : "This page has no curves of faithfulness: they need labelled samples, and it has none. If bilens wrote it from a run that was stopped, run the same command again to add what is missing."),
     run.scores.length ? scores(run) : null,
     diagnostics.length ? h("h2", { class: "section" }, "Checks") : null,
     h("div", { class: "two" }, diagnostics));
+}
+
+/**
+ * Curves that were measured on as many samples, together: a chart never mixes them.
+ * @param {import("./data.js").Line[]} curves
+ */
+function bySamples(curves) {
+  /** @type {Map<number|null, import("./data.js").Line[]>} */
+  const groups = new Map();
+  for (const line of curves) groups.set(line.samples, [...(groups.get(line.samples) || []), line]);
+  return [...groups.values()];
+}
+
+/**
+ * @param {number|null} samples
+ */
+function onSamples(samples) {
+  return samples === null ? "on a number of samples that is not recorded" : `on ${plural(samples, "sample")}`;
+}
+
+/**
+ * Radio buttons that set one of a state's fields.
+ * @template {string} F
+ * @param {string} legend
+ * @param {F} field
+ * @param {[string, string][]} options
+ * @param {Record<F, string>} state
+ * @param {() => void} changed
+ */
+function choice(legend, field, options, state, changed) {
+  return h("fieldset", { class: "choice" }, h("legend", {}, legend), options.map(([name, words]) =>
+    h("label", {}, h("input", { type: "radio", name: field, value: name, checked: name === state[field], change: () => {
+      state[field] = name;
+      changed();
+    } }), words)));
+}
+
+/**
+ * @param {import("./data.js").Run} run
+ * @param {import("./data.js").Line[]} curves
+ * @param {number} place
+ * @param {{measure: string, axis: string}} state
+ */
+function curvesFigure(run, curves, place, state) {
+  const counts = curves.map((line) => line.seeds), samples = curves[0].samples;
+  const [fewest, most] = [Math.min(...counts), Math.max(...counts)];
+  const unknown = curves.filter((line) => !line.numbers).map((line) => line.name);
+  const layer = run.model ? [run.model.left, run.model.right, run.model.down].reduce((sum, each) => sum + each.shape[0] * each.shape[1], 0) : null;
+  const drawing = figure({
+    title: `How much of the model is left, ${onSamples(samples)}`, name: place ? `faithfulness-${place + 1}` : "faithfulness",
+    note: "The layer is replaced by the first components of each source, most important first" +
+      (most > 1 ? `; means over ${fewest < most ? `${fewest} to ${most}` : most} seeds with 95 % intervals.` : "; one seed, so there is no interval.") +
+      (curves.some((line) => line.beside) ? " Dashed lines are nulls and rivals of the line of the same colour." : "") +
+      (unknown.length < curves.length ? ` “Numbers stored” counts what must be kept to compute each point, places not counted${layer ? `; the dashed upright is the layer itself, ${whole(layer)} numbers` : ""}.` : "") +
+      (unknown.length && unknown.length < curves.length ? ` It is not known for: ${unknown.join("; ")}.` : ""),
+    alt: `Line chart of the model’s faithfulness against ${AXES.kept}, for ${curves.map((line) => line.name).join(", ")}`,
+    table: () => curveTable(curves, state.measure),
+    draw: (width) => {
+      const measure = MEASURES[state.measure], stored = state.axis === "numbers";
+      const names = curves.filter((line) => !line.beside).map((line) => line.name);
+      const series = curves.flatMap((line, own) => {
+        const values = valuesOf(line, state.measure), halves = halvesOf(line, state.measure), at = stored ? line.numbers : line.kept;
+        const color = names.indexOf(line.beside || line.name);
+        return values && at ? [{ name: line.name, color: (color < 0 ? own : color) % 6, dashed: line.beside !== null,
+          points: at.map((x, i) => ({ x, y: values[i], half: halves ? halves[i] : 0 })) }] : [];
+      });
+      const low = Math.min(0, ...series.flatMap((each) => each.points.map((point) => point.y)));
+      const inside = series.flatMap((each) => each.points.map((point) => point.x)), first = Math.max(1, Math.min(...inside, Infinity));
+      const mark = stored && layer && layer >= first && layer <= Math.max(...inside) ? layer : null;
+      return lines({ width, height: width < 500 ? 300 : 400, series, mark,
+        x: { label: AXES[state.axis], log: true, low: stored ? (Number.isFinite(first) ? first : 1) : 1, format: whole },
+        y: { label: measure.label, low: measure.share ? Math.max(-0.2, low) : 0, high: measure.share ? 1 : undefined, format: measure.share ? (value) => percent(value, value > 0.9 && value < 1 ? 1 : 0) : undefined } });
+    },
+  });
+  return drawing;
 }
 
 /**
@@ -88,23 +146,29 @@ function halvesOf(line, measure) {
  */
 function curveTable(curves, measure) {
   const kept = [...new Set(curves.flatMap((line) => line.kept))].sort((a, b) => a - b);
-  const columns = ["kept", ...curves.flatMap((line) => (halvesOf(line, measure) ? [line.name, "± 95 %"] : [line.name]))];
+  const columns = ["kept", ...curves.flatMap((line) => [line.name, ...(halvesOf(line, measure) ? ["± 95 %"] : []), ...(line.numbers ? ["numbers stored"] : [])])];
   const rows = kept.map((k) => [k, ...curves.flatMap((line) => {
     const place = line.kept.indexOf(k), values = valuesOf(line, measure), halves = halvesOf(line, measure);
     const value = values && place >= 0 ? values[place] : null;
-    return halves ? [value, place >= 0 ? halves[place] : null] : [value];
+    return [value, ...(halves ? [place >= 0 ? halves[place] : null] : []), ...(line.numbers ? [place >= 0 ? line.numbers[place] : null] : [])];
   })]);
   return { columns, rows };
 }
 
 /** @param {import("./data.js").Run} run */
 function scores(run) {
-  return h("section", {}, h("h2", { class: "section" }, "The model through each view"),
-    h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "The model through each view" }, h("table", { class: "scores" },
-      h("thead", {}, h("tr", {}, ["The model runs through", "Accuracy", "Cross-entropy, nats", "Cross-entropy recovered"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, run.scores.map((line) => h("tr", {}, h("th", { scope: "row" }, line.name),
+  const known = run.scores.filter((line) => line.samples !== null), counts = new Set(known.map((line) => line.samples));
+  const words = { null: "null", rival: "rival", model: "", view: "" };
+  const beside = run.scores.some((line) => line.beside !== null);
+  return h("section", {}, h("h2", { class: "section" }, "The model replaced by each view"),
+    h("p", { class: "note" }, (counts.size === 1 && known.length === run.scores.length ? `All ${onSamples(known[0].samples)}. ` : "") +
+      (beside ? "Below a view, set in: its nulls, which are what the same procedure gives without its content, and its rivals, which spend as much in another way." : "")),
+    h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "The model replaced by each view" }, h("table", { class: "scores" },
+      h("thead", {}, h("tr", {}, ["Replaced by", "Accuracy", "Cross-entropy, nats", "Cross-entropy recovered", "Numbers stored", "Samples"].map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, run.scores.map((line) => h("tr", { class: line.beside === null ? "" : "beside" },
+        h("th", { scope: "row" }, words[line.kind] ? h("span", { class: "kind" }, words[line.kind]) : null, line.name),
         h("td", {}, percent(line.accuracy, 2)), h("td", {}, line.cross_entropy.toFixed(4)),
-        h("td", {}, line.recovered === null ? "–" : percent(line.recovered, 1))))))));
+        h("td", {}, line.recovered === null ? "–" : percent(line.recovered, 2)), h("td", {}, cell(line.numbers)), h("td", {}, cell(line.samples))))))));
 }
 
 /**
@@ -115,7 +179,7 @@ function certificate(line, place) {
   const bound = /** @type {number[]} */ (line.bound), error = /** @type {number[]} */ (line.error);
   return figure({
     title: `Error and certificate: ${line.name}`, name: `certificate-${place + 1}`,
-    note: "No sample can be off by more than the bound, which follows from the weights and ‖x‖ alone, but for rounding.",
+    note: `The largest error ${onSamples(line.samples)}. No sample can be off by more than the bound, which follows from the weights and ‖x‖ alone, but for rounding.`,
     alt: `Line chart of the proven bound and the largest error measured, for ${line.name}`,
     table: () => ({ columns: ["kept", "largest error measured", "proven bound"], rows: line.kept.map((k, i) => [k, error[i], bound[i]]) }),
     draw: (width) => lines({ width, height: 260, x: { label: "kept", log: true, low: 1, format: whole }, y: { label: "error of a logit, log scale", log: true },
@@ -132,7 +196,7 @@ function singularValues(run) {
   return figure({
     title: "Singular values of the layer", name: "singular-values", note: "Of the tensor before the read-out, largest first.",
     alt: "Line chart of the singular values by component",
-    table: () => ({ columns: ["component", "σ", "share of ‖B‖² so far"], rows: values.map((value, i) => [i, value, held[i]]) }),
+    table: () => ({ columns: ["component", "σ", "share of ‖B‖² so far"], rows: values.map((value, i) => [i + 1, value, held[i]]) }),
     draw: (width) => lines({ width, height: 260, marks: values.length < 40, x: { label: "component", log: values.length > 60, low: 1, format: whole }, y: { label: "σ", low: 0 },
       series: [{ name: "σ", color: 1, points: values.map((value, i) => ({ x: i + 1, y: value })) }] }),
   }).element;
@@ -143,10 +207,10 @@ function codes(codes) {
   const { bins, counts, low, high } = codes;
   const most = Math.max(1, ...counts.flat());
   return figure({
-    title: `Codes as trained and by pseudoinverse: r = ${codes.correlation.toFixed(3)}`, name: "codes",
-    note: `Of ${codes.features} features (rank ${codes.rank}) active on more than ${percent(codes.threshold, 1)} of the samples; darker cells hold more of them, on a logarithmic scale. On the dashed line the two agree.`,
+    title: `Codes as trained and through the pseudoinverse: r = ${codes.correlation.toFixed(3)}`, name: "codes",
+    note: `Of ${codes.features} features (rank ${codes.rank}) active on more than ${percent(codes.threshold, 1)} of the training samples, compared ${onSamples(codes.samples)}; darker cells hold more of them, on a logarithmic scale. On the dashed line the two agree.`,
     alt: `Map of codes through the pseudoinverse against codes as trained, correlation ${codes.correlation.toFixed(3)}`,
-    table: () => ({ columns: ["code as trained, from", "by pseudoinverse, from", "points"], rows: counts.flatMap((column, i) => column.map((count, j) =>
+    table: () => ({ columns: ["code as trained, from", "through the pseudoinverse, from", "points"], rows: counts.flatMap((column, i) => column.map((count, j) =>
       /** @type {[number, number, number]} */ ([low[0] + (high[0] - low[0]) * i / bins, low[1] + (high[1] - low[1]) * j / bins, count]))).filter((cell) => cell[2] > 0).sort((a, b) => b[2] - a[2]) }),
     most: 460,
     draw: (width) => {

@@ -1,8 +1,8 @@
 // One feature: its spectrum and eigenvectors, how much of it the first ones hold, what it does, where it is large.
 
-import { linearKernels, sharedScale, terms } from "./algebra.js";
+import { constantMatters, foremost, linearKernels, sharedScale, terms } from "./algebra.js";
 import { bars, lines } from "./chart.js";
-import { labelOf, numbers, row, singular } from "./data.js";
+import { labelOf, numbers, row } from "./data.js";
 import { fill, h, s } from "./dom.js";
 import { figure } from "./figure.js";
 import { number, percent, plural, short, signed, subscript, whole } from "./format.js";
@@ -22,13 +22,14 @@ export function featurePage(runs, route) {
   const { run: which, section, place, feature } = found;
   const run = runs[which];
   const kernels = linearKernels(feature);
-  const model = { selected: Math.max(0, Math.min(kernels.length - 1, (Number(route.more.k) || 1) - 1)) };
+  const first = foremost(kernels, section.input)?.rank || 0;
+  const model = { selected: Math.max(0, Math.min(kernels.length - 1, (Number(route.more.k) || first + 1) - 1)) };
   const scale = sharedScale(kernels, section.input);
   /** @type {(() => void)[]} */
   const redraws = [];
   const select = (/** @type {number} */ rank) => {
     model.selected = rank;
-    remember(link("feature", featureName(section, place, which), { k: rank ? rank + 1 : "" }));
+    remember(link("feature", featureName(section, place, which), { k: rank === first ? "" : rank + 1 }));
     for (const redraw of redraws) redraw();
   };
   const parts = { run, section, feature, kernels, scale, model, select, redraws, name: `${section.name}-${place}`, of: title(section, feature) };
@@ -37,13 +38,12 @@ export function featurePage(runs, route) {
     return other ? h("a", { class: "step", href: link("feature", featureName(section, place + by, which)),
       rel: by < 0 ? "prev" : "next" }, by < 0 ? `← ${words}` : `${words} →`) : h("span", { class: "step off" });
   };
-  const speaks = feature.speaks_for;
   return h("article", { class: "feature" },
     h("p", { class: "crumbs" }, h("a", { href: link("overview", section.name) }, section.title),
       runs.length > 1 ? ` · ${run.name}` : ""),
     h("header", { class: "feature-head" },
       h("div", {}, h("h1", {}, title(section, feature)),
-        h("p", { class: "lead" }, speaks.length ? `Speaks for ${speaks.join(" and ")}. ` : "Speaks for no output. ",
+        h("p", { class: "lead" }, `${speaks(feature)} `,
           `${capital(section.measure)}: ${number(feature.importance)}.`)),
       h("nav", { class: "steps", "aria-label": "Other features" }, step(-1, "previous"), step(1, "next"),
         h("a", { class: "step", href: link("compare", featureName(section, place, which)) }, "compare"))),
@@ -51,7 +51,7 @@ export function featurePage(runs, route) {
     kernels.length && kernels.some((kernel) => kernel.value !== 0) ? [
       h("div", { class: "two wide-left" }, spectrum(parts), selected(parts)),
       strips(parts),
-      h("div", { class: "two" }, kept(parts), h("div", { class: "column" }, weights(parts), pairs(parts))),
+      h("div", { class: "two" }, kept(parts), h("div", { class: "column" }, section.name === run.outputs_view ? null : weights(parts), pairs(parts))),
       extremes(parts),
       legend(parts),
     ] : h("p", { class: "empty" }, "This feature is 0: its kernel has no eigenvalue but 0."));
@@ -62,10 +62,15 @@ export function featurePage(runs, route) {
  * @param {import("./data.js").Feature} feature
  */
 export function title(section, feature) {
-  /** @type {Record<string, string>} */
-  const names = { digits: "Output", svd: "Component", sae: "SAE feature", pairs: "Pair feature" };
-  const kind = section.title === "Digit directions" ? "Digit" : Object.hasOwn(names, section.name) ? names[section.name] : "Feature";
-  return `${kind} ${short(feature.label, 80)}`;
+  return `${section.feature} ${short(feature.label, 80)}`;
+}
+
+/**
+ * What a feature does to the outputs, as a sentence.
+ * @param {import("./data.js").Feature} feature
+ */
+export function speaks(feature) {
+  return feature.raises.length || feature.lowers.length ? `Speaks ${feature.speaks}.` : "Moves no output.";
 }
 
 /** @param {string} text */
@@ -168,7 +173,7 @@ function selected(parts) {
   const readout = h("p", { class: "status", role: "status" });
   const drawing = figure({
     title: "The chosen eigenvector", of: parts.of, name: `${parts.name}-eigenvector`,
-    note: "√|λ| v: an input that overlaps with it, in either sign, adds ±(√|λ| v·x)².",
+    note: `√|λ| v. An input x adds (√|λ| v·x)² where λ > 0 and takes as much off where λ < 0, whichever sign the overlap v·x has.`,
     alt: `The chosen eigenvector of ${feature.label}`,
     table: () => ({ columns: [section.input.name, "√|λ| v"],
       rows: Array.from(kernels[model.selected].weights, (value, i) => /** @type {[string, number]} */ ([labelOf(section.input, i), value]))
@@ -177,8 +182,8 @@ function selected(parts) {
     draw: (width) => {
       const kernel = kernels[model.selected], image = section.input.image;
       const size = Math.min(width, 250);
-      const tall = image ? size * image[0] / image[1] : Math.min(size, 18 * section.input.size);
-      const constant = section.input.constant ? `, constant ${signed(kernel.weights[section.input.size])}` : "";
+      const tall = image ? size * image[0] / image[1] : Math.min(9, section.input.size) * 18;
+      const constant = constantMatters(kernels, section.input) ? `, constant ${signed(kernel.weights[section.input.size])}` : "";
       const picture = weightsPicture(kernel, section.input, scale, { x: 0, y: 26, width: image ? size : width, height: tall });
       const group = s("g", {},
         s("text", { x: 0, y: 14, class: `name strong ${kernel.value > 0 ? "plus" : "minus"}` },
@@ -221,8 +226,8 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
       const wanted = image ? 108 : 190;
       const columns = Math.max(image ? Math.min(3, most) : 1, Math.min(8, most, Math.floor((width + gap) / (wanted + gap))));
       const cell = Math.min(image ? 150 : 260, (width - gap * (columns - 1)) / columns);
-      const tall = image ? cell * image[0] / image[1] : Math.min(8, section.input.size) * 14;
-      const group = s("g", {});
+      const tall = image ? cell * image[0] / image[1] : Math.min(9, section.input.size) * 14;
+      const group = s("g", {}), constants = constantMatters(kernels, section.input);
       let y = 0;
       for (const [sign, words] of /** @type {[number, string][]} */ ([[1, "λ > 0: raise it"], [-1, "λ < 0: lower it"]])) {
         const mine = kernels.filter((kernel) => kernel.value * sign > 0).slice(0, columns);
@@ -239,10 +244,10 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
             weightsPicture(kernel, section.input, scale, { x: x + 1, y: y + 1, width: cell - 2, height: tall - 2 }),
             s("text", { x, y: y + tall + 15, class: "tick" }, `λ${subscript(kernel.rank + 1)} ${signed(kernel.value)}`));
           if (model && kernel.rank === model.selected) holder.append(s("rect", { x: x + 1, y: y + 1, width: cell - 2, height: tall - 2, class: "chosen" }));
-          if (section.input.constant) holder.append(s("text", { x, y: y + tall + 29, class: "tick" }, `constant ${signed(kernel.weights[section.input.size])}`));
+          if (constants) holder.append(s("text", { x, y: y + tall + 29, class: "tick" }, `constant ${signed(kernel.weights[section.input.size])}`));
           group.append(holder);
         });
-        y += tall + (section.input.constant ? 46 : 32);
+        y += tall + (constants ? 46 : 32);
       }
       if (!image) return { height: y, parts: [group] }; // bars have lengths, not colours
       group.append(ramp(0, y + 4, Math.min(width, 260), scale));
@@ -366,13 +371,13 @@ function weights(parts) {
   const many = places.length > 24;
   const order = many ? [...places].sort((a, b) => feature.effects[b] - feature.effects[a]) : places;
   const shown = many ? [...order.slice(0, 12), ...order.slice(-12)] : order;
-  const speaks = new Set(feature.speaks_for);
+  const strong = new Set([...feature.raises, ...feature.lowers]);
   return figure({
     title: "Logit weights", of: parts.of, name: `${parts.name}-logits`,
-    note: `What one unit of the feature adds to each ${singular(output)}'s logit${section.name === "digits" ? ", the mean over outputs taken off" : ""}.` + (many ? " The twelve it raises and the twelve it lowers most." : ""),
+    note: `What one unit of the feature adds to each ${output.one}’s logit.` + (many ? " The twelve it raises and the twelve it lowers most." : ""),
     alt: `Bar chart of what ${feature.label} adds to each output`,
     table: () => ({ columns: [output.name, "logit weight"], rows: order.map((place) => [labelOf(output, place), feature.effects[place]]) }),
-    draw: (width) => bars({ width, rows: shown.map((place) => ({ label: labelOf(output, place), value: feature.effects[place], strong: speaks.has(labelOf(output, place)) })) }),
+    draw: (width) => bars({ width, rows: shown.map((place) => ({ label: labelOf(output, place), value: feature.effects[place], strong: strong.has(labelOf(output, place)) })) }),
   }).element;
 }
 
@@ -392,7 +397,7 @@ function pairs(parts) {
     most: axis.image ? 420 : Infinity,
     draw: (width) => {
       if (!axis.image) {
-        return bars({ width, rows: feature.pairs.slice(0, 14).map((pair) => ({ label: `${short(name(pair.i), 8)} × ${short(name(pair.j), 8)}`, value: pair.strength })) });
+        return bars({ width, rows: feature.pairs.slice(0, 14).map((pair) => ({ label: `${name(pair.i)} × ${name(pair.j)}`, value: pair.strength })) });
       }
       const [rows, columns] = axis.image, unit = width / columns, height = unit * rows;
       const group = s("g", {}, s("g", { opacity: 0.22 }, weightsPicture(kernels[0], axis, scale, { x: 0, y: 0, width, height })));
@@ -415,6 +420,7 @@ function legend(parts) {
   const { feature, section } = parts;
   return h("section", { class: "reading" }, h("h2", { class: "section" }, "How to read this"),
     h("p", {}, "The feature's value on an input x is xᵀQx, with a symmetric matrix Q that follows from the weights. Written in the eigenvectors of Q it is a sum of squares, Σ λ (v·x)², one for each."),
+    h("p", {}, "Every word used here is explained under ", h("a", { href: link("about") }, "About"), "."),
     h("p", {}, "A squared overlap has no sign, so an eigenvector and its negative are the same: what counts is the pattern of blue against red."),
     h("p", {}, `The eigenvectors are orthonormal${section.input.constant ? ", and the layer's biases are in them as one more input that is always 1" : ""}. ‖Q‖² is the sum of all λ², here ${number(feature.energy)}.`));
 }
@@ -424,22 +430,25 @@ function extremes(parts) {
   const { feature, section, run } = parts;
   const samples = run.samples, axis = run.input;
   if (!samples || !axis) return h("p", { class: "empty" }, "This page has no samples to show the feature on.");
-  if (!feature.largest.length) {
+  if (!feature.largest.length && !feature.smallest.length) {
     return h("p", { class: "empty" }, "This page does not say on which samples the feature is largest. If bilens made it from a run, running the same command again adds that.");
   }
   const count = Math.min(6, feature.vectors.shape[0]);
-  const shares_ = [...feature.largest, ...feature.smallest].map((item) =>
+  const here = (/** @type {import("./data.js").Seen[]} */ seen) => seen.filter((item) => item.sample >= 0);
+  const shares_ = here([...feature.largest, ...feature.smallest]).map((item) =>
     split({ ...item, terms: Array.from(terms(feature, section.input, row(samples.inputs, item.sample))) }, count));
   const up_ = Math.max(1e-12, ...shares_.map((shares) => sumOf(shares, 1))), down_ = Math.max(0, ...shares_.map((shares) => -sumOf(shares, -1)));
   const list = (/** @type {import("./data.js").Seen[]} */ seen, /** @type {string} */ words, /** @type {string} */ name) => {
-    const taken = seen.map((item) => ({ ...item, x: row(samples.inputs, item.sample), terms: [] }))
+    const taken = here(seen).map((item) => ({ ...item, x: row(samples.inputs, item.sample), terms: [] }))
       .map((item) => ({ ...item, terms: Array.from(terms(feature, section.input, item.x)) }));
+    const absent = seen.filter((item) => item.sample < 0);
     const drawing = figure({
-      title: words, level: 4, of: parts.of, name: `${parts.name}-${name}`,
+      title: words, level: 4, note: absent.length ? `${absent.length} of ${seen.length} are not drawn, because this page does not hold their samples: ${absent.map((item) => `sample ${item.number}, ${signed(item.value)}`).join("; ")}.` : undefined, of: parts.of, name: `${parts.name}-${name}`,
       alt: `${words}: ${taken.map((item) => `sample ${samples.numbers[item.sample]}, ${signed(item.value)}`).join("; ")}`,
       table: () => ({ columns: ["sample", samples.labels ? "label" : "place", "value", ...Array.from({ length: count }, (_, k) => `λ${subscript(k + 1)}(v${subscript(k + 1)}·x)²`), "all others"],
-        rows: taken.map((item) => [`sample ${samples.numbers[item.sample]}`, samples.labels && run.output ? labelOf(run.output, samples.labels[item.sample]) : item.sample, item.value,
-          ...item.terms.slice(0, count), item.value - item.terms.slice(0, count).reduce((a, b) => a + b, 0)]) }),
+        rows: [...taken.map((item) => /** @type {(string|number|null)[]} */ ([`sample ${samples.numbers[item.sample]}`, samples.labels && run.output ? labelOf(run.output, samples.labels[item.sample]) : item.sample, item.value,
+          ...item.terms.slice(0, count), item.value - item.terms.slice(0, count).reduce((a, b) => a + b, 0)])),
+        ...absent.map((item) => [`sample ${item.number}`, null, item.value])] }),
       draw: (width) => {
         const cell = 64, line = cell + 16, left = cell + 16, middle = left + 2 + (width - left - 4) * (down_ / (up_ + down_)), group = s("g", {});
         const unit = (width - left - 4) / (up_ + down_);
@@ -449,7 +458,7 @@ function extremes(parts) {
           group.append(s("a", { href: link("sample", samples.numbers[item.sample]), "aria-label": `Sample ${samples.numbers[item.sample]}` },
             samplePicture(item.x, axis, { x: 0.5, y: y + 0.5, width: cell, height: cell }, samples, `s${item.sample}`)));
           group.append(s("text", { x: left, y: y + 12, class: "name strong" }, signed(item.value)),
-            s("text", { x: left + 62, y: y + 12, class: "tick" }, label ? `${short(singular(run.output || axis), 12)} ${short(label, 16)}` : `sample ${samples.numbers[item.sample]}`));
+            s("text", { x: left + 62, y: y + 12, class: "tick" }, label ? `${short((run.output || axis).one, 12)} ${short(label, 16)}` : `sample ${samples.numbers[item.sample]}`));
           let up = middle, down = middle;
           const shares = [...item.terms.slice(0, count).map((value, k) => ({ value, name: `λ${subscript(k + 1)}`, k })),
             { value: item.value - item.terms.slice(0, count).reduce((a, b) => a + b, 0), name: "all others", k: -1 }];

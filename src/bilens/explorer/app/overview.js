@@ -1,6 +1,6 @@
 // The overview: what the model is, and every feature as a tile that can be searched and sorted.
 
-import { constantAlone, linearKernels, sharedScale } from "./algebra.js";
+import { foremost, linearKernels, sharedScale } from "./algebra.js";
 import { fill, h, roving, s } from "./dom.js";
 import { title } from "./feature.js";
 import { cell, number, plural, short, whole } from "./format.js";
@@ -8,8 +8,7 @@ import { weightsPicture } from "./picture.js";
 import { featureName, link, remember } from "./route.js";
 
 /** @type {Record<string, string>} */
-const SORTS = { importance: "importance", label: "name", outputs: "what it speaks for" };
-const TABS = { digits: "Digits", svd: "SVD", sae: "SAE on outputs", pairs: "SAE on pairs" };
+const SORTS = { importance: "importance", label: "name", outputs: "what it speaks for or against" };
 
 /**
  * @param {import("./data.js").Run[]} runs
@@ -63,7 +62,7 @@ function tabs(run, section, show) {
     run.views.map((view) => h("button", {
       type: "button", role: "tab", id: `tab-${run.views.indexOf(view)}`, "aria-selected": String(view === section),
       "aria-controls": "features", tabindex: view === section ? 0 : -1, click: () => show(view, false),
-    }, Object.hasOwn(TABS, view.name) ? /** @type {Record<string, string>} */ (TABS)[view.name] : view.title,
+    }, view.tab,
     h("span", { class: "count" }, String(view.features.length)))));
 }
 
@@ -72,7 +71,7 @@ function tabs(run, section, show) {
  * @param {import("./data.js").Section} section
  */
 function among(section) {
-  const shown = section.features.length, kind = section.name === "sae" ? "active features" : "features";
+  const shown = section.features.length, kind = section.among;
   return section.total !== null && section.total > shown && shown > 0
     ? h("p", { class: "among" }, shown === 1 ? `The most important of ${whole(section.total)} ${kind} is here.`
       : `The ${whole(shown)} most important of ${whole(section.total)} ${kind} are here.`) : null;
@@ -93,7 +92,7 @@ function panel(section, state, tab) {
     remember(link("overview", section.name, stored(state)));
     const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
     const found = tiles.filter(({ feature }) => {
-      const text = `${title(section, feature)} ${feature.label} ${speaksFor(feature)}`.toLowerCase();
+      const text = `${title(section, feature)} ${feature.label} ${feature.speaks}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
     const by = {
@@ -101,17 +100,17 @@ function panel(section, state, tab) {
       label: (/** @type {any} */ a, /** @type {any} */ b) =>
         a.feature.label.localeCompare(b.feature.label, "en", { numeric: true }),
       outputs: (/** @type {any} */ a, /** @type {any} */ b) =>
-        a.feature.speaks_for.join().localeCompare(b.feature.speaks_for.join(), "en", { numeric: true }),
+        outputFirst(a.feature).localeCompare(outputFirst(b.feature), "en", { numeric: true }),
     }[state.sort];
     fill(grid, [...found].sort(by).map(({ element }) => element));
     grid.hidden = !found.length;
     none.hidden = found.length > 0;
-    none.textContent = found.length ? "" : `No feature here has “${short(state.find.trim(), 60)}” in its name or in what it speaks for.`;
+    none.textContent = found.length ? "" : `No feature here has “${short(state.find.trim(), 60)}” in its name or in what it speaks for or against.`;
     const links = /** @type {HTMLElement[]} */ ([...grid.querySelectorAll("a")]);
     links.forEach((each, place) => { each.tabIndex = place ? -1 : 0; });
     status.textContent = found.length === tiles.length ? "" : `${plural(found.length, "feature")} of ${tiles.length}`;
   };
-  const search = h("input", { type: "search", id: "find", value: state.find, placeholder: "name, or what it speaks for",
+  const search = h("input", { type: "search", id: "find", value: state.find, placeholder: "name, or “for 3”, “against 4”",
     autocomplete: "off", input: (/** @type {any} */ event) => {
       state.find = event.target.value;
       arrange();
@@ -138,12 +137,11 @@ function panel(section, state, tab) {
 function tile(section, place, largest) {
   const feature = section.features[place];
   const kernels = linearKernels(feature);
-  const pictured = kernels.filter((kernel) => !constantAlone(kernel, section.input));
-  const top = pictured.find((kernel) => kernel.value > 0) || pictured.find((kernel) => kernel.value < 0);
+  const top = foremost(kernels, section.input);
   const share = Math.max(0, feature.importance / largest);
   const image = section.input.image;
   const [width, height] = image ? [100 * image[1] / Math.max(...image), 100 * image[0] / Math.max(...image)] : [150, 104];
-  const speaks = speaksFor(feature);
+  const speaks = besidesItsName(feature);
   return h("li", {}, h("a", { class: "tile", href: link("feature", featureName(section, place)) },
     s("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, top
       ? weightsPicture(top, section.input, sharedScale([top], section.input), { x: 0, y: 0, width, height })
@@ -158,9 +156,17 @@ function tile(section, place, largest) {
  * What stands below a tile's name: nothing where the name says it.
  * @param {import("./data.js").Feature} feature
  */
-function speaksFor(feature) {
-  if (feature.speaks_for.join() === feature.label) return "";
-  return feature.speaks_for.length ? `for ${feature.speaks_for.join(", ")}` : "for none";
+function besidesItsName(feature) {
+  return feature.raises.join() === feature.label && !feature.lowers.length ? "" : feature.speaks;
+}
+
+/**
+ * By what features are sorted: the outputs that a feature moves most, whichever way, then the way.
+ * @param {import("./data.js").Feature} feature
+ */
+function outputFirst(feature) {
+  const [way, ...outputs] = feature.speaks.split(" ");
+  return `${outputs.join(" ")} ${way}`;
 }
 
 /** @param {number} share */

@@ -105,24 +105,36 @@ export function weightsPicture(kernel, axis, scale, box) {
       weightsCanvas(kernel.weights, axis, scale));
     return imageIn(uri, axis.image, box);
   }
-  const count = Math.max(1, Math.min(axis.size, 8, Math.floor(height / 13)));
+  const count = drawnEntries(axis, height);
   const order = Array.from({ length: axis.size }, (_, i) => i)
     .sort((a, b) => Math.abs(kernel.weights[b]) - Math.abs(kernel.weights[a])).slice(0, count);
-  const text = Math.min(64, width * 0.42), middle = x + text + (width - text) / 2, reach = (width - text) / 2;
-  const line = Math.min(18, height / count);
+  const longest = Math.max(...order.map((entry) => [...labelOf(axis, entry)].length));
+  const text = Math.min(Math.max(28, 12 + longest * 6.2), width * 0.55), middle = x + text + (width - text) / 2, reach = (width - text) / 2;
+  const left = axis.size - count, line = Math.min(18, height / (count + (left ? 1 : 0)));
   const group = s("g", {});
   order.forEach((entry, place) => {
     const size = (Math.min(1, Math.abs(kernel.weights[entry]) / scale) * reach) || 0;
     const positive = kernel.weights[entry] > 0;
     group.append(
       s("text", { x: x + text - 6, y: y + place * line + line / 2, class: "tick", "text-anchor": "end", dy: "0.32em" },
-        short(labelOf(axis, entry), Math.max(4, Math.floor(text / 7)))),
+        short(labelOf(axis, entry), Math.max(4, Math.floor((text - 6) / 6.1)))),
       s("rect", { x: positive ? middle : middle - size, y: y + place * line + 2, width: size, height: line - 4,
         class: positive ? "positive" : "negative" }),
     );
   });
   group.append(s("line", { x1: middle, x2: middle, y1: y, y2: y + count * line, class: "rule" }));
+  if (left) group.append(s("text", { x: x + width, y: y + (count + 0.5) * line, class: "tick", "text-anchor": "end", dy: "0.32em" }, `${count} of ${axis.size} ${short(axis.name, 16)}`));
   return group;
+}
+
+/**
+ * How many entries are drawn as bars in a height, where the input is no image: the last line says of how many.
+ * @param {import("./data.js").Axis} axis
+ * @param {number} height
+ */
+function drawnEntries(axis, height) {
+  const lines = Math.floor(height / 13), fit = axis.size <= Math.min(8, lines) ? axis.size : Math.min(8, lines - 1);
+  return Math.max(1, fit);
 }
 
 /**

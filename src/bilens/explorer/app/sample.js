@@ -2,7 +2,7 @@
 
 import { linearKernels, logits, sharedScale, softmax, terms } from "./algebra.js";
 import { bars } from "./chart.js";
-import { labelOf, row, singular } from "./data.js";
+import { labelOf, row } from "./data.js";
 import { fill, h, roving, s } from "./dom.js";
 import { figure } from "./figure.js";
 import { number, percent, plural, short, signed, subscript } from "./format.js";
@@ -21,7 +21,7 @@ export function samplePage(runs, route) {
   const run = runs[0], axis = run.input, output = run.output;
   if (!run.model || !axis || !output) {
     return h("div", {}, h("h1", {}, "A sample"), h("p", { class: "empty" },
-      "This page holds no factors of its model, so that the page cannot compute with it. If bilens made this page from a run, running the same command again adds them."));
+      "This page does not hold the factors of its model, so it cannot compute logits. If bilens wrote it from a run that was stopped, run the same command again: it goes on and writes the page anew."));
   }
   const samples = run.samples;
   const section = run.views.find((view) => view.name === run.outputs_view) || null;
@@ -120,8 +120,8 @@ export function samplePage(runs, route) {
     h("div", { class: "three" }, input.element, chart.element),
     list || h("p", { class: "empty" }, "This page holds no samples to pick."),
     section && fall ? h("section", {},
-      h("div", { class: "field inline" }, h("label", { for: "which" }, `Take apart the logit of ${singular(output)}`), choices),
-      fall.element) : h("p", { class: "empty" }, "This run holds no eigenvectors of its outputs, so that logits cannot be taken apart here."));
+      h("div", { class: "field inline" }, h("label", { for: "which" }, `Take apart the logit of ${output.one}`), choices),
+      fall.element) : h("p", { class: "empty" }, "This run holds no eigenvectors of its outputs, so logits cannot be taken apart here."));
 }
 
 /**
@@ -143,16 +143,18 @@ function waterfall(run, section, state, result) {
   const lines = (/** @type {ReturnType<typeof split>} */ parts) => [
     ...parts.shown.map((item) => ({ label: `λ${subscript(item.rank + 1)} = ${signed(numbersOf(parts.feature)[item.rank])}`, value: item.value, rank: item.rank })),
     ...(parts.restCount > 0 ? [{ label: `${plural(parts.restCount, "more eigenvector")}`, value: parts.rest, rank: -1 }] : []),
-    { label: parts.leftCount > 0 ? `remainder: ${plural(parts.leftCount, "other")}` : "remainder", value: parts.left, rank: -1 },
+    ...(parts.leftCount > 0 ? [{ label: `remainder: ${plural(parts.leftCount, "other")}`, value: parts.left, rank: -1 }] : []),
   ];
   return figure({
     title: "The logit as an exact sum", name: "logit-terms",
-    note: "Each row adds λ(v·x)² to the logit, largest first, from where the row above ended. The remainder is what the eigenvectors that are not in this page add; with it the sum is the logit.",
+    note: `Each row adds λ(v·x)² to the logit, largest first, from where the row above ended. ${whole_(section)
+      ? "All eigenvectors are in this page, so the sum is the logit but for rounding." : "The remainder is what the eigenvectors that are not in this page add; with it the sum is the logit."}`,
     alt: "Waterfall chart of the terms that add up to the logit",
     table: () => {
       const parts = split();
       let sum = 0;
-      return { columns: ["term", "adds", "sum so far"], rows: [...lines(parts).map((line) => [line.label, line.value, (sum += line.value)]), [`logit of ${labelOf(output, result.output)}`, parts.total, parts.total]] };
+      const rounding = parts.leftCount > 0 ? [] : [["rounding", parts.left, parts.total]];
+      return { columns: ["term", "adds", "sum so far"], rows: [...lines(parts).map((line) => [line.label, line.value, (sum += line.value)]), ...rounding, [`logit of ${labelOf(output, result.output)}`, parts.total, parts.total]] };
     },
     draw: (width) => {
       const parts = split(), rows = lines(parts), image = section.input.image;
@@ -192,6 +194,14 @@ function waterfall(run, section, state, result) {
       return { height, parts: [group] };
     },
   });
+}
+
+/**
+ * Whether the page has every eigenvector of the outputs.
+ * @param {import("./data.js").Section} section
+ */
+function whole_(section) {
+  return section.features.every((feature) => feature.vectors.shape[0] === feature.eigenvalues.shape[0] && feature.discarded === 0);
 }
 
 /** @type {WeakMap<object, {rank: number, value: number, weights: Float32Array}[]>} */
@@ -397,13 +407,14 @@ function sliders(axis, state, edited) {
 function picker(run, samples, axis, state, pick) {
   const output = /** @type {import("./data.js").Axis} */ (run.output);
   const list = h("ul", { class: "picker", "aria-label": "Samples" });
+  const more = h("p", { class: "hint", role: "status" });
   const wrong = samples.labels ? samples.numbers.map((_, place) => place).filter((place) =>
     indexOfLargest(row(samples.outputs, place)) !== /** @type {number[]} */ (samples.labels)[place]) : [];
-  const show = (/** @type {string} */ which) => {
+  const show = (/** @type {string} */ which, most = SHOWN_SAMPLES) => {
     let places = samples.numbers.map((_, place) => place);
     if (which === "wrong") places = wrong;
     else if (which !== "all" && samples.labels) places = places.filter((place) => String(/** @type {number[]} */ (samples.labels)[place]) === which);
-    fill(list, places.slice(0, SHOWN_SAMPLES).map((place) => {
+    fill(list, places.slice(0, most).map((place) => {
       const label = samples.labels ? labelOf(output, samples.labels[place]) : null;
       const said = `Sample ${samples.numbers[place]}${label === null ? "" : `, label ${label}`}`;
       let picture = null;
@@ -416,6 +427,8 @@ function picker(run, samples, axis, state, pick) {
         pick(place);
       } }, picture || String(samples.numbers[place])));
     }));
+    fill(more, places.length > most ? [`The first ${most} of ${plural(places.length, "sample")}. `,
+      h("button", { type: "button", class: "quiet", click: () => show(which, places.length) }, "Show all")] : "");
     roving(list, "button");
   };
   show("all");
@@ -425,7 +438,7 @@ function picker(run, samples, axis, state, pick) {
         h("option", { value: "all" }, "all"),
         wrong.length ? h("option", { value: "wrong" }, `that the model gets wrong (${wrong.length})`) : null,
         samples.labels ? Array.from({ length: Math.min(output.size, 100) }, (_, o) => h("option", { value: o }, short(`label ${labelOf(output, o)}`, 40))) : null)),
-    list);
+    list, more);
 }
 
 /**

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from bilens import decompose
 from bilens.decompose import Spectrum, TensorSVD
@@ -27,7 +28,8 @@ def singular_values(subject: Subject, run: Folder) -> tuple[View, Detail, Tensor
         return tuple((found.kernel(s), decompose.eigh(found.kernel(s))) for s in range(count))
 
     def view() -> View:
-        spectra = tuple(subject.spectrum(spectrum) for _, spectrum in decomposed())
+        found_spectra = (subject.spectrum(spectrum) for _, spectrum in decomposed())
+        spectra = tuple(replace(spectrum, label=str(s)) for s, spectrum in enumerate(found_spectra, 1))
         effects = found.outputs[:count] @ subject.readout.T
         return View("svd", spectra, found.values[:count], "singular value, σ", effects, subject.logits.output)
 

@@ -1,4 +1,4 @@
-"""What the explorer tells of each feature: all its eigenvalues, its strongest input pairs, and samples to see it on."""
+"""What the explorer shows of each feature: all its eigenvalues, its strongest input pairs, and samples to see it on."""
 
 from __future__ import annotations
 

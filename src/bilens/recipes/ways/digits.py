@@ -42,7 +42,9 @@ def digit_directions(subject: Subject, run: Folder) -> tuple[View, Detail, Curve
             scores.append(subject.score(logits))
             errors.append(float((logits - whole).abs().max()))
             bounds.append(max(float(s.keep(k).bound(norms).max()) for s in spectra()))
-        return Curve.of("eigenvectors kept for each output", counts, scores, error=errors, bound=bounds)
+        numbers = [len(kernels) * k * (tensor.input.dim + 1) for k in counts]  # k vectors with their values per output
+        name = "eigenvectors kept for each output"
+        return Curve.of(name, counts, scores, error=errors, bound=bounds, numbers=numbers)
 
     found = run.record("digits", View, view)
     more = run.record("digits_detail", Detail, lambda: detail(zip(kernels, spectra(), strict=True), subject.examined))

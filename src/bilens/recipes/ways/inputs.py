@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens import decompose, faithfulness, pairs, sae
+from bilens import decompose, pairs, sae
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve, Score
 from bilens.history import History
@@ -16,14 +16,14 @@ from bilens.pairs import PairCodes
 from bilens.progress import bar
 from bilens.recipes.pair_coder import evaluate_pairs
 from bilens.recipes.ways.details import detail
-from bilens.recipes.ways.subject import EXAMINED, MEASURE, Subject
+from bilens.recipes.ways.subject import MEASURE, Subject
 from bilens.sae import Evaluation, TopKSAE
 from bilens.store import Folder
 from bilens.tensor import Kernel
 from bilens.views import Detail, View
 
 OUTPUT_SAMPLES = 2000
-"""Test images on which whole layer outputs are compared; logits are compared on all of them."""
+"""Test images on which whole layer outputs are compared; logits, which are fewer, are compared on all of them."""
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 """Numbers of features at which the model is scored, before all of them."""
 
@@ -34,17 +34,20 @@ class PairFeatures:
 
     Args:
         view: the features; detail: more of each; evaluation: of the coder over all pairs i ≤ j.
-        score: of the model run through the features, on all test images; None without images.
         output_nmse: Σ‖g − ĝ‖² / Σ‖g‖² of the layer's outputs on `OUTPUT_SAMPLES` test images; None without images.
-        curve: scores against features kept, on `EXAMINED` test images; None without images.
+        curve: scores against features kept, all of them last, on all test images; None without images.
     """
 
     view: View
     detail: Detail
     evaluation: Evaluation
-    score: Score | None
     output_nmse: float | None
     curve: Curve | None
+
+    @property
+    def score(self) -> Score | None:
+        """The model with its layer replaced by all features, on all test images: where the curve ends."""
+        return None if self.curve is None else self.curve.at(int(self.curve.kept[-1]))
 
 
 def pair_features(subject: Subject, run: Folder) -> PairFeatures:
@@ -97,19 +100,12 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order))
         kept_atoms = torch.cat([effects * (rank < k).to(effects)[:, None] for k in counts], dim=1)
-        data = subject.data.test
-        inputs, labels = tensor.input.lift(data.images[:EXAMINED]), data.labels[:EXAMINED]
-        shift = (subject.readout @ bias).repeat(len(counts))
-        logits = codes().rebuild(inputs, kept_atoms, bias=shift).reshape(len(inputs), len(counts), -1) + offset
-        own = subject.read(subject.test_outputs[:EXAMINED])
-        original = faithfulness.cross_entropy(own, labels)
-        scores = [faithfulness.score(logits[:, place], labels, original) for place in range(len(counts))]
-        return Curve.of("features of the SAE on input pairs", counts, scores)
-
-    def score() -> Score:
         inputs = tensor.input.lift(subject.data.test.images)
-        logits = codes().rebuild(inputs, atoms @ subject.readout.T, bias=subject.readout @ bias)
-        return subject.score(logits + offset)
+        shift = (subject.readout @ bias).repeat(len(counts))
+        # All numbers of features in one pass over the pairs: each is a block of columns.
+        logits = codes().rebuild(inputs, kept_atoms, bias=shift).reshape(len(inputs), len(counts), -1) + offset
+        scores = [subject.score(logits[:, place]) for place in range(len(counts))]
+        return Curve.of("features of the SAE on input pairs", counts, scores)
 
     def compared() -> tuple[float, ...]:
         inputs = tensor.input.lift(subject.data.test.images[:OUTPUT_SAMPLES])
@@ -122,7 +118,6 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
         run.record("pairs_view", View, view),
         run.record("pairs_detail", Detail, lambda: detail(decomposed(), subject.examined)),
         run.record("pairs_evaluation", Evaluation, lambda: evaluate_pairs(tensor, codes(), coder)),
-        None if subject.dataset is None else run.record("pairs_score", Score, score),
         None if subject.dataset is None else run.record("pairs_output_nmse", tuple, compared)[0],
         None if subject.dataset is None else run.record("pairs_curve", Curve, curve),
     )

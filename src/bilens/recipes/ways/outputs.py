@@ -73,7 +73,8 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
 
     @functools.cache
     def decomposed() -> tuple[tuple[Kernel, Spectrum], ...]:
-        kernels = [tensor.read(dictionary).kernel(int(f)) for f in best]
+        features = tensor.read(dictionary)
+        kernels = [features.kernel(int(f)) for f in best]
         return tuple((kernel, decompose.eigh(kernel)) for kernel in kernels)
 
     def view() -> View:
@@ -98,7 +99,13 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
         generator = torch.Generator().manual_seed(subject.seed)
         drawn = torch.randperm(trained.numel(), generator=generator)[:20000]
         return CodeComparison(
-            both[0, drawn].float(), both[1, drawn].float(), correlation, len(active), ACTIVE, dictionary.rank
+            both[0, drawn].float(),
+            both[1, drawn].float(),
+            correlation,
+            len(active),
+            ACTIVE,
+            dictionary.rank,
+            len(subject.test_outputs),
         )
 
     def trained() -> Score:

@@ -1,4 +1,4 @@
-"""The model that is read, the images to measure with, and what all four ways need of them, each computed once."""
+"""The model that is read, the images to measure with, and what all analyses need of them, each computed once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STORED = 32
 """Eigenpairs stored for each feature of a view."""
 
 EXAMINED = 2000
-"""Test images on which single features are looked at, and on which what is slow is measured."""
+"""Test images on which single features are looked at. Scores and curves are measured on all test images."""
 
 MEASURE = "mean code × ‖effect‖"
 """How much a feature moves the centred logits on average."""
@@ -110,9 +110,12 @@ class Subject:
     @functools.cached_property
     def original(self) -> Score:
         """The model itself on the test images."""
-        logits, labels = self.read(self.test_outputs), self.data.test.labels
-        loss = faithfulness.cross_entropy(logits, labels)
-        return faithfulness.score(logits, labels, loss)
+        return faithfulness.whole(self.read(self.test_outputs), self.data.test.labels)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the layer and the read-out store: left, right and read-out, with their biases."""
+        return sum(value.numel() for value in self.model.parameters())
 
     def read(self, outputs: Float[Tensor, "n h"]) -> Float[Tensor, "n o"]:
         """Logits of layer outputs, or of what a view makes of them."""
@@ -122,7 +125,7 @@ class Subject:
 
     def score(self, logits: Float[Tensor, "n o"]) -> Score:
         """Accuracy and cross-entropy recovered of logits on the test images."""
-        return faithfulness.score(logits, self.data.test.labels, self.original.cross_entropy)
+        return faithfulness.score(logits, self.data.test.labels, self.original)
 
     @property
     def data(self) -> Dataset:
