@@ -1,14 +1,16 @@
-"""A sparse coder measured over every pair of a layer, from codes that are already there."""
+"""Sparse codes of every pair of a layer: by a trained coder, or by any atoms with least squares, and what they rebuild."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from bilens import pairs
 from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
+from bilens.pairs.order import first
 from bilens.products import product
 from bilens.sae import Coder, Evaluation
 from bilens.sae.coder import top_k
@@ -53,47 +55,84 @@ def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, tw
     )
 
 
-@torch.no_grad()
-def nearest(vectors: Float[Tensor, "n o"], atoms: Float[Tensor, "m o"], k: int) -> Int[Tensor, "n k"]:
-    """The k atoms of largest |cos| with each vector, nearest first; atoms are unit rows, or 0.
+RIDGE = 1e-7
+"""Added to the Gram matrices of unit atoms, so that atoms that depend on each other have finite codes."""
 
-    A trained encoder and an untrained dictionary are compared by this one rule, so that what differs is the atoms.
+
+@torch.no_grad()
+def nearest(
+    vectors: Float[Tensor, "n o"], atoms: Float[Tensor, "m o"], k: int
+) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """The k atoms of largest |cos| with each vector, nearest first, and their products A x with it.
+
+    One rule for trained and untrained atoms, so that what is compared is the atoms and not how they are encoded.
+
+    Args:
+        vectors: one per row; atoms: rows of unit norm; k: how many, all atoms where there are fewer.
     """
-    scores = product(vectors, atoms).abs_()
-    k = min(k, len(atoms))
-    chosen = top_k(scores, k)[1]
-    order = scores.gather(1, chosen).argsort(dim=1, descending=True, stable=True)
-    return chosen.gather(1, order)
+    products = product(vectors, atoms)
+    chosen = top_k(products.abs(), min(k, len(atoms)))[1]
+    picked = products.gather(1, chosen)
+    order = picked.abs().argsort(dim=1, descending=True, stable=True)
+    return chosen.gather(1, order), picked.gather(1, order)
 
 
 @torch.no_grad()
 def refit(
-    vectors: Float[Tensor, "n o"],
-    atoms: Float[Tensor, "m o"],
-    chosen: Int[Tensor, "n k"],
-    gram: Float[Tensor, "m m"] | None = None,
-) -> Float[Tensor, "n k"]:
-    """Least-squares codes of each vector over its own k atoms: argmin_a ‖x − Σ_s a_s A_chosen(s)‖.
+    gram: Float[Tensor, "m m"], chosen: Int[Tensor, "n k"], products: Float[Tensor, "n k"]
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, " n"]]:
+    """Least-squares codes of each vector over its own k atoms, argmin_a ‖x − Σ_s a_s A_s‖², and Aᵀa's gain over 0.
 
-    By Cholesky factors of the k × k Gram matrices in float64; where atoms are dependent, by their pseudoinverse, so
-    that the codes of least norm are taken. The same as `Dictionary.encode_among`, for many vectors with few atoms each.
+    (G + ε) a = A x by Cholesky factors in float64, with ε = `RIDGE`. The gain is ‖x‖² − ‖x − Aᵀa‖².
 
     Args:
-        vectors: one per row; atoms: one per row; chosen: atoms of each vector; gram: A Aᵀ in float64, to save it where
-            many batches are coded.
+        gram: G = A Aᵀ of all unit atoms, float64; chosen: atoms of each vector; products: A x of these.
+
+    Cost: O(n k³). `Dictionary.encode_among` is the same without the ridge, for few vectors.
     """
-    gram = atoms.double() @ atoms.double().T if gram is None else gram
     among = gram[chosen[:, :, None], chosen[:, None, :]]
-    right = torch.stack([(atoms[column] * vectors).sum(dim=1) for column in chosen.T], dim=1).double()[:, :, None]
-    factors, failed = torch.linalg.cholesky_ex(among)
-    pivots = factors.diagonal(dim1=1, dim2=2)
-    failed = (failed > 0) | (pivots.amin(dim=1) < _DEPENDENT * pivots.amax(dim=1))
-    codes = torch.cholesky_solve(right, torch.where(failed[:, None, None], torch.eye(chosen.shape[1]).double(), factors))
-    rows = failed.nonzero()[:, 0]
-    if len(rows):
-        codes[rows] = torch.linalg.pinv(among[rows], hermitian=True, rtol=1e-10) @ right[rows]
-    return codes[:, :, 0].to(vectors.dtype)
+    among.diagonal(dim1=1, dim2=2).add_(RIDGE)
+    right = products.double()[:, :, None]
+    codes = torch.cholesky_solve(right, torch.linalg.cholesky(among))
+    gain = (codes * (right + RIDGE * codes)).sum(dim=(1, 2))
+    return codes[:, :, 0].to(products.dtype), gain
 
 
-_DEPENDENT = 1e-5
-"""Ratio of Cholesky pivots below which atoms count as dependent."""
+def drawn_pairs(tensor: BilinearTensor, count: int, seed: int, offset: Float[Tensor, " o"]) -> Float[Tensor, "m o"]:
+    """A null for trained atoms: pair vectors drawn at random, all different, less an offset and scaled to norm 1."""
+    drawn = pairs.stream(tensor, batch_size=count, seed=seed).batch(0)
+    return functional.normalize(drawn - offset, dim=1)
+
+
+def random_directions(size: int, count: int, seed: int) -> Float[Tensor, "m o"]:
+    """A null that knows nothing of the layer: unit vectors drawn uniformly."""
+    rows = torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
+    return functional.normalize(rows, dim=1)
+
+
+@torch.no_grad()
+def mean_pair(tensor: BilinearTensor) -> Float[Tensor, " o"]:
+    """The mean of all pair vectors i ≤ j."""
+    stream = pairs.stream(tensor, batch_size=8192, shuffle=False)
+    total = sum((stream.batch(n).double().sum(dim=0) for n in range(len(stream))), torch.zeros(()).double())
+    return (total / stream.rows).to(tensor.left.dtype)
+
+
+@torch.no_grad()
+def through(inputs: Float[Tensor, "n m"], values: Float[Tensor, "pairs p"]) -> Float[Tensor, "n p"]:
+    """Σ_ij x_i x_j f_ij over all i and j, given f_ij of the pairs i ≤ j in the order of `pairs.unrank`.
+
+    Several readings of a layer are scored at once as columns of f. A pixel costs nothing on images where it is 0.
+    """
+    m = inputs.shape[1]
+    total = inputs.new_zeros(len(inputs), values.shape[1])
+    for i in range(m):
+        there = inputs[:, i].nonzero()[:, 0]
+        if not len(there):
+            continue
+        row = inputs[there, i:]
+        weights = row * 2
+        weights[:, 0] = row[:, 0]
+        block = values[first(i, m) : first(i + 1, m)]
+        total.index_add_(0, there, product(weights, block.T.contiguous()) * row[:, :1])
+    return total
