@@ -1,4 +1,4 @@
-"""Sparse codes of every pair of a layer: by a trained coder, or by any atoms with least squares, and what they rebuild."""
+"""Sparse codes of every pair of a layer, by a trained coder or by any atoms with least squares, and what they rebuild."""
 
 from __future__ import annotations
 

@@ -284,23 +284,12 @@ def findings(seeds: Sequence[Measurement]) -> str:
         for name in VARIANTS
         if name not in (MAIN, RELU)
     )
-    matched = "; ".join(
-        f"{name} {text(f'matched with {name}', '.2f')} (random directions {text(f'null with {name}', '.2f')})"
-        for name in COMPARED
-    )
-    better = [name for name in COMPARED if _surplus(seeds, name) > 0]
-    verdict = (
-        f"More than as many random directions for: {', '.join(better)}."
-        if better
-        else (
-            "None of them more than as many random directions with the second moment of the pair vectors: "
-            "that the pair features contain them is not shown."
-        )
-    )
     return (
-        "Run through the pair features, which saw no image, the model loses "
+        "Replaced by the pair features, which saw no image, the model loses "
         f"{text('accuracy lost', '.2f', 100)} points of accuracy and keeps {text('recovered', '.2f', 100)} % of its "
-        f"cross-entropy, with L0 {text('L0', '.1f')} and NMSE {text('NMSE on pairs', '.3f')} on pairs but "
+        "cross-entropy; what atoms that were never trained keep, and how many numbers the features store, is under "
+        '"What is recovered, and what must be stored". '
+        f"They have L0 {text('L0', '.1f')} and NMSE {text('NMSE on pairs', '.3f')} on pairs but "
         f"{text('NMSE on outputs', '.4f')} on outputs: pairs count alike in the "
         "one and by how bright both pixels are in the other, and errors of either sign cancel in a sum over many; what "
         "each of the two does is not separated here. "
@@ -313,15 +302,37 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"by vector and weights: {weights}. Pairs drawn by their mean square in the training images are no longer "
         "read from the weights alone.\n\nThe draft's two-hot vectors u_ij rebuild g only after polarisation, r_ij = "
         "½(u_ij − ¼u_ii − ¼u_jj), which is how they are scored here; their NMSE on pairs "
-        "is of other totals than that of r_ij, and only that on outputs compares. Matched one to one as kernels, "
-        "other features "
-        f"find pair features with mean |cosine|: {matched}. {verdict}"
+        f"is relative to a different total, so that only NMSE on outputs is comparable. {likeness(seeds)}"
     )
 
 
-def _surplus(seeds: Sequence[Measurement], name: str) -> float:
-    """The lower end of the interval of what pair features match more than random directions do."""
-    found = interval([seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"] for seed in seeds])
+def likeness(seeds: Sequence[Measurement]) -> str:
+    """Whether pair features resemble features from elsewhere more than random directions do."""
+
+    def text(number: str) -> str:
+        return interval([seed[f"{number}, {MAIN}"] for seed in seeds]).text(".2f")
+
+    matched = "; ".join(
+        f"{name} {text(f'matched with {name}')} (random directions {text(f'null with {name}')})" for name in COMPARED
+    )
+    more = [name for name in COMPARED if _surplus(seeds, name, 1) > 0]
+    less = [name for name in COMPARED if _surplus(seeds, name, -1) > 0]
+    verdict = f"more than as many random directions with the second moment of the pair vectors for {', '.join(more)}"
+    if not more:
+        verdict = "none more than as many random directions with the second moment of the pair vectors"
+    if less:
+        verdict += f", and less than these for {', '.join(less)}"
+    return (
+        f"Pair features do not stand for what other ways find unless they resemble it: matched one to one as kernels, "
+        f"other features find pair features with mean |cosine| {matched}: {verdict}."
+    )
+
+
+def _surplus(seeds: Sequence[Measurement], name: str, sign: int) -> float:
+    """The lower end of the interval of what pair features match more (1) or less (−1) than random directions do."""
+    found = interval(
+        [sign * (seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"]) for seed in seeds]
+    )
     return found.mean if found.count == 1 else found.mean - found.half
 
 
