@@ -57,22 +57,22 @@ def make_curve(name: str, shift: float = 0.0) -> Curve:
     return Curve(name, kept, share, 1 - share, share, error=share, bound=1 + share, samples=40, numbers=numbers)
 
 
-def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
+def whole(space: Space = PIXELS, seed: int = 0, samples: int = 40) -> Exploration:
     """A run with everything: labels and texts are hostile."""
     tensor = make_tensor(space, CLASSES, seed=seed).centered()
     other = make_tensor(space, Space("codes", 7), seed=seed + 1)
     logits = [tensor.kernel(o) for o in range(4)]
     codes = [replace(other.kernel(o), label=EVIL if o == 0 else str(o)) for o in range(7)]
     views, details = [], {}
-    inputs = torch.rand(40, space.size, generator=torch.Generator().manual_seed(seed))
+    inputs = torch.rand(samples, space.size, generator=torch.Generator().manual_seed(seed))
     if space.image is not None:
         inputs = (inputs * 255).round() / 255
     for name, kernels in (("digits", logits), ("svd", codes), ("sae", codes[:2]), ("pairs", codes[2:])):
         view, spectra = make_view(name, kernels, CLASSES)
         views.append(view)
         details[name] = detail(zip(kernels, spectra, strict=True), inputs)
-    numbers = torch.arange(40)
-    samples = Samples(inputs, numbers, tensor(inputs), numbers % 4, space.without_constant(), CLASSES)
+    numbers = torch.arange(samples)
+    shown = Samples(inputs, numbers, tensor(inputs), numbers % 4, space.without_constant(), CLASSES)
     return Exploration(
         title=f"A small model {EVIL}",
         run=EVIL,
@@ -80,7 +80,7 @@ def whole(space: Space = PIXELS, seed: int = 0) -> Exploration:
         model=tensor,
         views=tuple(views),
         details=details,
-        samples=samples,
+        samples=shown,
         scores=(
             Row("never trained", Score(0.75, 1.1, 0.5, 40), 152, "null", beside=EVIL),
             Row("the model itself", Score(0.9781, 0.0712, 1.0, 40), 390, "model"),
@@ -118,3 +118,36 @@ def parts_missing() -> dict[str, Exploration]:
             details={},
         ),
     }
+
+
+def speaking(run: Exploration) -> Exploration:
+    """Two features over ten digits: one speaks most against an output, the other for one alone."""
+    effects = torch.zeros(2, 10)
+    effects[0, [7, 5, 4]] = torch.tensor([0.20, 0.17, -0.46])
+    effects[1, 3] = 1.0
+    view = View("speaking", run.views[1].spectra[1:3], torch.tensor([2.0, 1.0]), "σ", effects, Space("digits", 10))
+    return Exploration(title="Speaking", views=(view,))
+
+
+def named() -> Exploration:
+    """A model of one's own over named measurements, with a view of its outputs that has a name of its own."""
+    kinds = Space("kinds", 3, ("oak", "elm", "ash"))
+    space = Space("measurements", 12, tuple(f"leaf width {i}" for i in range(12)))
+    tensor = make_tensor(space, kinds, hidden=9).centered()
+    kernels = [tensor.kernel(o) for o in range(3)]
+    view, spectra = make_view("kinds", kernels, kinds)
+    x = torch.rand(20, 12, generator=torch.Generator().manual_seed(0))
+    return Exploration(
+        title="Twelve measurements",
+        model=tensor,
+        views=(replace(view, effects=torch.eye(3) - 1 / 3),),
+        details={"kinds": detail(zip(kernels, spectra, strict=True), x)},
+        samples=Samples(x, torch.arange(20), tensor(x), None, space, kinds),
+    )
+
+
+def unbiased() -> Exploration:
+    """A layer without biases over a space with the constant coordinate, in which it has no part."""
+    tensor = make_tensor(PIXELS.without_constant(), CLASSES).lift()
+    view, _ = make_view("svd", [tensor.kernel(o) for o in range(4)], CLASSES)
+    return Exploration(title="No biases", views=(view,))

@@ -127,7 +127,7 @@ def test_refuses_a_run_with_other_settings_and_names_them(tmp_path, settings, di
 def test_refuses_weights_of_another_model(tmp_path):
     written(tmp_path / "c")
     module = model(width=5)
-    with refuses(StoreError, str(tmp_path / "c"), "another model", "delete it"):
+    with refuses(StoreError, str(tmp_path / "c"), "another model", "Delete it"):
         checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
 
 

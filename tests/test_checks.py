@@ -45,7 +45,7 @@ def test_whole_numbers_of_any_type_become_pythons_own(value: Any) -> None:
     ],
 )
 def test_what_is_no_whole_number_in_bounds_is_refused(value: Any, shown: str) -> None:
-    with refuses(BilensError, shown, "expected a whole number, 3 ≤ k ≤ 4. Choose"):
+    with refuses(BilensError, shown, "expected a whole number, 3 ≤ k ≤ 4"):
         checks.whole("k", value, 3, 4)
 
 
@@ -65,13 +65,13 @@ def test_what_is_no_finite_number_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     ("bounds", "out", "inside", "said"),
     [
-        ({"least": 0}, -1e-9, 0, "a finite number of at least 0;"),
-        ({"most": 1}, 1.5, 1, "a finite number of at most 1;"),
-        ({"above": 0}, 0, 1e-9, "a finite number above 0;"),
-        ({"below": 1}, 1, 0.5, "a finite number below 1;"),
-        ({"least": 0, "most": 1}, 2, 1, "a finite number, 0 ≤ x ≤ 1;"),
-        ({"above": 0, "most": 1}, 0, 1, "a finite number, 0 < x ≤ 1;"),
-        ({"above": 0, "below": 1}, 1, 0.5, "a finite number, 0 < x < 1;"),
+        ({"least": 0}, -1e-9, 0, "a finite number of at least 0"),
+        ({"most": 1}, 1.5, 1, "a finite number of at most 1"),
+        ({"above": 0}, 0, 1e-9, "a finite number above 0"),
+        ({"below": 1}, 1, 0.5, "a finite number below 1"),
+        ({"least": 0, "most": 1}, 2, 1, "a finite number, 0 ≤ x ≤ 1"),
+        ({"above": 0, "most": 1}, 0, 1, "a finite number, 0 < x ≤ 1"),
+        ({"above": 0, "below": 1}, 1, 0.5, "a finite number, 0 < x < 1"),
     ],
 )
 def test_bounds_are_open_or_closed(bounds: dict[str, float], out: float, inside: float, said: str) -> None:
@@ -96,7 +96,7 @@ def test_flags_of_either_kind_become_pythons_own(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["no", "False", "", 0, 1, None, [], np.int64(1), torch.tensor(True)])
 def test_what_is_no_flag_is_refused(value: Any) -> None:
-    with refuses(BilensError, "got f ", "expected True or False. Pass"):
+    with refuses(BilensError, "got f ", "expected True or False"):
         checks.flag("f", value)
 
 
@@ -110,14 +110,14 @@ def test_numbers_that_are_too_long_to_write_are_still_named() -> None:
 @pytest.mark.parametrize("value", [None, 3, b"a", np.array(["a"]), "d", "a\n"])
 def test_what_is_none_of_the_names_is_refused(value: Any) -> None:
     checks.choice("way", "a", ("a", "b"))
-    with refuses(BilensError, "got way ", "expected one of a, b. Choose"):
+    with refuses(BilensError, "got way ", "expected one of a, b"):
         checks.choice("way", value, ("a", "b"))
 
 
 def test_paths_are_texts_or_paths() -> None:
     assert checks.path("path", "a/b") == checks.path("path", Path("a/b")) == Path("a/b")
     for value in (3, None, b"a", "a\0", [Path("a")]):
-        with refuses(BilensError, "got path ", "expected a path, as a text or a pathlib.Path. Name"):
+        with refuses(BilensError, "got path ", "expected a path, as a text or a pathlib.Path"):
             checks.path("path", value)
 
 
@@ -132,7 +132,7 @@ def test_a_type_is_named_with_what_came() -> None:
     checks.instance("kernel", 3, int)
     with refuses(BilensError, "got kernel of type int; expected a Kernel. Take one with tensor.kernel(output)"):
         checks.instance("kernel", 3, Kernel)
-    with refuses(BilensError, "expected an Extra. Pass one"):
+    with refuses(BilensError, "expected an Extra"):
         checks.instance("it", None, type("Extra", (), {}))
 
 

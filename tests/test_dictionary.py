@@ -220,7 +220,7 @@ def test_folded_duals_are_those_of_the_folded_atoms(data, size):
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (0, 3), (1, 2, 3), ()])
 @pytest.mark.bad_input
 def test_refuses_atoms_of_another_shape(shape):
-    with refuses(ShapeError, f"atoms of shape {shape}", "(number of atoms, 3)", "'y' (3)", "one a row"):
+    with refuses(ShapeError, f"atoms of shape {shape}", "(number of atoms, 3)", "'y' (3)", "number of atoms"):
         Dictionary.from_atoms(torch.zeros(shape), SPACE)
 
 
@@ -272,5 +272,5 @@ def test_refuses_an_offset_over_a_folded_space():
 def test_refuses_vectors_and_codes_of_another_size(shape):
     dictionary = Dictionary.from_atoms(EYE, SPACE)
     for call in (dictionary.encode, dictionary.decode, dictionary.project):
-        with refuses(ShapeError, f"vectors of shape {shape}", "3 coordinates on the last axis", "one vector a row"):
+        with refuses(ShapeError, f"vectors of shape {shape}", "3 coordinates on the last axis", "one vector per row"):
             call(torch.zeros(shape, dtype=torch.float64))

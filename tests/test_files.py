@@ -176,9 +176,9 @@ def test_refuses_a_name_that_is_too_long(tmp_path):
 
 @pytest.mark.parametrize("read", [files.read_bytes, files.read_json, files.read_tensors])
 def test_refuses_a_missing_file_and_a_folder(tmp_path, read):
-    with refuses(StoreError, "on reading", str(tmp_path / "absent"), "check the path"):
+    with refuses(StoreError, "on reading", str(tmp_path / "absent"), "can be read"):
         read(tmp_path / "absent")
-    with refuses(StoreError, "on reading", str(tmp_path), "check the path"):
+    with refuses(StoreError, "on reading", str(tmp_path), "can be read"):
         read(tmp_path)
 
 

@@ -159,7 +159,7 @@ def test_the_span_of_nothing_has_no_angle() -> None:
 @pytest.mark.bad_input
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((3,), (2, 3)), ((2, 3), (1, 2, 3))])
 def test_vectors_of_other_spaces_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
-    with refuses(ShapeError, "use one space"):
+    with refuses(ShapeError, "(n, d) and (m, d)"):
         matching.subspace_cosines(*(torch.ones(shape) for shape in shapes))
 
 

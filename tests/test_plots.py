@@ -66,14 +66,13 @@ def images(figure: plots.Figure) -> list[matplotlib.image.AxesImage]:
     return [image for axes in figure.axes for image in axes.get_images()]
 
 
-def test_a_thumbnail_is_blue_above_zero_red_below_and_neutral_at_zero():
+def test_a_thumbnail_is_green_above_zero_purple_below_and_neutral_at_zero():
     picture = pixels(plots.thumbnail(torch.tensor([1.0, -1.0, 0.0, 0.5, -0.5, 0.0]), PIXELS))
     assert picture.shape == (2, 3, 3)
     (plus, minus, zero), (half_plus, half_minus, zero_too) = picture
-    assert plus[2] > plus[0] + 50
-    assert minus[0] > minus[2] + 50
-    assert half_plus[2] > half_plus[0] + 50
-    assert half_minus[0] > half_minus[2] + 50
+    for green, purple in ((plus, minus), (half_plus, half_minus)):
+        assert green[1] > max(green[0], green[2]) + 20
+        assert purple[1] < min(purple[0], purple[2]) - 20
     assert zero.tolist() == zero_too.tolist() == [247, 247, 247]
     assert half_plus.sum() > plus.sum()  # paler, nearer to the neutral colour
 
@@ -166,14 +165,95 @@ def test_an_input_that_is_no_image_is_drawn_as_labelled_bars():
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_view_has_a_row_a_feature(n: int):
+def test_a_view_has_one_row_per_feature(n: int):
     figure = plots.view(make_view(n), count=5, k=1)
     assert len(images(figure)) == 2 * n
     assert {f"f{i}" for i in range(n)} <= set(texts(figure))
-    assert "speaks for cow, dog" in texts(figure) or "speaks for cow" in texts(figure)
+    assert {make_view(n).speaks(f) for f in range(n)} <= set(texts(figure))
+    assert make_view(1).speaks(0) == "for cow; against cat"  # effects −1, 0, 1
     bars = figure.axes[-1].patches
     assert [bar.get_height() for bar in bars] == make_view(n).effects[n - 1].tolist()
     assert not images(plots.view(make_view(n, WORDS), k=1))
+
+
+def blue(color) -> bool:
+    return color[2] > color[0] + 0.2 and color[2] > color[1]
+
+
+def red(color) -> bool:
+    return color[0] > color[2] + 0.2 and color[0] > color[1]
+
+
+def green(color) -> bool:
+    return color[1] > max(color[0], color[2]) + 0.1
+
+
+def purple(color) -> bool:
+    return color[1] < min(color[0], color[2]) - 0.1
+
+
+def test_what_is_added_is_blue_and_the_sides_of_an_eigenvector_are_not():
+    words = Space("words", 4)
+    spectrum = make_spectrum([4.0, -1.0], words)
+    spectrum = replace(spectrum, vectors=torch.tensor([[0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, -0.5]]).double())
+    eigenvalues, *weights = plots.spectrum(spectrum, k=1).axes
+    up, down = (patch.get_facecolor() for patch in eigenvalues.patches[:2])
+    assert blue(up)
+    assert red(down)
+    assert len(weights) == 2
+    for axes in weights:
+        assert len(axes.patches) == 4
+        for bar in axes.patches:
+            assert (green if bar.get_width() > 0 else purple)(bar.get_facecolor())
+            assert not blue(bar.get_facecolor())
+            assert not red(bar.get_facecolor())
+    effects = plots.view(make_view(1), count=1, k=1).axes[-1].patches
+    assert [bar.get_height() for bar in effects] == [-1.0, 0.0, 1.0]
+    assert red(effects[0].get_facecolor())
+    assert blue(effects[2].get_facecolor())
+    (image, *_) = images(plots.spectrum(make_spectrum([4.0]), k=1))
+    assert green(image.cmap(1.0))
+    assert purple(image.cmap(0.0))
+
+
+def test_bars_say_how_many_entries_there_are_where_some_are_not_drawn():
+    for size, words in ((8, None), (12, "8 of 12")):
+        found = texts(plots.spectrum(make_spectrum([4.0], Space("words", size)), k=1))
+        assert [text for text in found if re.fullmatch(r"\d+ of \d+", text)] == ([words] if words else [])
+
+
+def test_a_chart_says_on_how_many_samples_and_never_mixes_them():
+    curve = replace(make_curve(), samples=10_000)
+    for which, title in (("accuracy", "Accuracy"), ("recovered", "Cross-entropy recovered")):
+        for figure in (plots.curves([curve, curve], which), plots.bands({"a": [curve, curve]}, which)):
+            assert figure.axes[0].get_title(loc="left") == f"{title} on 10,000 samples"
+    for mixed in (replace(curve, name="pairs", samples=2000), replace(curve, name="pairs", samples=None)):
+        for draw in (
+            lambda mixed=mixed: plots.curves([curve, mixed]),
+            lambda mixed=mixed: plots.bands({"a": [curve], "b": [mixed]}),
+        ):
+            with pytest.raises(BilensError, match=r"on different numbers of samples \('SVD' on 10000, 'pairs' on"):
+                draw()
+    labels = [
+        line.get_label()
+        for line in plots.certificate(replace(curve, error=curve.accuracy, bound=curve.accuracy)).axes[0].get_lines()
+    ]
+    assert "largest error on 10,000 samples" in labels
+
+
+def test_curves_against_the_numbers_stored_and_nulls_dashed_in_the_colour_of_their_view():
+    curve = replace(make_curve(), numbers=torch.tensor([70, 700, 7000]))
+    null = replace(curve, name="never trained", numbers=torch.tensor([35, 350, 3500]), beside="SVD")
+    axes = plots.curves([curve, null], against="numbers").axes[0]
+    view, beside = axes.get_lines()
+    assert [list(line.get_xdata()) for line in (view, beside)] == [[70, 700, 7000], [35, 350, 3500]]
+    assert axes.get_xlabel() == "numbers stored"
+    assert view.get_color() == beside.get_color()
+    assert (view.get_linestyle(), beside.get_linestyle()) == ("-", "--")
+    with pytest.raises(BilensError, match="got a curve 'SVD' without numbers stored"):
+        plots.curves([make_curve()], against="numbers")
+    with pytest.raises(BilensError, match="got against = 'size'; expected one of kept, numbers"):
+        plots.curves([curve], against="size")
 
 
 def test_curves_go_through_their_points():

@@ -64,7 +64,7 @@ def test_samples_that_have_no_mean_are_refused(samples: list[float]) -> None:
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 95.0, math.nan])
 def test_a_level_that_is_no_probability_is_refused(level: float) -> None:
-    with refuses(BilensError, "level", "0.95"):
+    with refuses(BilensError, "level", "0 < level < 1"):
         interval([1.0, 2.0], level)
 
 

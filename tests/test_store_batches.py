@@ -50,7 +50,7 @@ def test_what_is_there_is_not_computed_again(tmp_path):
     record = tmp_path / "records" / "batch-000001.safetensors"
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
     record.with_suffix(".json").unlink()
-    with refuses(StoreError, "4 of 5 batches", "run save_batches"):
+    with refuses(StoreError, "4 of 5 batches", "Run save_batches"):
         store.load_batches(tmp_path, Spectra)
     store.save_batches(stream(), tmp_path, progress=False)
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}

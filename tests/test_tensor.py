@@ -395,7 +395,7 @@ def test_refuses_inputs_of_another_size(shape):
     ):
         with refuses(ShapeError, f"vectors of shape {shape}", "3 coordinates", "'x' (3+1)", "without the constant"):
             call()
-    with refuses(ShapeError, "vectors of shape (3,)", "4 coordinates a row", "fold"):
+    with refuses(ShapeError, "vectors of shape (3,)", "4 coordinates per row", "Fold"):
         tensor.kernel(0).matvec(good)
 
 

@@ -232,7 +232,7 @@ def fashion_mnist() -> Dataset:
     raise StoreError(
         f"no Fashion-MNIST ({found})",
         "its four IDX files",
-        "apt-get install dataset-fashion-mnist, or put the files into $BILENS_DATA/fashion_mnist",
+        "run apt-get install dataset-fashion-mnist, or put the files into $BILENS_DATA/fashion_mnist",
     )
 
 
@@ -434,4 +434,6 @@ def _optional(module: str) -> Any:
     except ImportError as error:
         name = module.partition(".")[0]
         package = "scikit-learn" if name == "sklearn" else name
-        raise BilensError(f"no package {package}", f"{package} installed", f"pip install {package}") from error
+        raise BilensError(
+            f"no package {package}", f"{package} installed", f"install it: pip install {package}"
+        ) from error

@@ -17,7 +17,7 @@ class BilensError(ValueError):
 
     def __init__(self, got: str, expected: str, hint: str = "") -> None:
         line = f"got {got}; expected {expected}"
-        if hint:
+        if hint.strip():
             line += f". {_sentence(hint)}"
         super().__init__(" ".join("".join(c if c.isprintable() else " " for c in line).split()))
 

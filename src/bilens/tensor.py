@@ -377,7 +377,7 @@ class Kernel:
         instance("vectors", v, Tensor)
         if v.ndim == 0 or v.shape[-1] != self.input.dim:
             raise ShapeError(
-                f"vectors of shape {tuple(v.shape)}", f"{self.input.dim} coordinates a row", "fold them first"
+                f"vectors of shape {tuple(v.shape)}", f"{self.input.dim} coordinates per row", "fold them first"
             )
         one = ((v @ self.right.T) * self.weights) @ self.left
         two = ((v @ self.left.T) * self.weights) @ self.right

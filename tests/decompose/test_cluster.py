@@ -114,7 +114,7 @@ def test_what_cannot_be_clustered_is_refused(monkeypatch) -> None:
             decompose.clusters(kernel, count)
     with refuses(BilensError, "a kernel that is 0"):
         decompose.clusters(Kernel.from_matrix(torch.zeros(4, 4), Space("x", 4)), 2)
-    with refuses(ShapeError, "one label a coordinate"):
+    with refuses(ShapeError, "labels of shape (3,)", "(6,)"):
         decompose.block_vectors(kernel, labels[:3], 1)
     with refuses(BilensError, "k = 0"):
         decompose.block_vectors(kernel, labels, 0)

@@ -22,7 +22,19 @@ from bilens import explorer
 from bilens.explorer import Exploration, PageServer
 from bilens.explorer.page import source
 from bilens.space import Space
-from explorations import CLASSES, EVIL, PIXELS, make_curve, make_tensor, make_view, parts_missing, whole
+from explorations import (
+    CLASSES,
+    EVIL,
+    PIXELS,
+    make_curve,
+    make_tensor,
+    make_view,
+    named,
+    parts_missing,
+    speaking,
+    unbiased,
+    whole,
+)
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -62,7 +74,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     explorer.write([run], folder / "whole.html")
     seeds = replace(run, repeats=[(make_curve("eigenvectors", 0.02),), (make_curve("eigenvectors", 0.04),)])
     explorer.write([seeds, replace(whole(seed=5), run="another")], folder / "two.html")
-    explorer.write([whole(Space("words", 80, tuple(f"word {i}" for i in range(80))))], folder / "wide.html")
+    explorer.write(
+        [whole(Space("words", 80, tuple(f"word {i}" for i in range(80))), samples=100)], folder / "wide.html"
+    )
+    explorer.write([unbiased()], folder / "unbiased.html")
     bare = make_tensor(PIXELS.without_constant(), CLASSES)
     mixed = [
         make_view(name, [t.kernel(o) for o in range(4)], CLASSES)[0]
@@ -73,6 +88,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     broad = make_tensor(Space("words", 1100), Space("codes", 2))
     view, _ = make_view("svd", [broad.kernel(o) for o in range(2)], Space("codes", 2))
     explorer.write([Exploration(title="Broad", views=(view,))], folder / "broad.html")
+    explorer.write([speaking(run)], folder / "speaking.html")
+    explorer.write([named()], folder / "named.html")
+    curves = (make_curve("a"), replace(make_curve("b"), samples=7), replace(make_curve("c"), samples=None))
+    explorer.write([replace(run, curves=curves)], folder / "mixed samples.html")
+    assert run.samples is not None
+    columns = {name: getattr(run.samples, name)[:15] for name in ("inputs", "numbers", "outputs", "labels")}
+    explorer.write([replace(run, samples=replace(run.samples, **columns))], folder / "few samples.html")
     for name, exploration in parts_missing().items():
         explorer.write([exploration], folder / f"{name}.html")
     return folder
@@ -342,6 +364,133 @@ def test_a_view_says_how_many_features_it_was_chosen_from(visit: Open) -> None:
     assert "The 2 most important of 1,234 active features are here." in page.locator("#features").inner_text()
     page.get_by_role("tab", name="SVD").click()
     assert "most important of" not in page.locator("#features").inner_text()
+
+
+def test_the_tile_and_the_page_it_opens_show_the_same_eigenvector(visit: Open, run: Exploration) -> None:
+    for place, spectrum in enumerate(run.views[0].spectra):
+        values = spectrum.values.tolist()
+        first = next(rank for rank, value in enumerate(values, 1) if value > 0)  # of the largest that raise it
+        page = visit(f"overview=digits&find={CLASSES.label(place)}" if place < 2 else "overview=digits")
+        tile = page.locator("a.tile").nth(0 if place < 2 else place)
+        picture = tile.locator("svg image").get_attribute("href")
+        tile.click()
+        page.wait_for_selector("text=The chosen eigenvector")
+        told = page.get_by_role("slider", name="Eigenvalue").get_attribute("aria-valuetext") or ""
+        assert told.startswith(f"λ{first} = ")
+        chosen = page.locator("figure", has=page.get_by_role("heading", name="The chosen eigenvector"))
+        shown = chosen.locator("svg image").get_attribute("href")
+        assert (shown == picture) or first > 1  # on one scale with the others, which is its own where it is the largest
+        assert "&k=" not in _hash(page)
+
+
+def test_what_a_feature_lowers_is_said_everywhere(visit: Open) -> None:
+    page = visit("overview=speaking", name="speaking")
+    assert page.locator(".tile-for").all_inner_texts() == ["against 4; for 7, 5", "for 3"]
+    page.get_by_label("Find").fill("against 4")
+    assert page.locator("a.tile").count() == 1
+    page.get_by_label("Find").fill("")
+    page.get_by_label("Sort by").select_option("outputs")
+    assert page.locator(".tile-for").all_inner_texts() == ["for 3", "against 4; for 7, 5"]  # by output: 3, then 4
+    page.locator("a.tile").last.click()
+    page.wait_for_selector("text=Speaks against 4; for 7, 5.")
+    weights = page.locator("figure", has=page.get_by_role("heading", name="Logit weights"))
+    assert weights.locator("text.name.strong").all_text_contents() == ["4", "5", "7"]
+    page.get_by_role("link", name="compare", exact=True).click()
+    page.wait_for_selector(".side")
+    assert "Speaks against 4; for 7, 5." in page.locator(".side").first.inner_text()
+    assert "(against 4; for 7, 5)" in page.get_by_label("Compare", exact=True).inner_text()
+
+
+def test_every_score_and_chart_says_on_how_many_samples(visit: Open) -> None:
+    page = visit("faithfulness")
+    charts = page.locator(".charts figure")
+    assert charts.count() == 1
+    assert charts.locator("h3").inner_text() == "How much of the model is left, on 40 samples"
+    table = page.locator("table.scores")
+    assert table.locator("thead th").all_inner_texts()[-2:] == ["Numbers stored", "Samples"]
+    assert table.locator("tbody tr td:last-child").all_inner_texts() == ["40", "40", "40"]
+    null = table.locator("tr.beside")
+    assert null.inner_text().split("\n")[0].startswith("null")
+    assert "never trained" in null.inner_text()
+    assert table.locator("tbody tr").nth(2).get_attribute("class") == "beside"  # after its view
+    page.get_by_label("numbers stored").check()
+    assert "axis=numbers" in _hash(page)
+    assert "numbers stored" in (charts.locator("svg").text_content() or "")
+    assert charts.locator("svg polyline").count() == 1  # the other curve's numbers are not known
+    assert "It is not known for" in charts.locator(".note").inner_text()
+    again = visit(_hash(page))
+    assert again.get_by_label("numbers stored").is_checked()
+
+
+def test_curves_on_other_samples_have_a_chart_of_their_own(visit: Open) -> None:
+    page = visit("faithfulness", name="mixed samples")
+    charts = page.locator(".charts figure")
+    assert charts.locator("h3").all_inner_texts() == [
+        "How much of the model is left, on 40 samples",
+        "How much of the model is left, on 7 samples",
+        "How much of the model is left, on a number of samples that is not recorded",
+    ]
+    assert [charts.nth(place).locator("svg polyline").count() for place in range(3)] == [1, 1, 1]
+
+
+def test_extremes_that_are_not_here_and_lists_that_are_cut_are_announced(visit: Open, run: Exploration) -> None:
+    page = visit("feature=svd:0", name="few samples")
+    largest = page.locator("figure", has=page.get_by_role("heading", name="Largest", exact=True))
+    drawn = largest.locator("svg a").count()
+    assert 0 < drawn < 6
+    assert f"{6 - drawn} of 6 are not drawn, because this page does not hold their samples: sample" in (
+        largest.locator(".note").inner_text()
+    )
+    largest.get_by_role("button", name="Table").click()
+    assert largest.locator("tbody tr").count() == 6
+    page = visit("sample", name="wide")
+    assert page.locator(".picker button").count() == 60
+    assert "The first 60 of 100 samples." in page.locator(".samples").inner_text()
+    page.get_by_role("button", name="Show all").click()
+    assert page.locator(".picker button").count() == 100
+    assert "The first 60" not in page.locator(".samples").inner_text()
+
+
+def test_inputs_that_are_no_image_have_whole_names_and_say_how_many_are_drawn(visit: Open) -> None:
+    page = visit("overview=kinds", name="named")
+    tile = page.locator("a.tile").first
+    texts = tile.locator("svg text").all_text_contents()
+    assert len(texts) == 8
+    assert re.fullmatch(r"7 of 12 measurements", texts[-1])
+    page = visit("feature=kinds:0", name="named")
+    pairs = page.locator("figure", has=page.get_by_role("heading", name="Strongest input pairs"))
+    names = pairs.locator("svg text.name").all_text_contents()
+    assert names
+    assert all(re.fullmatch(r"[a-z ]+ \d+ × [a-z ]+ \d+", name) for name in names)  # none is cut
+    assert page.locator("h1").inner_text() == "Kind oak"
+    assert page.get_by_role("heading", name="Logit weights").count() == 0  # of an output they say nothing
+    page.evaluate("location.hash = 'sample'")
+    page.wait_for_selector("text=Take apart the logit of kind")
+    assert "no eigenvectors of its outputs" not in page.locator("main").inner_text()
+    fall = page.locator("figure", has=page.get_by_role("heading", name="The logit as an exact sum"))
+    assert "remainder" not in (fall.locator("svg").text_content() or "")  # all eigenvectors are here
+    fall.get_by_role("button", name="Table").click()
+    assert fall.locator("tbody tr:nth-last-child(2) th").inner_text() == "rounding"
+
+
+def test_blue_and_red_are_what_is_added_and_never_an_eigenvectors_sides(visit: Open) -> None:
+    page = visit("feature=kinds:0", name="named")
+    fills = """([name, selector]) => [...document.querySelectorAll("figure")].filter((each) =>
+        each.querySelector("h3, h4").textContent === name).flatMap((each) => [...each.querySelectorAll(selector)]
+        .map((rect) => getComputedStyle(rect).fill))"""
+    sides = set(page.evaluate(fills, ["What raises it, and what lowers it", "rect.one, rect.other"]))
+    added = set(page.evaluate(fills, ["Eigenvalues", "rect.positive, rect.negative"]))
+    assert added == {"rgb(33, 102, 172)", "rgb(178, 24, 43)"}
+    assert sides == {"rgb(27, 120, 55)", "rgb(118, 42, 131)"}
+
+
+def test_a_constant_that_has_no_part_is_left_out(visit: Open) -> None:
+    page = visit("feature=svd:1", name="whole")
+    vectors = page.locator("figure", has=page.get_by_role("heading", name="What raises it"))
+    assert "constant" in (vectors.locator("svg").text_content() or "")
+    page = visit("feature=svd:1", name="unbiased")
+    vectors = page.locator("figure", has=page.get_by_role("heading", name="What raises it"))
+    assert "constant" not in (vectors.locator("svg").text_content() or "")
 
 
 def test_a_link_opens_what_was_seen(visit: Open) -> None:

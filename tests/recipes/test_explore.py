@@ -90,13 +90,31 @@ def test_curves_of_the_sparse_coders_end_at_their_scores(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     scores = summary["faithfulness"]
     inverse = next(score for name, score in scores.items() if "pseudoinverse" in name)
-    for curve, score in (
-        (summary["sae"]["curve"], inverse),
-        (summary["pairs"]["curve"], scores["SAE on input pairs, all features"]),
-    ):
-        assert curve["accuracy"][-1] == pytest.approx(score["accuracy"], abs=0.004)
-        assert curve["cross_entropy"][-1] == pytest.approx(score["cross_entropy"], rel=1e-3)
-    assert summary["pairs"]["curve"]["kept"][-1] == 64
+    curve = summary["sae"]["curve"]
+    assert curve["accuracy"][-1] == pytest.approx(inverse["accuracy"], abs=0.004)
+    assert curve["cross_entropy"][-1] == pytest.approx(inverse["cross_entropy"], rel=1e-3)
+    curve, score = summary["pairs"]["curve"], scores["SAE on input pairs, all features"]
+    assert [curve[name][-1] for name in ("accuracy", "cross_entropy", "recovered")] == [
+        score[name] for name in ("accuracy", "cross_entropy", "recovered")
+    ]
+    assert curve["kept"][-1] == 64
+
+
+def test_scores_and_curves_are_all_measured_on_all_test_images(run: Path) -> None:
+    summary, shown = json.loads((run / "summary.json").read_text()), content(run / "report.html")["runs"][0]
+    count = len(data.digits().test.labels)
+    curves = [summary[name]["curve"] for name in ("digits", "svd", "sae", "pairs")]
+    stated = [entry["samples"] for entry in (*summary["faithfulness"].values(), *curves, *shown["scores"])]
+    stated += [entry["samples"] for entry in shown["curves"]]
+    assert set(stated) == {count}
+    assert summary["sae"]["code_samples"] == shown["codes"]["samples"] == count
+    assert summary["pairs"]["output_nmse_samples"] == count  # of at most 2,000
+    eigenvectors = summary["digits"]["curve"]
+    assert eigenvectors["numbers"] == [10 * k * (64 + 1) for k in eigenvectors["kept"]]
+    rows = {row["name"]: row for row in shown["scores"]}
+    assert rows["10 eigenvectors kept for each output"]["numbers"] == 10 * 10 * 65
+    assert rows["the model itself"]["numbers"] == 12 * 64 * 2 + 10 * 12
+    assert rows["the model itself"]["kind"] == "model"
 
 
 def test_two_runs_and_seeds_are_embedded(run: Path, tmp_path: Path) -> None:
@@ -143,13 +161,15 @@ def test_a_run_that_was_stopped_early_is_still_a_page(run: Path, tmp_path: Path)
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "summary.json").unlink()
     for path in (copy / "records").iterdir():
-        if not path.name.startswith(("training", "digits.")):
+        if not path.name.startswith(("training", "logits.", "digits.")):
             path.unlink()
     assert main(["explore", str(copy)]) == 0
     shown = content(copy / "report.html")["runs"][0]
     assert [view["name"] for view in shown["views"]] == ["digits"]
     assert shown["facts"] == []
-    assert shown["model"] is None
+    assert shown["model"] is not None  # written before the views, so that what is there can be computed with
+    assert shown["outputs_view"] == "digits"
+    assert shown["views"][0]["title"] == "Digit directions"
 
 
 def refused(capsys, *arguments: object) -> str:

@@ -148,7 +148,7 @@ def test_one_process_says_what_the_folder_of_several_is(tmp_path: Path, alone: R
         train("standard", "float32", None, checkpoint=tmp_path / "run")
     with refuses(StoreError, "a folder with a checkpoint of several processes", "save_pretrained"):
         sae.Coder.from_pretrained(tmp_path / "run")
-    with refuses(StoreError, f"{tmp_path}, which is a folder", "name a file in it"):
+    with refuses(StoreError, f"{tmp_path}, which is a folder", "Name a file in it"):
         train("standard", "float32", None, checkpoint=tmp_path)
 
 

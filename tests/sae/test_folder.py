@@ -144,7 +144,7 @@ def test_k_comes_from_each_folder_itself(tmp_path: Path) -> None:
 def test_a_class_reads_its_own_architecture() -> None:
     folder = GOLDEN / "saelens_topk"
     assert sae.TopKSAE.from_pretrained(folder).k == 5
-    with pytest.raises(StoreError, match=r"read it with TopKSAE\.from_pretrained"):
+    with pytest.raises(StoreError, match=r"Read it with TopKSAE\.from_pretrained"):
         sae.StandardSAE.from_pretrained(folder)
 
 

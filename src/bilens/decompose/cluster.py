@@ -120,7 +120,9 @@ def _cluster() -> Any:
     try:
         from sklearn import cluster
     except ImportError as error:
-        raise BilensError("no package scikit-learn", "scikit-learn installed", "pip install scikit-learn") from error
+        raise BilensError(
+            "no package scikit-learn", "scikit-learn installed", "install it: pip install scikit-learn"
+        ) from error
     return cluster
 
 
@@ -128,5 +130,7 @@ def _metrics() -> Any:
     try:
         from sklearn import metrics
     except ImportError as error:
-        raise BilensError("no package scikit-learn", "scikit-learn installed", "pip install scikit-learn") from error
+        raise BilensError(
+            "no package scikit-learn", "scikit-learn installed", "install it: pip install scikit-learn"
+        ) from error
     return metrics

@@ -225,7 +225,7 @@ def document(runs: Sequence[Exploration]) -> Document:
     """
     if not 1 <= len(runs) <= 2:
         raise BilensError(f"{len(runs)} runs", "one, or two to compare")
-    return {"format": FORMAT, "palette": list(plots.DIVERGING), "runs": [_run(run) for run in runs]}
+    return {"format": FORMAT, "palette": list(plots.PATTERN), "runs": [_run(run) for run in runs]}
 
 
 def _run(run: Exploration) -> Run:

@@ -1,7 +1,8 @@
 """Pictures of records: every function takes a record and gives a matplotlib `Figure`; `save` writes SVG, PNG, HTML.
 
 One house style, colours that colour-blind readers can tell apart, and nothing global: no pyplot, and matplotlib's
-settings are put back after each call. Blue is positive and red is negative, everywhere. Labels come from data and are
+settings are put back after each call. What is added is blue and what is taken off red, everywhere; the two sides of an
+eigenvector, whose sign means nothing alone, are green and purple. Labels come from data and are
 drawn as they are: a dollar sign starts no formula.
 """
 
@@ -12,7 +13,21 @@ from bilens.plots.features import atlas, directions, effects, gallery, spectrum,
 from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale, thumbnail
 from bilens.plots.output import html, on_dark, png, save, svg
 from bilens.plots.scores import bands, certificate, codes, curves, dots, history, intervals, singular_values
-from bilens.plots.style import BOTH, DIVERGING, INK, LINES, MUTED, NEGATIVE, POSITIVE, RULE, number, signed
+from bilens.plots.style import (
+    BOTH,
+    DIVERGING,
+    INK,
+    LINES,
+    MUTED,
+    NEGATIVE,
+    ONE,
+    OTHER,
+    PATTERN,
+    POSITIVE,
+    RULE,
+    number,
+    signed,
+)
 
 __all__ = [
     "BOTH",
@@ -21,6 +36,9 @@ __all__ = [
     "LINES",
     "MUTED",
     "NEGATIVE",
+    "ONE",
+    "OTHER",
+    "PATTERN",
     "POSITIVE",
     "RULE",
     "Figure",

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError, ShapeError
-from bilens.plots.kernels import LinearKernel, draw_weights, linear_kernels, shared_scale
+from bilens.plots.kernels import draw_sample, draw_weights, linear_kernels, shared_scale
 from bilens.plots.style import (
     COUNTS_MAP,
     INK,
@@ -19,7 +19,6 @@ from bilens.plots.style import (
     MUTED,
     NEGATIVE,
     POSITIVE,
-    RULE,
     check_count,
     log_axis,
     numbers,
@@ -59,7 +58,8 @@ def truncation(view: View, detail: Detail, feature: int) -> Figure:
     error.plot(kept[bound > floor], drawn, color=MUTED, label="proven bound")
     if detail.errors is not None:
         measured = numbers("errors", detail.errors[feature])
-        error.plot(kept[measured > floor], measured[measured > floor], color=LINES[1], label="largest error measured")
+        name = f"largest error on {detail.examined:,} samples"
+        error.plot(kept[measured > floor], measured[measured > floor], color=LINES[1], label=name)
         drawn = np.concatenate([drawn, measured[measured > floor]])
     if len(drawn):
         error.set_yscale("log")
@@ -123,11 +123,11 @@ def input_pairs(view: View, detail: Detail, feature: int) -> Figure:
     largest = float(np.abs(strengths).max(initial=0.0)) or 1.0
     if space.image is None:
         count = min(16, len(pairs))
-        figure = Figure(figsize=(5, 0.6 + 0.24 * count), layout="constrained")
+        figure = Figure(figsize=(6, 0.6 + 0.24 * count), layout="constrained")
         axes = figure.add_subplot()
         shown = strengths[:count]
         axes.barh(range(count), shown, height=0.7, linewidth=0, color=[POSITIVE if v > 0 else NEGATIVE for v in shown])
-        names = [f"{short(space.label(i), 12)} × {short(space.label(j), 12)}" for i, j in pairs[:count]]
+        names = [f"{short(space.label(i), 24)} × {short(space.label(j), 24)}" for i, j in pairs[:count]]
         axes.set_yticks(range(count), names)
         axes.set_ylim(count - 0.5, -0.5)
         axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -160,7 +160,7 @@ def extremes(view: View, detail: Detail, samples: Samples, feature: int, k: int 
 
     Args:
         view: the features; detail: more of them, with samples; samples: the samples; feature: which, from 0.
-        k: eigenvectors told apart; all others are one pale bar.
+        k: eigenvectors shown apart; all others are one pale bar.
 
     Raises:
         BilensError: no such feature, details without samples, k below 1, or NaN or infinity. ShapeError: details of
@@ -183,21 +183,14 @@ def extremes(view: View, detail: Detail, samples: Samples, feature: int, k: int 
     figure = Figure(figsize=(8.6, height))
     for side, (title, column) in enumerate(zip(("largest", "smallest"), columns, strict=True)):
         left = 0.02 + 0.5 * side
-        figure.text(left, 1 - 0.22 / height, f"Where it is {title}", size=10, weight="bold", va="center")
+        there, of = len(column), half if side == 0 else len(values) - half
+        rest = "" if there == of else f": {there} of {of}, whose samples are here"
+        figure.text(left, 1 - 0.22 / height, f"Where it is {title}{rest}", size=10, weight="bold", va="center")
         axes = figure.add_axes((left + 0.1, 0.06 / height, 0.36, 0.72 * rows / height))
         for place, (sample, value) in enumerate(column):
             box = (left, (height - 0.5 - 0.72 * (place + 1)) / height, 0.62 / 8.6, 0.66 / height)
             x = samples.inputs[sample]
-            shown = LinearKernel(0, 1.0, samples.input.lift(x.detach().cpu().double()), samples.input)
-            picture = figure.add_axes(box)
-            if samples.input.image is None:
-                draw_weights(picture, shown, shared_scale([shown]), entries=3)
-            else:
-                picture.imshow(numbers("a sample", x).reshape(samples.input.image), cmap="gray_r", vmin=0, vmax=1)
-                picture.set_xticks([])
-                picture.set_yticks([])
-                for spine in picture.spines.values():
-                    spine.set(visible=True, color=RULE, linewidth=0.6)
+            draw_sample(figure.add_axes(box), x, samples.input, entries=3)
             terms = numbers("terms", spectrum.terms(x.to(spectrum.vectors)))
             up, down = 0.0, 0.0
             for term in [*terms.tolist(), float(value - terms.sum())]:

@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 
 from bilens.decompose import Spectrum, Squares
 from bilens.errors import BilensError
-from bilens.plots.kernels import LinearKernel, draw_effects, draw_kernel, draw_weights, linear_kernels, shared_scale
+from bilens.plots.kernels import (
+    LinearKernel,
+    draw_effects,
+    draw_kernel,
+    draw_sample,
+    draw_weights,
+    linear_kernels,
+    shared_scale,
+)
 from bilens.plots.style import (
     BOTH,
     DIVERGING_MAP,
@@ -72,7 +80,7 @@ def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
 
 @styled
 def view(view: View, count: int = 8, k: int = 3) -> Figure:
-    """One row a feature: its label, what it speaks for, its top k positive and negative eigenvectors, its effects.
+    """One row per feature: its label, what it speaks for, its top k positive and negative eigenvectors, its effects.
 
     Args:
         view: the features, most important first; count: how many of them; k: eigenvectors of each sign.
@@ -103,9 +111,7 @@ def view(view: View, count: int = 8, k: int = 3) -> Figure:
         words.text(0, 0.86, short(view.spectra[row].label or f"feature {row}", 20), size=11, weight="bold", va="top")
         importance = numbers("importance", view.importance)[row]
         words.text(0, 0.58, f"{short(view.measure, 24)} {number(importance)}", size=7.5, color=MUTED, va="top")
-        speaks = view.speaks_for(row)
-        words.text(0, 0.36, f"speaks for {', '.join(short(s, 12) for s in speaks)}" if speaks else "speaks for none",
-                   size=7.5, color=INK, va="top")  # fmt: skip
+        words.text(0, 0.36, short(view.speaks(row), 30), size=7.5, color=INK, va="top")
         for offset, sign in ((1, 1), (k + 2, -1)):
             mine = [kernel for kernel in shown if kernel.value * sign > 0]
             for column in range(k):
@@ -122,8 +128,8 @@ def view(view: View, count: int = 8, k: int = 3) -> Figure:
 
 @styled
 def terms(explanation: Explanation) -> Figure:
-    """A sample beside the sum that makes its number: a bar a term from where the last one ended, largest |term| first,
-    then what all other terms add, then the total; the eigenvector √|λ| v of each term above its bar.
+    """Waterfall chart of eigenvector terms beside the sample they explain: one bar per term, largest |term| first, then
+    what all other terms add, then the total; the eigenvector √|λ| v of each term above its bar.
 
     Raises:
         BilensError: no term, NaN or infinity.
@@ -141,9 +147,7 @@ def terms(explanation: Explanation) -> Figure:
     width = sample + chart + 1.1
     figure = Figure(figsize=(width, height))
     picture = figure.add_axes((0.15 / width, (height - 2.35) / height, 1.6 / width, 1.6 / height))
-    lifted = spectrum.input.lift(explanation.x.detach().cpu().double())
-    shown = LinearKernel(0, 1.0, lifted, spectrum.input)
-    draw_weights(picture, shown, shared_scale([shown]))
+    draw_sample(picture, explanation.x, spectrum.input)
     picture.set_title("the sample", size=8.5, color=MUTED)
     left, bottom, top = (sample + 0.75) / width, 0.62 / height, (height - 0.55 - cell) / height
     axes = figure.add_axes((left, bottom, chart / width, top - bottom))
@@ -174,7 +178,7 @@ def terms(explanation: Explanation) -> Figure:
         box = (left + (place + 0.06) * cell / width, top + 0.08 / height, 0.88 * cell / width, 0.88 * cell / height)
         draw_weights(figure.add_axes(box), kernel, scale, entries=4)
     figure.text(0.15 / width, 1 - 0.28 / height, short(explanation.title, 110), size=11, weight="bold", va="center")
-    note = "a term is λ(v·x)²; above it √|λ| · eigenvector, one colour scale:  blue +  red −"
+    note = "a term is λ(v·x)²; above it √|λ| · eigenvector, on one colour scale; blue adds, red takes off"
     figure.text(0.15 / width, 0.16 / height, note, size=8, color=MUTED, va="center")
     return figure
 
@@ -257,7 +261,7 @@ def gallery(view: View, columns: int = 10, count: int | None = None) -> Figure:
 
 @styled
 def atlas(views: Sequence[View]) -> Figure:
-    """A map of features under several settings: a row a view, a column a feature, its first eigenvector in each.
+    """A map of features under several settings: one row per view, one column per feature, its first eigenvector.
 
     Columns have the labels of the first view's features. Each image has a scale of its own: the map shows shapes, and
     says nothing of sizes.
@@ -295,7 +299,7 @@ def atlas(views: Sequence[View]) -> Figure:
 
 @styled
 def directions(rows: Mapping[str, Squares], count: int = 6) -> Figure:
-    """Directions of one kernel as several methods find them: a row a method, its first directions side by side.
+    """Directions of one kernel as several methods find them: one row per method, its first directions side by side.
 
     Each image shows √|c| v on a scale of its own, with its weight c above.
 

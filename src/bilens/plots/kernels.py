@@ -16,13 +16,15 @@ from torch import Tensor
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError, ShapeError, SpaceError
 from bilens.plots.style import (
-    DIVERGING_MAP,
     LEVELS,
     MUTED,
     NEGATIVE,
+    ONE,
+    OTHER,
+    PATTERN_MAP,
+    PATTERN_TABLE,
     POSITIVE,
     RULE,
-    TABLE,
     Numbers,
     check_count,
     numbers,
@@ -34,7 +36,7 @@ from bilens.space import Space
 
 @dataclass(frozen=True, eq=False)
 class LinearKernel:
-    """√|λ| v of one eigenpair, whose squared response is what the pair adds to the feature: ±(weights·x')².
+    """√|λ| v of one eigenpair. The pair adds (weights·x')² to the feature where λ > 0, and −(weights·x')² where λ < 0.
 
     Args:
         rank: place in the spectrum, 0 for the largest |λ|; value: λ.
@@ -61,8 +63,8 @@ class LinearKernel:
 def linear_kernels(spectrum: Spectrum, k: int) -> tuple[LinearKernel, ...]:
     """The linear kernels of a spectrum: at most k with λ > 0, then at most k with λ < 0, largest |λ| first.
 
-    λ (v·x')² = ±(√|λ| v·x')², so entries of √|λ| v have the unit of √output in every eigenvector of a kernel, and one
-    colour scale for all of them means something.
+    λ (v·x')² = sign(λ) (√|λ| v·x')², so entries of √|λ| v have the unit of √output in every eigenvector of a kernel,
+    and one colour scale for all of them means something.
 
     Raises:
         BilensError: NaN or infinity, or k below 1.
@@ -84,7 +86,7 @@ def shared_scale(kernels: Sequence[LinearKernel]) -> float:
 
 
 def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = None) -> bytes:
-    """A PNG with one pixel a coordinate: blue where the entry is positive, red where it is negative, pale at 0.
+    """A PNG with one pixel per coordinate: green where the entry is positive, purple where it is negative, pale at 0.
 
     An entry v has the colour `round(63 · v / scale)` steps from the middle, so that 0 is always the same neutral one;
     entries beyond ±scale take the end colours. The constant coordinate is left out.
@@ -110,44 +112,70 @@ def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = N
     levels = (np.rint(np.clip(values / scale, -1, 1) * half) + half).astype(np.uint8).reshape(space.image)
     rows = b"".join(b"\0" + row.tobytes() for row in levels)
     header = struct.pack(">IIBBBBB", space.image[1], space.image[0], 8, 3, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"PLTE", TABLE.tobytes()), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"PLTE", PATTERN_TABLE.tobytes()), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
 
 
 def draw_kernel(axes: Any, kernel: LinearKernel, scale: float) -> None:
-    """One eigenvector with its eigenvalue above and the weight of the constant coordinate below."""
+    """One eigenvector with its eigenvalue above and, where it is not 0, the weight of the constant below."""
     draw_weights(axes, kernel, scale)
     color = POSITIVE if kernel.value > 0 else NEGATIVE
     axes.set_title(f"λ = {signed(kernel.value)}", size=8, pad=3, color=color, loc="center")
-    if kernel.bias is not None:
+    if kernel.bias is not None and abs(kernel.bias) > 1e-6 * scale:
         axes.text(0.5, -0.03, f"constant {signed(kernel.bias)}", transform=axes.transAxes, size=6.5, color=MUTED,
                   ha="center", va="top")  # fmt: skip
 
 
 def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = MUTED, entries: int = 8) -> None:
-    """√|λ| v as an image, or as bars of its largest entries when the input is no image."""
+    """√|λ| v as an image, or as bars of its largest entries when the input is no image: green above 0, purple below."""
     weights = numbers("weights", kernel.image)
     if kernel.input.image is not None:
         picture = weights.reshape(kernel.input.image)
-        axes.imshow(picture, cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, interpolation="none")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set(visible=True, color=RULE, linewidth=0.6)
-        return
-    largest = np.argsort(-np.abs(weights), kind="stable")[:entries]
+        axes.imshow(picture, cmap=PATTERN_MAP, vmin=-scale, vmax=scale, interpolation="none")
+        _frame(axes)
+    else:
+        _bars(axes, weights, kernel.input, scale=scale, colors=(ONE, OTHER), color=color, entries=entries)
+
+
+def draw_sample(axes: Any, x: Float[Tensor, " d"], space: Space, *, entries: int = 8) -> None:
+    """A sample: ink on paper, or bars of its largest entries when it is no image, blue above 0 and red below."""
+    values = numbers("a sample", x)
+    if space.image is not None:
+        axes.imshow(values.reshape(space.image), cmap="gray_r", vmin=min(0.0, float(values.min())),
+                    vmax=max(1.0, float(values.max())), interpolation="none")  # fmt: skip
+        _frame(axes)
+    else:
+        scale = float(np.abs(values).max()) or 1.0
+        _bars(axes, values, space, scale=scale, colors=(POSITIVE, NEGATIVE), color=MUTED, entries=entries)
+
+
+def _frame(axes: Any) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=RULE, linewidth=0.6)
+
+
+def _bars(
+    axes: Any, values: Numbers, space: Space, *, scale: float, colors: tuple[str, str], color: str, entries: int
+) -> None:
+    """Bars of the largest entries, and how many there are where not all are drawn."""
+    largest = np.argsort(-np.abs(values), kind="stable")[:entries]
     axes.barh(
-        range(len(largest)), weights[largest], height=0.7, linewidth=0,
-        color=[POSITIVE if value > 0 else NEGATIVE for value in weights[largest]],
+        range(len(largest)), values[largest], height=0.7, linewidth=0,
+        color=[colors[0] if value > 0 else colors[1] for value in values[largest]],
     )  # fmt: skip
-    axes.set_yticks(range(len(largest)), [short(kernel.input.label(int(i)), 12) for i in largest], size=7, color=color)
+    axes.set_yticks(range(len(largest)), [short(space.label(int(i)), 14) for i in largest], size=7, color=color)
     axes.set_ylim(len(largest) - 0.4, -0.6)
     axes.set_xlim(-1.05 * scale, 1.05 * scale)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.axvline(0, color=color, linewidth=0.6)
+    if len(largest) < len(values):
+        axes.text(1, -0.02, f"{len(largest)} of {len(values)}", transform=axes.transAxes, size=6.5, color=color,
+                  ha="right", va="top")  # fmt: skip
     for spine in axes.spines.values():
         spine.set_visible(False)
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from torch import Tensor
 
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
@@ -35,11 +36,19 @@ _MANY = 3000
 
 
 @styled
-def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cross_entropy"] = "accuracy") -> Figure:
-    """Accuracy, cross-entropy recovered, or cross-entropy (nats) against the number of components kept.
+def curves(
+    curves: Sequence[Curve],
+    which: Literal["accuracy", "recovered", "cross_entropy"] = "accuracy",
+    *,
+    against: Literal["kept", "numbers"] = "kept",
+) -> Figure:
+    """Accuracy, cross-entropy recovered, or cross-entropy (nats) against components kept or numbers stored.
+
+    Nulls and rivals are dashed, in the colour of the curve that they stand beside.
 
     Raises:
-        BilensError: no curve, NaN or infinity, or another quantity.
+        BilensError: no curve, curves on different numbers of samples, one whose numbers stored are not known where they
+            are asked for, NaN or infinity, or another quantity.
     """
     names = {
         "accuracy": "accuracy",
@@ -52,13 +61,23 @@ def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cro
         raise BilensError("no curve", "at least one")
     if any(getattr(curve, which) is None for curve in curves):
         raise BilensError(f"a curve without {names[which]}", "a model better than its baseline", "draw the accuracy")
+    if against not in _AGAINST:
+        raise BilensError(f"against = {against!r}", f"one of {', '.join(_AGAINST)}")
+    unknown = [curve.name for curve in curves if getattr(curve, against) is None]
+    if unknown:
+        raise BilensError(f"a curve {unknown[0]!r} without numbers stored", "one that has them", "leave it out")
+    samples = _on_samples(curves)
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
+    views = [curve.name for curve in curves if curve.beside is None]
     for place, curve in enumerate(curves):
-        kept, values = numbers("kept", curve.kept), numbers(which, getattr(curve, which))
-        style: dict[str, Any] = {"color": LINES[place % len(LINES)], "marker": MARKERS[place % len(MARKERS)]}
-        axes.plot(kept, values, label=short(curve.name, 40), clip_on=False, zorder=3, **style)
-    _kept_axis(axes, curves)
+        at, values = numbers(against, getattr(curve, against)), numbers(which, getattr(curve, which))
+        color = views.index(curve.beside) if curve.beside in views else place
+        style: dict[str, Any] = {"color": LINES[color % len(LINES)], "marker": MARKERS[place % len(MARKERS)]}
+        if curve.beside is not None:
+            style["linestyle"] = (0, (4, 3))
+        axes.plot(at, values, label=short(curve.name, 40), clip_on=False, zorder=3, **style)
+    _count_axis(axes, [getattr(curve, against) for curve in curves], _AGAINST[against])
     axes.grid(axis="y")
     if which != "cross_entropy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -66,10 +85,29 @@ def curves(curves: Sequence[Curve], which: Literal["accuracy", "recovered", "cro
         axes.set_ylim(min(0.0, low), 1.0)
     else:
         axes.set_ylim(bottom=0)
-    axes.set_title(names[which].capitalize())
+    axes.set_title(names[which].capitalize() + samples)
     if len(curves) > 1:
         axes.legend(loc="lower right" if which != "cross_entropy" else "upper right")
     return figure
+
+
+_AGAINST = {"kept": "components kept", "numbers": "numbers stored"}
+
+
+def _on_samples(curves: Sequence[Curve]) -> str:
+    """The end of a title: on how many samples all the curves of one axis were measured.
+
+    Raises:
+        BilensError: on different numbers of samples.
+    """
+    counts = {curve.samples for curve in curves}
+    if len(counts) > 1:
+        listed = ", ".join(f"{curve.name!r} on {curve.samples or 'an unknown number'}" for curve in curves)
+        raise BilensError(
+            f"curves on different numbers of samples ({listed})", "one number of samples", "draw them apart"
+        )
+    known = counts.pop() if counts else None
+    return "" if known is None else f" on {known:,} samples"
 
 
 _SHORT_NAME = 24
@@ -82,17 +120,19 @@ def bands(
     which: Literal["accuracy", "recovered"] = "accuracy",
     x: str = "components kept",
 ) -> Figure:
-    """Mean of several curves of one kind, for example one a seed, with its 95 % interval as a band.
+    """Mean of several curves of one kind, for example one per seed, with its 95 % interval as a band.
 
     Args:
         groups: curves measured at the same numbers of components, by the name that the legend shows.
         which: accuracy or cross-entropy recovered; x: what the numbers that are kept count.
 
     Raises:
-        BilensError: no group, an empty one, curves measured at different points, NaN or infinity.
+        BilensError: no group, an empty one, curves measured at different points or on different numbers of samples, NaN
+            or infinity.
     """
     if not groups or not all(groups.values()):
         raise BilensError("no curves", "at least one in each group")
+    on = _on_samples([curve for curves in groups.values() for curve in curves])
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for place, (name, curves) in enumerate(groups.items()):
@@ -107,13 +147,12 @@ def bands(
         if len(curves) > 1:
             half = np.array([value.half for value in means])
             axes.fill_between(kept, middle - half, middle + half, color=style["color"], alpha=0.2, linewidth=0)
-    _kept_axis(axes, [curves[0] for curves in groups.values()])
-    axes.set_xlabel(x)
+    _count_axis(axes, [curves[0].kept for curves in groups.values()], x)
     axes.grid(axis="y")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     low = min(float(getattr(curve, which).min()) for curves in groups.values() for curve in curves)
     axes.set_ylim(min(0.0, low), 1.0)
-    axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which])
+    axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which] + on)
     if len(groups) > 1:
         columns = 3 if max(map(len, groups)) <= _SHORT_NAME else 2
         axes.legend(loc="lower right") if len(groups) < 5 else figure.legend(loc="outside lower center", ncols=columns)
@@ -128,12 +167,12 @@ def dots(
     line: float | None = None,
     shared: bool = True,
 ) -> Figure:
-    """Means with their 95 % intervals as bars: a panel a group, a row a name, and every sample as a small dot below.
+    """Means with their 95 % intervals as bars, one panel per group, one row per name; each sample is a small dot below.
 
     A single sample has no interval, and then the mean stands alone.
 
     Args:
-        groups: samples, for example one a seed, by row, by panel; each panel has the same rows.
+        groups: samples, for example one per seed, by row, by panel; each panel has the same rows.
         label: of the horizontal axis, with its unit.
         line: where to draw a vertical line, for example 0 for a difference.
         shared: whether the panels have one scale.
@@ -172,7 +211,7 @@ def dots(
 
 @styled
 def intervals(groups: Mapping[str, Mapping[int, Sequence[float]]], title: str, x: str, y: str) -> Figure:
-    """Mean of samples, for example one a seed, with its 95 % interval as a bar, against a size on a logarithmic axis.
+    """Mean of samples, for example one per seed, with its 95 % interval as a bar, against a size on a logarithmic axis.
 
     Args:
         groups: the samples at each size, by the name that the legend shows.
@@ -223,7 +262,7 @@ def certificate(curve: Curve) -> Figure:
     axes = figure.add_subplot()
     for values, name, color, marker in (
         (bound, "proven bound", MUTED, "v"),
-        (error, "largest error measured", LINES[1], "o"),
+        (error, f"largest error{_on_samples([curve]) or ' measured'}", LINES[1], "o"),
     ):
         there = values > 0
         axes.plot(kept[there], values[there], label=name, color=color, marker=marker, zorder=3, clip_on=False)
@@ -234,7 +273,7 @@ def certificate(curve: Curve) -> Figure:
         axes.set_yscale("log")
         log_axis(axes.yaxis, positive)
     axes.grid(axis="y")
-    _kept_axis(axes, [curve])
+    _count_axis(axes, [curve.kept], "components kept")
     axes.set_title(f"{short(curve.name, 40)}: |logit − its reconstruction|")
     axes.set_ylabel("logits, log scale")
     axes.legend(loc="best")
@@ -271,14 +310,15 @@ def codes(comparison: CodeComparison) -> Figure:
     axes.set(xlim=box[:2], ylim=box[2:])
     axes.set_xlabel("code as trained (ReLU)")
     axes.set_ylabel("code through the pseudoinverse")
-    axes.set_title(f"r = {comparison.correlation:.3f}  ·  {comparison.features} features of rank {comparison.rank}")
+    on = "" if comparison.samples is None else f"  ·  {comparison.samples:,} samples"
+    axes.set_title(f"r = {comparison.correlation:.3f}  ·  {comparison.features} features of rank {comparison.rank}{on}")
     axes.legend(loc="upper left")
     return figure
 
 
 @styled
 def history(history: History) -> Figure:
-    """What a training run logged: one panel a number, against optimiser steps.
+    """What a training run logged: one panel per number, against optimiser steps.
 
     Raises:
         BilensError: nothing was logged, or NaN or infinity.
@@ -335,12 +375,12 @@ def singular_values(svd: TensorSVD) -> Figure:
     return figure
 
 
-def _kept_axis(axes: Any, curves: Sequence[Curve]) -> None:
-    """The axis of how many components are kept: linear up to 60, logarithmic beyond, with plain numbers."""
-    kept = sorted({int(value) for curve in curves for value in curve.kept.tolist()})
+def _count_axis(axes: Any, columns: Sequence[Tensor], label: str) -> None:
+    """The axis of a count, of components or of numbers: linear up to 60, logarithmic beyond, with plain numbers."""
+    kept = sorted({int(value) for column in columns for value in column.tolist()})
     if not kept:
         raise BilensError("a curve without points", "at least one")
-    axes.set_xlabel("components kept")
+    axes.set_xlabel(label)
     if kept[-1] <= 60:
         axes.locator_params(axis="x", integer=True)
         return

@@ -29,6 +29,8 @@ POSITIVE = "#2166ac"
 """Colour of a positive number."""
 NEGATIVE = "#b2182b"
 """Colour of a negative number."""
+ONE, OTHER = "#1b7837", "#762a83"
+"""Colours of the two sides of an eigenvector. v and −v are the same, so that neither may look like "raises"."""
 BOTH = "#757d88"
 """Colour of text that is read on white and on dark paper."""
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -41,13 +43,19 @@ ON_DARK = {
     POSITIVE: "#5aa2e6",
     NEGATIVE: "#f0776b",
     LINES[0]: "#4aa8e0",
+    ONE: "#5fbd74",
+    OTHER: "#c493d6",
     **dict(zip(_BLUES, reversed(_BLUES), strict=True)),
 }
 LEVELS = 127
 TABLE = matplotlib.colormaps["RdBu"].resampled(LEVELS)(np.arange(LEVELS), bytes=True)[:, :3]
 DIVERGING = tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in TABLE.tolist())
-"""The colours of every image of signed numbers, from −scale to +scale in 127 steps, pale at 0; the explorer's too."""
+"""The colours of maps of what is added, from −scale to +scale in 127 steps, pale at 0."""
 DIVERGING_MAP = ListedColormap(TABLE / 255.0)
+PATTERN_TABLE = matplotlib.colormaps["PRGn"].resampled(LEVELS)(np.arange(LEVELS), bytes=True)[:, :3]
+PATTERN = tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in PATTERN_TABLE.tolist())
+"""The colours of every picture of an eigenvector, from −scale to +scale in 127 steps, pale at 0; the explorer's too."""
+PATTERN_MAP = ListedColormap(PATTERN_TABLE / 255.0)
 COUNTS_MAP = ListedColormap(_BLUES)
 MARKERS = "osD^vP"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

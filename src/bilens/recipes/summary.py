@@ -181,6 +181,9 @@ def _figures(found: Findings, run: Folder) -> None:
         plots.save(plots.curves(found.curves), folder / "accuracy.svg")
         if all(curve.recovered is not None for curve in found.curves):
             plots.save(plots.curves(found.curves, "recovered"), folder / "recovered.svg")
+            counted = [curve for curve in found.curves if curve.numbers is not None]
+            if counted:
+                plots.save(plots.curves(counted, "recovered", against="numbers"), folder / "numbers.svg")
         for name, curve in zip(("digits", "svd"), found.curves, strict=True):
             plots.save(plots.certificate(curve), folder / f"{name}-certificate.svg")
     if found.outputs is not None:

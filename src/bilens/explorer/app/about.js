@@ -14,6 +14,7 @@ const GLOSSARY = [
   ["Logit weight, effect", "What one unit of the feature adds to the logit of each output, less its mean over the outputs."],
   ["Mean code × ‖effect‖", "How large the feature is on average over the training images, times the length of its row of logit weights: how much it moves the logits."],
   ["‖Q‖", "The root of the sum of all λ². The share of ‖Q‖² says how much of a feature the first eigenvectors hold."],
+  ["Colours", "Blue is what is added and red what is taken off: eigenvalues, terms, logits, pairs. Green and purple are the two sides of an eigenvector, and which is which means nothing."],
   ["Constant", "Biases are weights of one more input that is always 1. “The constant” is an eigenvector that is next to nothing else."],
   ["Cross-entropy recovered", "(baseline − loss) / (baseline − the model’s own loss): 1 for the model itself, 0 for a uniform guess over the outputs, and below 0 for what is worse than that guess."],
   ["Null, rival", "A null is what the same procedure gives without its content, for example a dictionary that was never trained. A rival is another way to spend as much. A score says little without them."],

@@ -43,7 +43,7 @@ export function featurePage(runs, route) {
       runs.length > 1 ? ` · ${run.name}` : ""),
     h("header", { class: "feature-head" },
       h("div", {}, h("h1", {}, title(section, feature)),
-        h("p", { class: "lead" }, `${speaks(feature)} `,
+        h("p", { class: "lead" }, feature.raises.join() === feature.label && !feature.lowers.length ? "" : `${speaks(feature)} `,
           `${capital(section.measure)}: ${number(feature.importance)}.`)),
       h("nav", { class: "steps", "aria-label": "Other features" }, step(-1, "previous"), step(1, "next"),
         h("a", { class: "step", href: link("compare", featureName(section, place, which)) }, "compare"))),
@@ -217,7 +217,7 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
   const { feature, kernels, section, scale } = parts;
   return figure({
     title: "What raises it, and what lowers it", level, of: parts.of, name: `${parts.name}-eigenvectors`,
-    note: `The largest eigenvectors of each sign as √|λ| v, on one scale${parts.both ? " for both sides" : ""}: a pale picture matters less. The sign of a whole picture means nothing; where blue meets red does.`,
+    note: `The largest eigenvectors of each sign as √|λ| v, on one scale${parts.both ? " for both sides" : ""}: a pale picture matters less. Green and purple are the two sides of an eigenvector: which is which means nothing, where they meet does.`,
     alt: `The largest positive and negative eigenvectors of ${feature.label}`,
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"], rows: kernels.map((kernel) => [kernel.rank + 1, kernel.value, feature.energy ? kernel.value ** 2 / feature.energy : 0]) }),
     draw: (width) => {
@@ -390,7 +390,7 @@ function pairs(parts) {
   const name = (/** @type {number} */ i) => (axis.image ? `${Math.floor(i / axis.image[1])},${i % axis.image[1]}` : labelOf(axis, i));
   return figure({
     title: axis.image ? "Strongest pixel pairs" : "Strongest input pairs", of: parts.of, name: `${parts.name}-pairs`,
-    note: axis.image ? "Each line joins two pixels, and a ring is a pixel with itself: blue raises the feature where both are inked, red lowers it. Behind them, the first eigenvector."
+    note: axis.image ? "Each line joins two pixels, and a ring is a pixel with itself: blue raises the feature where both are inked, red lowers it. Behind them, the eigenvector on the feature’s tile."
       : "What each pair of inputs adds to the feature where both are 1.",
     alt: `The ${feature.pairs.length} strongest input pairs of ${feature.label}`,
     table: () => ({ columns: [axis.image ? "pixel (row,column)" : axis.name, "with", "adds where both are 1"], rows: feature.pairs.map((pair) => [name(pair.i), name(pair.j), pair.strength]) }),
@@ -400,7 +400,7 @@ function pairs(parts) {
         return bars({ width, rows: feature.pairs.slice(0, 14).map((pair) => ({ label: `${name(pair.i)} × ${name(pair.j)}`, value: pair.strength })) });
       }
       const [rows, columns] = axis.image, unit = width / columns, height = unit * rows;
-      const group = s("g", {}, s("g", { opacity: 0.22 }, weightsPicture(kernels[0], axis, scale, { x: 0, y: 0, width, height })));
+      const group = s("g", {}, s("g", { opacity: 0.22 }, weightsPicture(foremost(kernels, axis) || kernels[0], axis, scale, { x: 0, y: 0, width, height })));
       for (const pair of [...feature.pairs].reverse()) {
         const [x1, y1, x2, y2] = [(pair.i % columns + 0.5) * unit, (Math.floor(pair.i / columns) + 0.5) * unit,
           (pair.j % columns + 0.5) * unit, (Math.floor(pair.j / columns) + 0.5) * unit];
@@ -421,7 +421,7 @@ function legend(parts) {
   return h("section", { class: "reading" }, h("h2", { class: "section" }, "How to read this"),
     h("p", {}, "The feature's value on an input x is xᵀQx, with a symmetric matrix Q that follows from the weights. Written in the eigenvectors of Q it is a sum of squares, Σ λ (v·x)², one for each."),
     h("p", {}, "Every word used here is explained under ", h("a", { href: link("about") }, "About"), "."),
-    h("p", {}, "A squared overlap has no sign, so an eigenvector and its negative are the same: what counts is the pattern of blue against red."),
+    h("p", {}, "A squared overlap has no sign, so an eigenvector and its negative are the same: what counts is the pattern of green against purple. Blue is what is added, and red what is taken off."),
     h("p", {}, `The eigenvectors are orthonormal${section.input.constant ? ", and the layer's biases are in them as one more input that is always 1" : ""}. ‖Q‖² is the sum of all λ², here ${number(feature.energy)}.`));
 }
 

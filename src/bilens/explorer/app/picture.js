@@ -1,4 +1,4 @@
-// Vectors as pictures: one diverging scale for signed numbers, ink on paper for samples.
+// Vectors as pictures: one diverging scale for eigenvectors, whose sign means nothing alone; ink on paper for samples.
 
 import { constantAlone } from "./algebra.js";
 import { s } from "./dom.js";
@@ -119,7 +119,7 @@ export function weightsPicture(kernel, axis, scale, box) {
       s("text", { x: x + text - 6, y: y + place * line + line / 2, class: "tick", "text-anchor": "end", dy: "0.32em" },
         short(labelOf(axis, entry), Math.max(4, Math.floor((text - 6) / 6.1)))),
       s("rect", { x: positive ? middle : middle - size, y: y + place * line + 2, width: size, height: line - 4,
-        class: positive ? "positive" : "negative" }),
+        class: positive ? "one" : "other" }),
     );
   });
   group.append(s("line", { x1: middle, x2: middle, y1: y, y2: y + count * line, class: "rule" }));
