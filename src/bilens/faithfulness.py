@@ -51,7 +51,8 @@ class Row:
 
     Args:
         name: what the model was replaced by; score: how it does then.
-        numbers: how many numbers must be stored for it, places not counted; None where that is not known.
+        numbers: how many numbers must be stored for it, the place of one among many counting as one more; None where
+            that is not known.
         kind: the model itself, a view of it, a null (the same procedure without its content, for example an untrained
             dictionary), or a rival (another way to spend as much).
         beside: the name of the row that a null or a rival is to be compared with; None for the others.
@@ -93,7 +94,8 @@ class Curve:
         error: (n,), largest measured |logit − its reconstruction| over the samples, or None.
         bound: (n,), the certificate for the same samples, or None.
         samples: how many samples every point was measured on; None where that is not known.
-        numbers: (n,), how many numbers must be stored for each point, places not counted; None where that is not known.
+        numbers: (n,), how many numbers must be stored for each point, the place of one among many counting as one more;
+            None where that is not known.
         beside: the name of the curve that this one, a null or a rival, is to be compared with; None for the others.
 
     Raises:

@@ -1,6 +1,9 @@
-"""Sparse codes of every pair of a layer, by a trained coder or by any atoms with least squares, and what they rebuild."""
+"""Sparse codes of every pair of a layer, by a trained coder or by least squares in any atoms, and what they rebuild."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -96,6 +99,63 @@ def refit(
     codes = torch.cholesky_solve(right, torch.linalg.cholesky(among))
     gain = (codes * (right + RIDGE * codes)).sum(dim=(1, 2))
     return codes[:, :, 0].to(products.dtype), gain
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """Codes of all pairs in some atoms.
+
+    Args:
+        atoms: (m, o), unit rows; offset: (o,); chosen: (pairs, k); codes: (pairs, k); error: Σ‖r − r̂‖² over all pairs.
+    """
+
+    atoms: Float[Tensor, "m o"]
+    offset: Float[Tensor, " o"]
+    chosen: Int[Tensor, "pairs k"]
+    codes: Float[Tensor, "pairs k"]
+    error: float
+
+    def values(self, effects: Float[Tensor, "m p"], shift: Float[Tensor, " p"]) -> Float[Tensor, "pairs p"]:
+        """What each pair adds, given a map of the atoms and of the offset, for example through the read-out."""
+        rows = functional.embedding_bag(self.chosen.long(), effects, per_sample_weights=self.codes, mode="sum")
+        return rows + shift
+
+
+def coded(
+    tensor: BilinearTensor, dictionaries: Sequence[tuple[Tensor, Tensor]], ks: Sequence[Sequence[int]]
+) -> tuple[list[list[Coded]], float]:
+    """Codes of every pair in several dictionaries (atoms, offset), each with several k, in one pass; and Σ‖r‖².
+
+    Each pair takes the k atoms of largest |cos| and least squares over them.
+    """
+    stream = pairs.stream(tensor, batch_size=4096, shuffle=False)
+    grams = [atoms.double() @ atoms.double().T for atoms, _ in dictionaries]
+    found: list[list[list[tuple[Tensor, Tensor]]]] = [[[] for _ in each] for each in ks]
+    errors = [[0.0 for _ in each] for each in ks]
+    energy = 0.0
+    for n in range(len(stream)):
+        vectors = stream.batch(n)
+        energy += float(vectors.double().square().sum())
+        for place, ((atoms, offset), gram) in enumerate(zip(dictionaries, grams, strict=True)):
+            centred = vectors - offset
+            chosen, products = nearest(centred, atoms, max(ks[place]))
+            left = float(centred.double().square().sum())
+            for at, k in enumerate(ks[place]):
+                codes, gain = refit(gram, chosen[:, :k], products[:, :k])
+                found[place][at].append((chosen[:, :k].to(torch.int32), codes))
+                errors[place][at] += left - float(gain.sum())
+    return [
+        [
+            Coded(atoms, offset, torch.cat([c for c, _ in part]), torch.cat([v for _, v in part]), errors[place][at])
+            for at, part in enumerate(found[place])
+        ]
+        for place, (atoms, offset) in enumerate(dictionaries)
+    ], energy
+
+
+def codes_stored(classes: int, atoms: int, codes: int) -> int:
+    """Numbers stored by pair features: effects of atoms and offset on each logit, and each code with its place."""
+    return (atoms + 1) * classes + 2 * codes
 
 
 def drawn_pairs(tensor: BilinearTensor, count: int, seed: int, offset: Float[Tensor, " o"]) -> Float[Tensor, "m o"]:

@@ -18,7 +18,7 @@ const GLOSSARY = [
   ["Constant", "Biases are weights of one more input that is always 1. “The constant” is an eigenvector that is next to nothing else."],
   ["Cross-entropy recovered", "(baseline − loss) / (baseline − the model’s own loss): 1 for the model itself, 0 for a uniform guess over the outputs, and below 0 for what is worse than that guess."],
   ["Null, rival", "A null is what the same procedure gives without its content, for example a dictionary that was never trained. A rival is another way to spend as much. A score says little without them."],
-  ["Numbers stored", "How many numbers must be kept to compute a view, places not counted."],
+  ["Numbers stored", "How many numbers must be kept to compute a view, the place of one number among many counts as one more."],
   ["Certificate, proven bound", "What leaving out eigenvectors or components can change at most, for any input of that length. It follows from the weights alone and is usually generous."],
 ];
 

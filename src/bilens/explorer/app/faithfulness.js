@@ -99,7 +99,7 @@ function curvesFigure(run, curves, place, state) {
     note: "The layer is replaced by the first components of each source, most important first" +
       (most > 1 ? `; means over ${fewest < most ? `${fewest} to ${most}` : most} seeds with 95 % intervals.` : "; one seed, so there is no interval.") +
       (curves.some((line) => line.beside) ? " Dashed lines are nulls and rivals of the line of the same colour." : "") +
-      (unknown.length < curves.length ? ` “Numbers stored” counts what must be kept to compute each point, places not counted${layer ? `; the dashed upright is the layer itself, ${whole(layer)} numbers` : ""}.` : "") +
+      (unknown.length < curves.length ? ` “Numbers stored” counts what must be kept to compute each point, the place of one number among many counts as one more${layer ? `; the dashed upright is the layer itself, ${whole(layer)} numbers` : ""}.` : "") +
       (unknown.length && unknown.length < curves.length ? ` It is not known for: ${unknown.join("; ")}.` : ""),
     alt: `Line chart of the model’s faithfulness against ${AXES.kept}, for ${curves.map((line) => line.name).join(", ")}`,
     table: () => curveTable(curves, state.measure),
