@@ -24,9 +24,9 @@ BESIDE: Mapping[str, tuple[str, str]] = {
         "none",
     ),
     "outputs": (
-        "ReLU codes, and least squares on each sample's own features; three baselines of the cross-entropy",
-        "the span of as many random or principal directions of the outputs in place of the active atoms, which the "
-        "pseudoinverse result needs most",
+        "ReLU codes, and least squares on each sample's own features; three baselines of the cross-entropy; SVD "
+        "components and random output directions, 50 of each: see front",
+        "exactly as many directions as there are active atoms",
     ),
     "pairs": (
         "random directions, for what pair features match; atoms never trained, the mean alone and numbers stored: see "

@@ -1,4 +1,4 @@
-"""An SAE over the pair vectors of the layer, and the model run through its features (N7)."""
+"""An SAE over the pair vectors of the layer, and the model replaced by its features (N7)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ COMPARED = {"SVD components": 20, "digit directions": 10, "SAE features on outpu
 
 
 def measure(lab: Lab, seed: int) -> Measurement:
-    """Sparsity and error on pairs, and the model through the features, for every variant."""
+    """Sparsity and error on pairs, and the model replaced by the features, for every variant."""
     numbers: dict[str, float] = {}
     views: list[View] = []
     for name, variant in VARIANTS.items():
@@ -129,7 +129,7 @@ def _stream(lab: Lab, tensor: BilinearTensor, variant: Variant, seed: int) -> St
 def scores(  # noqa: PLR0917 (what was made for one variant)
     lab: Lab, model: ImageClassifier, tensor: BilinearTensor, coder: Coder, codes: PairCodes, two_hot: bool
 ) -> dict[str, float]:
-    """L0, error and dead fraction over all pairs alike; the layer's outputs and the logits through the features."""
+    """L0, error and dead fraction over all pairs alike; the layer's outputs and the logits by the features."""
     test, weight = lab.dataset().test, model.readout.weight
     evaluation = evaluate_pairs(tensor, codes, coder, two_hot=two_hot)
     atoms, bias = coder.W_dec.detach(), coder.b_dec.detach()
@@ -206,9 +206,11 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         Claim("SAE over pairs: L0 (N7)", f"L0, {MAIN}", "30.4", ".1f"),
         Claim("SAE over pairs: MSE/‖·‖² on pairs (N7)", f"NMSE on pairs, {MAIN}", "0.29", ".3f"),
         Claim("SAE over pairs: features that are 0 on every pair (N7)", f"dead, {MAIN}", "29", ".1f", 100, " %"),
-        Claim("the model through the pair features: accuracy lost", f"accuracy lost, {MAIN}", "–", ".2f", 100, " pts"),
         Claim(
-            "the model through the pair features: cross-entropy recovered, baseline ln 10",
+            "the model replaced by the pair features: accuracy lost", f"accuracy lost, {MAIN}", "–", ".2f", 100, " pts"
+        ),
+        Claim(
+            "the model replaced by the pair features: cross-entropy recovered, baseline ln 10",
             f"recovered, {MAIN}",
             "–",
             ".2f",
@@ -216,7 +218,10 @@ def claims(measured: Measurement) -> Sequence[Claim]:
             " %",
         ),
         Claim(
-            "the model through the pair features: NMSE on the layer's outputs", f"NMSE on outputs, {MAIN}", "–", ".4f"
+            "the model replaced by the pair features: NMSE on the layer's outputs",
+            f"NMSE on outputs, {MAIN}",
+            "–",
+            ".4f",
         ),
         Claim("the same without (Σx)² b_dec", f"NMSE on outputs without the bias term, {MAIN}", "–", ".2f"),
     ]
@@ -257,7 +262,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
         "pairs-variants": (
             plots.dots(variants, "", shared=False),
             "SAEs over pair vectors, by vector, coder and how often a pair is drawn, h = 300 where no other is named: "
-            "error on all pairs alike, error on the layer's real outputs, and the model run through the features: each "
+            "error on all pairs alike, error on the layer's real outputs, and the model replaced by the features: each "
             "seed, mean and 95 % interval.",
         ),
         "pairs-matches": (
@@ -359,7 +364,7 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
 
 RECIPE = Recipe(
     "pairs",
-    "SAE over input pairs, and the model run through it",
+    "SAE over input pairs, and the model replaced by it",
     lambda lab: (
         f"{lab.size(5000, 100):,} features, TopK {lab.size(K, 5)} or ReLU with L1 {L1:g}; updates of 1,024 pairs: "
         f"{lab.size(1600, 60):,} at h = {lab.size(1000, 40)}, else {lab.size(400, 60):,}, ReLU {lab.size(1200, 60):,}."

@@ -28,7 +28,7 @@ class Result:
     Args:
         recipe: which; settings: what was done, in one line.
         seconds: of all seeds together, training of models included where the recipe was the first to ask for them.
-        seeds: one measurement a seed; those that were read from a results file have no records to draw.
+        seeds: one measurement per seed; those that were read from a results file have no records to draw.
     """
 
     recipe: Recipe
