@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 # `make reproduce` has a folder of its own.
 reproduce: OUT := runs/reproduce
 
-.PHONY: help install demo reproduce test check slow bench docs constraints clean
+.PHONY: help install demo reproduce test check slow fuzz bench docs constraints clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -40,6 +40,9 @@ check: .venv/installed ## format, lint, types and the architecture test; changes
 
 slow: .venv/installed ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)
 
 bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into benchmarks/results.md (FLAGS=--full)
 	.venv-bench/bin/python benchmarks/run.py $(FLAGS)

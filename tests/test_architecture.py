@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
     **dict.fromkeys(
-        ("errors", "checks", "space", "files", "progress", "checkpoint", "history", "device", "products"), 0
+        ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device", "products"), 0
     ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
@@ -26,12 +26,14 @@ LEVELS = {
     **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
     "recipes": 4,
     "cli": 5,
+    "__main__": 6,  # `python -m bilens`
 }
 """Every module or package of the library and its level; arrows point down."""
 
 WITHIN = {
     "checks": {"errors"},
     "space": {"errors", "checks"},
+    "scale": {"errors"},
     "files": {"errors"},
     "checkpoint": {"errors", "files"},
     "history": {"errors"},
@@ -310,7 +312,7 @@ def test_no_keyword_arguments_that_swallow_typos(path):
 def test_no_grab_bags():
     for name in MODULES:
         assert name.split(".")[-1] not in ("utils", "util", "helpers", "misc", "common", "config")
-        assert not name.split(".")[-1].startswith("_")
+        assert not name.split(".")[-1].startswith("_") or name == "__main__"
 
 
 # Docstrings

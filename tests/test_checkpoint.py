@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from bilens import checkpoint
+from bilens import checkpoint, files
 from bilens.errors import StoreError
 from messages import refuses
 
@@ -179,3 +179,58 @@ def test_a_checkpoint_waits_for_its_seconds_and_for_twenty_times_what_the_last_o
     now = 107.0 + 40.0
     assert pace.due(5)
     assert not pace.due(41)
+
+
+def altered(path, change=None, **metadata):
+    """A checkpoint with other tensors or metadata under the checksum that it had."""
+    tensors, known = files.read_tensors(path)
+    known = {name: value for name, value in {**known, **metadata}.items() if value is not None}
+    safetensors.torch.save_file(tensors | (change or {}), path, known)
+
+
+@pytest.mark.parametrize(
+    ("change", "metadata"),
+    [
+        ({"module.0.weight": torch.zeros(4, 3, dtype=torch.float64)}, {}),
+        ({"optimizer.0.step": torch.tensor(9.0)}, {}),
+        ({"extra.more": torch.ones(2)}, {}),
+        ({}, {"done": "7"}),
+        ({}, {"done": None}),
+        ({}, {"sha256": None}),
+    ],
+)
+def test_an_altered_checkpoint_is_refused_and_nothing_is_filled(tmp_path, change, metadata):
+    written(tmp_path / "c")
+    altered(tmp_path / "c", change, **metadata)
+    module = model(seed=1)
+    before = module[0].weight.clone()
+    with refuses(StoreError, "without its checksum: of an older version, or altered", "Delete it"):
+        checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
+    torch.testing.assert_close(module[0].weight, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["x.step", "99.step", "0.exp_avg", "", "0", "-1.step", "9" * 5000 + ".step"])
+def test_an_optimisers_state_that_does_not_fit_is_refused(tmp_path, name):
+    module = model()
+    optimizer = OPTIMIZERS["adamw"](module)
+    tensors = checkpoint.collect(module, optimizer, {}) | {f"optimizer.{name}": torch.ones(7)}
+    with refuses(StoreError, "checkpoint c with optimizer.", "of shape (7,)"):
+        checkpoint.restore("c", tensors, module, optimizer)
+
+
+@pytest.mark.parametrize("done", [None, "", "-1", "1.5", "many", True, "9" * 5000])
+def test_steps_that_are_no_number_are_refused(done):
+    with refuses(StoreError, "checkpoint c with", "a number of steps"):
+        checkpoint.steps("c", done)
+
+
+def test_a_checkpoint_that_is_not_needed_goes_where_it_can(tmp_path, monkeypatch):
+    (tmp_path / "c").touch()
+    checkpoint.discard(tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+
+    def read_only(self, missing_ok=False):  # what a read-only file system says, even of a file that is not there
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(type(tmp_path), "unlink", read_only)
+    checkpoint.discard(tmp_path / "c")

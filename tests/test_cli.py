@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
+import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,10 +21,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bilens import Dictionary, ImageClassifier, Space, SpaceError, cli, decompose
-from bilens.errors import BilensError
+from bilens import BilinearTensor, Dictionary, ImageClassifier, Space, SpaceError, cli, decompose, store
+from bilens.data import Dataset, SmallSetWarning, Split
+from bilens.errors import BilensError, StoreError
+from bilens.progress import Steps
+from bilens.recipes import given
+from bilens.recipes.given import AccuracyWarning, Standardization
 
 PIXELS, DIGITS = Space("pixels", 64, image=(8, 8)), Space("digits", 10, tuple("0123456789"))
+UNTRAINED = pytest.mark.filterwarnings("default::bilens.recipes.given.AccuracyWarning")
 SMALL = ["--count", "2", "--pair-features", "16", "--pair-steps", "5"]
 
 
@@ -38,7 +48,6 @@ def refused(capsys, *arguments: object) -> str:
     assert len(lines) == 1
     assert lines[0].startswith("bilens: got ")
     assert "; expected " in lines[0]
-    assert "" in lines[0]
     return lines[0]
 
 
@@ -191,6 +200,7 @@ def test_a_given_model_and_training_together_are_refused(checkpoint, tmp_path, c
     assert not out.exists()
 
 
+@UNTRAINED
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_weights_of_other_types_are_read(dtype: torch.dtype, checkpoint, tmp_path) -> None:
     cast(dtype)(checkpoint)
@@ -198,6 +208,7 @@ def test_weights_of_other_types_are_read(dtype: torch.dtype, checkpoint, tmp_pat
     assert cli.main(["decompile", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
 
 
+@UNTRAINED
 def test_a_model_worse_than_a_guess_is_read_all_the_same(checkpoint, tmp_path, capsys) -> None:
     weights(checkpoint, lambda tensors: tensors["readout.weight"].mul_(1e5))
     flags = ["--data", "digits", "--sae-steps", "10", "--sae-l1", "0.1", *SMALL]
@@ -297,3 +308,208 @@ def test_a_programme_that_cannot_be_run_is_refused(arguments: list[str], told: s
 def test_the_version_is_told(capsys) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("bilens 0.")
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "bilens", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("bilens 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("mnist --hiden 300", "got option --hiden; expected an option of bilens mnist. Did you mean --hidden?"),
+        ("mnist --zzzz", "got option --zzzz; expected an option of bilens mnist. Run bilens mnist --help."),
+        ("mnist --hidden many", "got --hidden many; expected a whole number. Run bilens mnist --help."),
+        ("mnist --hidden=many", "got --hidden many; expected a whole number. Run bilens mnist --help."),
+        ("mnist --sae_l1 much", "got --sae-l1 much; expected a number. Run bilens mnist --help."),
+        ("mnist --hidden", "got --hidden without a value; expected a whole number. Run bilens mnist --help."),
+        ("mnist more", "got argument more; expected the arguments of bilens mnist. Run bilens mnist --help."),
+        ("minst", "got command 'minst'; expected one of mnist, reproduce, decompile, explore. Did you mean mnist?"),
+        (
+            "mnist --data cifar",
+            "got --data cifar; expected one of mnist, small_mnist, fashion_mnist, digits. Run bilens mnist --help.",
+        ),
+        (
+            "explore",
+            "got bilens explore alone; expected PATH: folder that bilens mnist or bilens decompile wrote. "
+            "For example: bilens explore runs/mnist --open.",
+        ),
+    ],
+)
+def test_a_mistake_in_a_terminal_is_one_plain_line(arguments: str, line: str, monkeypatch) -> None:
+    main, screen = os.openpty()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    with os.fdopen(screen, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert sys.stdout.isatty()
+        assert cli.main(arguments.split()) == 2
+        terminal.flush()
+        shown = os.read(main, 65536).decode()
+    os.close(main)
+    assert shown == f"bilens: {line}\r\n"
+
+
+class Watched:
+    """An object whose weak reference calls back when it goes."""
+
+
+def swallowed_by_a_callback() -> None:
+    watched = Watched()
+    reference = weakref.ref(watched, lambda _: signal.raise_signal(signal.SIGINT))
+    del watched
+    gc.collect()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        time.sleep(0.005)
+    raise AssertionError(f"Ctrl-C was lost in the callback of {reference}")
+
+
+def test_ctrl_c_in_a_callback_stops_the_command(monkeypatch, capsys) -> None:
+    before = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    monkeypatch.setattr(cli, "_parse", lambda name, arguments: swallowed_by_a_callback)
+    assert cli.main(["mnist"]) == 130
+    assert "continues" in capsys.readouterr().err
+    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
+
+
+def test_ctrl_c_that_a_library_swallows_stops_the_command_at_the_next_step(monkeypatch, capsys) -> None:
+    def job() -> None:
+        steps = Steps(2)
+        steps.begin("one")
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:  # as a library may do
+            gc.collect()
+        steps.begin("two")
+
+    monkeypatch.setattr(cli, "_parse", lambda name, arguments: job)
+    assert cli.main(["mnist"]) == 130
+    assert "step 2" not in capsys.readouterr().err
+
+
+def test_warnings_are_one_line_and_matplotlibs_of_its_layout_none(monkeypatch, capsys) -> None:
+    def warn() -> None:
+        warnings.warn("one\nline", SmallSetWarning, stacklevel=1)
+        warnings.warn("constrained_layout not applied because axes sizes collapsed to zero.", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(cli, "_parse", lambda name, arguments: warn)
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert cli.main(["mnist"]) == 0
+    assert capsys.readouterr().err == "bilens: one line\n"
+    assert warnings.showwarning is shown
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-20, 1e15])
+def test_a_model_whose_outputs_vanish_or_overflow_is_refused(scale: float, checkpoint, tmp_path, capsys) -> None:
+    weights(checkpoint, lambda tensors: [value.mul_(scale) for value in tensors.values()])
+    line = refused(capsys, "decompile", checkpoint, "--out", tmp_path / "out")
+    assert ("hidden are 0 for every input" if scale == 0 else "tensor has norm") in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_that_gives_the_same_for_every_image_is_refused(tmp_path, capsys) -> None:
+    model = ImageClassifier(PIXELS, DIGITS, 6, bias=True)
+    with torch.no_grad():
+        model.layers[0].left.weight.zero_()
+        model.layers[0].right.weight.zero_()
+    model.save_pretrained(tmp_path / "model")
+    line = refused(capsys, "decompile", tmp_path / "model", "--data", "digits", "--out", tmp_path / "out")
+    assert "the same outputs for each image of digits" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_a_folder_is_answered_by_what_can_be_done(tmp_path, capsys) -> None:
+    torch.save({"W": torch.zeros(2)}, tmp_path / "model.pt")
+    line = refused(capsys, "decompile", tmp_path / "model.pt", "--out", tmp_path / "out")
+    assert "which is a file; expected a folder with config.json and model.safetensors" in line
+    assert "Your own model" in line
+    assert "## Your own model" in (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_model_of_standardised_images_is_read_as_one_of_raw_images(stated: bool, checkpoint, tmp_path) -> None:
+    flags = ["--mean", "0.1307", "--std", "0.3081"]
+    if stated:
+        (checkpoint / "preprocessor_config.json").write_text('{"image_mean": [0.1307], "image_std": [0.3081]}')
+        flags = []
+    out = tmp_path / "out"
+    assert cli.main(["decompile", str(checkpoint), "--out", str(out), *flags, *SMALL]) == 0
+    model = ImageClassifier.from_pretrained(checkpoint).double()
+    x = torch.rand(9, 64, dtype=torch.float64)
+    z = (x - 0.1307) / 0.3081
+    left, right, readout = (
+        p.detach() for p in (model.layer.left.weight, model.layer.right.weight, model.readout.weight)
+    )
+    expected = ((z @ left.T) * (z @ right.T)) @ readout.T
+    logits = store.load(out / "records" / "logits", BilinearTensor).to(torch.float64)
+    torch.testing.assert_close(logits(x), expected - expected.mean(dim=1, keepdim=True), rtol=1e-5, atol=1e-5)
+    assert json.loads((out / "settings.json").read_text())["images"] == {"mean": 0.1307, "std": 0.3081}
+
+
+def test_what_a_config_says_of_its_images_is_read_or_refused(tmp_path) -> None:
+    path = tmp_path / "config.json"
+    for content, expected in (
+        ({}, None),
+        ({"image_mean": 0.5, "image_std": [2]}, Standardization(0.5, 2.0)),
+        ({"image_mean": 0.5, "image_std": 2, "do_normalize": False}, None),
+    ):
+        path.write_text(json.dumps(content))
+        assert given._stated(tmp_path) == expected
+    for content in ({"image_mean": 0.5}, {"image_mean": [1, 2, 3], "image_std": 1}, {"image_mean": 0, "image_std": 0}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(
+            StoreError, match=r"^got .*config.json with image_mean.*; expected image_mean and image_std"
+        ):
+            given._stated(tmp_path)
+
+
+def test_a_mean_and_a_std_that_make_no_sense_are_refused(checkpoint, tmp_path, capsys) -> None:
+    out = ["--out", tmp_path / "out"]
+    assert "--mean or --std alone" in refused(capsys, "decompile", checkpoint, "--mean", "0.1", *out)
+    assert "--std = 0" in refused(capsys, "decompile", checkpoint, "--mean", "0.1", "--std", "0", *out)
+    assert "--mean without --model" in refused(capsys, "mnist", "--data", "digits", "--mean", "0.1", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def judged(tmp_path: Path, right: int, stated: float | None, images: Standardization | None = None) -> list[str]:
+    """What is said of a model that is right about so many of 1,000 images of 10 classes."""
+    labels = torch.arange(1000) % 10
+    seen = torch.where(torch.arange(1000) < right, labels, (labels + 1) % 10)
+    split = Split(torch.eye(10)[seen], labels)
+    dataset = Dataset("mnist", split, split, Space("pixels", 10), DIGITS, "here")
+    model = ImageClassifier(dataset.input, DIGITS, 10)
+    with torch.no_grad():
+        for part in (model.layer.left, model.layer.right, model.readout):
+            part.weight.copy_(torch.eye(10))
+    (tmp_path / "config.json").write_text(json.dumps({} if stated is None else {"test_accuracy": stated}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        given.look(model, tmp_path, dataset, images)
+    assert all(one.category is AccuracyWarning for one in caught)
+    return [str(one.message) for one in caught]
+
+
+def test_an_accuracy_near_chance_or_below_what_is_stated_is_warned_of(tmp_path) -> None:
+    for right, stated in ((980, 0.98), (975, None), (950, 0.98), (300, None), (900, 0.1)):
+        assert judged(tmp_path, right, stated) == []
+    (line,) = judged(tmp_path, 112, None)
+    assert "right about 11.20% of 1,000 test images" in line
+    assert "95 % interval 9.39% to 13.31%" in line  # Wilson's, by hand
+    assert "most frequent class gives 10.00%" in line
+    assert "--mean and --std" in line
+    (line,) = judged(tmp_path, 600, 97.9)
+    assert "states 97.90%" in line
+    (line,) = judged(tmp_path, 600, 0.979, Standardization(0.5, 2))
+    assert "mean 0.5 and std 2" in line
+
+
+def test_the_help_shows_defaults_and_no_none(capsys) -> None:
+    assert cli.main(["mnist", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(default: 300)" in told
+    assert "None" not in told

@@ -40,9 +40,10 @@ class Tiny:
             self.raw[FILES[2 * k]] = bytes([0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 2, 0, 0, 0, 3]) + images.tobytes()
             self.raw[FILES[2 * k + 1]] = bytes([0, 0, 8, 1, 0, 0, 0, n]) + labels.tobytes()
 
-    def write(self, folder: Path, *, gzipped: bool = True) -> Path:
+    def write(self, folder: Path, *, gzipped: bool = True, dotted: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.raw.items():
+        for published, content in self.raw.items():
+            name = published.replace("-idx", ".idx") if dotted else published
             path = folder / (f"{name}.gz" if gzipped else name)
             path.write_bytes(gzip.compress(content) if gzipped else content)
         return folder
@@ -65,6 +66,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     for name in ("_MNIST", "_FASHION"):
         published = replace(getattr(data, name), md5=md5, system=(str(tmp_path / "system"),))
         monkeypatch.setattr(data, name, published)
+    (tmp_path / "data").mkdir()
     monkeypatch.setenv("BILENS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -76,6 +78,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     ("load", "where"),
     [
         (data.mnist, "data/mnist"),
+        (data.mnist, "data/MNIST/raw"),
+        (data.mnist, "data/MNIST"),
+        (data.mnist, "data/mnist/raw"),
+        (data.mnist, "data/raw"),
+        (data.mnist, "data"),
+        (data.fashion_mnist, "data/FashionMNIST/raw"),
+        (data.fashion_mnist, "data"),
         (data.mnist, "cache/bilens/mnist"),
         (data.fashion_mnist, "data/fashion_mnist"),
         (data.fashion_mnist, "data/fashion-mnist"),
@@ -84,9 +93,11 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     ],
 )
 def test_every_place_is_read(
-    tiny: Tiny, tmp_path: Path, load: Callable[[], Dataset], where: str, gzipped: bool
+    tiny: Tiny, tmp_path: Path, load: Callable[[], Dataset], where: str, gzipped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tiny.write(tmp_path / where, gzipped=gzipped)
+    folder = tiny.write(tmp_path / where, gzipped=gzipped, dotted="MNIST" in where)
+    if not where.startswith("data"):
+        monkeypatch.delenv("BILENS_DATA")
     found = load()
     tiny.check(found)
     assert found.source == str(folder)
@@ -108,9 +119,40 @@ def test_the_cache_is_in_the_home_folder_by_default(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tiny.write(tmp_path / ".cache/bilens/mnist")
+    monkeypatch.delenv("BILENS_DATA")
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert data.mnist().source == str(folder)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_folder_that_was_named_and_holds_no_mnist_is_an_error(
+    tiny: Tiny, tmp_path: Path, empty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write(tmp_path / "cache" / "bilens" / "mnist")  # whole, and yet somebody named another folder
+    folder = tmp_path / ("data" if empty else "nowhere")
+    monkeypatch.setenv("BILENS_DATA", str(folder))
+    told = "holds no MNIST" if empty else "is no folder"
+    with pytest.raises(StoreError, match=rf"^got BILENS_DATA={folder}, which {told}; .* unset BILENS_DATA") as caught:
+        data.mnist()
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("BILENS_DATA", "~/there")  # as a shell leaves it between quotes
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny.check((tiny.write(tmp_path / "there" / "mnist"), data.mnist())[1])
+
+
+def test_the_folder_itself_is_read_only_when_its_files_are_those_of_the_set(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(exist_ok=True)
+    for name in FILES:
+        (tmp_path / "data" / name).write_bytes(b"another set under the same names")
+    with pytest.raises(StoreError, match="which holds no MNIST"):
+        data.mnist()
+    folder = tiny.write(tmp_path / "cache" / "bilens" / "fashion_mnist")
+    assert data.fashion_mnist().source == str(folder)
+    tiny.write(tmp_path / "data", gzipped=False)
+    (tmp_path / "data" / FILES[1]).unlink()
+    with pytest.raises(StoreError, match=f"without {FILES[1]}; expected the four IDX files of MNIST"):
+        data.mnist()
 
 
 def cut(path: Path) -> None:
@@ -216,6 +258,7 @@ class Hub:
 
 @pytest.fixture
 def hub(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    monkeypatch.delenv("BILENS_DATA")
     made = Hub(tiny, tmp_path)
     made.install(monkeypatch)
     return made
@@ -377,6 +420,7 @@ def test_a_missing_package_gives_the_install_line(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, load: Callable[[], Dataset], module: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delenv("BILENS_DATA")
     with pytest.raises(
         BilensError, match=rf"got no package {package}; expected .*\. Install it: pip install {package}\.$"
     ):

@@ -220,7 +220,7 @@ def test_folded_duals_are_those_of_the_folded_atoms(data, size):
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (0, 3), (1, 2, 3), ()])
 @pytest.mark.bad_input
 def test_refuses_atoms_of_another_shape(shape):
-    with refuses(ShapeError, f"atoms of shape {shape}", "(number of atoms, 3)", "'y' (3)", "number of atoms"):
+    with refuses(ShapeError, f"atoms of shape {shape}", "(number of atoms, 3)", "'y' (3)", "one atom per row"):
         Dictionary.from_atoms(torch.zeros(shape), SPACE)
 
 
@@ -246,7 +246,9 @@ def test_refuses_atoms_that_are_whole_numbers():
 def test_refuses_parts_that_do_not_fit():
     features = Space("features", 2)
     with refuses(ShapeError, "atoms of shape (3, 3)", "(2, 3)", "'features' (2)", "'y' (3)"):
-        Dictionary(EYE, EYE, SPACE, features, 3)
+        Dictionary(EYE, EYE, SPACE, features, 2)
+    with refuses(BilensError, "rank = 3", "0 ≤ rank ≤ 2"):
+        Dictionary(EYE[:2], EYE[:2], SPACE, features, 3)
     with refuses(ShapeError, "duals of shape (3, 3)", "(2, 3)"):
         Dictionary(EYE[:2], EYE, SPACE, features, 2)
     with refuses(ShapeError, "offset of shape (2,)", "(3,)"):
@@ -259,7 +261,7 @@ def test_refuses_types_that_differ():
     with refuses(BilensError, "duals as torch.float32 on cpu", "torch.float64 on cpu like the atoms"):
         Dictionary(EYE, EYE.float(), SPACE, Space("features", 3), 3)
     with refuses(BilensError, "offset as torch.float32", "torch.float64"):
-        Dictionary.from_atoms(EYE, SPACE, offset=torch.ones(3))
+        Dictionary(EYE, EYE, SPACE, Space("features", 3), 3, torch.ones(3))
 
 
 def test_refuses_an_offset_over_a_folded_space():
@@ -271,6 +273,10 @@ def test_refuses_an_offset_over_a_folded_space():
 @pytest.mark.bad_input
 def test_refuses_vectors_and_codes_of_another_size(shape):
     dictionary = Dictionary.from_atoms(EYE, SPACE)
-    for call in (dictionary.encode, dictionary.decode, dictionary.project):
-        with refuses(ShapeError, f"vectors of shape {shape}", "3 coordinates on the last axis", "one vector per row"):
+    for name, call in (
+        ("vectors", dictionary.encode),
+        ("codes", dictionary.decode),
+        ("vectors", dictionary.project),
+    ):
+        with refuses(ShapeError, f"{name} of shape {shape}", "3 coordinates on the last axis", "one vector per row"):
             call(torch.zeros(shape, dtype=torch.float64))

@@ -247,3 +247,103 @@ def test_a_damaged_header_is_refused(tmp_path):
     (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     with refuses(StoreError, "cannot be read"):
         files.read_tensors(tmp_path / "w")
+
+
+# Two files that are one
+
+
+def pair(folder, number: float):
+    return (
+        folder / "config.json",
+        {"number": number, "text": "ü"},
+        folder / "w.safetensors",
+        {"w": torch.ones(2) * number},
+    )
+
+
+def read_number(folder) -> float:
+    content, tensors = files.read_pair(folder / "config.json", folder / "w.safetensors")
+    assert float(tensors["w"][0]) == content["number"], "a mix"
+    assert content["text"] == "ü"
+    return content["number"]
+
+
+KILLED = """
+    import os, sys, torch
+    from bilens import files
+    replace, count = os.replace, int(sys.argv[2])
+    def step(*names):
+        global count
+        count -= 1
+        if count < 0:
+            os._exit(9)
+        replace(*names)
+    os.replace = step
+    folder = sys.argv[1]
+    content = {"number": 2.0, "text": "ü"}
+    files.write_pair(f"{folder}/config.json", content, f"{folder}/w.safetensors", {"w": torch.ones(2) * 2})
+"""
+
+
+@pytest.mark.parametrize(("after", "number"), [(0, 1.0), (1, 2.0)])
+def test_a_save_that_is_killed_between_its_files_leaves_the_old_or_the_new(tmp_path, after, number):
+    files.write_pair(*pair(tmp_path, 1.0))
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), str(after)]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert read_number(tmp_path) == number
+    files.write_pair(*pair(tmp_path, 3.0))
+    assert read_number(tmp_path) == 3
+
+
+@pytest.mark.parametrize("name", ["config.json", "w.safetensors"])
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch, name, old, error):
+    if old:
+        files.write_pair(*pair(tmp_path, 1.0))
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith(name) and str(source).endswith(".part"):
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises((StoreError, KeyboardInterrupt)):
+        files.write_pair(*pair(tmp_path, 2.0))
+    assert names(tmp_path) == (["config.json", "w.safetensors"] if old else [])
+    if old:
+        assert read_number(tmp_path) == 1
+
+
+def test_files_of_two_saves_and_altered_ones_are_refused(tmp_path):
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        files.write_pair(*pair(tmp_path / str(number), float(number)))
+    one, two = tmp_path / "1", tmp_path / "2"
+    whole = {name: (one / name).read_bytes() for name in ("config.json", "w.safetensors")}
+    flipped = bytearray(whole["w.safetensors"])
+    flipped[-2] ^= 1
+    stripped = json.loads(whole["config.json"])
+    del stripped["sha256"]
+    tensors, _ = files.read_tensors(one / "w.safetensors")
+    for name, content in (
+        ("config.json", (two / "config.json").read_bytes()),
+        ("w.safetensors", (two / "w.safetensors").read_bytes()),
+        ("w.safetensors", bytes(flipped)),
+        ("w.safetensors", safetensors.torch.save(tensors)),
+        ("config.json", whole["config.json"].replace(b"1.0", b"4.0")),
+        ("config.json", whole["config.json"].replace(b"1.0", b"1e999")),
+        ("config.json", json.dumps(stripped).encode()),
+    ):
+        (one / name).write_bytes(content)
+        with refuses(StoreError, "config.json and w.safetensors, which were not written together or were altered"):
+            read_number(one)
+        (one / name).write_bytes(whole[name])
+        assert read_number(one) == 1
+
+
+def test_a_folder_of_another_program_has_no_checksums_and_is_read(tmp_path):
+    (tmp_path / "config.json").write_text('{"number": 1.0, "text": "ü"}')
+    safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "w.safetensors", {"format": "pt"})
+    assert read_number(tmp_path) == 1

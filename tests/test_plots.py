@@ -293,6 +293,7 @@ def test_bands_go_through_the_means_and_reach_as_far_as_the_intervals():
 def test_a_long_axis_has_a_tick_for_each_power_of_ten_alone():
     for kept, ticks in (
         ([1, 200, 1000], ["1", "2", "5", "10", "20", "50", "100", "200", "500", "1,000"]),
+        ([7850, 80_000, 600_000], ["10,000", "100,000"]),
         ([10, 3000, 30_000_000], ["10", "100", "1,000", "10,000", "100,000", "1,000,000", "10,000,000"]),
     ):
         axes = plots.bands({"": [replace(make_curve(), kept=torch.tensor(kept))]}).axes[0]

@@ -102,6 +102,21 @@ def test_extremes_split_values_into_terms(run: Exploration) -> None:
         np.testing.assert_allclose(sums, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_extremes_say_how_many_have_their_samples_here(run: Exploration) -> None:
+    assert run.samples is not None
+    few = replace(
+        run.samples, labels=None, **{name: getattr(run.samples, name)[:15] for name in ("inputs", "numbers", "outputs")}
+    )
+    numbers = run.details["digits"].samples[1].tolist()
+    expected = [sum(number < 15 for number in part) for part in (numbers[:6], numbers[6:])]
+    assert 0 < sum(expected) < 12
+    found = [text.get_text() for text in plots.extremes(run.views[0], run.details["digits"], few, 1).texts]
+    assert found == [
+        f"Where it is {word}" + ("" if there == 6 else f" ({there} of 6: other samples are not here)")
+        for word, there in zip(("largest", "smallest"), expected, strict=True)
+    ]
+
+
 def test_overlaps_are_the_cosines_of_eigenvectors(run: Exploration) -> None:
     first, second = run.views[0].spectra[:2]
     (picture,) = plots.overlaps(first, second, 4).axes[0].get_images()

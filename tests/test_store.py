@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import functools
 import hashlib
 import json
+import multiprocessing
+import os
+import queue
+import subprocess
+import sys
+import threading
 
 import pytest
 import torch
 
-from bilens import decompose, pairs, store
+from bilens import decompose, files, pairs, store
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
@@ -32,6 +40,7 @@ def layer() -> BilinearTensor:
     )
 
 
+@functools.cache
 def records() -> list:
     tensor = layer()
     spectrum = decompose.eigh(tensor.kernel("a"), 2)
@@ -109,7 +118,6 @@ def message(error: pytest.ExceptionInfo) -> str:
     text = str(error.value)
     assert text.startswith("got ")
     assert "; expected " in text
-    assert "" in text
     assert "\n" not in text
     return text
 
@@ -139,11 +147,16 @@ def test_an_altered_record_is_refused(alter, told: str, tmp_path) -> None:
     assert told in message(error)
 
 
+def sealed(header: dict) -> str:
+    """A header with the checksum that belongs to it."""
+    header = {name: value for name, value in header.items() if name != "sha256"}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(header | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()})
+
+
 def edit(folder, name: str, value: object) -> None:
     header = json.loads((folder / "one.json").read_text())
-    header[name] = value
-    del header["sha256"]  # as in files from before there was one
-    (folder / "one.json").write_text(json.dumps(header))
+    (folder / "one.json").write_text(sealed(header | {name: value}))
 
 
 @pytest.mark.parametrize(
@@ -170,11 +183,91 @@ def test_the_checksum_is_of_the_values_and_not_of_how_they_are_written(tmp_path)
     assert stated == hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def test_files_from_before_there_was_a_checksum_of_the_json_are_read(tmp_path) -> None:
+def test_a_record_without_a_checksum_is_refused_and_so_is_one_of_an_older_version(tmp_path) -> None:
     store.save(records()[3], tmp_path / "one")
-    edit(tmp_path, "format", 1)
-    assert "sha256" not in json.loads((tmp_path / "one.json").read_text("utf-8"))
-    same(records()[3], store.load(tmp_path / "one", decompose.Spectrum))
+    whole = json.loads((tmp_path / "one.json").read_text("utf-8"))
+    (tmp_path / "one.json").write_text(json.dumps({n: value for n, value in whole.items() if n != "sha256"}))
+    with refuses(StoreError, "one.json without a checksum: of an older version, or altered", "run the same command"):
+        store.load(tmp_path / "one", decompose.Spectrum)
+    for other in (1, 2.0, True, "2", None):
+        edit(tmp_path, "format", other)
+        with refuses(StoreError, f"one.json of format {other!r}; expected format 2", "run the same command"):
+            store.load(tmp_path / "one", decompose.Spectrum)
+
+
+def spoil(record: object, change, folder) -> None:
+    """Write a record whose JSON was changed and then given the checksum that belongs to the change."""
+    store.save(record, folder / "one")
+    header = json.loads((folder / "one.json").read_text("utf-8"))
+    change(header["record"]["fields"])
+    (folder / "one.json").write_text(sealed(header))
+
+
+WRONG = {
+    str: [7, ["x"], {"kind": "os.system", "fields": {}}],
+    bool: [1, "True", None],
+    int: ["7", 1.5, True],
+    float: ["1.5", True, {"kind": "Score", "fields": {}}],
+    list: ["text", {}, [[[1]]]],
+    dict: ["text", [1], {"tensor": ["x"]}, {"kind": ["x"]}, {"kind": "Space", "fields": 3}],
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("record", records(), ids=lambda record: type(record).__name__)
+def test_a_field_that_does_not_fit_its_annotation_is_refused(record: object, tmp_path) -> None:
+    store.save(record, tmp_path / "one")
+    fields = json.loads((tmp_path / "one.json").read_text("utf-8"))["record"]["fields"]
+    for name, value in fields.items():
+        optional = "None" in str(type(record).__annotations__[name])
+        whatever = "Any" in str(type(record).__annotations__[name])  # any record is right here
+        for wrong in WRONG.get(type(value), []):
+            if (wrong is None and optional) or (whatever and wrong in ([1], [[[1]]])):
+                continue
+            spoil(record, lambda content, n=name, w=wrong: content.update({n: w}), tmp_path)
+            with pytest.raises(StoreError) as error:
+                store.load(tmp_path / "one", type(record))
+            assert "one.json with a " in message(error), (name, wrong)
+        spoil(record, lambda content, n=name: content.pop(n), tmp_path)
+        with refuses(StoreError, f"one.json with a damaged record (record lacks or adds {name})"):
+            store.load(tmp_path / "one", type(record))
+    spoil(record, lambda content: content.update(one_more=1), tmp_path)
+    with refuses(StoreError, "one.json with a damaged record (record lacks or adds one_more)"):
+        store.load(tmp_path / "one", type(record))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(torch.int64, None), (torch.bool, None), (torch.complex64, None), (None, (1, 1, 1)), (None, ())],
+)
+def test_a_tensor_of_another_type_or_shape_is_refused(dtype, shape, tmp_path) -> None:
+    for record in records():
+        for field in dataclasses.fields(record):
+            value = getattr(record, field.name)
+            annotation = str(type(record).__annotations__[field.name])
+            if not isinstance(value, torch.Tensor) or (shape == () and value.ndim == 0):
+                continue
+            if {torch.int64: "Int[", torch.bool: "Bool["}.get(dtype, "none") in annotation:
+                continue
+            changed = torch.zeros(value.shape if shape is None else shape, dtype=dtype or value.dtype)
+            store.save(record, tmp_path / "one")
+            header = json.loads((tmp_path / "one.json").read_text("utf-8"))
+            tensors, _ = files.read_tensors(tmp_path / "one.safetensors")
+            files.write_tensors(tmp_path / "one.safetensors", tensors | {f"record.{field.name}": changed})
+            header["tensors"]["sha256"] = files.file_checksum(tmp_path / "one.safetensors")
+            (tmp_path / "one.json").write_text(sealed(header))
+            with refuses(StoreError, "one.json with a ", f"record.{field.name} of torch."):
+                store.load(tmp_path / "one", type(record))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"format": 2, "record": ' + "[" * 900 + "]" * 900 + "}", '{"format": 2, "x": "\\ud800"}']
+)
+def test_json_that_no_checksum_can_be_taken_of_is_refused(text: str, tmp_path) -> None:
+    (tmp_path / "one.json").write_text(text)
+    with refuses(StoreError, "one.json with"):
+        store.load(tmp_path / "one", Score)
 
 
 @pytest.mark.bad_input
@@ -200,10 +293,9 @@ def test_a_record_needs_a_name() -> None:
 def test_shapes_that_do_not_fit_are_refused_on_reading(tmp_path) -> None:
     store.save(records()[3], tmp_path / "one")
     header = json.loads((tmp_path / "one.json").read_text())
-    del header["sha256"]
     header["record"]["fields"]["values"] = header["record"]["fields"]["vectors"]
-    (tmp_path / "one.json").write_text(json.dumps(header))
-    with pytest.raises(StoreError, match="not valid"):
+    (tmp_path / "one.json").write_text(sealed(header))
+    with pytest.raises(StoreError, match=r"record\.values of torch\.float32 and shape \(2, 7\), not Float"):
         store.load(tmp_path / "one", decompose.Spectrum)
 
 
@@ -248,7 +340,7 @@ def test_a_folder_of_other_settings_is_refused_and_left_as_it_is(tmp_path) -> No
     before = (tmp_path / "run" / "settings.json").read_bytes()
     with pytest.raises(StoreError) as error:
         store.Folder(tmp_path / "run", {"seed": 2})
-    assert "seed = 1 and not 2" in message(error)
+    assert "seed: 1 → 2" in message(error)
     assert (tmp_path / "run" / "settings.json").read_bytes() == before
 
 
@@ -267,3 +359,121 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path) -> None:
     assert "a file" in message(error)
     with pytest.raises(StoreError):
         store.Folder(tmp_path / "run" / "deeper", {"seed": 2})
+
+
+def claim(path: str, seed: int, barrier, answers) -> None:
+    barrier.wait()
+    try:
+        store.Folder(path, {"seed": seed})
+        answers.put(True)
+    except StoreError:
+        answers.put(False)
+
+
+def test_of_runs_that_begin_at_once_one_gets_the_folder(tmp_path) -> None:
+    """In threads, so that many tries are quick; the claim is the file system's, whoever asks."""
+    for n in range(60):
+        barrier, answers = threading.Barrier(3), queue.SimpleQueue()
+        runs = [threading.Thread(target=claim, args=(tmp_path / str(n), k, barrier, answers)) for k in range(3)]
+        for run in runs:
+            run.start()
+        for run in runs:
+            run.join()
+        assert sorted(answers.get() for _ in runs) == [False, False, True]
+        assert [path.name for path in (tmp_path / str(n)).iterdir()] == ["settings.json"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_of_processes_that_begin_at_once_one_gets_the_folder(tmp_path) -> None:
+    context = multiprocessing.get_context("fork")
+    for n in range(8):
+        barrier, answers = context.Barrier(2), context.SimpleQueue()
+        runs = [context.Process(target=claim, args=(tmp_path / str(n), k, barrier, answers)) for k in range(2)]
+        for run in runs:
+            run.start()
+        assert sorted(answers.get() for _ in runs) == [False, True]
+        for run in runs:
+            run.join()
+
+
+def test_who_comes_second_by_a_moment_is_refused_and_the_first_keeps_the_folder(tmp_path, monkeypatch) -> None:
+    link = os.link
+
+    def late(*names) -> None:
+        monkeypatch.setattr(os, "link", link)
+        store.Folder(tmp_path / "run", {"seed": 1})
+        link(*names)
+
+    monkeypatch.setattr(os, "link", late)
+    with refuses(StoreError, "other settings (seed: 1 → 2)"):
+        store.Folder(tmp_path / "run", {"seed": 2})
+    assert json.loads((tmp_path / "run" / "settings.json").read_text()) == {"seed": 1}
+
+
+def test_a_file_system_without_links_has_one_owner_too(tmp_path, monkeypatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    store.Folder(tmp_path / "run", {"seed": 1})
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.json"]
+    store.Folder(tmp_path / "run", {"seed": 1})
+    with refuses(StoreError, "seed: 1 → 2"):
+        store.Folder(tmp_path / "run", {"seed": 2})
+    store.save(Score(0.5, 1.0, 0.5), tmp_path / "one")
+    store.save(records()[1], tmp_path / "one")
+    store.save(records()[1], tmp_path / "one")
+    same(records()[1], store.load(tmp_path / "one", type(records()[1])))
+
+
+def test_a_run_that_was_killed_in_its_first_write_continues(tmp_path) -> None:
+    script = "import os, sys; from bilens import store; os.link = lambda *_: os._exit(9); store.Folder(sys.argv[1], {})"
+    assert subprocess.run([sys.executable, "-c", script, tmp_path / "run"], check=False).returncode == 9
+    (left,) = (tmp_path / "run").iterdir()
+    assert left.name.startswith(".settings.json.")
+    store.Folder(tmp_path / "run", {})
+    assert (tmp_path / "run" / "settings.json").exists()
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".gitkeep", "Thumbs.db"])
+def test_what_file_managers_leave_is_nothing(name: str, tmp_path) -> None:
+    (tmp_path / name).write_text("")
+    store.Folder(tmp_path, {"seed": 2})
+    assert (tmp_path / name).exists()
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    for path in (tmp_path / "run", tmp_path / "run" / "deeper"):
+        with refuses(StoreError, f"{tmp_path / 'run'}, a symbolic link to {tmp_path / 'disk'}, which does not exist"):
+            store.Folder(path, {})
+    (tmp_path / "disk").mkdir()
+    store.Folder(tmp_path / "run", {})
+    assert (tmp_path / "disk" / "settings.json").exists()
+
+
+def test_timings_that_are_damaged_are_named(tmp_path) -> None:
+    run = store.Folder(tmp_path / "run", {})
+    run.clock("svd", 1.5)
+    for text in ("{", '{"svd": "long"}', '{"svd": 1.5, "sha256": "0"}'):
+        (tmp_path / "run" / "timings.json").write_text(text)
+        with refuses(StoreError, "timings.json"):
+            run.clock("svd", 1.0)
+
+
+def test_a_record_saved_over_an_older_one_is_the_old_one_or_the_new_one(tmp_path, monkeypatch) -> None:
+    old, new = records()[1], records()[0]
+    store.save(old, tmp_path / "one")
+    replace = os.replace
+
+    def full(source, target) -> None:
+        if str(target).endswith(".json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with refuses(StoreError, "No space left on device"):
+        store.save(new, tmp_path / "one")
+    monkeypatch.undo()
+    same(old, store.load(tmp_path / "one", type(old)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "one.safetensors"]

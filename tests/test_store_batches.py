@@ -74,6 +74,11 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new), "utf-8")
 
 
+def replace(file: Path, record: object) -> None:
+    header = json.loads(file.read_text("utf-8"))
+    files.write_sealed(file, {"format": 2, "record": record, "place": header["place"]})
+
+
 def copy(file: Path, other: Path) -> None:
     for ending in (".json", ".safetensors"):
         file.with_suffix(ending).write_bytes(other.with_suffix(ending).read_bytes())
@@ -89,11 +94,11 @@ def copy(file: Path, other: Path) -> None:
         (lambda file: file.write_text("{}"), ".json", "of format None"),
         (lambda file: edit(file, '"tol": 1e-10', '"tol": 3e-10'), ".json", "another checksum than it states"),
         (lambda file: edit(file, '"which": "magnitude"', '"which": "negative"'), ".json", "another checksum"),
-        (lambda file: edit(file, '"batch": 3', '"batch": 4'), ".json", "another checksum than it states"),
-        (lambda file: file.write_text('{"format": 1, "record": null}'), ".json", "with a NoneType"),
-        (lambda file: file.write_text('{"format": 1, "record": 3}'), ".json", "with a int"),
-        (lambda file: file.write_text('{"format": 1, "record": []}'), ".json", "with a tuple"),
-        (lambda file: copy(file, file.with_name("batch-000001.json")), ".json", "with batch 1"),
+        (lambda file: edit(file, '"name": "batch-000003"', '"name": "batch-000004"'), ".json", "another checksum"),
+        (lambda file: replace(file, None), ".json", "with a NoneType"),
+        (lambda file: replace(file, 3), ".json", "with a int"),
+        (lambda file: replace(file, []), ".json", "with a tuple"),
+        (lambda file: copy(file, file.with_name("batch-000001.json")), ".json", "with the record 'batch-000001'"),
     ],
 )
 def test_a_batch_that_was_harmed_is_computed_again_and_no_other(tmp_path, harm, ending, said):
@@ -115,20 +120,20 @@ def test_a_batch_in_the_place_of_another_is_not_read(tmp_path):
     copy(tmp_path / "records" / "batch-000002.json", tmp_path / "records" / "batch-000001.json")
     parts = store.load_batches(tmp_path, Spectra)
     assert len(next(parts)) == len(next(parts)) == 2
-    with refuses(StoreError, "batch-000002.json with batch 1; expected batch 2"):
+    with refuses(StoreError, "batch-000002.json with the record 'batch-000001'; expected the record 'batch-000002'"):
         next(parts)
 
 
-def test_batches_from_before_they_had_numbers_are_kept(tmp_path, monkeypatch):
-    store.save_batches(stream(), tmp_path, progress=False)
-    for file in (tmp_path / "records").glob("*.json"):
-        header = json.loads(file.read_text("utf-8"))
-        del header["batch"], header["sha256"]
-        file.write_text(json.dumps(header), "utf-8")
-    made = stream()
-    monkeypatch.setattr(decompose.SpectraStream, "batch", lambda *_: pytest.fail("a whole batch was computed again"))
-    store.save_batches(made, tmp_path, progress=False)
-    assert len(list(store.load_batches(tmp_path, Spectra))) == 5
+def test_a_batch_of_other_settings_is_computed_again(tmp_path):
+    store.save_batches(stream(), tmp_path / "a", progress=False)
+    store.save_batches(stream(5), tmp_path / "b", progress=False)
+    whole = (tmp_path / "a" / "records" / "batch-000001.safetensors").read_bytes()
+    copy(tmp_path / "a" / "records" / "batch-000001.json", tmp_path / "b" / "records" / "batch-000001.json")
+    with refuses(StoreError, "batch-000001.json with a record of another run"):
+        list(store.load_batches(tmp_path / "a", Spectra))
+    with pytest.warns(store.DamagedBatchWarning, match="batch-000001.json with a record of another run"):
+        store.save_batches(stream(), tmp_path / "a", progress=False)
+    assert (tmp_path / "a" / "records" / "batch-000001.safetensors").read_bytes() == whole
 
 
 def test_settings_that_are_cut_short_are_named_and_can_be_written_again(tmp_path, monkeypatch):

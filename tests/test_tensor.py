@@ -179,10 +179,12 @@ def test_moving_a_kernel_and_a_tensor():
 
 def test_gradients_reach_the_weights():
     left, right, down = (factor.requires_grad_() for factor in factors())
-    tensor = BilinearTensor.from_layer(left, right, down, input=X, output=Y)
+    tensor = BilinearTensor.from_layer(left, right, down, input=X, output=Y, detach=False)
     x = torch.ones(2, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda *f: BilinearTensor(*f, X, Y)(x).square().sum(), (left, right, down), raise_exception=True
+        lambda *f: BilinearTensor.from_layer(*f, input=X, output=Y, detach=False)(x).square().sum(),
+        (left, right, down),
+        raise_exception=True,
     )
     tensor.norm().backward()
     # the gradient of ‖B‖ in D is (D G)/‖B‖
@@ -340,7 +342,7 @@ def test_refuses_layers_that_do_not_fit():
         build(left, right, down, left_bias=left[0], input=X, output=Y)
     with refuses(ShapeError, "right_bias of shape (1,)", "(4,)"):
         build(left, right, down, right_bias=left[0, :1], input=X, output=Y)
-    with refuses(ShapeError, "shift of shape (4,)", "(2,)"):
+    with refuses(ShapeError, "down_bias of shape (4,)", "(2,)"):
         build(left, right, down, down_bias=left[:, 0], input=X, output=Y)
     with refuses(ShapeError, "right of shape (4,)"):
         build(left, right[:, 0], down, left_bias=left[:, 0], input=X, output=Y)
@@ -395,7 +397,7 @@ def test_refuses_inputs_of_another_size(shape):
     ):
         with refuses(ShapeError, f"vectors of shape {shape}", "3 coordinates", "'x' (3+1)", "without the constant"):
             call()
-    with refuses(ShapeError, "vectors of shape (3,)", "4 coordinates per row", "Fold"):
+    with refuses(ShapeError, "vectors of shape (3,)", "4 coordinates on the last axis", "Fold them first"):
         tensor.kernel(0).matvec(good)
 
 

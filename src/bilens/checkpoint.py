@@ -1,7 +1,9 @@
-"""Checkpoints of a training run: weights, optimiser state and place in one safetensors file, nothing pickled."""
+"""Checkpoints of a training run: weights, optimiser state and steps done in one safetensors file, nothing pickled."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,18 +17,20 @@ from bilens.errors import StoreError
 from bilens.files import read_tensors, write_tensors
 
 POINTER = "checkpoint.json"
-"""What names the last checkpoint in the folder that several processes (`sae.distributed`) write in place of a file."""
+"""What names the last checkpoint in the folder that several processes (`sae.distributed`) write instead of a file."""
+
+_AGAIN = "delete it to start again"
 
 
 class Pace:
-    """When to write a checkpoint: every so many seconds, and on a slow disk less often, a twentieth of the time."""
+    """When to write a checkpoint: every few seconds; on a slow disk less often, in a twentieth of the time."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
         self._took = 0.0
 
     def due(self, seconds: float) -> bool:
-        """Whether the last one was so many seconds ago, and twenty times as long ago as it took to write."""
+        """Whether this many seconds have passed since the last one, and twenty times as long as it took to write."""
         return time.monotonic() - self._last >= max(seconds, 20 * self._took)
 
     def write(self, save: Callable[[], None]) -> None:
@@ -52,11 +56,12 @@ def save(
         path: the file.
         module: whose parameters and buffers to keep; optimizer: whose state to keep.
         done: steps finished.
-        settings: what the run was asked for (JSON values); a checkpoint only continues a run with equal settings.
-        extra: more tensors of the caller's, for example a history of losses.
+        settings: the arguments of the run, as JSON values; a checkpoint continues only a run with equal settings.
+        extra: further tensors, for example a history of losses.
     """
+    tensors = collect(module, optimizer, extra or {})
     metadata = {"done": str(done), "settings": _text(settings)}
-    write_tensors(path, collect(module, optimizer, extra or {}), metadata)
+    write_tensors(path, tensors, metadata | {"sha256": _checksum(tensors, metadata)})
 
 
 def load(
@@ -67,21 +72,44 @@ def load(
     A file that does not exist is a run that has not begun: (0, {}), and nothing is filled.
 
     Raises:
-        StoreError: the file is damaged, or a folder, or was written by a run with other settings or another model.
+        StoreError: the file is damaged, altered or a folder, or of a run with other settings or another model.
     """
     if (Path(path) / POINTER).exists():
         raise StoreError(
             f"{path}, a folder with a checkpoint of several processes",
             "a file, as one process writes it",
-            "go on with torchrun and processes=sae.distributed.Ranks() (one process will do), or name another file",
+            "continue with torchrun and processes=sae.distributed.Ranks() (one process will do), or name another file",
         )
     if Path(path).is_dir():
-        raise StoreError(f"{path}, which is a folder", "a checkpoint's file, or nothing yet", "name a file in it")
+        raise StoreError(f"{path}, which is a folder", "the file of a checkpoint, or a new name", "name a file in it")
     if not Path(path).exists():
         return 0, {}
     tensors, metadata = read_tensors(path)
     check(path, metadata.get("settings", ""), settings)
-    return int(metadata["done"]), restore(path, tensors, module, optimizer)
+    if metadata.pop("sha256", None) != _checksum(tensors, metadata):
+        raise StoreError(
+            f"checkpoint {path} without its checksum: of an older version, or altered",
+            "the file as it was written",
+            _AGAIN,
+        )
+    return steps(path, metadata.get("done", "")), restore(path, tensors, module, optimizer)
+
+
+def discard(path: str | Path) -> None:
+    """Delete the checkpoint of a finished run, if it is there and can be deleted; one that stays does no harm."""
+    with contextlib.suppress(OSError):
+        Path(path).unlink(missing_ok=True)
+
+
+def steps(path: str | Path, done: object) -> int:
+    """The number of steps that a checkpoint says are done.
+
+    Raises:
+        StoreError: it is not a number.
+    """
+    if not str(done).isdecimal() or len(str(done)) > 18:
+        raise StoreError(f"checkpoint {path} with {str(done)!r:.40} steps done", "a number of steps", _AGAIN)
+    return int(str(done))
 
 
 def collect(module: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,22 +143,37 @@ def restore(
     """Fill the module and the optimiser with what `collect` gave, and return the extra tensors.
 
     Raises:
-        StoreError: the weights do not fit the module.
+        StoreError: the weights do not fit the module, or the optimiser's state does not fit the weights.
     """
-    try:
-        module.load_state_dict(_under(tensors, "module."))
-    except RuntimeError as error:
-        raise StoreError(
-            f"checkpoint {path} with weights of another model",
-            "weights that fit this model",
-            "delete it to start again",
-        ) from error
+    weights = _under(tensors, "module.")
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != shapes:
+        raise StoreError(f"checkpoint {path} with weights of another model", "weights that fit this model", _AGAIN)
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _under(tensors, "optimizer.").items():
-        number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = value
+        number, _, key = name.partition(".")
+        place = int(number) if number.isdecimal() and len(number) < 10 else len(parameters)
+        if place >= len(parameters) or value.shape not in (parameters[place].shape, torch.Size(())):
+            raise StoreError(
+                f"checkpoint {path} with optimizer.{name} of shape {tuple(value.shape)}",
+                "the state of an optimiser of these weights",
+                _AGAIN,
+            )
+        state.setdefault(place, {})[key] = value
+    module.load_state_dict(weights)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return _under(tensors, "extra.")
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of every name, type, shape and number, and of the metadata but for the checksum itself."""
+    digest = hashlib.sha256(_text(metadata).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _text(settings: Mapping[str, Any]) -> str:
@@ -144,7 +187,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _differences(theirs: str, ours: str) -> str:
     try:
         a, b = json.loads(theirs), json.loads(ours)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return "none are recorded"
     if not isinstance(a, dict):
         return "none are recorded"

@@ -1,7 +1,8 @@
-"""Checks of arguments that all public functions share: numbers, seeds, flags, choices, paths, lists and types."""
+"""Checks of arguments that all public functions share: numbers, seeds, flags, paths, lists, types, weights, vectors."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.errors import BilensError
+from bilens.errors import BilensError, ShapeError
 
 T = TypeVar("T")
 
@@ -27,6 +28,9 @@ _HINTS = {
 }
 """How to get a value of each type, for the message."""
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types that weights and vectors may have."""
+
 
 def whole(
     name: str,
@@ -36,14 +40,14 @@ def whole(
     *,
     hint: str = "",
 ) -> int:
-    """A whole number within bounds as a Python int, from any type that can be an index, NumPy's too; no True or False.
+    """A whole number within bounds as a Python int, from any integer type, NumPy's included, but not from a bool.
 
     Args:
         name: of the argument, for the message; value: what was passed.
         least, most: the bounds, both allowed; hint: appended to the message.
 
     Raises:
-        BilensError: it is no whole number, or out of bounds.
+        BilensError: not a whole number, or out of bounds.
     """
     try:
         number = None if _truth(value) else operator.index(value)
@@ -64,14 +68,14 @@ def number(
     below: float | None = None,
     hint: str = "",
 ) -> float:
-    """A finite real number within bounds as a Python float, from any real type, NumPy's too; no True, False or tensor.
+    """A finite real number within bounds as a Python float, from any real type but bool, NumPy's included; no tensor.
 
     Args:
         name: of the argument, for the message; value: what was passed.
         least, most: bounds that are allowed; above, below: bounds that are not; hint: appended to the message.
 
     Raises:
-        BilensError: it is no number, NaN, infinite, or out of bounds.
+        BilensError: not a number, NaN, infinite, or out of bounds.
     """
     real = math.nan
     if isinstance(value, Real) and not _truth(value):
@@ -94,7 +98,7 @@ def seed(value: SupportsIndex, least: int = -(2**63)) -> int:
     """A seed as torch's generators take it: a whole number of at most 2⁶³ − 1.
 
     Raises:
-        BilensError: it is none.
+        BilensError: not a valid seed.
     """
     try:
         return whole("seed", value, least, 2**63 - 1)
@@ -104,10 +108,10 @@ def seed(value: SupportsIndex, least: int = -(2**63)) -> int:
 
 
 def flag(name: str, value: bool) -> bool:
-    """A flag as Python's own True or False, from NumPy's too; a text or a number is none.
+    """A flag as Python's own True or False, from NumPy's too; strings and numbers are refused.
 
     Raises:
-        BilensError: it is something else.
+        BilensError: not a flag.
     """
     if not isinstance(value, bool | np.bool_):
         raise BilensError(_got(name, value), "True or False")
@@ -115,14 +119,14 @@ def flag(name: str, value: bool) -> bool:
 
 
 def choice(name: str, value: str, options: Sequence[str], expected: str = "", hint: str = "") -> None:
-    """Refuse what is none of some names.
+    """Check that a string is one of the options.
 
     Args:
-        name: of the argument, for the message; value: what was passed; options: the names.
-        expected: in words, where the names do not say enough; hint: appended to the message.
+        name: of the argument, for the message; value: what was passed; options: the valid strings.
+        expected: in words, where the options do not say enough; hint: appended to the message.
 
     Raises:
-        BilensError: it is no text, or another one.
+        BilensError: not a string, or not one of the options.
     """
     if not isinstance(value, str) or value not in options:
         raise BilensError(_got(name, value), expected or f"one of {', '.join(options)}", hint)
@@ -132,7 +136,7 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
     """The path of a file or folder.
 
     Raises:
-        BilensError: it is no path, or one that no system takes.
+        BilensError: not a path, or one with a null character.
     """
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise BilensError(_got(name, value), "a path, as a text or a pathlib.Path")
@@ -140,10 +144,10 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def several(name: str, value: Iterable[T], expected: str, hint: str) -> list[T]:
-    """What can be iterated, as a list.
+    """The items of an iterable as a list.
 
     Raises:
-        BilensError: it cannot, or is a single number of NumPy or torch.
+        BilensError: not iterable, or a single number of NumPy or torch.
     """
     if not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise BilensError(f"{name} of type {type(value).__name__}", expected, hint)
@@ -154,7 +158,7 @@ def reals(name: str, value: Tensor | float, like: Tensor) -> Tensor:
     """A number, or several, as a tensor of the type and on the device of another.
 
     Raises:
-        BilensError: it is neither a real number nor a tensor of them.
+        BilensError: neither a real number nor a tensor of real numbers.
     """
     try:
         if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
@@ -165,34 +169,36 @@ def reals(name: str, value: Tensor | float, like: Tensor) -> Tensor:
 
 
 def target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.device:
-    """A type, or a device of this machine.
+    """A type that a record can have, float32 or float64, or a device of this machine.
+
+    Records hold no half precision: rounding to 8 or 11 bits would break what is said of norms, kernels and spectra.
 
     Raises:
-        BilensError: it is neither.
+        BilensError: neither of them.
     """
-    if isinstance(value, torch.dtype):
+    if value in (torch.float32, torch.float64):
         return value
     try:
-        if not isinstance(value, str | torch.device):
+        if not isinstance(value, str | torch.device) or str(value).startswith("meta"):
             raise TypeError
         return torch.empty(0, device=value).device
     except (TypeError, RuntimeError, AssertionError) as error:
         raise BilensError(
-            _got("target", value),
-            "a torch.dtype or a device of this machine",
+            f"target = {value}" if isinstance(value, torch.dtype) else _got("target", value),
+            "torch.float32, torch.float64 or a device of this machine",
             "pass torch.float64, or 'cpu' for example",
         ) from error
 
 
 def instance(name: str, value: object, kind: type, expected: str = "", hint: str = "") -> None:
-    """Refuse what is not of a type.
+    """Check the type of an argument.
 
     Args:
         name: of the argument, for the message; value: what was passed; kind: the type.
-        expected: in words, where its name does not say enough; hint: how to get one.
+        expected: in words, where the type's name does not say enough; hint: how to get one.
 
     Raises:
-        BilensError: it is of another type.
+        BilensError: a value of another type.
     """
     if not isinstance(value, kind):
         own = kind.__name__
@@ -201,6 +207,122 @@ def instance(name: str, value: object, kind: type, expected: str = "", hint: str
             expected or ("a torch.Tensor" if kind is Tensor else f"{'an' if own[0] in 'AEIOU' else 'a'} {own}"),
             hint or _HINTS.get(own, ""),
         )
+
+
+def floating(name: str, value: Tensor) -> None:
+    """Check that a tensor is dense and of one of torch's floating-point types from 16 bits on.
+
+    Raises:
+        BilensError: not a tensor; whole, complex, quantised or 8-bit numbers; a sparse or nested tensor.
+    """
+    instance(name, value, Tensor)
+    if value.is_nested:
+        raise BilensError(f"{name} as a nested tensor", "a dense tensor", "pad it, or pass one part at a time")
+    if value.is_quantized:
+        raise BilensError(f"{name} of type {value.dtype}", "floating-point numbers", "call .dequantize()")
+    if value.layout != torch.strided:
+        raise BilensError(f"{name} with layout {value.layout}", "a dense tensor", "call .to_dense()")
+    if value.dtype not in _FLOATS:
+        raise BilensError(
+            f"{name} of type {value.dtype}",
+            "floating-point numbers of 16 bits or more",
+            "" if value.is_complex() else "convert with .float()",
+        )
+
+
+def weights(name: str, value: Tensor) -> None:
+    """Check that a tensor is dense, of a floating-point type, in memory and finite.
+
+    Raises:
+        BilensError: as `floating`; a tensor on the meta device; NaN or infinity.
+    """
+    floating(name, value)
+    if value.is_meta:
+        raise BilensError(f"{name} on the meta device", "numbers in memory", "load the weights first")
+    finite(name, value)
+
+
+def finite(name: str, value: Tensor) -> None:
+    """Check that no number is NaN or infinite.
+
+    Cost: one sum; every number is looked at on its own only where the sum is not finite, as that of large ones may be.
+
+    Raises:
+        BilensError: NaN or infinity.
+    """
+    if not bool(torch.isfinite(value.detach().sum())) and not bool(torch.isfinite(value).all()):
+        raise BilensError(f"{name} with NaN or infinity", "finite numbers", "check how the model was trained or saved")
+
+
+def vectors(name: str, value: Tensor, like: Tensor, size: int, *, expected: str = "", hint: str = "") -> Tensor:
+    """Vectors for a record, one per row, in the record's type: another floating-point type is converted.
+
+    Args:
+        name: of the argument, for the message; value: (…, size), what was passed; like: a tensor of the record.
+        expected: the size in words, where the number does not say enough; hint: appended to the message.
+
+    Raises:
+        BilensError: as `floating`; a tensor on another device. ShapeError: the last axis is not of this size.
+    """
+    floating(name, value)
+    if value.ndim == 0 or value.shape[-1] != size:
+        raise ShapeError(
+            f"{name} of shape {tuple(value.shape)}",
+            expected or f"{size} coordinates on the last axis",
+            hint or "pass one vector per row",
+        )
+    if value.device != like.device:
+        raise BilensError(f"{name} on {value.device}", f"{name} on {like.device}", f"call .to('{like.device}')")
+    return value.to(like.dtype)
+
+
+def places(name: str, value: Sequence[int] | Sequence[bool] | Tensor, count: int, device: torch.device) -> Tensor:
+    """Some of several things, from their numbers or from a mask, as an int64 tensor of numbers.
+
+    Args:
+        name: of the things, for the message; value: what was passed; count: how many there are; device: of the result.
+
+    Raises:
+        BilensError: none is named, one outside 0 … count − 1, or something else than numbers or a mask. ShapeError: a
+            mask of another length.
+    """
+    try:
+        index = torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BilensError(f"{name} {value!r:.40}", "whole numbers, or a mask") from error
+    if index.dtype == torch.bool:
+        if tuple(index.shape) != (count,):
+            raise ShapeError(f"a mask of shape {tuple(index.shape)}", f"({count},)")
+        index = index.nonzero()[:, 0]
+    wrong = index.is_floating_point() or index.is_complex() or index.ndim != 1 or len(index) == 0
+    if wrong or int(index.min()) < 0 or int(index.max()) >= count:
+        raise BilensError(
+            f"{name} {index.tolist()}" if index.numel() < 8 else f"{index.numel()} {name}",
+            f"at least one whole number from 0 to {count - 1}",
+        )
+    return index.to(torch.int64)
+
+
+def owned(value: Tensor, *, detach: bool = True) -> Tensor:
+    """A copy that shares no memory with the value, without its graph unless `detach` is false, in float32 at least.
+
+    Every half-precision number is one of float32, so that nothing is rounded.
+    """
+    value = value.detach() if detach else value
+    work = torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype
+    return value.clone() if work == value.dtype else value.to(work)
+
+
+def trusted(kind: type[T], *values: object) -> T:
+    """A frozen record made of values that are valid and its own already: nothing is checked, copied or detached.
+
+    Args:
+        kind: its class; values: of all of its fields, in their order.
+    """
+    record = object.__new__(kind)
+    for field, value in zip(dataclasses.fields(kind), values, strict=True):  # type: ignore[arg-type]
+        object.__setattr__(record, field.name, value)
+    return record
 
 
 def _truth(value: Any) -> bool:

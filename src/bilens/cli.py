@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import importlib
+import inspect
 import io
+import re
+import signal
 import sys
+import threading
+import types
+import typing
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bilens import __version__
@@ -41,10 +49,13 @@ COMMANDS = {
     ),
     "explore": Command(
         "bilens.recipes.explore:explore",
-        "Write the page in which a person looks at everything a run found; open or serve it.",
+        "Write the page that shows everything a run found; open or serve it.",
         "bilens explore runs/mnist --open",
     ),
 }
+
+KINDS = {int: "a whole number", float: "a number", Path: "a path", str: "a text"}
+"""What an option takes, in words, by its type."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if arguments[0] not in COMMANDS:
         names = ", ".join(COMMANDS)
-        return _fail(BilensError(f"command {arguments[0]!r}", f"one of {names}", "run bilens --help"))
-    warnings.showwarning = _show_warning
+        return _fail(BilensError(f"command {arguments[0]!r}", f"one of {names}", _nearest(arguments[0], COMMANDS)))
     try:
-        _parse(arguments[0], arguments[1:])()
+        with _warnings_in_one_line(), _Interrupts():
+            _parse(arguments[0], arguments[1:])()
     except BilensError as error:
         return _fail(error)
     except KeyboardInterrupt:
@@ -72,35 +83,175 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings as one line on standard error, without the file and the line of code that they come from."""
+    with warnings.catch_warnings():
+        # Images of one pixel leave matplotlib no room for titles: their figures are right without its layout.
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
+        warnings.showwarning = _show_warning
+        yield
+
+
+class _Interrupts:
+    """Ctrl-C stops the command, also where Python drops the exception; a context, which puts back what it found.
+
+    A KeyboardInterrupt that is raised in a finalizer or in the callback of a weak reference (matplotlib has thousands
+    of them) goes no further than `sys.unraisablehook`. Such a one is raised again a moment later, when that code is
+    left. One that a library swallowed is raised at the next step of the job, which looks at `asked`.
+
+    Attributes:
+        asked: whether Ctrl-C was pressed.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: types.FrameType | None) -> None:
+        """Handle SIGINT."""
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGINT)
+        # Python calls handlers in the main thread alone; and whoever ignores SIGINT (nohup, a shell's "&") means it.
+        self._ours = self._handler is signal.default_int_handler and (
+            threading.current_thread() is threading.main_thread()
+        )
+        if self._ours:
+            signal.signal(signal.SIGINT, self)
+        self._report, sys.unraisablehook = sys.unraisablehook, self._dropped
+
+    def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._report
+        if self._ours:
+            signal.signal(signal.SIGINT, self._handler)
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            self._report(unraisable)
+            return
+        again = threading.Timer(0.01, signal.raise_signal, (signal.SIGINT,))
+        again.daemon = True
+        again.start()
+
+
 def _parse(name: str, arguments: Sequence[str]) -> Callable[[], object]:
     """A recipe with its arguments, read by the recipe's signature and docstring.
 
     Raises:
-        BilensError: arguments that the recipe does not take; the first lines of the parser's complaint, as one line.
+        BilensError: arguments that the recipe does not take.
     """
     recipe = _recipe(COMMANDS[name].recipe)
+    hints = typing.get_type_hints(recipe)
+    options = _options(recipe)
+    for argument in arguments:
+        option = argument.partition("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in options:
+            raise BilensError(
+                f"option {option}",
+                f"an option of bilens {name}",
+                _nearest(option, options, f"run bilens {name} --help"),
+            )
+    parser = importlib.import_module("tyro")
+    if "-h" in arguments or "--help" in arguments:
+        parser.cli(_shown(recipe, hints, parser), prog=f"bilens {name}", args=["--help"])
+    complaint = io.StringIO()
+    try:
+        # Standard output too: the parser asks it whether to write colour codes.
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()):
+            bound: Callable[[], object] = parser.cli(
+                _shown(recipe, hints, parser), prog=f"bilens {name}", args=list(arguments)
+            )
+            return bound
+    except SystemExit:
+        raise _complaint(name, arguments, hints, complaint.getvalue()) from None
 
-    @functools.wraps(recipe)
+
+def _options(recipe: Callable[..., Any]) -> set[str]:
+    """Every option of a recipe as it is typed."""
+    found = {"--help"}
+    for parameter in inspect.signature(recipe).parameters.values():
+        option = parameter.name.replace("_", "-")
+        found |= {f"--{option}", f"--no-{option}"} if isinstance(parameter.default, bool) else {f"--{option}"}
+    return found
+
+
+def _shown(recipe: Callable[..., Any], hints: dict[str, Any], parser: Any) -> Callable[..., Callable[[], object]]:
+    """The recipe for the parser: called, it gives itself with its arguments, to be run later.
+
+    An option whose default is None or empty has it in words in the docstring, and its help shows no None.
+    """
+
     def bind(*args: Any, **settings: Any) -> Callable[[], object]:
         return functools.partial(recipe, *args, **settings)
 
-    complaint = io.StringIO()
-    parser = importlib.import_module("tyro")
-    try:
-        with contextlib.redirect_stderr(complaint):
-            bound: Callable[[], object] = parser.cli(bind, prog=f"bilens {name}", args=list(arguments))
-            return bound
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
-        rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-        told = " ".join(line for line in lines[:rule] if not line.startswith("╭")).rstrip(".")
-        raise BilensError(
-            f"arguments that bilens {name} does not take ({told})",
-            "the arguments that its help lists",
-            f"run bilens {name} --help",
-        ) from None
+    parameters = []
+    for parameter in inspect.signature(recipe).parameters.values():
+        kind = hints[parameter.name]
+        if parameter.default is None:
+            kind = typing.Annotated[kind, parser.conf.arg(help_behavior_hint="", metavar=_metavar(kind))]
+        elif parameter.default == ():
+            kind = typing.Annotated[kind, parser.conf.arg(help_behavior_hint="")]
+        parameters.append(parameter.replace(annotation=kind))
+    bind.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    bind.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    bind.__doc__, bind.__name__, bind.__module__ = recipe.__doc__, recipe.__name__, recipe.__module__
+    return bind
+
+
+def _plain(kind: Any) -> Any:
+    """A type without its None."""
+    some = [part for part in typing.get_args(kind) if part is not types.NoneType]
+    return some[0] if types.NoneType in typing.get_args(kind) and len(some) == 1 else kind
+
+
+def _metavar(kind: Any) -> str:
+    plain = _plain(kind)
+    choices = typing.get_args(plain)
+    return f"{{{','.join(map(str, choices))}}}" if choices else str(plain.__name__).upper()
+
+
+def _complaint(name: str, arguments: Sequence[str], hints: dict[str, Any], text: str) -> BilensError:
+    """The parser's complaint, which is a box of several lines, as one of ours."""
+    plain = " ".join(re.sub(r"\x1b\[[0-9;]*m|[^\x00-\x7f]|[|+]|-{3,}", " ", text).split())
+    help = f"run bilens {name} --help"
+    named = re.search(r"(?:parsing|argument) '?--([\w-]+)", plain)
+    if named and (option := named[1].replace("-", "_")) in hints:
+        kind = _plain(hints[option])
+        choices = typing.get_args(kind)
+        values = [value for value in _values(arguments, f"--{named[1]}") if value]
+        return BilensError(
+            f"--{named[1]} {' '.join(values)}" if values else f"--{named[1]} without a value",
+            f"one of {', '.join(map(str, choices))}" if choices and ... not in choices else KINDS.get(kind, "a value"),
+            help,
+        )
+    if "Missing from" in plain:
+        wanted = re.search(rf"Missing from bilens {name}: (\S+) (.*?) \(required\)", plain)
+        what = f"{wanted[1]}: {wanted[2]}".rstrip(".") if wanted else "its first argument"
+        return BilensError(f"bilens {name} alone", what, f"for example: {COMMANDS[name].example}")
+    unknown = re.search(r"Unrecognized options: (.*?) For full", plain)
+    what = f"argument {unknown[1]}" if unknown else f"arguments that bilens {name} does not take ({plain})"
+    return BilensError(what, f"the arguments of bilens {name}", help)
+
+
+def _values(arguments: Sequence[str], option: str) -> list[str]:
+    """What was typed after an option, up to the next one."""
+    found: list[str] = []
+    inside = False
+    for argument in arguments:
+        head, equals, value = argument.partition("=")
+        if head.startswith("--"):
+            inside = head.replace("_", "-") == option
+            found += [value] if inside and equals else []
+        elif inside:
+            found.append(argument)
+    return found
+
+
+def _nearest(word: str, known: typing.Iterable[str], otherwise: str = "run bilens --help") -> str:
+    near = difflib.get_close_matches(word, sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def _recipe(path: str) -> Callable[..., Any]:
@@ -118,12 +269,12 @@ def _help() -> str:
     ]
     for name, command in COMMANDS.items():
         lines += [f"  {name:<10} {command.summary}", f"  {'':<10} example: {command.example}", ""]
-    lines.append("bilens COMMAND --help tells a command's options; bilens --version the version.")
+    lines.append("Run bilens COMMAND --help for the options of a command, bilens --version for the version.")
     return "\n".join(lines)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"bilens: {message}", file=sys.stderr)
+    print(f"bilens: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(error: BilensError) -> int:

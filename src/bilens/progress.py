@@ -1,8 +1,10 @@
-"""One progress bar for every long step: what is done, the latest numbers and the time left."""
+"""What a long job is doing: its steps with the time they took, and a progress bar inside a long step."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
+import time
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -50,3 +52,42 @@ def bar(title: str, total: int, *, done: int = 0, show: bool = True) -> Iterator
                 progress.update(task, advance=count)
 
         yield step
+
+
+class Steps:
+    """The steps of a job, numbered: each begins with a plain line on standard error, with the time of the one before.
+
+    Args:
+        total: how many steps there will be.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.number = 0
+        self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True, color_system=None)
+        self._started = time.monotonic()
+
+    def begin(self, title: str) -> None:
+        """Announce the next step.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed before and some library swallowed it. A handler of SIGINT that was
+                called says so by an attribute `asked`.
+        """
+        if getattr(signal.getsignal(signal.SIGINT), "asked", False):
+            raise KeyboardInterrupt
+        now = time.monotonic()
+        before = f" (step {self.number} took {duration(now - self._started)})" if self.number else ""
+        self.number, self._started = self.number + 1, now
+        self._console.print(f"step {self.number} of {self.total}: {title}{before}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person writes them: "0.3 s", "12 s", "2 min 5 s", "1 h 3 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

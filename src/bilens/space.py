@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens import checks
 from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError, SpaceError
 
@@ -22,13 +23,13 @@ class Space:
     Args:
         name: what the axis is, for example "pixels"; spaces with different names do not mix.
         size: number of coordinates without the constant one, at least 1.
-        labels: one text for each coordinate, all different, for example the class names.
+        labels: one string per coordinate, all different, for example the class names.
         image: (height, width) when the coordinates are the pixels of an image in row-major order.
         constant: whether one more, last coordinate is always 1.
 
     Raises:
-        BilensError: a name or label that is no text, or a size below 1. ShapeError: labels or image do not fit the
-            size. SpaceError: a label occurs twice.
+        BilensError: a name or label that is not a string, or a size below 1. ShapeError: labels or image do not fit
+            the size. SpaceError: a label occurs twice.
     """
 
     name: str
@@ -87,22 +88,25 @@ class Space:
         """The same space without the constant coordinate."""
         return replace(self, constant=False)
 
-    def lift(self, x: Float[Tensor, "*n size"]) -> Float[Tensor, "*n dim"]:
+    def lift(self, x: Float[Tensor, "*n size"], like: Tensor | None = None) -> Float[Tensor, "*n dim"]:
         """x' = [x; 1] when the space has a constant coordinate, x itself otherwise.
 
+        Args:
+            x: vectors without the constant coordinate, one per row.
+            like: a tensor whose type x is converted to, and on whose device x must be; x keeps its type when None.
+
         Raises:
-            ShapeError: the last axis of x is not `size`. BilensError: x is no tensor.
+            ShapeError: the last axis of x is not `size`. BilensError: x is not a dense floating-point tensor.
         """
-        instance("vectors", x, Tensor)
-        if x.ndim == 0 or x.shape[-1] != self.size:
-            raise ShapeError(
-                f"vectors of shape {tuple(x.shape)}",
-                f"{self.size} coordinates of space {self.title} on the last axis",
-                "pass one vector per row, without the constant coordinate",
-            )
-        if not self.constant:
-            return x
-        return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
+        x = checks.vectors(
+            "vectors",
+            x,
+            x if like is None else like,
+            self.size,
+            expected=f"{self.size} coordinates of space {self.title} on the last axis",
+            hint="pass one vector per row, without the constant coordinate",
+        )
+        return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1) if self.constant else x
 
     def label(self, index: int) -> str:
         """Text of one coordinate: its label, "1" for the constant coordinate, else its number."""

@@ -1,17 +1,19 @@
-"""Saves and loads any record: a safetensors file for its tensors, a JSON file for the rest, nothing pickled."""
+"""Saves and loads records: a safetensors file for the tensors, a JSON file for the rest, nothing pickled."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
 import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from types import NoneType, UnionType
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
+from jaxtyping import AbstractArray, jaxtyped
 from torch import Tensor
 
 from bilens import checks, files
@@ -29,7 +31,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a file of another version is refused."""
 
 RECORDS: dict[str, type] = {
@@ -62,101 +64,119 @@ RECORDS: dict[str, type] = {
 }
 """Every record that can be stored, by name. A new record is one more line here."""
 
+SETTINGS = "settings.json"
+"""The file in a run's folder that says what the run was asked for."""
+
+_UNIMPORTANT = {".DS_Store", ".directory", ".gitignore", ".gitkeep", "Thumbs.db", "desktop.ini"}
+"""Files that make a folder no less empty."""
+
 _AGAIN = "delete it and run the same command again"
 
 R = TypeVar("R")
 
 
 def save(record: Any, path: str | Path) -> None:
-    """Write a record as `path`.json and `path`.safetensors (no file of tensors when it holds none).
+    """Write a record as `path`.json and `path`.safetensors (no file of tensors when it holds none), in one step.
 
-    The tensors are written first and the JSON, which carries their checksum and its own, last, each atomically: a
-    reader finds a whole record or is told that it is damaged. The JSON's own checksum is the SHA-256 of everything else
-    in it, as JSON with sorted keys and without spaces.
+    The JSON carries the checksum of the tensors and its own, the SHA-256 of everything else in it as JSON with sorted
+    keys and without spaces: a reader gets the old record or the new one, or an error when a file was altered.
 
     Args:
         record: a record of bilens, or a tuple of records.
         path: where, without an ending.
 
     Raises:
-        StoreError: it is no record of bilens, holds a number that JSON cannot, or the folder cannot be written.
-        BilensError: a path that is none.
+        StoreError: it is not a record of bilens, holds a number that JSON cannot, or the folder cannot be written.
+        BilensError: `path` is not a path.
     """
     _save(record, path)
 
 
-def _save(record: Any, path: str | Path, batch: int | None = None) -> None:
-    """As `save`; a batch carries its number."""
+def _save(record: Any, path: str | Path, place: Mapping[str, str] | None = None) -> None:
+    """As `save`; a record of a run also carries its place: the run's checksum and the record's name."""
     source = _beside(path, ".json")
     tensors: dict[str, Tensor] = {}
     content = _encode(record, "record", tensors)
     header: dict[str, Any] = {"format": FORMAT, "record": content}
-    if batch is not None:
-        header["batch"] = batch
-    if tensors:
-        file = _beside(path, ".safetensors")
-        files.write_tensors(file, tensors)
-        header["tensors"] = {"file": file.name, "sha256": _checksum(file)}
-    header["sha256"] = _own_checksum(header)
-    files.write_json(source, header)
+    if place is not None:
+        header["place"] = dict(place)
+    if not tensors:
+        files.write_sealed(source, header)
+        return
+    file = _beside(path, ".safetensors")
+
+    def describe(sha256: str) -> dict[str, Any]:
+        return files.sealed(header | {"tensors": {"file": file.name, "sha256": sha256}})
+
+    files.write_together(file, tensors, None, source, describe)
 
 
 def load(path: str | Path, kind: type[R]) -> R:
-    """Read a record that `save` wrote.
+    """Read a record that `save` wrote. Every field is checked against its annotation.
 
     Args:
         path: where, without an ending; kind: the record that is expected, `tuple` for several.
 
     Raises:
         StoreError: a file is missing, damaged or altered, of another version, or holds another record.
-        BilensError: a path that is none.
+        BilensError: `path` is not a path.
     """
     return _load(path, kind)
 
 
-def _load(path: str | Path, kind: type[R], batch: int | None = None) -> R:
-    """As `load`; a batch with another number than this is refused."""
+def _load(path: str | Path, kind: type[R], place: Mapping[str, str] | None = None) -> R:
+    """As `load`; a record of another place than this is refused."""
     instance("kind", kind, type, "a class of records", "pass one, such as decompose.Spectra")
-    source = _beside(path, ".json")
+    return files.settled(
+        _beside(path, ".json"), lambda source: _read(source, _beside(path, ".safetensors"), kind, place)
+    )
+
+
+def _read(source: Path, file: Path, kind: type[R], place: Mapping[str, str] | None) -> R:
     header = files.read_json(source)
-    if header.get("format") != FORMAT:
+    if type(header.get("format")) is not int or header["format"] != FORMAT:
         raise StoreError(
-            f"{source} of format {header.get('format')!r}", f"format {FORMAT}", "write it again with this version"
+            f"{source} of format {header.get('format')!r:.40}", f"format {FORMAT}, as this version writes it", _AGAIN
+        )
+    header = files.unsealed(source, header)
+    if place is not None and (theirs := header.get("place")) != place:
+        own = theirs if isinstance(theirs, dict) else {}
+        other = own.get("run") == place["run"] and isinstance(own.get("name"), str)
+        raise StoreError(
+            f"{source} with the record {own['name']!r:.80}" if other else f"{source} with a record of another run",
+            f"the record {place['name']!r} of the run that settings.json describes",
+            "put the file of this run back, or delete it and run the same command again",
         )
     tensors: dict[str, Tensor] = {}
     try:
-        # Files written before there was a checksum of the JSON, or a number of the batch, have none.
-        if "sha256" in header and header["sha256"] != _own_checksum(header):
-            raise StoreError(f"{source} with another checksum than it states", "the file as written", _AGAIN)
-        if batch is not None and header.get("batch", batch) != batch:
-            raise StoreError(f"{source} with batch {header['batch']!r}", f"batch {batch}", _AGAIN)
         if "tensors" in header:
-            file = _beside(path, ".safetensors")
-            if _checksum(file) != header["tensors"]["sha256"]:
+            if files.file_checksum(file) != header["tensors"]["sha256"]:
                 raise StoreError(f"{file} with another checksum than {source} states", "the file as written", _AGAIN)
             tensors, _ = files.read_tensors(file)
-        record = _decode(header.get("record"), tensors)
+        record = _decode(header["record"], Any, tensors)
     except StoreError:
         raise
     except BilensError as error:
         raise StoreError(f"{source} with a record that is not valid ({error})", "a whole record", _AGAIN) from error
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise StoreError(f"{source} with a damaged record ({error})", "a whole record", _AGAIN) from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise StoreError(f"{source} with a damaged record ({error!s:.200})", "a whole record", _AGAIN) from error
     stored = RECORDS.get(type(record).__name__) is type(record) or (isinstance(record, tuple) and record)
-    if not isinstance(record, kind) or (batch is not None and not stored):
+    if not isinstance(record, kind) or not stored:
         raise StoreError(f"{source} with a {type(record).__name__}", f"a {kind.__name__}")
     return record
 
 
 def exists(path: str | Path) -> bool:
-    """Whether a record was written there. Raises BilensError for a path that is none."""
+    """Whether a record was written there. Raises BilensError for what is not a path."""
     return _beside(path, ".json").exists()
 
 
 class Folder:
     """The records of one run, each computed once: asking again reads it from the folder.
 
-    A folder belongs to one set of settings, kept in `settings.json`, so that results of different runs never mix.
+    A folder belongs to one set of settings, kept in `settings.json`, so that results of different runs never mix: of
+    several processes that begin at once, those with the settings of the first get the folder, the others an error. Each
+    record carries the checksum of the settings and its name, so that one of another run or place is refused.
 
     Args:
         path: the folder, made when it does not exist.
@@ -176,38 +196,44 @@ class Folder:
                 "a folder that can be read and written",
                 "name another --out",
             ) from error
+        self._run = files.checksum(json.loads(json.dumps(settings)))
 
     def _claim(self, settings: dict[str, Any]) -> None:
         """Write the settings into a new folder, or check that they are those of an old one."""
-        known = self.path / "settings.json"
-        if known.exists():
-            settings = json.loads(json.dumps(settings))
-            theirs = _settings(self.path)
-            if theirs != settings:
-                names = sorted(n for n in theirs.keys() | settings.keys() if theirs.get(n) != settings.get(n))
-                listed = ", ".join(f"{n} = {theirs.get(n)!r} and not {settings.get(n)!r}" for n in names)
+        known = self.path / SETTINGS
+        if not known.exists():
+            if self.path.is_symlink() and not self.path.exists():
+                raise files.dangling(self.path)
+            if self.path.exists() and not self.path.is_dir():
+                raise StoreError(f"{self.path}, which is a file", "a folder", "name another --out")
+            others = [entry for entry in _entries(self.path) if entry.name != SETTINGS]
+            # Another process may have begun, and written, since the first look.
+            if others and not known.exists():
                 raise StoreError(
-                    f"folder {self.path} of a run with other settings ({listed})",
-                    "a new folder, or one of a run with these settings",
-                    "name another --out, or delete the folder",
+                    f"folder {self.path} with files of something else, such as {others[0].name}",
+                    "an empty or new folder",
+                    "name another --out",
                 )
-            return
-        if self.path.exists() and not self.path.is_dir():
-            raise StoreError(f"{self.path}, which is a file", "a folder", "name another --out")
-        if self.path.is_dir() and any(self.path.iterdir()):
+            if files.create_json(known, settings):
+                return
+        settings = json.loads(json.dumps(settings))
+        theirs = _settings(self.path)
+        if theirs != settings:
+            listed = ", ".join(_differences(theirs, settings))
             raise StoreError(
-                f"folder {self.path} with files of something else", "an empty or new folder", "name another --out"
+                f"folder {self.path} of a run with other settings ({listed})",
+                "a new folder, or one of a run with these settings",
+                "name another --out, or delete the folder",
             )
-        files.write_json(known, settings)
 
     def record(self, name: str, kind: type[R], compute: Callable[[], R]) -> R:
         """The record of this name: read when it is there, else computed and written."""
-        path = self.path / "records" / name
+        path, place = self.path / "records" / name, {"run": self._run, "name": name}
         if exists(path):
-            return load(path, kind)
+            return _load(path, kind, place)
         started = time.monotonic()
         record = compute()
-        save(record, path)
+        _save(record, path, place)
         self.clock(name, time.monotonic() - started)
         return record
 
@@ -215,20 +241,92 @@ class Folder:
         """Whether the record of this name is there."""
         return exists(self.path / "records" / name)
 
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file with the run's checksum, its records' names and its own checksum, for `read_summary`."""
+        names = sorted(_names(self.path))
+        files.write_sealed(self.path / name, {**content, "run": self._run, "records": names})
+
     def clock(self, name: str, seconds: float) -> None:
         """Add the seconds that a step took to those it took before, in `timings.json`."""
         known = self.timings
-        files.write_json(self.path / "timings.json", known | {name: round(known.get(name, 0.0) + seconds, 2)})
+        files.write_sealed(self.path / "timings.json", known | {name: round(known.get(name, 0.0) + seconds, 2)})
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds that each step took, whenever it was computed."""
+        """Seconds that each step took, whenever it was computed.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
         path = self.path / "timings.json"
-        return files.read_json(path) if path.exists() else {}
+        return files.read_sealed(path) if path.exists() else {}
+
+
+def read_record(run: Path, name: str, kind: type[R]) -> R | None:
+    """The record of this name in the folder of a run; None where the run has not computed it.
+
+    Raises:
+        StoreError: the record or the settings are damaged or altered, or the record is of another run.
+    """
+    path = run / "records" / name
+    if not exists(path):
+        return None
+    return _load(path, kind, {"run": _checksum(run), "name": name})
+
+
+def read_summary(run: Path, name: str) -> dict[str, Any]:
+    """A JSON file that `Folder.write` wrote, without what it says of the folder; empty where there is none.
+
+    Raises:
+        StoreError: it is damaged or altered, of another run, or of records that are no longer there.
+    """
+    path = run / name
+    if not path.exists():
+        return {}
+    content = files.read_sealed(path)
+    if content.pop("run", None) != _checksum(run):
+        raise StoreError(f"{path} of another run", "that of the run that settings.json describes", _AGAIN)
+    there = _names(run)
+    missing = [record for record in content.pop("records", ()) if record not in there]
+    if missing:
+        raise StoreError(
+            f"{run} without the record {missing[0]!r}, which {name} is of",
+            f"all records of {name}",
+            "put it back, or run the same command again",
+        )
+    return content
+
+
+def _names(run: Path) -> set[str]:
+    """The names of a run's records."""
+    root = run / "records"
+    return {path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("[!.]*.json")}
+
+
+def _checksum(run: Path) -> str:
+    """Of the settings of a run."""
+    try:
+        return files.checksum(_settings(run))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise _damaged(run / SETTINGS) from error
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, but for what file managers and git leave there and what a run that was killed left."""
+    if not folder.is_dir():
+        return []
+    return [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.name not in _UNIMPORTANT
+        and not (entry.name.startswith(f".{SETTINGS}.") and entry.name.endswith(".part"))
+    ]
 
 
 class DamagedBatchWarning(UserWarning):
-    """A batch that was written is no longer whole, and is computed again."""
+    """A batch that was written is damaged or altered, and is computed again."""
 
 
 @runtime_checkable
@@ -247,19 +345,19 @@ class Batches(Protocol):
 
 
 def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -> None:
-    """Compute and write one record after another, for results larger than memory; those that are there are kept.
+    """Compute and write records one after another, for results larger than memory; existing ones are kept.
 
-    A run that was stopped, by Ctrl-C or by a kill, goes on with the batch it was at when it is started again. What it
-    had written is read first, and a batch that is cut short or altered is computed again, with a `DamagedBatchWarning`.
+    A run that was stopped, by Ctrl-C or by a kill, continues with the batch it was at when it is started again. Batches
+    that exist are read first; one that is cut short or altered is computed again, with a `DamagedBatchWarning`.
 
     Args:
         batches: what to compute; path: a folder for these settings alone; progress: whether to show a bar.
 
-    Cost: what is there is read once, a batch at a time, for its checksums.
+    Cost: existing batches are read once, one at a time, to verify their checksums.
 
     Raises:
-        StoreError: the folder belongs to other settings, holds other files, or cannot be written. BilensError: what
-            is no stream of records.
+        StoreError: the folder belongs to other settings, holds other files, or cannot be written. BilensError:
+            `batches` is not a stream of records.
     """
     # Of the type: asking the object itself would compute its settings once more.
     if not all(hasattr(type(batches), name) for name in ("settings", "batch", "__len__")):
@@ -271,21 +369,21 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
     folder = Folder(path, batches.settings)
     missing, damaged = [], []
     for n in range(len(batches)):
-        record = folder.path / "records" / _batch(n)
-        if not exists(record):
+        if not folder.has(_batch(n)):
             missing.append(n)
-        elif found := _damage(record, n):
+        elif found := _damage(folder.path, n):
             missing.append(n)
             damaged.append(found)
     if damaged:
         warnings.warn(
-            f"{path}: batches that are damaged, and computed again: {len(damaged)}; the first: {damaged[0]}",
+            f"{path}: damaged batches that are computed again: {len(damaged)}; the first: {damaged[0]}",
             DamagedBatchWarning,
             stacklevel=2,
         )
+    run = _checksum(folder.path)
     with bar(f"writing {Path(path).name}", len(batches), done=len(batches) - len(missing), show=progress) as step:
         for n in missing:
-            _save(batches.batch(n), folder.path / "records" / _batch(n), n)
+            _save(batches.batch(n), folder.path / "records" / _batch(n), {"run": run, "name": _batch(n)})
             step(1)
 
 
@@ -296,35 +394,50 @@ def load_batches(path: str | Path, kind: type[R]) -> Iterator[R]:
         path: the folder; kind: of the records.
 
     Raises:
-        StoreError: no such folder, one that is not finished, or a damaged record.
+        StoreError: the folder does not exist or is not finished, or a record is damaged or altered.
     """
     path = checks.path("path", path)
     settings = _settings(path)
     count = settings.get("batches")
-    if type(count) is not int:
+    if type(count) is not int or not 0 <= count < 10**9:
         raise StoreError(f"{path}, which holds no batches", "a folder of save_batches", "name another folder")
     missing = [n for n in range(count) if not _whole(path / "records" / _batch(n))]
     if missing:
         raise StoreError(
             f"{path} with {count - len(missing)} of {count} batches", "all of them", "run save_batches to its end"
         )
-    return (_load(path / "records" / _batch(n), kind, n) for n in range(count))
+    run = _checksum(path)
+    return (_load(path / "records" / _batch(n), kind, {"run": run, "name": _batch(n)}) for n in range(count))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     """What the folder says that its run was asked for."""
-    known = folder / "settings.json"
+    known = folder / SETTINGS
     try:
         return files.read_json(known)
     except StoreError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        raise StoreError(
-            f"{known}, which is damaged, beside records that may well be whole",
-            "the settings that they were computed with, as JSON",
-            "write that file alone again, by bilens.files.write_json(file, settings) with the settings of the run or "
-            "of the stream (stream.settings), and go on: each record is checked when it is read",
-        ) from error
+        raise _damaged(known) from error
+
+
+def _damaged(known: Path) -> StoreError:
+    return StoreError(
+        f"{known}, which is damaged, beside records that may well be whole",
+        "the settings that they were computed with, as JSON",
+        "write that file alone again, by bilens.files.write_json(file, settings) with the settings of the run or of "
+        "the stream (stream.settings), and continue: each record is checked when it is read",
+    )
+
+
+def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
+    """The settings that differ, "name: old → new" for each, with the path of one inside another: "model.hidden"."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted(theirs.keys() | ours.keys()):
+            yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}".lstrip("."))
+    elif theirs != ours:
+        old, new = ("none" if value is None else json.dumps(value, ensure_ascii=False) for value in (theirs, ours))
+        yield f"{name}: {old} → {new}"
 
 
 def _whole(path: Path) -> bool:
@@ -332,10 +445,10 @@ def _whole(path: Path) -> bool:
     return exists(path) and _beside(path, ".safetensors").exists()
 
 
-def _damage(path: Path, batch: int) -> str:
+def _damage(folder: Path, n: int) -> str:
     """Why a batch cannot be read; empty when it can."""
     try:
-        _load(path, object, batch)
+        read_record(folder, _batch(n), object)
     except StoreError as error:
         return str(error).partition("; expected ")[0].removeprefix("got ")
     return ""
@@ -362,15 +475,81 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise StoreError(f"{name} as {type(value).__name__} {value!r:.40}", "a record, tensor, text or number")
 
 
-def _decode(content: Any, tensors: dict[str, Tensor]) -> Any:
+def _decode(content: Any, kind: Any, tensors: Mapping[str, Tensor], name: str = "record") -> Any:
+    """The value that a part of a record's JSON stands for, checked against the annotation of its field.
+
+    Raises:
+        ValueError: it does not fit the annotation. KeyError: no such tensor, record or field.
+    """
+    choices = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        if content is None and NoneType in choices:
+            return None
+        (kind,) = (choice for choice in choices if choice is not NoneType)
+        choices = get_args(kind)
     if isinstance(content, list):
-        return tuple(_decode(item, tensors) for item in content)
+        if kind is Any:
+            choices = (Any, ...)
+        elif get_origin(kind) is not tuple:
+            raise ValueError(f"{name} is a list")
+        kinds = [choices[0]] * len(content) if choices[1:] == (...,) else list(choices)
+        if len(kinds) != len(content):
+            raise ValueError(f"{name} has {len(content)} entries and not {len(kinds)}")
+        return tuple(
+            _decode(item, k, tensors, f"{name}.{i}") for i, (item, k) in enumerate(zip(content, kinds, strict=True))
+        )
     if isinstance(content, dict):
-        if "tensor" in content:
-            return tensors[content["tensor"]]
-        fields = {name: _decode(value, tensors) for name, value in content["fields"].items()}
-        return RECORDS[content["kind"]](**fields)
+        return (
+            _decode_tensor(content, kind, tensors, name)
+            if "tensor" in content
+            else _decode_record(content, kind, tensors, name)
+        )
+    if get_origin(kind) is Literal:
+        good = type(content) is str and content in choices
+    elif kind is float:
+        good = type(content) in (int, float) and math.isfinite(content)
+    else:
+        good = kind is Any or (kind in (bool, int, str) and type(content) is kind)
+    if not good:
+        raise ValueError(f"{name} = {content!r:.40}, which is not {_title(kind)}")
     return content
+
+
+def _decode_tensor(content: dict[str, Any], kind: Any, tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    tensor = tensors[content["tensor"]]
+    if kind is not Any and not (isinstance(kind, type) and issubclass(kind, AbstractArray)):
+        raise ValueError(f"{name} is a tensor and not {_title(kind)}")
+    return tensor
+
+
+def _decode_record(content: dict[str, Any], kind: Any, tensors: Mapping[str, Tensor], name: str) -> Any:
+    record = RECORDS[content["kind"]]
+    if kind is not Any and kind is not record:
+        raise ValueError(f"{name} is a {record.__name__} and not {_title(kind)}")
+    kinds = _annotations(record)
+    stated, expected = set(content["fields"]), {field.name for field in dataclasses.fields(record)}
+    if stated != expected:
+        raise ValueError(f"{name} lacks or adds {', '.join(sorted(stated ^ expected)):.80}")
+    fields = {
+        field: _decode(value, kinds[field], tensors, f"{name}.{field}") for field, value in content["fields"].items()
+    }
+    with jaxtyped("context"):  # one letter is one size in all fields
+        for field, value in fields.items():
+            if isinstance(value, Tensor) and not isinstance(value, kinds[field]):
+                raise TypeError(
+                    f"{name}.{field} of {value.dtype} and shape {tuple(value.shape)}, not {_title(kinds[field])}"
+                )
+    return record(**fields)
+
+
+@functools.cache
+def _annotations(record: type) -> dict[str, Any]:
+    """The types of a record's fields; they are written as texts, and reading those takes longer than a record."""
+    return get_type_hints(record)
+
+
+def _title(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _beside(path: str | Path, ending: str) -> Path:
@@ -380,26 +559,18 @@ def _beside(path: str | Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _own_checksum(header: dict[str, Any]) -> str:
-    """Of a header but for its checksum: of its values, whatever the order and the spaces they are written in."""
-    rest = {name: value for name, value in header.items() if name != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(files.read_bytes(path)).hexdigest()
-
-
 __all__ = [
     "FORMAT",
     "RECORDS",
+    "SETTINGS",
     "Batches",
     "DamagedBatchWarning",
     "Folder",
     "exists",
     "load",
     "load_batches",
+    "read_record",
+    "read_summary",
     "save",
     "save_batches",
 ]

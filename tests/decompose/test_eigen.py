@@ -92,7 +92,8 @@ def test_keeping_fewer_is_computing_fewer(data, kernel):
     none = kept.keep(0)
     x = torch.ones(2, kernel.input.size, dtype=torch.float64)
     near(none.reconstruct(x), [0, 0], 0)
-    near(none.discarded, kept.values.abs().max(), 0)
+    near(none.discarded, kept.values.abs().max(), natural(kernel))
+    assert float(none.discarded) >= float(kept.values.abs().max())
 
 
 @given(st.data(), kernels())
@@ -138,9 +139,10 @@ def test_single_precision_is_answered_in_kind_and_computed_in_double():
     kernel = Kernel(left, right, torch.ones(4), Space("x", 30))
     for k in (None, 3):
         spectrum = decompose.eigh(kernel, k)
-        for field in ("values", "vectors", "residuals", "discarded", "energy"):
+        for field in ("values", "vectors", "residuals", "discarded"):
             assert getattr(spectrum, field).dtype == torch.float32
-        assert float(spectrum.residuals.max()) < 1e-12
+        assert spectrum.energy.dtype == torch.float64  # of a square, which float32 may not hold
+        assert float(spectrum.residuals.max()) < 3e-7 * float(spectrum.values.abs().max())
         near(
             abs(array(spectrum.values)),
             np.sort(abs(np.linalg.eigvalsh(matrix_of(kernel))))[::-1][: len(spectrum)],
@@ -154,7 +156,10 @@ def test_single_precision_is_answered_in_kind_and_computed_in_double():
 def test_bound_takes_a_number_or_one_norm_a_sample():
     spectrum = decompose.eigh(diagonal(4.0, 2.0, -1.0), 1)
     near(spectrum.bound(3.0), 18.0)
-    near(spectrum.bound(torch.tensor([0.0, 1.0, 2.0])), [0.0, 2.0, 8.0])
+    near(spectrum.bound(torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)), [0.0, 2.0, 8.0])
+    for dtype in (torch.float32, torch.bfloat16):  # what such a norm may have lost is allowed for
+        near(spectrum.bound(torch.tensor([1.0], dtype=dtype)), [2.0], rtol=40 * torch.finfo(dtype).eps)
+        assert float(spectrum.bound(torch.tensor([1.0], dtype=dtype))) > 2 + torch.finfo(dtype).eps
 
 
 @given(st.integers(1, 6), st.sampled_from([1.0, -1.0]))
@@ -184,7 +189,7 @@ def test_weighted_readers_have_mean_square_one_and_rebuild_the_data(data, kernel
     covariance = array(spectrum.readers) @ array(moment) @ array(spectrum.readers).T
     near(covariance @ covariance, covariance, 1, rtol=1e-7)  # the identity on the range of the data
     near(np.trace(covariance), oracle.rank(lifted), 1, rtol=1e-7)
-    near(spectrum.discarded, 0.0, 0)
+    near(spectrum.discarded, 0.0, scale, rtol=1e-6)  # where Σ is singular, to the root of its rounding
     near(spectrum.terms(x).sum(-1), spectrum.reconstruct(x), scale)
 
 

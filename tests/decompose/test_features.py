@@ -122,7 +122,8 @@ def test_a_few_pairs_of_a_kernel_in_float32_are_as_right_as_in_float64(small, of
     far = np.linalg.norm(vectors @ expected - values[:, None] * vectors, axis=1)
     near(spectrum.residuals, far, size[0], rtol=1e-6)
     assert bool((array(spectrum.residuals) >= far - 1e-7 * size[0]).all())
-    near(spectrum.discarded, size[4], size[0], rtol=1e-5)
+    near(spectrum.discarded, size[4], size[0], rtol=2e-5)
+    assert float(spectrum.discarded) >= size[4]
     near(spectrum.energy, (size**2).sum(), size[0] ** 2, rtol=1e-4)
 
 

@@ -152,7 +152,7 @@ def test_what_is_used_and_lit_is_counted() -> None:
     assert (inputs.tolist(), outputs.tolist()) == ([True, True, True], [True, False])
     assert len(found) == 2
     codes = torch.tensor([[1.0, 0.0], [2.0, 3.0], [0.0, 1.0], [0.0, 0.0]])
-    assert found.lit(codes) == 1 + 1 / 4
+    assert found.active(codes) == 1 + 1 / 4
     near(found(codes)[:, 0], [-1, 11, -1, -1])
     assert found.keep(1, coefficients.abs()).used()[0].tolist() == [True, True, False]
 

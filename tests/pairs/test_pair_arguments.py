@@ -93,7 +93,7 @@ def test_what_cannot_be_taken_is_named(said: str, call: Any) -> None:
 
 
 def test_a_place_alone_is_no_list_to_permute() -> None:
-    with refuses(ShapeError, "places of shape ()", "a list"):
+    with refuses(ShapeError, "places of shape ()", "one-dimensional"):
         pairs.permuted(torch.tensor(2), 5, 0)
 
 

@@ -336,3 +336,16 @@ def test_refuses_what_is_no_kind_of_pair_vector():
         PairStream(Features.of(random_tensor()), "hot", 1, 0)
     with refuses(ShapeError, "chances of shape (3,)", "(21,)"):
         SampledStream(Features.of(random_tensor()), "polarized", 1, 0, torch.ones(3))
+
+
+def test_the_first_pair_weighs_like_the_others():
+    """Nothing comes before pair 0, whose chance is its own end: its importance is 1/(N p), and above 0."""
+    tensor = random_tensor(3)
+    weights = torch.tensor([4.0, 1.0, 1.0, 1.0, 1.0, 2.0], dtype=torch.float64)
+    stream = pairs.sampled(tensor, weights, batch_size=2000, seed=1)
+    i, j = stream.pairs(0)
+    importance = array(stream.importance(0))
+    for place, pair in enumerate(every_pair(3)):
+        drawn = ((i == pair[0]) & (j == pair[1])).numpy()
+        assert drawn.any()
+        near(importance[drawn], np.full(drawn.sum(), 10 / (6 * float(weights[place]))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import pairs
+from bilens.checks import trusted
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
 from bilens.pairs import Features, Kind
@@ -44,7 +44,8 @@ def test_gradients_reach_the_factors_and_are_those_of_the_formula(layer, data):
     i, j = (torch.tensor(side) for side in zip(*every_pair(plain.input.dim), strict=True))
     names = NAMES[:2] if Features.of(plain).down is None else NAMES  # an identity is not multiplied
     factors = [getattr(plain, name).clone().requires_grad_() for name in names]
-    followed = replace(plain, **dict(zip(names, factors, strict=True)))
+    parts = {name: getattr(plain, name) for name in NAMES} | dict(zip(names, factors, strict=True))
+    followed = trusted(BilinearTensor, *parts.values(), plain.input, plain.output)
     atoms = torch.eye(plain.input.dim, dtype=torch.float64)
     if kind == "two_hot":
         g = _polar(followed, atoms[i] + atoms[j], atoms[i] + atoms[j])
@@ -114,7 +115,7 @@ def test_refuses_prepared_layers_that_do_not_fit():
         Features(left[0], left[0], None, space)
     with refuses(ShapeError, "down of shape (4, 6)", "(outputs, 4)"):
         Features(left, left, left.T, space)
-    with refuses(ShapeError, "6 features of 'x' (5)", "one a coordinate"):
+    with refuses(ShapeError, "6 features of 'x' (5)", "one per coordinate"):
         Features(left, left, None, Space("x", 5))
 
 
@@ -145,6 +146,6 @@ def test_refuses_numbers_of_no_feature(call):
         with refuses(BilensError, f"j {seen}", "0 … 5"):
             call(random_tensor(), good, bad)
     for one, two in ((good, good[:1]), (good[0], good[0]), (good[None], good[None])):
-        with refuses(ShapeError, f"i of shape {tuple(one.shape)} and j of {tuple(two.shape)}", "two lists"):
+        with refuses(ShapeError, f"i of shape {tuple(one.shape)} and j of {tuple(two.shape)}", "(pairs,) twice"):
             call(random_tensor(), one, two)
     assert call(random_tensor(), good[:0], good[:0]).shape == (0, 3)

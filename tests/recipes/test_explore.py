@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from bilens import data, plots
+from bilens import data, files, plots
 from bilens.cli import main
 from bilens.models import ImageClassifier
 from bilens.recipes import explore
@@ -115,15 +115,30 @@ def test_scores_and_curves_are_all_measured_on_all_test_images(run: Path) -> Non
     assert rows["10 eigenvectors kept for each output"]["numbers"] == 10 * 10 * 65
     assert rows["the model itself"]["numbers"] == 12 * 64 * 2 + 10 * 12
     assert rows["the model itself"]["kind"] == "model"
+    factors, active = 2 * 12 * 64, summary["sae"]["active"]
+    assert rows["SAE on outputs, ReLU codes"]["numbers"] == factors + 2000 * (12 + 1 + 10) + 10
+    inverse = next(row for name, row in rows.items() if "pseudoinverse" in name)
+    assert inverse["numbers"] == summary["sae"]["curve"]["numbers"][-1] == factors + active * (12 + 1 + 10) + 10
+
+
+def as_of_seed(run: Path, folder: Path, seed: int) -> Path:
+    """A copy of a run whose settings, and the checksums made with them, say another seed."""
+    shutil.copytree(run, folder)
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["seed"] = settings["model"]["seed"] = seed
+    files.write_json(folder / "settings.json", settings)
+    for path in (folder / "records").glob("*.json"):
+        header = files.read_sealed(path)
+        files.write_sealed(path, header | {"place": header["place"] | {"run": files.checksum(settings)}})
+    summary = files.read_sealed(folder / "summary.json")
+    files.write_sealed(folder / "summary.json", summary | {"run": files.checksum(settings)})
+    return folder
 
 
 def test_two_runs_and_seeds_are_embedded(run: Path, tmp_path: Path) -> None:
     page, others = tmp_path / "two.html", []
     for seed in (1, 2):  # as other seeds would leave them; SAEs of other seeds have other numbers of active features
-        others.append(shutil.copytree(run, tmp_path / str(seed)))
-        settings = json.loads((others[-1] / "settings.json").read_text())
-        settings["seed"] = settings["model"]["seed"] = seed
-        (others[-1] / "settings.json").write_text(json.dumps(settings))
+        others.append(as_of_seed(run, tmp_path / str(seed), seed))
     seeds = [str(folder) for folder in others]
     assert main(["explore", str(run), "--compare", str(run), "--seeds", *seeds, "--out", str(page)]) == 0
     shown = content(page)["runs"]
@@ -224,7 +239,65 @@ def test_records_of_two_runs_in_one_folder_are_told(run: Path, tmp_path: Path, c
     copy = shutil.copytree(run, tmp_path / "run")
     for ending in (".json", ".safetensors"):
         shutil.copy(other / "records" / f"svd_detail{ending}", copy / "records" / f"svd_detail{ending}")
-    assert "do not fit together" in refused(capsys, "explore", copy)
+    assert "svd_detail.json with a record of another run" in refused(capsys, "explore", copy)
+
+
+def test_a_record_in_the_place_of_another_of_the_same_run_is_refused(run: Path, tmp_path: Path, capsys) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    for ending in (".json", ".safetensors"):
+        shutil.copy(run / "records" / f"svd_curve{ending}", copy / "records" / f"digits_curve{ending}")
+    line = refused(capsys, "explore", copy)
+    assert "digits_curve.json with the record 'svd_curve'; expected the record 'digits_curve'" in line
+
+
+def test_numbers_of_the_summary_and_settings_that_were_altered_are_refused(run: Path, tmp_path: Path, capsys) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    for file, old, new in (
+        ("summary.json", '"test_accuracy": 0.', '"test_accuracy": 1.'),
+        ("summary.json", '"sha256": "', '"sha265": "'),
+        ("settings.json", '"seed": 0', '"seed": 5'),
+    ):
+        whole = (copy / file).read_text("utf-8")
+        assert old in whole
+        (copy / file).write_text(whole.replace(old, new), "utf-8")
+        assert copy.name in refused(capsys, "explore", copy)
+        (copy / file).write_text(whole, "utf-8")
+    for path in (copy / "records").glob("sae_curve.*"):
+        path.unlink()
+    assert "without the record 'sae_curve'" in refused(capsys, "explore", copy)
+    (copy / "summary.json").unlink()
+    assert main(["explore", str(copy), "--out", str(tmp_path / "page.html")]) == 0
+    assert content(tmp_path / "page.html")["runs"][0]["notes"][0].startswith("This run is not finished")
+
+
+def test_settings_of_odd_types_are_refused(run: Path, tmp_path: Path, capsys) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    settings = json.loads((copy / "settings.json").read_text())
+    for name, value in (("seed", [1]), ("seed", None), ("weights", {}), ("model", 3), ("command", ["mnist"])):
+        files.write_json(copy / "settings.json", settings | {name: value})
+        refused(capsys, "explore", run, "--seeds", copy)
+        refused(capsys, "explore", copy)
+
+
+def test_the_page_is_a_new_file_or_replaces_a_page_and_nothing_else(run: Path, tmp_path: Path, capsys) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "other.html").write_text("<!doctype html>\n<title>somebody's page</title>")
+    (tmp_path / "empty.html").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out in ("thesis.tex", "other.html", "empty.html", "run/settings.json", "run/records/digits.safetensors"):
+        assert f"{out}, which exists and is not a page of bilens" in refused(
+            capsys, "explore", copy, "--out", tmp_path / out
+        )
+    assert "which is a folder" in refused(capsys, "explore", copy, "--out", copy)
+    assert "which does not exist" in refused(capsys, "explore", copy, "--out", tmp_path / "link")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    for _ in range(2):  # a new file, then over the page
+        assert main(["explore", str(copy), "--out", str(tmp_path / "page.html")]) == 0
+    (copy / "report.html").write_text("my notes")
+    refused(capsys, "explore", copy)
+    assert (copy / "report.html").read_text() == "my notes"
 
 
 def test_open_and_serve(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

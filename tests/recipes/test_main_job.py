@@ -160,9 +160,20 @@ def test_the_page_stands_alone(run: Path) -> None:
     assert len(text) < 8_000_000
 
 
-def test_the_job_ends_with_the_path_of_the_page(run: Path, undrawn, capsys) -> None:
+def test_the_job_ends_with_the_page_its_settings_and_what_they_compare_with(run: Path, undrawn, capsys) -> None:
     assert job(run) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"page:    {run / 'report.html'}"
+    told = capsys.readouterr()
+    page, settings, compare = told.out.splitlines()[-3:]
+    assert page == f"page:    {run / 'report.html'}"
+    assert settings.startswith(
+        "settings: 24 hidden units, noise 0.1, 12 epochs over 1,442 training images of digits, seed 0;"
+    )
+    assert "1,000 hidden units, no noise, all 60,000 training images of MNIST, and means over five seeds" in compare
+    assert "What to expect" in compare
+    assert "## What to expect" in (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
+    steps = [line for line in told.err.splitlines() if line.startswith("step ")]
+    assert [line.partition(":")[0] for line in steps] == [f"step {n} of 6" for n in range(1, 7)]
+    assert "took" in steps[1]
 
 
 def test_running_again_computes_nothing_again(run: Path, undrawn) -> None:
@@ -176,7 +187,7 @@ def test_other_settings_in_the_same_folder_are_refused(run: Path, capsys) -> Non
     assert job(run, "--seed", "7") == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1
-    assert "seed = 0 and not 7" in told[0]
+    assert "seed: 0 → 7" in told[0]
     assert (run / "summary.json").read_bytes() == before
 
 

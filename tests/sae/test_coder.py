@@ -245,7 +245,7 @@ def test_sizes_out_of_range_are_refused() -> None:
 def test_wrong_choices_of_features_are_refused() -> None:
     coder, space = build("standard"), Space("hidden", 5)
     for active in ([], [9], [-1], torch.zeros(9, dtype=torch.bool), torch.full((20,), 9)):
-        with pytest.raises(BilensError, match="expected at least one number from 0 to 8"):
+        with pytest.raises(BilensError, match="expected at least one whole number from 0 to 8"):
             coder.dictionary(space, active)
     with pytest.raises(ShapeError, match=r"a mask of shape \(4,\)"):
         coder.dictionary(space, [True] * 4)

@@ -87,6 +87,7 @@ def test_written_folders_have_the_settings_and_weights_of_saelens_own(architectu
     theirs = GOLDEN / f"saelens_{architecture}"
     sae.from_pretrained(theirs).save_pretrained(tmp_path)
     ours, golden = (json.loads((folder / "cfg.json").read_text()) for folder in (tmp_path, theirs))
+    assert len(ours.pop("sha256")) == 64  # SAELens reads the settings that it knows, and passes over the rest
     assert int(ours.pop("metadata")["sae_lens_version"].split(".")[0]) >= 6
     golden.pop("metadata")
     assert ours == golden
@@ -135,8 +136,9 @@ def test_k_comes_from_each_folder_itself(tmp_path: Path) -> None:
         assert coder.k == k
         x = torch.randn(20, coder.d_in)
         assert int((coder.encode(x) != 0).sum(dim=1).max()) <= k
+    change_weights(folders[2] / "sae_weights.safetensors")  # as another program writes them, without a checksum
     for wrong in (..., 0, 10, 2.0, True, None, "3"):
-        change(folders[2] / "cfg.json", k=wrong)
+        change(folders[2] / "cfg.json", k=wrong, sha256=...)
         with pytest.raises(StoreError, match=r"cfg\.json with(out)? k"):
             sae.from_pretrained(folders[2])
 
@@ -162,7 +164,7 @@ def test_top_k_without_relu_has_no_saelens_folder(tmp_path: Path) -> None:
             "with normalize_activations = 'expected_average_only_in'",
         ),
         ({"reshape_activations": "hook_z"}, "with reshape_activations = 'hook_z'"),
-        ({"architecture": "jumprelu_transcoder"}, "with architecture 'jumprelu_transcoder'"),
+        ({"architecture": "jumprelu_transcoder"}, "a jumprelu transcoder, which maps one activation to another"),
         ({"architecture": "matryoshka"}, "with architecture 'matryoshka'"),
         ({"architecture": ...}, "without architecture"),
         ({"metadata": ...}, "with metadata.sae_lens_version = None"),
@@ -261,3 +263,25 @@ def test_other_types_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
     coder = sae.from_pretrained(tmp_path)
     assert coder.W_enc.dtype == dtype
     assert coder(torch.zeros(2, 3)).dtype == dtype
+
+
+def test_a_save_over_an_older_coder_that_fails_leaves_the_older_one(tmp_path: Path, monkeypatch) -> None:
+    sae.StandardSAE(3, 5).save_pretrained(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bilens.files.safetensors.torch.save_file", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        sae.StandardSAE(3, 7).save_pretrained(tmp_path)
+    monkeypatch.undo()
+    assert sae.from_pretrained(tmp_path).d_sae == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+def test_files_of_two_coders_are_refused(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        sae.StandardSAE(3, 5, seed=seed).save_pretrained(tmp_path / str(seed))
+    shutil.copy(tmp_path / "1" / "sae_weights.safetensors", tmp_path / "0")
+    with pytest.raises(StoreError, match=r"cfg\.json and sae_weights\.safetensors, which were not written together"):
+        sae.from_pretrained(tmp_path / "0")

@@ -139,8 +139,10 @@ def test_what_cannot_be_taken_is_named(said: str, call: Any) -> None:
 
 
 def test_rows_of_a_tensor_are_no_batches() -> None:
-    with refuses(ShapeError, "a batch that is a tensor of shape (4,)"):
+    with refuses(ShapeError, "a tensor of shape (20, 4) as the stream", "Pass sae.TensorStream(vectors)"):
         sae.train(CODER, X, steps=1)
+    with refuses(ShapeError, "a batch that is a tensor of shape (4,)"):
+        sae.train(CODER, list(X), steps=1)
 
 
 def test_single_numbers_are_no_codes_and_no_decoder() -> None:

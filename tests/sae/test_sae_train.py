@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.history import History
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
+from oracle import near
 
 training = importlib.import_module("bilens.sae.train")  # the module, which the function of that name hides
 
@@ -189,6 +191,41 @@ def test_one_step_is_adams_on_the_formula_with_the_radial_part_removed() -> None
     assert_close(coder.b_enc.detach(), (b_enc / scale).detach())
     assert_close(coder.b_dec.detach(), (b_dec / scale).detach())
     assert_close(float(history["loss"][0]), float(loss.detach()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.3, 0.0), (0.25, 0.5)])
+def test_the_learning_rate_rises_and_falls_as_stated(warmup: float, decay: float) -> None:
+    """Ten steps beside Adam written out in NumPy, at a learning rate that rises and falls linearly."""
+    x = sparse_vectors(50)[0].double()
+    coder = sae.StandardSAE(12, 24).double()
+    w = {name: value.detach().numpy().copy() for name, value in coder.named_parameters()}
+    data, steps, lr = x.numpy(), 10, 0.01
+    w["b_dec"] = data.mean(axis=0)
+    first, second = ({name: np.zeros_like(value) for name, value in w.items()} for _ in range(2))
+    for step in range(steps):
+        z = data - w["b_dec"]
+        codes = np.maximum(z @ w["W_enc"] + w["b_enc"], 0)
+        r = 2 * (codes @ w["W_dec"] + w["b_dec"] - data) / len(data)
+        back = (r @ w["W_dec"].T) * (codes > 0)
+        gradient = {
+            "W_enc": z.T @ back,
+            "b_enc": back.sum(axis=0),
+            "W_dec": codes.T @ r,
+            "b_dec": r.sum(axis=0) - back.sum(axis=0) @ w["W_enc"].T,
+        }
+        rise = (step + 1) / (warmup * steps) if warmup else 1.0
+        fall = (steps - step) / (decay * steps) if decay else 1.0
+        for name, g in gradient.items():
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.999 * second[name] + 0.001 * g**2
+            mean, square = first[name] / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.999 ** (step + 1))
+            w[name] = w[name] - lr * min(rise, fall, 1.0) * mean / (np.sqrt(square) + 1e-8)
+    run(
+        coder, sae.TensorStream(x, 50, shuffle=False), steps=steps, lr=lr, warmup=warmup, decay=decay,
+        normalize=False, unit_rows=False,
+    )  # fmt: skip
+    for name, value in coder.named_parameters():
+        near(value.detach(), w[name], rtol=1e-6)
 
 
 def test_normalised_training_does_not_depend_on_the_units() -> None:

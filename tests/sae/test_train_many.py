@@ -101,7 +101,7 @@ def test_what_many_coders_cannot_be_is_refused() -> None:
     with refuses(ShapeError, "a stream of vectors of 12 coordinates; expected 11"):
         many([coders[0], sae.StandardSAE(11, 3)])
     for name in ("lr", "l1", "similarity"):
-        with refuses(BilensError, f"3 values of {name}; expected one, or 4: one a coder"):
+        with refuses(BilensError, f"3 values of {name}; expected one, or 4: one per coder"):
             many(coders, **{name: [0.1, 0.1, 0.1]})
     with refuses(BilensError, "l1 = -1"):
         many(coders, l1=[0.1, 0.1, 0.1, -1.0])

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
+from bilens.decompose.rounding import at_least_single
+from bilens.decompose.scale import kernel_near_one
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import Kernel
 
 
+@torch.no_grad()
 def clusters(kernel: Kernel, count: int, *, seed: int = 0) -> Int[Tensor, " i"]:
     """A cluster for each coordinate of the folded input, 0 … count − 1: spectral clustering with affinity |Q|.
 
@@ -31,7 +34,7 @@ def clusters(kernel: Kernel, count: int, *, seed: int = 0) -> Int[Tensor, " i"]:
     instance("kernel", kernel, Kernel)
     count = whole("count", count, 2, kernel.input.dim - 1)
     seed = whole("seed", seed, 0, 2**32 - 1)
-    affinity = kernel.to(torch.float64).dense().abs()
+    affinity = kernel_near_one(kernel)[0].dense().abs()
     top = affinity.max()
     if not bool(top > 0):
         raise BilensError("a kernel that is 0", "one with interactions", "cluster another output's kernel")
@@ -43,19 +46,21 @@ def clusters(kernel: Kernel, count: int, *, seed: int = 0) -> Int[Tensor, " i"]:
     return torch.tensor(numbers, dtype=torch.int64, device=kernel.left.device)
 
 
+@torch.no_grad()
 def inside(kernel: Kernel, labels: Int[Tensor, " i"]) -> float:
     """Share of ‖Q‖² whose two coordinates are in one cluster, 0 … 1; Σ_c (n_c/i)² where Q has no blocks.
 
     Raises:
-        ShapeError: not one label a coordinate. BilensError: a kernel that is 0.
+        ShapeError: other than one label per coordinate. BilensError: a kernel that is 0.
     """
     _check(kernel, labels)
-    energy = kernel.to(torch.float64).dense().square()
+    energy = kernel_near_one(kernel)[0].dense().square()
     if not bool(energy.sum() > 0):
         raise BilensError("a kernel that is 0", "one with interactions", "cluster another output's kernel")
     return float((energy * (labels[:, None] == labels)).sum() / energy.sum())
 
 
+@torch.no_grad()
 def block_vectors(kernel: Kernel, labels: Int[Tensor, " i"], k: int) -> Float[Tensor, "k i"]:
     """The k eigenvectors largest in |λ| among all blocks of Q, the interactions within and between clusters.
 
@@ -67,11 +72,11 @@ def block_vectors(kernel: Kernel, labels: Int[Tensor, " i"], k: int) -> Float[Te
         kernel: Q; labels: the cluster of each coordinate; k: how many, or fewer where there are fewer.
 
     Raises:
-        ShapeError: not one label a coordinate. BilensError: k below 1.
+        ShapeError: other than one label per coordinate. BilensError: k below 1.
     """
     _check(kernel, labels)
     k = whole("k", k, 1)
-    dense = kernel.to(torch.float64).dense()
+    dense = kernel_near_one(kernel)[0].dense()
     groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
     sizes, vectors = [], []
     for place, rows in enumerate(groups):
@@ -85,7 +90,7 @@ def block_vectors(kernel: Kernel, labels: Int[Tensor, " i"], k: int) -> Float[Te
             sizes += [levels, levels]
             vectors += [one + two, one - two]
     largest = torch.cat(sizes).argsort(descending=True, stable=True)[:k]
-    return torch.cat(vectors)[largest].to(kernel.left)
+    return torch.cat(vectors)[largest].to(at_least_single(kernel.left.dtype))
 
 
 def agreement(first: Int[Tensor, " i"], second: Int[Tensor, " i"]) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import flag, instance, number, whole
 from bilens.decompose.gauss_newton import Descent, Pairs, Squares, Target, balanced
+from bilens.decompose.graphs import detach
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
 from bilens.space import Space
@@ -72,6 +73,7 @@ class CP:
     output: Space
 
     def __post_init__(self) -> None:
+        detach(self)
         r = len(self.values)
         for name, shape in (
             ("outputs", (r, self.output.dim)),
@@ -103,6 +105,7 @@ class CP:
         whole = float(self.tensor().norm().double() ** 2)
         return float(self.norms().double().square().sum()) / whole if whole > 0 else 1.0
 
+    @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
         """The truncation certificate: ‖y − ŷ‖ ≤ ‖B − B̂‖ · ‖x'‖², the floor counted in.
 
@@ -207,6 +210,7 @@ def cp_symmetric(
     )
 
 
+@torch.no_grad()
 def _fit(
     tensor: BilinearTensor,
     rank: int,

@@ -12,6 +12,9 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import instance, number, whole
 from bilens.decompose import symmetric
+from bilens.decompose.graphs import detach
+from bilens.decompose.rounding import at_least_single
+from bilens.decompose.scale import fitting, kernel_near_one, tensor_near_one, times_power
 from bilens.decompose.sign import signed
 from bilens.decompose.svd import svd
 from bilens.errors import BilensError, ShapeError
@@ -19,7 +22,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
 SAME = 1e-3
-"""Ends at most this far apart are one extremum: ‖x − y‖ up to sign on the sphere, max|x − y| / width in a box."""
+"""Ends no further apart than this are one extremum: ‖x − y‖ up to sign on the sphere, max|x − y| / width in a box."""
 
 FREE, OFTEN = 100, 25
 """In a box: how many coordinates between the bounds are solved for at once, at most, and after how many steps."""
@@ -32,10 +35,12 @@ SINGULAR = 1e-12
 class Extrema:
     """Where ascents from many random starts ended, each place once, the highest value first.
 
+    In the kernel's type, in float32 for bfloat16 and float16. No gradients.
+
     Args:
         values: of the function, (k,); vectors: (k, n), unit vectors over the folded input on the sphere, points
             without the constant coordinate in a box.
-        residuals: the largest first-order residual of the starts that ended there, (k,); each function says its own.
+        residuals: the largest first-order residual of the starts that ended there, (k,); each function defines its own.
         counts: how many starts ended there, (k,).
         converged: whether all of these met the tolerance, (k,).
         input: the space of x; label: of the kernel, may be empty.
@@ -53,6 +58,7 @@ class Extrema:
     label: str = ""
 
     def __post_init__(self) -> None:
+        detach(self)
         k = len(self.values)
         for name in ("values", "residuals", "counts", "converged"):
             if tuple(getattr(self, name).shape) != (k,):
@@ -77,6 +83,7 @@ class Extrema:
         return 1 - int((self.counts == 1).sum()) / self.starts
 
 
+@torch.no_grad()
 def sphere(kernel: Kernel, starts: int = 64, *, seed: int = 0, steps: int = 20_000, tolerance: float = 1e-8) -> Extrema:
     """Local maxima of x'ᵀQx' over ‖x'‖ = 1, by gradient ascent x ← (Qx + αx) / ‖Qx + αx‖ from random starts.
 
@@ -88,11 +95,12 @@ def sphere(kernel: Kernel, starts: int = 64, *, seed: int = 0, steps: int = 20_0
         steps: at most this many; tolerance: on the residual ‖Qx − (xᵀQx)x‖ / max|λ|.
 
     Raises:
-        BilensError: starts, steps or tolerance not above 0.
+        BilensError: starts, steps or tolerance not above 0, or values outside the range of the type.
     """
     instance("kernel", kernel, Kernel)
     starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
-    dense = kernel.to(torch.float64).dense()
+    near, power = kernel_near_one(kernel)
+    dense = near.dense()
     levels = symmetric.eigvalsh(dense)
     scale = float(levels.abs().max()) or 1.0
     shift = float((-levels[0]).clamp(min=0))
@@ -104,9 +112,10 @@ def sphere(kernel: Kernel, starts: int = 64, *, seed: int = 0, steps: int = 20_0
 
     x = _normal(_random(starts, len(dense), seed).to(dense))
     x, residuals = _ascend(step, x, steps, tolerance)
-    return _record(kernel, x, (x @ dense * x).sum(dim=1), residuals, tolerance=tolerance, width=None)
+    return _record(kernel, x, (x @ dense * x).sum(dim=1), residuals, power, tolerance=tolerance, width=None)
 
 
+@torch.no_grad()
 def box(
     kernel: Kernel,
     low: float = 0.0,
@@ -120,23 +129,25 @@ def box(
     """Local maxima of u·y = x'ᵀQx' over low ≤ x ≤ high, by projected gradient ascent from uniform random starts.
 
     x ← P(x + t∇f), P the clamp to the box; t < 1/max(−λ_min, …), of the quadratic part, so that no step lowers f: the
-    projection gives ∇f·δ ≥ ‖δ‖²/t, and f(x + δ) − f(x) = ∇f·δ + δᵀQδ. Now and then the coordinates between the bounds
-    go straight to their maximum given the others, or towards it up to the first bound: few are left, and they creep.
-    An end is a point of Karush, Kuhn and Tucker: f cannot rise to first order. Minima are the maxima of −Q.
+    projection gives ∇f·δ ≥ ‖δ‖²/t, and f(x + δ) − f(x) = ∇f·δ + δᵀQδ. Every `OFTEN` steps the coordinates between the
+    bounds go straight to their maximum given the others, or towards it up to the first bound: gradient steps alone
+    would creep. An end is a point of Karush, Kuhn and Tucker: f cannot rise to first order. Minima are the maxima
+    of −Q.
 
     Args:
         kernel: Q, whose constant coordinate stays 1; low, high: the box; starts: how many; seed: of the starts.
         steps: at most this many; tolerance: on the residual max|x − P(x + t∇f)| / (high − low).
 
     Raises:
-        BilensError: an empty box; starts, steps or tolerance not above 0.
+        BilensError: an empty box; starts, steps or tolerance not above 0, or values outside the range of the type.
     """
     instance("kernel", kernel, Kernel)
     starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
     low, high = number("low", low), number("high", high)
     if not low < high:
         raise BilensError(f"a box from {low} to {high}", "low < high", "use 0 and 1 for pixels")
-    quadratic, linear, constant = kernel.to(torch.float64).split()
+    near, power = kernel_near_one(kernel)
+    quadratic, linear, constant = near.split()
     levels, width = symmetric.eigvalsh(quadratic), high - low
     bend = max(float(-levels[0]), float(levels[-1]) / 10) or float(linear.abs().max()) / width or 1.0
     length = 0.9 / bend
@@ -151,17 +162,24 @@ def box(
     x = low + width * _random(starts, len(quadratic), seed, uniform=True).to(quadratic)
     x, residuals = _ascend(step, x, steps, tolerance, leap)
     values = (x @ quadratic * x).sum(dim=1) + x @ linear + constant
-    return _record(kernel, x, values, residuals, tolerance=tolerance, width=width)
+    return _record(kernel, x, values, residuals, power, tolerance=tolerance, width=width)
 
 
+@torch.no_grad()
 def sufficient_shift(tensor: BilinearTensor) -> float:
     """A shift with which `sshopm` never goes down: σ₁², the largest eigenvalue of the outputs' Gram.
 
     f(x) + α‖x‖⁴ is convex as soon as α ≥ max ‖Q_{g(x)}‖₂ over the sphere, and ‖Q_g‖₂ ≤ ‖g‖ max_u ‖Q_u‖₂ ≤ σ₁².
+
+    Raises:
+        BilensError: σ₁² outside the range of float64.
     """
-    return float(svd(tensor, 1).values.double().square())
+    instance("tensor", tensor, BilinearTensor)
+    near, power = tensor_near_one(tensor)
+    return float(fitting(svd(near, 1).values.square(), 2 * power, torch.float64, "shifts"))
 
 
+@torch.no_grad()
 def sshopm(
     tensor: BilinearTensor,
     starts: int = 64,
@@ -183,7 +201,7 @@ def sshopm(
         steps: at most this many; tolerance: on the residual ‖Q_{g(x)} x − f x‖ / σ₁².
 
     Raises:
-        BilensError: starts, steps or tolerance not above 0, or a negative shift.
+        BilensError: starts, steps or tolerance not above 0, a negative shift, or values outside the range of the type.
 
     Source: Kolda and Mayo, "Shifted power method for computing tensor eigenpairs" (2011); with a shift that adapts,
     "An adaptive shifted power method for computing generalized tensor eigenpairs" (2014).
@@ -191,10 +209,11 @@ def sshopm(
     instance("tensor", tensor, BilinearTensor)
     starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
     shift = None if shift is None else number("shift", shift, 0, hint="leave it out, or use sufficient_shift(tensor)")
-    double = tensor.to(torch.float64)
+    double, power = tensor_near_one(tensor)
     most = sufficient_shift(double)
     scale = most or 1.0
-    shifts = torch.full((starts,), 0.0 if shift is None else shift).to(double.left)
+    fixed = torch.full((starts,), 0.0 if shift is None else shift, dtype=torch.float64, device=double.left.device)
+    shifts = times_power(fixed, -2 * power)
 
     def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
         left, right = x @ double.left.T, x @ double.right.T
@@ -215,7 +234,7 @@ def sshopm(
 
     x = _normal(_random(starts, double.input.dim, seed).to(double.left))
     x, residuals = _ascend(step, x, steps, tolerance)
-    return _record(tensor, x, gradient(x)[0], residuals, tolerance=tolerance, width=None)
+    return _record(tensor, x, gradient(x)[0], residuals, 2 * power, tolerance=tolerance, width=None)
 
 
 def _leap(x: Tensor, quadratic: Tensor, linear: Tensor, low: float, high: float) -> Tensor:
@@ -233,7 +252,7 @@ def _leap(x: Tensor, quadratic: Tensor, linear: Tensor, low: float, high: float)
     shares = torch.where(move == 0, torch.inf, (bound - x[free]) / move)
     first = shares.argmin()
     there = x[free] + shares[first].clamp(max=1) * move
-    if bool(shares[first] <= 1):  # it lies on its bound, whatever was rounded
+    if bool(shares[first] <= 1):  # it lies exactly on its bound, despite rounding
         there[first] = bound[first]
     moved = x.clone()
     moved[free] = there.clamp(low, high)
@@ -290,21 +309,26 @@ def _record(
     x: Tensor,
     values: Tensor,
     residuals: Tensor,
+    power: int,
     *,
     tolerance: float,
     width: float | None,
 ) -> Extrema:
-    """The places where starts ended, in the kernel's type; unit vectors with their largest entry positive."""
+    """The places where starts ended, in the kernel's type; unit vectors with their largest entry positive.
+
+    Args:
+        power: the exponent of the power of two by which the values are too small.
+    """
     places = _places(x, values, width)
     firsts = torch.stack([place[0] for place in places])
-    x, like = x[firsts], kernel.left
+    x, dtype = x[firsts], at_least_single(kernel.left.dtype)
     if width is None:
         x = signed(x)
     return Extrema(
-        values[firsts].to(like),
-        x.to(like),
-        torch.stack([residuals[place].max() for place in places]).to(like),
-        torch.tensor([len(place) for place in places], device=like.device),
+        fitting(values[firsts], power, dtype, "values", 1e-10),
+        x.to(dtype),
+        torch.stack([residuals[place].max() for place in places]).to(dtype),
+        torch.tensor([len(place) for place in places], device=x.device),
         torch.stack([(residuals[place] <= tolerance).all() for place in places]),
         kernel.input,
         kernel.label if isinstance(kernel, Kernel) else "",

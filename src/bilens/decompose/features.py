@@ -9,11 +9,12 @@ from torch import Tensor
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
 from bilens.decompose.eigen import Spectrum
-from bilens.decompose.scale import near_one
+from bilens.decompose.rounding import at_least_single, gamma, upward
+from bilens.decompose.scale import fitting, kernel_near_one, times_power
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
-from bilens.errors import BilensError
 from bilens.products import product
+from bilens.scale import NEAR
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -27,7 +28,12 @@ GRAM_BLOCK = 128
 ROWS = 2**22
 """Bytes of atoms to convert to float64 at a time, few enough to stay in a cache."""
 
+ALLOWANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
+"""Share of the largest |λ| by which `discarded` is raised where K and R Q Rᵀ are in either type: far more than was ever
+measured, but no proof."""
 
+
+@torch.no_grad()
 def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectrum:
     """The k eigenpairs largest in |λ| of F Q Fᵀ, the kernel as a function of codes, a ↦ Q(Fᵀa): (m, m), never built.
 
@@ -40,10 +46,12 @@ def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectr
             m − i of them at least, are 0.
 
     Returns:
-        A `Spectrum` over the codes, in the kernel's type. For a kernel in float64, or all pairs, everything is computed
-        in float64. For at most i/8 pairs of a kernel in float32, K and R Q Rᵀ are in float32, and the pairs are then
-        refined in float64 (Rayleigh and Ritz, with F itself), so that they are as right; `discarded` and `energy` are
-        right to about 1e-6 of the largest |λ|, and of its square times i.
+        A `Spectrum` over the codes, in the kernel's type, in float32 for bfloat16 and float16. No gradients. For a
+        kernel in float64, or all pairs, everything is computed in float64. For at most i/8 pairs of other kernels, K
+        and R Q Rᵀ are in float32, and the pairs are then refined in float64 (Rayleigh and Ritz, with F itself), so that
+        they are as right; `discarded` and `energy` are right to about 1e-6 of the largest |λ|, and of its square
+        times i. `discarded` is raised by 1e-9 of the largest |λ|, or by 1e-5 where the products were in float32;
+        `residuals` are those of the rounded pairs, with the worst case of float64, 1e-16 (m + h + 2i) ‖F‖² Σ|w|‖L‖‖R‖.
 
     Cost: m i² operations for K, h i² and i³ for the rest, and O(m i k) for the vectors, against O(m² i + m³). Floor: λ
     is right to about 1e-16 · ‖F‖²‖Q‖, spectral norms, which is far above the largest |λ| where Q lies along directions
@@ -51,24 +59,26 @@ def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectr
 
     Raises:
         SpaceError: the dictionary is over another space than the kernel. BilensError: k out of range, or eigenvalues
-            that do not fit the kernel's type.
+            or their squares outside the range of the type.
 
     Source: `docs/theory.md`, "Features of the input".
     """
     return _eigh(kernel, d, k, duals=False)
 
 
+@torch.no_grad()
 def eigh_coordinates(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectrum:
     """The k eigenpairs largest in |λ| of the least-norm coordinates C of the kernel, with Σ_ab C_ab f_a f_bᵀ = Q.
 
-    C = F⁺ᵀ Q F⁺, with the duals in place of the atoms of `eigh_pullback`. Not the pullback: see there and
-    `BilinearTensor.coordinates`.
+    C = F⁺ᵀ Q F⁺, with the duals instead of the atoms of `eigh_pullback`. This is not the pullback: see there
+    and `BilinearTensor.coordinates`.
 
     Args, Returns, Cost and Raises: as `eigh_pullback`.
     """
     return _eigh(kernel, d, k, duals=True)
 
 
+@torch.no_grad()
 def eigvalsh_pullback(kernel: Kernel, d: Dictionary) -> Float[Tensor, " n"]:
     """The min(m, i) eigenvalues of F Q Fᵀ that are not 0 by its rank, largest |λ| first, without vectors.
 
@@ -76,48 +86,50 @@ def eigvalsh_pullback(kernel: Kernel, d: Dictionary) -> Float[Tensor, " n"]:
         kernel, d: as `eigh_pullback`.
 
     Returns:
-        λ in the kernel's type, computed in it: right to about ε · ‖F‖²‖Q‖, ε = 1e-7 for float32, which is far above the
-        largest |λ| where Q lies along directions in which the atoms are weak.
+        λ in the kernel's type, computed in it, in float32 for bfloat16 and float16: right to about ε · ‖F‖²‖Q‖,
+        ε = 1e-7 for float32, which is far above the largest |λ| where Q lies along directions in which the atoms are
+        weak. No gradients.
 
     Cost: as `eigh_pullback` without vectors.
 
     Raises:
-        SpaceError: the dictionary is over another space than the kernel. BilensError: eigenvalues that do not fit the
-            kernel's type.
+        SpaceError: the dictionary is over another space than the kernel. BilensError: eigenvalues outside the range of
+            the type.
 
     Source: `docs/theory.md`, "Features of the input".
     """
     q, rows, _, power = _over(kernel, d, duals=False)
-    values: Tensor = symmetric.eigvalsh(_Small(q, rows, _by_gram(rows)).matrix)
-    return _fitting(values[values.abs().argsort(descending=True, stable=True)].double() * power, kernel.left)
+    work = at_least_single(kernel.left.dtype)
+    q, rows = _in(q, work), rows.to(work)
+    values: Tensor = symmetric.eigvalsh(_Small(q, rows, _by_gram(rows)).matrix).double()
+    noise = torch.finfo(rows.dtype).eps * float(_size(q, rows))
+    return fitting(values[values.abs().argsort(descending=True, stable=True)], power, rows.dtype, noise=noise)
 
 
-def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor, Space, Tensor]:
+def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor, Space, int]:
     """The kernel and the atoms or duals (m, i) over the same input, folded when either needs it; space of the codes.
 
-    Both near 1, and the power of two that eigenvalues must be multiplied with for it.
+    Both near 1, the kernel in float64 and the rows in a type that holds them, and the exponent of the power of two by
+    which eigenvalues are too small.
     """
     instance("kernel", kernel, Kernel)
     instance("dictionary", d, Dictionary)
     single = BilinearTensor(kernel.left, kernel.right, kernel.weights[None], kernel.input, Space("kernel", 1))
     tensor, d = single.match(d)
-    work = tensor.left.dtype if tensor.left.dtype in WELL_CONDITIONED else torch.float32
-    rows = (d.duals if duals else d.atoms).to(tensor.left.device, work)
-    rows, a = near_one(rows)
-    left, b = near_one(tensor.left.to(work))
-    right, c = near_one(tensor.right.to(work))
-    weights, e = near_one(tensor.down[0].to(work))
-    return Kernel(left, right, weights, tensor.input), rows, d.features, a.square() * b * c * e
+    near, power = kernel_near_one(Kernel(tensor.left, tensor.right, tensor.down[0], tensor.input))
+    rows = (d.duals if duals else d.atoms).detach().to(tensor.left.device)
+    rows = rows.to(at_least_single(rows.dtype))
+    exponent = int(torch.frexp(rows.abs().max()).exponent)
+    if abs(exponent) < NEAR:  # as good as near 1, and no copy
+        return near, rows, d.features, power
+    return near, times_power(rows.double(), -exponent).to(rows.dtype), d.features, power + 2 * exponent
 
 
-def _fitting(values: Tensor, like: Tensor) -> Tensor:
-    """Values in the type of another tensor, if they fit in it."""
-    fitted = values.to(like)
-    if not bool(torch.isfinite(fitted).all()):
-        raise BilensError(
-            f"eigenvalues beyond {torch.finfo(like.dtype).max:.2g}", "numbers that fit", "call .to(torch.float64)"
-        )
-    return fitted
+def _size(q: Kernel, rows: Tensor) -> Tensor:
+    """‖F‖² Σ_h |w_h| ‖L_h‖ ‖R_h‖, Frobenius: at least ‖F Q Fᵀ‖ with every term replaced by its absolute value."""
+    units = (q.weights.abs() * q.left.norm(dim=1) * q.right.norm(dim=1)).double().sum()
+    size: Tensor = units * rows.norm().double().square()
+    return size
 
 
 class _Small:
@@ -184,11 +196,13 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
     q, rows, codes, power = _over(kernel, d, duals=duals)
     most = min(rows.shape)
     k = None if k is None else whole("k", k, 1, most, hint="choose k in that range, or leave it out for all")
-    few = q.left.dtype == torch.float32 and k is not None and 8 * k <= most
-    found = _by_gram(rows) if few else None
+    both = at_least_single(kernel.left.dtype) == rows.dtype == torch.float32
+    found = _by_gram(rows) if both and k is not None and 8 * k <= most else None
     single = found is not None
-    if not single:
-        q, rows = _double(q), rows.double()
+    if single:
+        q = _in(q, torch.float32)
+    else:
+        rows = rows.double()
         found = _by_gram(rows)
     small = _Small(q, rows, found)
     values, turn = symmetric.eigh(small.matrix)
@@ -200,22 +214,32 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
         kept, vectors = values[:k], small.among_rows(turn)
         image = small.q.matvec(vectors @ small.rows) @ small.rows.T
         residuals = torch.linalg.vector_norm(image - kept[:, None] * vectors, dim=1)
-    like = kernel.left
-    # What is said must hold for what is returned, which is rounded.
-    rounding = torch.finfo(like.dtype).eps * values[0].abs()
+    dtype, size = at_least_single(kernel.left.dtype), _size(q, rows)
+    steps = len(rows) + len(q.left) + 2 * rows.shape[1] + 10
+    noise = 2 * torch.finfo(torch.float32 if single else torch.float64).eps * float(size)
+    vectors = signed(vectors)
+    # What is stated must hold for the rounded pairs returned: C moves a vector by at most |λ₁| times its length.
+    rounded, v = fitting(kept, power, dtype, noise=noise), vectors.to(dtype)
+    largest, moved = values[0].abs(), torch.linalg.vector_norm(v.double() - vectors, dim=1)
+    off = (times_power(rounded.double(), -power) - kept).abs()
+    residuals = (1.01 if single else 1) * residuals + 1.01 * (largest + kept.abs()) * moved + off + gamma(steps) * size
+    rest = values[len(kept)].abs() if len(kept) < len(values) else values.new_zeros(())
+    discarded = rest + ALLOWANCE[torch.float32 if single else torch.float64] * largest + gamma(steps) * size
+    if len(kept) == codes.dim:
+        discarded = torch.zeros_like(rest)
     return Spectrum(
-        _fitting(kept * power, like),
-        signed(vectors).to(like),
-        _fitting((residuals + rounding) * power, like),
-        _fitting((values[len(kept)].abs() if len(kept) < len(values) else values.new_zeros(())) * power, like),
-        _fitting(values.square().sum() * power.square(), like),
+        rounded,
+        v,
+        upward(times_power(residuals, power), dtype),
+        upward(times_power(discarded, power), dtype),
+        fitting(values.square().sum(), 2 * power, torch.float64, "squares of eigenvalues", noise**2),
         codes,
         kernel.label,
     )
 
 
-def _double(q: Kernel) -> Kernel:
-    return Kernel(q.left.double(), q.right.double(), q.weights.double(), q.input)
+def _in(q: Kernel, dtype: torch.dtype) -> Kernel:
+    return Kernel(q.left.to(dtype), q.right.to(dtype), q.weights.to(dtype), q.input)
 
 
 def _refined(small: _Small, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,7 +256,7 @@ def _refined(small: _Small, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         part = c @ atoms.T
         vectors[:, start : start + some] = part
         x += part @ atoms
-    image = _double(small.q).matvec(x)
+    image = _in(small.q, torch.float64).matvec(x)
     triangle = torch.linalg.cholesky(c @ x.T)  # vectors = triangle · orthonormal ones
     half = torch.linalg.solve_triangular(triangle, x @ image.T, upper=False)
     values, columns = symmetric.eigh(torch.linalg.solve_triangular(triangle, half.T, upper=False))

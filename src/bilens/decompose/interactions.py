@@ -12,12 +12,15 @@ from torch import Tensor
 
 from bilens import pairs
 from bilens.checks import instance, number, whole
+from bilens.decompose.graphs import detach
+from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
+from bilens.decompose.scale import fitting, tensor_near_one, times_power
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import DENSE_LIMIT, BilinearTensor
 
 _PAIRS = 2**15
-"""Pairs at a time where a row is computed for each."""
+"""Pairs per batch where a row is computed for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,7 @@ class Interactions:
     y_o = zᵀ C_o z. Make one with `interactions`.
 
     Args:
-        coefficients: (p, o), one pair a row in the order of `bilens.pairs`; p = m(m+1)/2 with m = `input.dim`.
+        coefficients: (p, o), one pair per row in the order of `bilens.pairs`; p = m(m+1)/2 with m = `input.dim`.
         input: space of the codes; output: space of y.
 
     Raises:
@@ -40,6 +43,7 @@ class Interactions:
     output: Space
 
     def __post_init__(self) -> None:
+        detach(self)
         expected = (pairs.count(self.input.dim), self.output.dim)
         if tuple(self.coefficients.shape) != expected:
             raise ShapeError(
@@ -56,14 +60,16 @@ class Interactions:
     def __call__(self, codes: Float[Tensor, "n size"]) -> Float[Tensor, "n o"]:
         """y for each row of codes; the constant coordinate is added here.
 
+        In the type of the coefficients, to which codes of another floating type are converted. Differentiable in them.
+
         Cost: one product of (n, m) and (m, m) for each output, m the features that occur; apply `then` first where
         that leaves fewer outputs.
 
         Raises:
-            ShapeError: the last axis is not `input.size`.
+            ShapeError: the last axis is not `input.size`. BilensError: codes that are not floating-point numbers.
         """
         instance("codes", codes, Tensor)
-        z = self.input.lift(codes.to(self.coefficients))
+        z = lifted(self.input, codes).to(self.coefficients.dtype)
         i, j = self._pairs()
         live, _ = self.used()
         y, upper = z.new_empty(len(z), self.output.dim), z.new_zeros(self.input.dim, self.input.dim)
@@ -73,6 +79,7 @@ class Interactions:
             y[:, o] = torch.linalg.vecdot(z @ upper[live][:, live], z)
         return y
 
+    @torch.no_grad()
     def dense(self) -> Float[Tensor, "o m m"]:
         """The symmetric matrices C_o, for small ones and for tests."""
         i, j = self._pairs()
@@ -80,6 +87,7 @@ class Interactions:
         upper[:, i, j] = self.coefficients.T
         return (upper + upper.mT) / 2
 
+    @torch.no_grad()
     def then(self, matrix: Float[Tensor, "q o"], output: Space) -> Interactions:
         """The interactions of M y: what the output features do to another space, for example to the classes.
 
@@ -93,12 +101,14 @@ class Interactions:
                 f"matrix of shape {tuple(matrix.shape)}",
                 f"({output.dim}, {self.output.dim}): {output.title} × {self.output.title}",
             )
-        return replace(self, coefficients=self.coefficients @ matrix.to(self.coefficients).T, output=output)
+        mixed = self.coefficients.double() @ matrix.to(self.coefficients.device, torch.float64).T
+        return replace(self, coefficients=mixed.to(self.coefficients.dtype), output=output)
 
+    @torch.no_grad()
     def magnitude(self, effects: Float[Tensor, " o"]) -> Float[Tensor, "p o"]:
         """‖e_o‖ √w_ab |C_abo|, w = 2 off the diagonal: its part of the Frobenius norms, which a rotation keeps in sum.
 
-        To keep the largest of these is to leave the least squared mass behind.
+        Keeping the largest of these leaves the least squared mass behind.
 
         Args:
             effects: ‖e_o‖, the size of what one unit of each output feature does, for example to the logits.
@@ -106,17 +116,21 @@ class Interactions:
         weight = self._multiplicity().rsqrt()[:, None] * self._effects(effects)
         return self.coefficients.abs() * weight
 
+    @torch.no_grad()
     def importance(self, effects: Float[Tensor, " o"], codes: Float[Tensor, "n size"]) -> Float[Tensor, "p o"]:
         """‖e_o‖ w_ab |C_abo| √E[z_a² z_b²]: the root mean square of what each interaction adds over these samples.
 
         Args:
-            effects: as in `magnitude`; codes: of the samples, one a row.
+            effects: as in `magnitude`; codes: of the samples, one per row.
         """
-        z = self.input.lift(codes).double().square()
+        z = lifted(self.input, codes)
+        top = z.abs().amax() if z.numel() else z.new_ones(())
+        z = (z / torch.where(top > 0, top, 1)).square()  # so that no fourth power leaves the range
         i, j = self._pairs()
-        roots = (z.T @ z / len(z)).sqrt()[i, j].to(self.coefficients)
+        roots = ((z.T @ z / len(z)).sqrt()[i, j] * top.square()).to(self.coefficients)
         return self.coefficients.abs() * (roots[:, None] * self._effects(effects))
 
+    @torch.no_grad()
     def keep(self, k: int, by: Float[Tensor, "p o"]) -> Interactions:
         """The k interactions that are largest by a score, for example `magnitude` or `importance`; the others are 0.
 
@@ -125,6 +139,7 @@ class Interactions:
         """
         return next(self.truncations([k], by))
 
+    @torch.no_grad()
     def truncations(self, counts: Sequence[int], by: Float[Tensor, "p o"]) -> Iterator[Interactions]:
         """`keep` for each of several numbers, one after the other, with the scores put in order once.
 
@@ -135,7 +150,7 @@ class Interactions:
             raise ShapeError(f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}")
         counts = [whole("k", k, 0, by.numel()) for k in counts]
         cuts = sorted({k for k in counts if 0 < k < by.numel()})
-        scores = -by.flatten().cpu().numpy()
+        scores = -by.flatten().to(at_least_single(by.dtype)).cpu().numpy()
         order = np.argpartition(scores, [k - 1 for k in cuts]) if cuts else np.arange(by.numel())
         places = torch.from_numpy(order).to(by.device)
         for k in counts:
@@ -143,6 +158,7 @@ class Interactions:
             kept.view(-1)[places[:k]] = self.coefficients.reshape(-1)[places[:k]]
             yield replace(self, coefficients=kept)
 
+    @torch.no_grad()
     def without(self, kept: Interactions) -> Interactions:
         """What is left when some of them are taken away: the difference of the coefficients.
 
@@ -154,20 +170,27 @@ class Interactions:
         self.output.require(kept.output, "interactions to output")
         return replace(self, coefficients=self.coefficients - kept.coefficients.to(self.coefficients))
 
+    @torch.no_grad()
     def bound(self, norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n o"]:
-        """The residual-mass bound |y_o| ≤ ‖C_o‖_F · ‖z'‖², the norm that of the symmetric matrix.
+        """The residual-mass bound |y_o| ≤ ‖C_o‖_F · ‖z'‖², the norm that of the symmetric matrix; rounded up.
 
-        Of the interactions that were dropped (`without`), this bounds the error of dropping them. Apply `then` first
-        to bound the logits: what cancels between output features then counts for nothing. It is attained when C_o is
-        of rank one and z' lies along it.
+        It holds for y evaluated exactly on the coefficients as they stand. Of the interactions that were dropped
+        (`without`) it bounds the error of dropping them, to which evaluating both sides in their type adds its own
+        rounding, at most (m² + m) units of the type times Σ|c_ab z_a z_b|. Apply `then` first to bound the logits: what
+        cancels between output features then counts for nothing. It is attained when C_o is of rank one and z' lies
+        along it.
 
         Args:
             norm: ‖z'‖, the norm of the codes with their constant coordinate.
         """
-        mass = (self.coefficients.double().square() / self._multiplicity()[:, None]).sum(dim=0).sqrt()
-        squares = torch.as_tensor(norm, dtype=mass.dtype, device=mass.device).square()
-        return (squares[..., None] * mass).to(self.coefficients)
+        sizes = self.coefficients.double()
+        top = sizes.abs().amax(dim=0)
+        sizes = sizes / torch.where(top > 0, top, 1)  # so that no square leaves the range
+        mass = (sizes.square() / self._multiplicity().double()[:, None]).sum(dim=0).sqrt() * top
+        mass = mass * (1 + gamma(len(sizes) + 8) + 8 * UNIT)
+        return upward(largest_square(norm, self.input.dim, mass)[..., None] * mass, self.coefficients.dtype)
 
+    @torch.no_grad()
     def used(self) -> tuple[Bool[Tensor, " m"], Bool[Tensor, " o"]]:
         """Which input features, the constant included, and which output features an interaction that is not 0 names."""
         sizes = self.coefficients.abs()
@@ -178,9 +201,10 @@ class Interactions:
         inputs[j[named]] = True
         return inputs, sizes.new_ones(len(sizes)) @ sizes > 0
 
-    def lit(self, codes: Float[Tensor, "n size"]) -> float:
-        """How many interactions are at work on a sample, the mean over samples: those whose two codes are not 0."""
-        z = (self.input.lift(codes) != 0).to(torch.float32)
+    @torch.no_grad()
+    def active(self, codes: Float[Tensor, "n size"]) -> float:
+        """How many interactions are active on a sample, the mean over samples: those whose two codes are not 0."""
+        z = (lifted(self.input, codes) != 0).to(torch.float32)
         i, j = self._pairs()
         together = (z.T @ z).double()[i, j] / len(z)
         return float((self.coefficients != 0).sum(dim=1).double() @ together)
@@ -197,9 +221,10 @@ class Interactions:
         instance("effects", effects, Tensor)
         if tuple(effects.shape) != (self.output.dim,):
             raise ShapeError(f"effects of shape {tuple(effects.shape)}", f"({self.output.dim},)")
-        return effects.to(self.coefficients)
+        return effects.detach().to(self.coefficients)
 
 
+@torch.no_grad()
 def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactions:
     """Every interaction of a tensor: c_abo = B_o(e_a, e_b), times 2 where a < b.
 
@@ -208,28 +233,37 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
     Args:
         tensor: the layer as a function of the codes; limit: bytes of the largest record that is made.
 
+    Returns:
+        `Interactions` in the tensor's type, in float32 for bfloat16 and float16; float64 inside. No gradients.
+
     Cost: O(m² h o / 2), and m(m+1)/2 · o numbers of memory.
 
     Raises:
-        BilensError: it would be larger than `limit` bytes.
+        BilensError: it would be larger than `limit` bytes, or coefficients outside the range of the type.
     """
     instance("tensor", tensor, BilinearTensor)
     m, o = tensor.input.dim, tensor.output.dim
-    size = pairs.count(m) * o * tensor.left.element_size()
+    dtype = at_least_single(tensor.left.dtype)
+    size = pairs.count(m) * o * dtype.itemsize
     if size > limit:
         raise BilensError(
             f"{pairs.count(m):,} pairs × {o} outputs = {size:,} bytes",
             f"at most {limit:,} bytes",
             "use fewer features, or pass a larger limit",
         )
-    stream = pairs.stream(tensor, batch_size=_PAIRS, shuffle=False)
-    coefficients = tensor.left.new_empty(stream.rows, o)
+    near, power = tensor_near_one(tensor)
+    stream = pairs.stream(near, batch_size=_PAIRS, shuffle=False)
+    coefficients = tensor.left.new_empty(stream.rows, o, dtype=dtype)
+    peak = 0.0
     for n in range(len(stream)):
-        rows = stream.batch(n, out=coefficients[n * _PAIRS :])
-        rows.mul_(pairs.multiplicity(*stream.pairs(n))[:, None])
+        rows = stream.batch(n) * pairs.multiplicity(*stream.pairs(n))[:, None]
+        peak = max(peak, float(rows.abs().amax()))
+        coefficients[n * _PAIRS : n * _PAIRS + len(rows)] = times_power(rows, power)
+    fitting(near.left.new_tensor(peak), power, dtype, "coefficients", 1e-10)
     return Interactions(coefficients, tensor.input, tensor.output)
 
 
+@torch.no_grad()
 def effective_number(scores: Float[Tensor, "*n"]) -> float:
     """The participation ratio (Σ s²)² / Σ s⁴: n for n equal scores, 1 for a single one that is not 0.
 
@@ -237,14 +271,15 @@ def effective_number(scores: Float[Tensor, "*n"]) -> float:
         BilensError: every score is 0.
     """
     instance("scores", scores, Tensor)
-    squares = scores.flatten().double().square()
-    top = squares.max() if squares.numel() else squares.new_zeros(())
+    sizes = scores.flatten().double().abs()
+    top = sizes.max() if sizes.numel() else sizes.new_zeros(())
     if not bool(top > 0):
         raise BilensError("scores that are all 0", "one that is not")
-    squares = squares / top
+    squares = (sizes / top).square()
     return float(squares.sum().square() / squares.square().sum())
 
 
+@torch.no_grad()
 def holding(scores: Float[Tensor, "*n"], share: float) -> int:
     """How many of the largest scores hold this share of Σ s².
 
@@ -253,8 +288,8 @@ def holding(scores: Float[Tensor, "*n"], share: float) -> int:
     """
     instance("scores", scores, Tensor)
     share = number("share", share, above=0, most=1)
-    ordered = np.sort(scores.abs().flatten().cpu().numpy())[::-1].astype(np.float64)
-    squares = (ordered**2).cumsum()
-    if not len(squares) or not squares[-1] > 0:
+    ordered = np.sort(scores.double().abs().flatten().cpu().numpy())[::-1]
+    if not len(ordered) or not ordered[0] > 0:
         raise BilensError("scores that are all 0", "one that is not")
+    squares = ((ordered / ordered[0]) ** 2).cumsum()
     return int((squares < share * squares[-1]).sum()) + 1

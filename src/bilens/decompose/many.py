@@ -15,12 +15,14 @@ from torch import Tensor
 from bilens import checks
 from bilens.checks import choice, flag, instance, number, reals, whole
 from bilens.decompose.eigen import Spectrum
-from bilens.decompose.scale import near_one
+from bilens.decompose.graphs import detach
+from bilens.decompose.rounding import largest_square, lifted, upward
 from bilens.decompose.sign import signed
 from bilens.decompose.solver import Method, Question, Which, solve
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, hidden_gram
 
@@ -59,6 +61,7 @@ class Spectra:
     features: Space
 
     def __post_init__(self) -> None:
+        detach(self)
         n, k = len(self.values), self.values.shape[-1]
         for name, value, shape in (
             ("values", self.values, (n, k)),
@@ -80,16 +83,26 @@ class Spectra:
         """The largest |λ| that can have been left out of each kernel."""
         return self.bounds.abs().amax(dim=1)
 
+    @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
-        """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ `discarded`_n · ‖x'‖²: a certificate where `bounds` are certain."""
-        return reals("x_norm", x_norm, self.values).square()[..., None] * self.discarded
+        """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ (`discarded`_n + 2 ‖residuals_n‖ + rounding) · ‖x'‖², rounded up.
+
+        A certificate where `bounds` are certain. Rounding, of vectors that are orthonormal to the precision of their
+        type, is 4 √k units of the largest |λ|.
+        """
+        values, residuals = self.values.double(), self.residuals.double()
+        rounding = 4 * self.values.shape[1] ** 0.5 * torch.finfo(self.values.dtype).eps * values.abs().amax(dim=1)
+        off = self.discarded.double() + 2.1 * residuals.norm(dim=1) + rounding
+        return upward(largest_square(x_norm, self.input.dim, values)[..., None] * off, self.values.dtype)
 
     def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
-        """Σ_k λ_nk (v_nk·x')² for each sample and kernel."""
+        """Σ_k λ_nk (v_nk·x')² for each sample and kernel. Types and errors: as `Spectrum.terms`."""
         n, k = self.values.shape
-        overlaps = self.input.lift(x) @ self.vectors.reshape(n * k, -1).T.to(x)
-        return (overlaps.square() * self.values.reshape(-1).to(x)).reshape(*x.shape[:-1], n, k).sum(dim=-1)
+        overlaps = lifted(self.input, x) @ self.vectors.reshape(n * k, -1).T.double()
+        terms = (overlaps.square() * self.values.reshape(-1).double()).reshape(*x.shape[:-1], n, k)
+        return terms.sum(dim=-1).to(self.values.dtype)
 
+    @torch.no_grad()
     def spectrum(self, feature: str | int, energy: Float[Tensor, ""] | float) -> Spectrum:
         """One kernel's pairs as a `Spectrum`, largest |λ| first.
 
@@ -296,6 +309,7 @@ def eigh_many(
     return Spectra.join(parts, stream.tensor.output)
 
 
+@torch.no_grad()
 def spectra_stream(
     tensor: BilinearTensor,
     directions: Float[Tensor, "n o"] | Dictionary | None = None,
@@ -341,6 +355,7 @@ def spectra_stream(
     return SpectraStream(tensor, k, which, tol, method, batch_size, checks.seed(seed, 0))
 
 
+@torch.no_grad()
 def energies(
     tensor: BilinearTensor, directions: Float[Tensor, "n o"] | Dictionary | None = None, *, block: int = 1024
 ) -> Float[Tensor, " n"]:

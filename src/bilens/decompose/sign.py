@@ -1,4 +1,4 @@
-"""The sign of a vector that is known but for it."""
+"""Fix the arbitrary sign of eigenvectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, where
 
 
 def signed(vectors: Float[Tensor, "*n i"]) -> Float[Tensor, "*n i"]:
-    """Each vector with its largest entry positive, so that a picture does not depend on the solver's choice of sign."""
+    """Each vector with its largest entry positive, so that pictures do not depend on the solver."""
     if not vectors.numel():
         return vectors
     peak = vectors.gather(-1, vectors.abs().argmax(dim=-1, keepdim=True))

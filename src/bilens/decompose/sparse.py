@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
+from bilens.decompose.rounding import at_least_single
+from bilens.decompose.scale import kernel_near_one
 from bilens.decompose.squares import Squares, squares
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import Kernel
@@ -18,6 +20,7 @@ SMALL = 64
 """Size up to which all eigenvectors of a matrix cost less than its two outer ones."""
 
 
+@torch.no_grad()
 def hoyer(vectors: Float[Tensor, "*k n"]) -> Float[Tensor, "*k"]:
     """Hoyer's sparsity (√n − ‖v‖₁/‖v‖₂) / (√n − 1) of each row: 1 for a single entry, 0 for entries of one size.
 
@@ -29,9 +32,10 @@ def hoyer(vectors: Float[Tensor, "*k n"]) -> Float[Tensor, "*k"]:
     rows = _rows(vectors)
     root = rows.shape[-1] ** 0.5
     found: Tensor = (root - rows.abs().sum(dim=-1) / rows.norm(dim=-1)) / (root - 1)
-    return found.to(vectors.dtype)
+    return found.to(at_least_single(vectors.dtype))
 
 
+@torch.no_grad()
 def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Squares:
     """At most k directions of `nonzero` coordinates each, one after another: sparse PCA of a kernel of either sign.
 
@@ -44,7 +48,7 @@ def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Sq
     Args:
         kernel: Q; k: how many; nonzero: coordinates of each; steps: of one ascent, at most.
 
-    Cost: the two outer eigenvectors of E a direction, and O(i² + nonzero³) a step.
+    Cost: the two outer eigenvectors of E per direction, and O(i² + nonzero³) per step. No gradients.
 
     Raises:
         BilensError: k or steps below 1, or `nonzero` outside 1 … `input.dim`.
@@ -55,7 +59,7 @@ def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Sq
     instance("kernel", kernel, Kernel)
     k, steps = whole("k", k, 1), whole("steps", steps, 1)
     nonzero = whole("nonzero", nonzero, 1, kernel.input.dim)
-    double = kernel.to(torch.float64)
+    double, _ = kernel_near_one(kernel)
     dense = double.dense()
     floor, rest = 1e-12 * float(dense.norm()), dense
     found = squares(double, dense[:0])
@@ -69,7 +73,7 @@ def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Sq
         found = squares(double, torch.cat([found.vectors, best[None]]))
         rest = dense - (found.vectors.T * found.values) @ found.vectors
         rest = (rest + rest.T) / 2
-    return squares(kernel, found.vectors.to(kernel.left))
+    return squares(kernel, found.vectors)
 
 
 def _ends(matrix: Tensor) -> tuple[tuple[float, float], tuple[Tensor, Tensor]]:
@@ -105,7 +109,10 @@ def _rows(vectors: Tensor) -> Tensor:
     instance("vectors", vectors, Tensor)
     if vectors.ndim < 1 or vectors.shape[-1] < 2:
         raise ShapeError(f"vectors of shape {tuple(vectors.shape)}", "rows of at least 2 entries")
-    rows = vectors.double()
+    if not vectors.is_floating_point():
+        raise BilensError(f"vectors of type {vectors.dtype}", "floating-point numbers", "convert them with .float()")
+    rows = vectors.detach().double()
+    rows = rows / rows.abs().amax(dim=-1, keepdim=True)  # so that no square leaves the range
     norms: Tensor = rows.norm(dim=-1)
     if not bool((torch.isfinite(norms) & (norms > 0)).all()):
         raise BilensError("vectors that are 0, NaN or infinite", "finite ones with a norm", "leave them out")

@@ -1,4 +1,4 @@
-"""A kernel as a weighted sum of squares of given directions, whatever found them: one yardstick for every method."""
+"""Least-squares fit of a kernel by squares of given directions, to compare methods."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens.checks import instance, whole
+from bilens.decompose.graphs import detach
+from bilens.decompose.rounding import at_least_single, lifted
+from bilens.decompose.scale import fitting, kernel_near_one
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import Kernel
@@ -37,6 +40,7 @@ class Squares:
     label: str = ""
 
     def __post_init__(self) -> None:
+        detach(self)
         k = len(self.values)
         for name, value, shape in (
             ("values", self.values, (k,)),
@@ -50,14 +54,24 @@ class Squares:
         return len(self.values)
 
     def terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
-        """c_k (v_k·x')² for each sample and direction; the constant coordinate is added here."""
-        return (self.input.lift(x) @ self.vectors.T.to(x)).square() * self.values.to(x)
+        """c_k (v_k·x')² for each sample and direction; the constant coordinate is added here.
+
+        Computed in float64, whatever floating type x has, and returned in the type of the values. Differentiable in x.
+
+        Raises:
+            BilensError: x is no tensor of floating-point numbers. ShapeError: its last axis is not `input.size`.
+        """
+        return self._terms(x).to(self.values.dtype)
 
     def reconstruct(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
-        """Σ_k c_k (v_k·x')²."""
-        return self.terms(x).sum(dim=-1)
+        """Σ_k c_k (v_k·x')², summed in float64. Types and errors: as `terms`."""
+        return self._terms(x).sum(dim=-1).to(self.values.dtype)
+
+    def _terms(self, x: Tensor) -> Tensor:
+        return (lifted(self.input, x) @ self.vectors.double().T).square() * self.values.double()
 
 
+@torch.no_grad()
 def squares(kernel: Kernel, vectors: Float[Tensor, "k i"]) -> Squares:
     """The weights that bring Σ_k c_k v_k v_kᵀ nearest to Q in Frobenius norm, for given directions.
 
@@ -65,31 +79,37 @@ def squares(kernel: Kernel, vectors: Float[Tensor, "k i"]) -> Squares:
     that are eigenvectors get their eigenvalues.
 
     Args:
-        kernel: Q; vectors: directions, one a row, of any length but 0; none at all leaves the residual at 1.
+        kernel: Q; vectors: directions, one per row, of any length but 0; none at all leaves the residual at 1.
+
+    Returns:
+        `Squares` in the kernel's type, in float32 for bfloat16 and float16. No gradients.
 
     Floor: residuals below about 1e-8 are rounding, because their square is a difference of squares.
 
     Raises:
-        ShapeError: vectors of another size. BilensError: a vector that is 0, NaN or infinity.
+        ShapeError: vectors of another size. BilensError: a vector that is 0, NaN or infinity, or weights outside the
+            range of the type.
     """
     rows = _unit(kernel, vectors)
-    double = kernel.to(torch.float64)
+    double, power = kernel_near_one(kernel)
     gram, reached = (rows @ rows.T).square(), _values(double, rows)
     energy = double.inner(double).clamp(min=0)
     weights = torch.linalg.pinv(gram, rtol=DEPENDENT, hermitian=True) @ reached
     left = energy - 2 * weights @ reached + weights @ gram @ weights
     residual = (left.clamp(min=0) / energy).sqrt() if bool(energy > 0) else energy
-    like = kernel.left
-    return Squares(weights.to(like), rows.to(like), residual.to(like), kernel.input, kernel.label)
+    dtype = at_least_single(kernel.left.dtype)
+    fitted = fitting(weights, power, dtype, "weights", 1e-10 * float(energy.sqrt()))
+    return Squares(fitted, rows.to(dtype), residual.to(dtype), kernel.input, kernel.label)
 
 
+@torch.no_grad()
 def pursuit(kernel: Kernel, candidates: Float[Tensor, "n i"], k: int) -> Squares:
     """At most k of the candidates, chosen one by one so that each lowers the residual of `squares` the most.
 
     Eigenvectors are chosen in the order of |λ|. Fewer than k come back when the others add nothing.
 
     Args:
-        kernel: Q; candidates: directions, one a row; k: how many to choose.
+        kernel: Q; candidates: directions, one per row; k: how many to choose.
 
     Raises:
         ShapeError: candidates of another size. BilensError: k below 1, a candidate that is 0, NaN or infinity.
@@ -99,7 +119,7 @@ def pursuit(kernel: Kernel, candidates: Float[Tensor, "n i"], k: int) -> Squares
     """
     k = whole("k", k, 1)
     rows = _unit(kernel, candidates)
-    gram, reached = (rows @ rows.T).square(), _values(kernel.to(torch.float64), rows)
+    gram, reached = (rows @ rows.T).square(), _values(kernel_near_one(kernel)[0], rows)
     chosen: list[int] = []
     while len(chosen) < min(k, len(rows)):
         left = gram.diagonal()
@@ -115,6 +135,7 @@ def pursuit(kernel: Kernel, candidates: Float[Tensor, "n i"], k: int) -> Squares
     return squares(kernel, rows[chosen])
 
 
+@torch.no_grad()
 def span_residual(kernel: Kernel, vectors: Float[Tensor, "k i"]) -> float:
     """‖Q − P Q P‖ / ‖Q‖ with P the projector on the span: what no quadratic form in these directions can hold.
 
@@ -125,7 +146,7 @@ def span_residual(kernel: Kernel, vectors: Float[Tensor, "k i"]) -> float:
         ShapeError: vectors of another size. BilensError: a vector that is 0, NaN or infinity.
     """
     rows = _unit(kernel, vectors)
-    double = kernel.to(torch.float64)
+    double, _ = kernel_near_one(kernel)
     _, values, basis = torch.linalg.svd(rows, full_matrices=False)
     basis = basis[values > max(basis.shape) * torch.finfo(torch.float64).eps * values[:1]]
     energy = float(double.inner(double))
@@ -143,7 +164,8 @@ def _unit(kernel: Kernel, vectors: Tensor) -> Tensor:
     instance("directions", vectors, Tensor)
     if vectors.ndim != 2 or vectors.shape[1] != kernel.input.dim:
         raise ShapeError(f"directions of shape {tuple(vectors.shape)}", f"(k, {kernel.input.dim})", "fold them first")
-    rows = vectors.double()
+    rows = vectors.detach().double()
+    rows = rows / rows.abs().amax(dim=1, keepdim=True)  # so that no square leaves the range
     norms: Tensor = rows.norm(dim=1, keepdim=True)
     if not bool((torch.isfinite(norms) & (norms > 0)).all()):
         raise BilensError("directions that are 0, NaN or infinite", "finite ones with a norm", "leave them out")

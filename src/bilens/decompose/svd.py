@@ -9,11 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, whole
+from bilens.checks import instance, trusted, whole
 from bilens.decompose import symmetric
-from bilens.decompose.scale import near_one
+from bilens.decompose.graphs import detach
+from bilens.decompose.rounding import at_least_single, largest_square, upward
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
+from bilens.scale import near_one
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -43,6 +45,7 @@ class TensorSVD:
     floor: Float[Tensor, ""]
 
     def __post_init__(self) -> None:
+        detach(self)
         if tuple(self.outputs.shape) != (len(self.values), self.tensor.output.dim):
             raise ShapeError(
                 f"outputs of shape {tuple(self.outputs.shape)}",
@@ -52,6 +55,7 @@ class TensorSVD:
     def __len__(self) -> int:
         return len(self.values)
 
+    @torch.no_grad()
     def kernel(self, s: int) -> Kernel:
         """The s-th right singular "vector": the kernel Q_{R_s} / σ_s, of norm 1.
 
@@ -66,40 +70,53 @@ class TensorSVD:
                 "use svd_accurate for the tail",
             )
         direction = self.tensor.kernel(self.outputs[s])
-        return Kernel(direction.left, direction.right, direction.weights / self.values[s], direction.input, str(s))
+        weights = direction.weights / self.values[s]
+        return trusted(Kernel, direction.left, direction.right, weights, direction.input, str(s))
 
+    @torch.no_grad()
     def bound(self, k: int, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
-        """The truncation certificate: ‖y − y_k‖ ≤ σ_{k+1} · ‖x'‖², with y_k the output of `truncate(k)`.
+        """The truncation certificate: ‖y − y_k‖ ≤ (σ_{k+1} + rounding) · ‖x'‖², with y_k the output of `truncate(k)`.
 
         The discarded part is Σ_{s>k} σ_s K_s(x, x) R_s with the K_s orthonormal, so that its norm is at most σ_{k+1}
         times that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it, rounded up by what the
-        subtraction may have lost.
+        subtraction may have lost. Both sides evaluated exactly on their factors as stored; rounding is the floor, which
+        is added to σ_{k+1} in squares, and that of the outputs and of `truncate` in their type, about 1e-6 ‖B‖ in
+        float32.
 
         Args:
             k: components kept; x_norm: ‖x'‖, the norm of the folded input.
         """
         k = _check_kept(self, k)
-        if k < len(self):
-            first = self.values[k]
-        elif k == self.tensor.output.dim:
-            first = self.values.new_zeros(())
+        tensor, unit = self.tensor, torch.finfo(self.values.dtype).eps
+        floor, energy = self.floor.double(), self.energy.double()
+        if k == tensor.output.dim:
+            first, floor = torch.zeros_like(floor), torch.zeros_like(floor)
+        elif k < len(self):
+            first = self.values[k].double()
         else:
-            left = self.energy.double() - self.values.double().square().sum()
-            lost = 2 * torch.finfo(self.values.dtype).eps * self.energy.double()
-            first = (left.clamp(min=0) + lost).sqrt().to(self.values)
-        return first * torch.as_tensor(x_norm, dtype=self.values.dtype, device=self.values.device).square()
+            left = energy - self.values.double().square().sum()
+            first = (left.clamp(min=0) + 2 * unit * energy).sqrt()
+        sizes = [part.detach().double() for part in (tensor.left, tensor.right, tensor.down.T)]
+        terms = (sizes[0].norm(dim=1) * sizes[1].norm(dim=1) * sizes[2].norm(dim=1)).sum()
+        off = (first.square() + floor.square()).sqrt() + unit * (terms + 4 * (k + 1) ** 0.5 * energy.sqrt())
+        return upward(off * largest_square(x_norm, tensor.input.dim, self.values), self.values.dtype)
 
+    @torch.no_grad()
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.
+
+        In the type of the values; the product is in float64. No gradients.
 
         Raises:
             BilensError: k outside 0 … the number of components.
         """
         k = _check_kept(self, k)
-        outputs = self.outputs[:k]
-        return self.tensor.then(outputs.T @ outputs, self.tensor.output)
+        outputs, tensor = self.outputs[:k].double(), self.tensor.to(self.values.dtype)
+        down = outputs.T @ (outputs @ tensor.down.double())
+        return replace(tensor, down=down.to(self.values.dtype))
 
 
+@torch.no_grad()
 def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     """The top k singular values, output directions and (factored) right kernels of B as an o × i² matrix.
 
@@ -113,8 +130,11 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     so σ below √(max(o, h)·ε)·σ₁ is noise, about 1e-8·√max(o, h)·σ₁ (`floor`);
     `svd_accurate` gives the tail.
 
+    Returns:
+        A `TensorSVD` in the tensor's type, in float32 for bfloat16 and float16. No gradients.
+
     Raises:
-        BilensError: k out of range, or Σ σ² beyond the type.
+        BilensError: k out of range, or Σ σ² outside the range of the type.
     """
     k = _check_k(tensor, k)
     # Powers of two out of the way: the Gram has the sixth power of the factors, which leaves the range of any type.
@@ -128,6 +148,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     return _record(tensor, sigma, vectors.T, k, (max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5)
 
 
+@torch.no_grad()
 def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4096) -> TensorSVD:
     """As `svd`, with singular values right to about 1e-15·σ₁: no Gram, an orthogonal factorisation of the pair stream.
 
@@ -170,19 +191,22 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
 
 
 def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | None, floor: float) -> TensorSVD:
-    like, energy = tensor.left, sigma.square().sum()
-    if not bool(torch.isfinite(energy.to(like))):
+    dtype, energy = at_least_single(tensor.left.dtype), sigma.square().sum()
+    fitted = energy.to(dtype)
+    if not bool(torch.isfinite(fitted)) or bool((energy > 0) & (fitted < torch.finfo(dtype).tiny)):
         raise BilensError(
-            f"a tensor of norm {float(energy.sqrt()):.2g} in {str(like.dtype).removeprefix('torch.')}",
+            f"a tensor of norm {float(energy.sqrt()):.2g} in {str(dtype).removeprefix('torch.')}",
             "one whose square fits",
             "scale it, or call .to(torch.float64)",
         )
+    if any(factor.requires_grad for factor in (tensor.left, tensor.right, tensor.down)):
+        tensor = replace(tensor, left=tensor.left.detach(), right=tensor.right.detach(), down=tensor.down.detach())
     return TensorSVD(
-        sigma[:k].to(like),
-        signed(outputs[:k]).to(like),
+        sigma[:k].to(dtype),
+        signed(outputs[:k]).to(dtype),
         tensor,
-        energy.to(like),
-        (sigma[0] * floor).to(like),
+        fitted,
+        (sigma[0] * floor).to(dtype),
     )
 
 

@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenvectors of dense symmetric matrices, also where LAPACK gives up."""
+"""Eigenvalues and eigenvectors of dense symmetric matrices, even where LAPACK fails."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _solved(solve: Callable[[Tensor], tuple[Tensor, ...]], matrices: Tensor) -> 
             return tuple(part.to(matrices.dtype) for part in found)
     raise BilensError(
         f"a symmetric matrix of shape {tuple(matrices.shape)} whose eigenvalues LAPACK does not find",
-        "one that it solves",
+        "one with a solution",
     )
 
 

@@ -11,21 +11,41 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
+from bilens import checks
+from bilens.errors import StoreError
 from bilens.explorer.document import Document, document
 from bilens.explorer.exploration import Exploration
-from bilens.files import write_text
+from bilens.files import dangling, read_bytes, write_text
 
 _APP = Path(__file__).parent / "app"
+_OURS = b'<meta name="generator" content="bilens">'
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+)\.js";\n', flags=re.MULTILINE)
 
 
 def write(runs: Sequence[Exploration], path: str | Path) -> None:
-    """Write the page of a run, or of two to compare, whole or not at all.
+    """Write the page of a run, or of two to compare, whole or not at all: a new file, or over an older page.
 
     Raises:
-        BilensError: NaN or infinity in a run, or not one or two runs. StoreError: the file cannot be written.
+        BilensError: NaN or infinity in a run, or not one or two runs. StoreError: the file cannot be written, or exists
+            and is not such a page.
     """
+    path = checks.path("path", path)
+    _refuse_others(path)
     write_text(path, page(runs))
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse to replace what is not a page of ours, which states so in its head."""
+    if path.is_symlink() and not path.exists():
+        raise dangling(path)
+    if path.is_dir():
+        raise StoreError(
+            f"{path}, which is a folder", "a file for the page", f"name one in it, such as {path / 'page.html'}"
+        )
+    if path.exists() and _OURS not in read_bytes(path, 4096):
+        raise StoreError(
+            f"{path}, which exists and is not a page of bilens", "a new file, or an older page", "name another --out"
+        )
 
 
 def page(runs: Sequence[Exploration]) -> str:

@@ -13,15 +13,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilens import checks
-from bilens.checks import instance, whole
+from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import read_json, read_tensors, write_json, write_tensors
+from bilens.files import read_pair, write_pair
 from bilens.models import authors
 from bilens.models.layers import ACTIVATIONS, GATES, Bilinear, Dense, Gated, factored, linear, no_tensor
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
 _FORMAT = "bilens image classifier 1"
+
+_ABOUT = ("image_mean", "image_std", "test_accuracy")
+"""Entries that a config may have and that no model is built from: what its images were, and how often it is right."""
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of weights that are read."""
@@ -118,8 +121,8 @@ class ImageClassifier(nn.Module):
             self.embedding = linear(input.size, embedding, bias=False, generator=generator)
             space = Space("embedding", embedding)
         self.layers = nn.ModuleList()
-        for number in range(layers):
-            after = Space("hidden" if layers == 1 else f"hidden {number}", width)
+        for k in range(layers):
+            after = Space("hidden" if layers == 1 else f"hidden {k}", width)
             self.layers.append(_layer(activation, bias, space, after, generator))
             space = after
         self.readout = linear(width, output.size, bias=readout_bias, generator=generator)
@@ -178,10 +181,9 @@ class ImageClassifier(nn.Module):
             raise no_tensor(self.activation)
         tensor = factored(layer.left, layer.right, self.embedding, input=self.input, output=layer.output, detach=detach)
         if self.residual:
-            embed = torch.eye(self.input.size).to(tensor.left)
-            if self.embedding is not None:
-                embed = self.embedding.weight.detach() if detach else self.embedding.weight
-            tensor = tensor + BilinearTensor.from_linear(embed, input=self.input, output=tensor.output)
+            embed = torch.eye(self.input.size).to(tensor.left) if self.embedding is None else self.embedding.weight
+            path = BilinearTensor.from_linear(embed, input=self.input, output=tensor.output, detach=detach)
+            tensor = tensor + path
         return tensor
 
     def tensor(self, *, detach: bool = True) -> BilinearTensor:
@@ -197,11 +199,11 @@ class ImageClassifier(nn.Module):
             BilensError: the model has several layers, or a layer that is not bilinear.
         """
         weight, bias = self.readout.weight, self.readout.bias
-        tensor = self.hidden_tensor(detach=detach).then(weight.detach() if detach else weight, self.output)
-        return tensor if bias is None else tensor.shift(bias.detach() if detach else bias)
+        tensor = self.hidden_tensor(detach=detach).then(weight, self.output, detach=detach)
+        return tensor if bias is None else tensor.shift(bias, detach=detach)
 
     def over(self, input: Space, output: Space) -> ImageClassifier:
-        """A copy with these spaces in place of its own, for example with the labels and image shape of a data set.
+        """A copy with these spaces instead of its own, for example with the labels and image shape of a data set.
 
         Raises:
             ShapeError: a space of another size.
@@ -220,26 +222,82 @@ class ImageClassifier(nn.Module):
         other.config = self.config | {"input": _to_json(other.input), "output": _to_json(other.output)}
         return other
 
+    def standardized(self, mean: float, std: float) -> ImageClassifier:
+        """The same function as one of raw images, for a model that was trained on standardised ones, (x − mean) / std.
+
+        The logits of the result at x are those of this model at x̂ = (x − mean) / std. With E x̂ = E' x + c, where
+        E' = E / std and c = −(mean / std) Σ_i E_·i, the embedding becomes E' and W c joins the biases of the first
+        layer; without an embedding, E = I and W becomes W / std. In a residual model c runs beside the layers, so that
+        it joins the biases of each of them and of the read-out, and E' = I / std is a new embedding where there was
+        none. Computed in float64, and rounded once to the type of the weights.
+
+        Args:
+            mean, std: of the images, one number each, in the units of raw images; MNIST's are 0.1307 and 0.3081.
+
+        Raises:
+            BilensError: a number that is not finite, a std that is not above 0, numbers at which a weight overflows, or
+                an ungated layer without biases, whose width would no longer be that of its config.
+        """
+        mean, std = number("mean", mean), number("std", std, above=0)
+        if self.activation in ACTIVATIONS and not self.config["bias"]:
+            raise BilensError(
+                f"a model with activation {self.activation!r} and no biases",
+                "layers with biases, which the mean can join",
+                "standardise the images instead",
+            )
+        other = copy.deepcopy(self).cpu().double()
+        size = self.input.size
+        if self.residual and other.embedding is None:
+            other.embedding = nn.Linear(size, size, bias=False, dtype=torch.float64)
+            other.embedding.weight = nn.Parameter(torch.eye(size, dtype=torch.float64))
+            other.layers[0].input = Space("embedding", size)  # type: ignore[assignment]
+        embedding = other.embedding
+        first, *later = ([part for part in layer.children() if isinstance(part, nn.Linear)] for layer in other.layers)
+        rest = [part for parts in later for part in parts]
+        with torch.no_grad():
+            sums = torch.ones(size, dtype=torch.float64) if embedding is None else embedding.weight.sum(dim=1)
+            offset = -(mean / std) * sums
+            for part in [*first, *rest, *([other.readout] if self.residual else [])]:
+                reads = offset if self.residual or part in first else torch.zeros(part.in_features, dtype=torch.float64)
+                shift = part.weight @ reads
+                part.bias = nn.Parameter(shift if part.bias is None else part.bias + shift)
+            for part in first if embedding is None else [embedding]:
+                part.weight /= std
+        other.config = self.config | {
+            "bias": True,
+            "readout_bias": other.readout.bias is not None,
+            "embedding": None if embedding is None else embedding.out_features,
+        }
+        other.to(self.readout.weight)
+        if not all(bool(torch.isfinite(value).all()) for value in other.parameters()):
+            raise BilensError(
+                f"mean = {mean:g} and std = {std:g}",
+                f"numbers at which weights stay finite in {self.readout.weight.dtype}",
+            )
+        return other
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` into a folder. Raises StoreError when that cannot be done."""
+        """Write `config.json` and `model.safetensors` into a folder in one step, each with a checksum of the other.
+
+        Raises:
+            StoreError: the folder cannot be written; a model that was there before is then still there.
+        """
         folder = checks.path("folder", folder)
-        write_tensors(folder / "model.safetensors", self.state_dict(), {"format": "pt"})
-        write_json(folder / "config.json", self.config)
+        write_pair(folder / "config.json", self.config, folder / "model.safetensors", self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageClassifier:
-        """Read a folder that `save_pretrained` wrote, or one in the authors' layout, told apart by the tensors' names.
+        """Read a folder that `save_pretrained` wrote, or one in the authors' layout, which its tensors' names show.
 
         Weights keep the type that they have in the file. In the authors' layout the input is "pixels", a square image
         when their number is a square, and the output "classes".
 
         Raises:
-            StoreError: a file is missing, damaged, a pickle, or holds tensors of other names, shapes or types than the
-                config says, or NaN or infinity.
+            StoreError: a file is missing, damaged, altered, a pickle, of another save than the other file, or holds
+                tensors of other names, shapes or types than the config says, or NaN or infinity.
         """
         folder = checks.path("folder", folder)
         path, weights = folder / "config.json", folder / "model.safetensors"
-        config = read_json(path)
         pickle = folder / "pytorch_model.bin"
         if pickle.exists() and not weights.exists():
             raise StoreError(
@@ -247,7 +305,7 @@ class ImageClassifier(nn.Module):
                 "model.safetensors beside it, because unpickling runs code from the file",
                 "save the weights with safetensors.torch.save_file",
             )
-        tensors, _ = read_tensors(weights)
+        config, tensors = read_pair(path, weights)
         if authors.recognised(tensors):
             settings, tensors = authors.convert(path, config, tensors)
         else:
@@ -328,7 +386,7 @@ def _settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         "activation",
         "seed",
     ]
-    differ = sorted(set(expected).symmetric_difference(config.keys() - {"format"}))
+    differ = sorted(set(expected).symmetric_difference(config.keys() - {"format", *_ABOUT}))
     if differ:
         raise StoreError(
             f"{path}, which lacks or adds {', '.join(differ)}", f"the entries {', '.join(expected)}", "write it again"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bilens import checks
 from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -65,7 +64,7 @@ class Bilinear(nn.Module):
         """The tensor of g before any read-out (D = I), its biases folded.
 
         Args:
-            input: space of x in place of the layer's own; output: space of g(x) in place of the layer's own.
+            input: space of x, output: space of g(x); by default the layer's own.
             detach: False keeps the graph, so that a loss of the tensor trains the layer.
         """
         return factored(self.left, self.right, input=input or self.input, output=output or self.output, detach=detach)
@@ -119,12 +118,12 @@ class Gated(nn.Module):
         """The tensor of ½ (W x + b) ⊙ (V x + c), for "swiglu" at β = 0.
 
         Raises:
-            BilensError: any other gate, because it is no quadratic function of x.
+            BilensError: any other gate, because the layer is not a quadratic function of x.
         """
         if self.activation != "swiglu" or self.beta != 0:
             raise no_tensor(self.activation)
         whole = factored(self.left, self.right, input=input or self.input, output=output or self.output, detach=detach)
-        return replace(whole, down=whole.down / 2)
+        return whole.then(torch.eye(whole.hidden).to(whole.down) / 2, whole.output)
 
 
 class Dense(nn.Module):
@@ -165,16 +164,16 @@ class Dense(nn.Module):
         return torch.relu(y) if self.activation == "relu" else nn.functional.gelu(y)
 
     def tensor(self, input: Space | None = None, output: Space | None = None, *, detach: bool = True) -> BilinearTensor:
-        """There is none.
+        """A dense layer has no tensor.
 
         Raises:
-            BilensError: always, because the layer is no quadratic function of x.
+            BilensError: always, because the layer is not a quadratic function of x.
         """
         raise no_tensor(self.activation)
 
 
 def no_tensor(activation: str) -> BilensError:
-    """The error of a layer or model that is no quadratic function of its input."""
+    """The error of a layer or model that is not a quadratic function of its input."""
     return BilensError(
         f".tensor() of a layer with activation {activation!r}",
         "a bilinear layer, which is a quadratic function of its input",
@@ -208,18 +207,25 @@ def factored(
 ) -> BilinearTensor:
     """The tensor of (W E x + b) ⊙ (V E x + c), with E = I when there is no embedding.
 
-    Its factors are copies, so that training on does not change them.
+    Its factors are copies, so that training on does not change them, in float32 at least.
     """
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-        embed = None if embedding is None else embedding.weight
-        return BilinearTensor.from_layer(
-            left.weight.clone() if embed is None else left.weight @ embed,
-            right.weight.clone() if embed is None else right.weight @ embed,
-            left_bias=left.bias,
-            right_bias=right.bias,
-            input=input,
-            output=output,
-        )
+    weights = []
+    for name, weight in (("left", left.weight), ("right", right.weight)):
+        if embedding is None:
+            weights.append(weight)
+            continue
+        for which, value in ((name, weight), ("embedding", embedding.weight)):
+            checks.weights(which, value)
+        weights.append(checks.owned(weight, detach=detach) @ checks.owned(embedding.weight, detach=detach))
+    return BilinearTensor.from_layer(
+        weights[0],
+        weights[1],
+        left_bias=left.bias,
+        right_bias=right.bias,
+        input=input,
+        output=output,
+        detach=detach,
+    )
 
 
 def _known(activation: str, among: tuple[str, ...]) -> str:

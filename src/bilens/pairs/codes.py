@@ -1,4 +1,4 @@
-"""Samples run through functions of all pairs, and the sparse codes of all pairs: a layer through a coder's features."""
+"""Sums over all pairs of functions of their vectors, and the sparse codes of all pairs: a layer through a coder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens import checks
+from bilens.checks import instance, trusted, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, first, multiplicity, unranked
@@ -25,35 +26,40 @@ def contract(
     codes: Float[Tensor, "n m"],
     transform: Callable[[Tensor], Tensor] | None = None,
     dictionary: Dictionary | None = None,
+    *,
+    detach: bool = True,
 ) -> Float[Tensor, "n p"]:
     """Σ_ij a_i a_j f(r_ij), the sum over all i and j, for many samples at once and without holding the pairs.
 
     With f = identity it is g(Σ a_i v_i). With f the encoder and decoder of a sparse coder, f(r) = Aᵀ f_ij + b_dec, it
-    is the layer run through the coder's features: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With f the encoder alone, it is
-    the code of each feature on each sample, xᵀ Φ_k x with Φ_k[i, j] = f_k(r_ij).
+    is the layer with its pair vectors replaced by the coder's reconstructions: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With
+    f the encoder alone, it is the code of each feature on each sample, xᵀ Φ_k x with Φ_k[i, j] = f_k(r_ij).
 
     Args:
         tensor: the layer.
-        codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+        codes: (n, m), one sample per row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
         transform: f, from pair vectors (b, o) to (b, p), one row from one row; the identity when None.
         dictionary: the features; the input's coordinates when None.
+        detach: False keeps the graph: that of `codes`, of the parameters of `transform`, of a tensor that has one.
 
     Cost: m products of (n, m) and (m, p); a feature costs nothing for the samples in which it is 0, if those are most.
 
     Raises:
-        ShapeError: codes of another width.
+        ShapeError: codes of another width. BilensError: codes of whole, complex or 8-bit numbers, sparse ones, or codes
+            on another device. Codes of another floating-point type are converted to the tensor's.
 
     Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
     """
     features = Features.of(tensor, dictionary)
-
+    detach = checks.flag("detach", detach)
     m = len(features)
 
     def rows(i: int) -> Tensor:
         vectors = features.span("polarized", first(i, m), first(i + 1, m))
         return vectors if transform is None else transform(vectors)
 
-    return _contract(codes, m, rows)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+        return _contract(codes, m, rows, features.left)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,9 @@ class PairCodes:
 
     Through a sparse coder r_ij ≈ Aᵀ f_ij + b_dec, so that g(x) ≈ Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec.
 
+    The codes are copied and have no graph. What is computed from them has their type, to which vectors and atoms of
+    another floating-point type are converted; gradients flow to `atoms` and `bias` alone where these have a graph.
+
     Args:
         starts: (pairs + 1,), where each pair's codes start in the next two; pairs in the order of `unrank`.
         features: (nnz,), numbers of the features that are not 0; values: (nnz,), their codes.
@@ -69,7 +78,8 @@ class PairCodes:
         space: the (folded) space of i and j, m = `space.dim`, with m(m+1)/2 pairs.
 
     Raises:
-        ShapeError: the shapes do not fit together.
+        ShapeError: the shapes do not fit together. BilensError: codes that are not finite or not in a dense
+            floating-point tensor in memory.
 
     Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
     """
@@ -81,14 +91,13 @@ class PairCodes:
     space: Space
 
     def __post_init__(self) -> None:
-        if len(self.starts) != count(self.space.dim) + 1 or self.features.shape != self.values.shape:
-            raise ShapeError(
-                f"codes of {len(self.starts) - 1} pairs, {len(self.features)} features and {len(self.values)} values",
-                f"{count(self.space.dim)} pairs of {self.space.title} and one value a feature",
-                "encode every pair once",
-            )
+        _check_sizes(self.starts, self.features, self.values, self.space)
+        checks.weights("values", self.values)
+        for name in ("starts", "features", "values"):
+            object.__setattr__(self, name, checks.owned(getattr(self, name)))
 
     @classmethod
+    @torch.no_grad()
     def of(
         cls,
         stream: PairStream,
@@ -97,7 +106,7 @@ class PairCodes:
         width: int | None = None,
         step: Callable[[int], object] | None = None,
     ) -> PairCodes:
-        """Encode every pair vector of a stream once, a batch at a time; only the codes that are not 0 are kept.
+        """Encode every pair vector of a stream once, batch by batch, and keep the codes that are not 0. No gradients.
 
         Args:
             stream: the vectors in order, `stream(…, shuffle=False)` or `two_hot_stream(…, shuffle=False)`; those of
@@ -113,7 +122,7 @@ class PairCodes:
         instance("stream", stream, PairStream, hint="make one with pairs.stream(tensor, shuffle=False)")
         width = None if width is None else whole("width", width, 1)
         if stream.shuffle:
-            raise BilensError("a shuffled stream", "pairs row by row", "pass shuffle=False")
+            raise BilensError("a shuffled stream", "a stream of pairs row by row", "pass shuffle=False")
         if stream.kind == "symmetric":
             raise BilensError("a stream of symmetric vectors", "polarised or two-hot ones", "pass `pairs.stream`")
         counts, features, values = [], [], []
@@ -126,15 +135,19 @@ class PairCodes:
                 codes, feature = codes
             if width is None:
                 raise BilensError("values and features without a width", "width = d_sae")
-            lit = codes != 0
-            counts.append(lit.sum(dim=1))
-            features.append(feature[lit].to(torch.int32))
-            values.append(codes.detach()[lit])
+            active = codes != 0
+            counts.append(active.sum(dim=1))
+            features.append(feature[active].to(torch.int32))
+            values.append(codes[active])
             if step is not None:
-                step(len(lit))
+                step(len(active))
         ends = torch.cat(counts).cumsum(0)
         starts = torch.cat([ends.new_zeros(1), ends])
-        return cls(starts, torch.cat(features), torch.cat(values), width or 0, stream.features.space)
+        found, numbers, space = torch.cat(values), torch.cat(features), stream.features.space
+        checks.weights("codes", found)
+        found = found.to(torch.promote_types(found.dtype, torch.float32))
+        _check_sizes(starts, numbers, found, space)
+        return trusted(cls, starts, numbers, found, width or 0, space)
 
     def kernel(self, feature: int, label: str = "") -> Kernel:
         """Φ_k[i, j] = f_k(r_ij), symmetric, so that xᵀ Φ_k x is the feature's code on x.
@@ -151,9 +164,18 @@ class PairCodes:
         return Kernel.from_matrix(phi, self.space, label)
 
     def expectation(self, second_moment: Float[Tensor, "m m"]) -> Float[Tensor, " d_sae"]:
-        """E[xᵀ Φ_k x] = Σ_ij E[a_i a_j] f_k(r_ij) for every feature, given E[a aᵀ] over the (folded) features."""
+        """E[xᵀ Φ_k x] = Σ_ij E[a_i a_j] f_k(r_ij) for every feature, given E[a aᵀ] over the (folded) features.
+
+        Raises:
+            ShapeError: a second moment of another size.
+        """
+        m = self.space.dim
+        checks.floating("second moment", second_moment)
+        if tuple(second_moment.shape) != (m, m):
+            raise ShapeError(f"a second moment of shape {tuple(second_moment.shape)}", f"({m}, {m})", "pass E[a aᵀ]")
+        second_moment = checks.vectors("second moment", second_moment, self.values, m).detach()
         i, j = torch.triu_indices(self.space.dim, self.space.dim, device=self.values.device)
-        weights = (second_moment[i, j] * multiplicity(i, j)).to(self.values)
+        weights = second_moment[i, j] * multiplicity(i, j)
         products = weights.repeat_interleave(self.starts.diff()) * self.values
         return self.values.new_zeros(self.width).index_add_(0, self.features, products)
 
@@ -162,12 +184,16 @@ class PairCodes:
         stop = whole("stop", stop, 0, len(self.starts) - 1)
         start = whole("start", start, 0, stop)
         first, last = int(self.starts[start]), int(self.starts[stop])
+        checks.floating("atoms", atoms)
+        if atoms.ndim != 2 or len(atoms) != self.width:
+            raise ShapeError(f"atoms of shape {tuple(atoms.shape)}", f"({self.width}, outputs): one row per feature")
+        atoms = checks.vectors("atoms", atoms, self.values, atoms.shape[1])
         return torch.nn.functional.embedding_bag(
             self.features[first:last].to(torch.int64),
             atoms,
             self.starts[start:stop] - first,
             mode="sum",
-            per_sample_weights=self.values[first:last].to(atoms),
+            per_sample_weights=self.values[first:last],
         )
 
     def contract(self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "n p"]:
@@ -176,14 +202,14 @@ class PairCodes:
         Add (Σ a)² b_dec for the whole reconstruction of g(x).
 
         Args:
-            codes: (n, m), one sample a row, over the (folded) features; atoms: (d_sae, p), rows A_k or a map of them.
+            codes: (n, m), one sample per row, over the (folded) features; atoms: (d_sae, p), rows A_k or a map of them.
         """
         m = self.space.dim
 
         def rows(i: int) -> Tensor:
             return self.decode(first(i, m), first(i + 1, m), atoms)
 
-        return _contract(codes, m, rows)
+        return _contract(codes, m, rows, self.values)
 
     def rebuild(
         self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"], *, bias: Float[Tensor, " p"]
@@ -191,9 +217,11 @@ class PairCodes:
         """g(x) ≈ Aᵀ(Σ_ij a_i a_j f_ij) + (Σ a)² b_dec, from codes of the polarised vectors r_ij ≈ Aᵀ f_ij + b_dec.
 
         Args:
-            codes: (n, m), one sample a row; atoms: (d_sae, p), A or a map of it; bias: (p,), b_dec, mapped alike.
+            codes: (n, m), one sample per row; atoms: (d_sae, p), A or a map of it; bias: (p,), b_dec, mapped alike.
         """
-        return self.contract(codes, atoms) + codes.sum(dim=1, keepdim=True).square() * bias
+        total = self.contract(codes, atoms)
+        codes, bias = (self._given(name, value) for name, value in (("codes", codes), ("bias", bias)))
+        return total + codes.sum(dim=1, keepdim=True).square() * bias
 
     def rebuild_two_hot(
         self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"], *, bias: Float[Tensor, " p"]
@@ -205,18 +233,25 @@ class PairCodes:
         Args:
             codes, atoms, bias: as `rebuild`.
         """
+        rebuilt = self.rebuild(codes, atoms, bias=bias) / 2
+        codes, bias = (self._given(name, value) for name, value in (("codes", codes), ("bias", bias)))
         m = self.space.dim
         places = [first(i, m) for i in range(m)]
         itself = torch.cat([self.decode(place, place + 1, atoms) for place in places]) + bias
-        own = codes.sum(dim=1, keepdim=True) * (codes @ itself.to(codes))
-        return self.rebuild(codes, atoms, bias=bias) / 2 - own / 4
+        own = codes.sum(dim=1, keepdim=True) * (codes @ itself)
+        return rebuilt - own / 4
+
+    def _given(self, name: str, value: Tensor) -> Tensor:
+        checks.floating(name, value)
+        return checks.vectors(name, value, self.values, value.shape[-1] if value.ndim else 0)
 
 
-def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor]) -> Tensor:
-    """Σ_ij a_i a_j f_ij, given a function that returns the rows f_ij of one i and all j ≥ i."""
-    instance("codes", codes, Tensor)
+def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor], like: Tensor) -> Tensor:
+    """Σ_ij a_i a_j f_ij, given a function that returns the rows f_ij of one i and all j ≥ i; in the type of `like`."""
+    checks.floating("codes", codes)
     if codes.ndim != 2 or codes.shape[1] != m:
         raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "lift the inputs first")
+    codes = checks.vectors("codes", codes, like, m)
     total = codes.new_zeros(len(codes), rows(m - 1).shape[1])
     active = codes != 0
     for i, samples in enumerate(active.sum(dim=0).tolist()):
@@ -233,3 +268,12 @@ def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor]) -> Tensor:
         else:
             total.index_add_(0, chosen, added)
     return total
+
+
+def _check_sizes(starts: Tensor, features: Tensor, values: Tensor, space: Space) -> None:
+    if len(starts) != count(space.dim) + 1 or features.shape != values.shape:
+        raise ShapeError(
+            f"codes of {len(starts) - 1} pairs, {len(features)} features and {len(values)} values",
+            f"{count(space.dim)} pairs of {space.title} and one value per feature",
+            "encode every pair once",
+        )

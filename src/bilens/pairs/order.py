@@ -22,7 +22,7 @@ def count(m: int) -> int:
 
 
 def multiplicity(i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """How often an unordered pair stands in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
+    """How often an unordered pair occurs in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
     instance("i", i, Tensor)
     instance("j", j, Tensor)
     return 2 - (i == j).to(i.dtype)
@@ -39,14 +39,14 @@ def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor,
     Row i starts at i·m − i(i−1)/2; its inverse is a root, corrected by one where rounding moved it.
 
     Raises:
-        BilensError: no whole numbers, or one outside 0 … m(m+1)/2 − 1.
+        BilensError: not whole numbers, or one outside 0 … m(m+1)/2 − 1.
     """
     m = whole("m", m, 1)
     return unranked(_places(t, count(m)), m)
 
 
 def unranked(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
-    """As `unrank`, of int64 places that are known to be right: nothing waits for a device."""
+    """As `unrank`, for int64 places that are known to be valid: nothing waits for a device."""
     b = 2 * m + 1
     i = ((b - torch.sqrt((b * b - 8 * t).double())) / 2).floor().to(torch.int64)
     i = i - (i * m - i * (i - 1) // 2 > t).to(torch.int64)
@@ -55,7 +55,7 @@ def unranked(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tenso
 
 
 def segments(start: int, stop: int, m: int) -> Iterator[tuple[int, int, int]]:
-    """The pairs start … stop−1 in the order of `unrank`, as (i, j, end): row i from j to end−1, a row at a time."""
+    """The pairs start … stop−1 in the order of `unrank`, as (i, j, end): row i from j to end−1, row by row."""
     if start >= stop:
         return
     # Counted from the end, row m−1−k has k+1 pairs, and so the root of a triangular number is the row, exactly.
@@ -74,17 +74,17 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
     Each value is computed on its own, so that no list of `size` numbers is ever held. It is computed on the CPU, in
     32-bit arithmetic, and given back where `place` is.
 
-    Cost: up to four walks a place on average, about 50 ns in spans of 10⁵ places; short calls cost more a place.
+    Cost: up to four walks per place on average, about 50 ns in spans of 10⁵ places; more per place in short calls.
 
     Raises:
-        BilensError: no whole numbers, or one outside 0 … size−1. ShapeError: no list of them.
+        BilensError: not whole numbers, or one outside 0 … size−1. ShapeError: not a one-dimensional tensor.
 
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking.
     """
     size, seed = whole("size", size, 1), whole("seed", seed)
     place = _places(place, size)
     if place.ndim != 1:
-        raise ShapeError(f"places of shape {tuple(place.shape)}", "a list", "pass them as a vector")
+        raise ShapeError(f"places of shape {tuple(place.shape)}", "a one-dimensional tensor")
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint32((1 << half) - 1)
     todo = place.detach().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Streams of pair vectors: every pair once an epoch, shuffled or in order, and pairs drawn by weight."""
+"""Streams of pair vectors: every pair once per epoch, shuffled or in order, and pairs drawn by weight."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens import checks
 from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
@@ -28,10 +29,10 @@ class Batches(ABC):
 
     Args:
         features: the prepared layer; kind: which pair vector the rows are.
-        batch_size: pairs a batch; seed: of the order or the draws.
+        batch_size: pairs per batch; seed: of the order or the draws.
 
     Raises:
-        BilensError: a batch size below 1, a seed that is no whole number, or no such kind.
+        BilensError: a batch size below 1, a seed that is not a whole number, or an unknown kind.
     """
 
     features: Features
@@ -53,11 +54,11 @@ class Batches(ABC):
 
     @property
     def rows(self) -> int:
-        """Pairs an epoch: as many as there are, m(m+1)/2."""
+        """Pairs per epoch: as many as there are, m(m+1)/2."""
         return count(len(self.features))
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return math.ceil(self.rows / self.batch_size)
 
     @abstractmethod
@@ -65,11 +66,11 @@ class Batches(ABC):
         """Feature numbers (i, j) of the n-th batch, counted from the first epoch on."""
 
     def batch(self, n: int, *, out: Float[Tensor, "rows o"] | None = None) -> Float[Tensor, "b o"]:
-        """Pair vectors of the n-th batch, one a row.
+        """Pair vectors of the n-th batch, one per row.
 
         Args:
-            out: a tensor of at least as many rows to write into, its first rows are returned: for whoever is done with
-                one batch before asking for the next, and saves what new memory costs.
+            out: a tensor of at least as many rows to write into; its first rows are returned. It saves the cost of new
+                memory where one batch is no longer needed when the next is asked for.
 
         Raises:
             BilensError: an `out` that does not fit.
@@ -89,7 +90,7 @@ class Batches(ABC):
 
 @dataclass(frozen=True, eq=False)
 class PairStream(Batches):
-    """Every pair i ≤ j once an epoch, in a seeded order, one batch at a time; any batch can be asked for directly.
+    """Every pair i ≤ j once per epoch, in a seeded order, one batch at a time; any batch can be asked for directly.
 
     The order is a keyed permutation computed for some batches at a time, so that memory is one batch and 1 MB whatever
     the number of pairs, and a run that was interrupted continues at its batch.
@@ -97,12 +98,12 @@ class PairStream(Batches):
     Args:
         features: the prepared layer.
         kind: which pair vector the rows are.
-        batch_size: pairs a batch; the last batch of an epoch has what is left.
+        batch_size: pairs per batch; the last batch of an epoch has what is left.
         seed: order of the pairs; every epoch has its own.
         shuffle: False keeps the pairs row by row, in the order of `unrank`, which costs less.
 
     Raises:
-        BilensError: a batch size below 1, or no such kind.
+        BilensError: a batch size below 1, or an unknown kind.
     """
 
     shuffle: bool = True
@@ -123,7 +124,7 @@ class PairStream(Batches):
         return i[inside], j[inside]
 
     def batch(self, n: int, *, out: Float[Tensor, "rows o"] | None = None) -> Float[Tensor, "b o"]:
-        """Pair vectors of the n-th batch, one a row; `out` as in `Batches.batch`."""
+        """Pair vectors of the n-th batch, one per row; `out` as in `Batches.batch`."""
         if self.shuffle:
             return super().batch(n, out=out)
         return self.features.span(self.kind, *self._ends(_number(n) % len(self)), out=out)
@@ -166,9 +167,11 @@ def stream(
 ) -> PairStream:
     """A stream of the polarised pair vectors r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i).
 
+    The vectors have a graph only if the tensor or the dictionary was built with `detach=False`.
+
     Args:
         tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
-        batch_size: pairs a batch, at least 1. seed: order of the pairs. shuffle: False takes them row by row.
+        batch_size: pairs per batch, at least 1. seed: order of the pairs. shuffle: False takes them row by row.
 
     Raises:
         BilensError: a batch size below 1. SpaceError: a dictionary of another space.
@@ -216,20 +219,21 @@ class SampledStream(Batches):
 
     Args:
         features: the prepared layer; kind: which pair vector the rows are.
-        batch_size: pairs a batch; seed: batch n depends on (seed, n) alone, and on no device.
-        ends: (pairs,), running sums of the chances in the order of `unrank`, the last one 1; float64.
+        batch_size: pairs per batch; seed: batch n depends on (seed, n) alone, not on the device.
+        ends: (pairs,), running sums of the chances in the order of `unrank`, the last one 1; float64. Copied.
 
     Raises:
-        BilensError: a batch size below 1, or no such kind. ShapeError: not one chance a pair.
+        BilensError: a batch size below 1, or an unknown kind. ShapeError: not one chance per pair.
 
-    Memory: one number a pair beside a batch.
+    Memory: one number per pair beside a batch.
     """
 
     ends: Float[Tensor, " pairs"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_one_a_pair("chances", self.ends, len(self.features))
+        _check_one_per_pair("chances", self.ends, len(self.features))
+        object.__setattr__(self, "ends", checks.owned(self.ends))
 
     def pairs(self, n: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Feature numbers (i, j) of the n-th batch."""
@@ -278,18 +282,20 @@ def sampled(
 
     Args:
         tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
-        weights: (m(m+1)/2,), one a pair in the order of `unrank`, for example `norms`, `second_moments` or
+        weights: (m(m+1)/2,), one per pair in the order of `unrank`, for example from `norms`, `second_moments` or
             `moment_weights`.
-        kind: which pair vector; batch_size: pairs a batch, at least 1; seed: of the draws.
+        kind: which pair vector; batch_size: pairs per batch, at least 1; seed: of the draws.
 
     Raises:
-        ShapeError: not one weight a pair. BilensError: a weight below 0 or not finite, or all of them 0; a batch size
-            below 1; no such kind. SpaceError: a dictionary of another space.
+        ShapeError: not one weight per pair. BilensError: a weight below 0 or not finite, or all of them 0; a batch size
+            below 1; an unknown kind. SpaceError: a dictionary of another space.
     """
     features = Features.of(tensor, dictionary)
-    _check_one_a_pair("weights", weights, len(features))
+    _check_one_per_pair("weights", weights, len(features))
     if not bool(torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
-        raise BilensError("weights of pairs that are negative, not finite or all 0", "0 or more")
+        raise BilensError(
+            "weights of pairs that are negative, not finite or all 0", "finite weights of 0 or more, not all 0"
+        )
     # Summed on the CPU, whose sums never fall and are the same for every device the layer may be on.
     chances = weights.detach().cpu().double()
     ends = (chances / chances.max()).cumsum(0)
@@ -301,7 +307,7 @@ def _number(n: int) -> int:
     return whole("batch", n, 0)
 
 
-def _check_one_a_pair(name: str, value: Tensor, m: int) -> None:
-    instance(name, value, Tensor)
+def _check_one_per_pair(name: str, value: Tensor, m: int) -> None:
+    checks.floating(name, value)
     if value.shape != (count(m),):
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"a tensor ({count(m)},)")

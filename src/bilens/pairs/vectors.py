@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import choice, instance
+from bilens import checks
+from bilens.checks import choice, instance, trusted
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import multiplicity, segments, unranked
+from bilens.scale import tracked
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -35,15 +37,19 @@ _LAUNCHED = 2**26
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """A layer prepared to answer pairs of input features: what each atom is to each hidden unit.
+    """Precomputed responses L v_i and R v_i of the hidden units to every input feature.
+
+    The numbers are copied and detached. `of` keeps the graph of a tensor or dictionary that has one, and gradients then
+    flow through every method that returns vectors.
 
     Args:
         left: (m, h), row i is L v_i; right: (m, h), row i is R v_i.
-        down: (o, h), or None when the layer is studied before its read-out (D = I).
+        down: (o, h), or None before any read-out (D = I).
         space: the (folded) space of the features, m = `space.dim`.
 
     Raises:
-        ShapeError: the shapes do not fit together.
+        ShapeError: the shapes do not fit together. BilensError: numbers that are not finite or not in a dense
+            floating-point tensor in memory, or types that differ.
 
     Memory: half of `right` is kept once more; beside what is returned, a call takes two or three blocks of 1 MB (CPU)
     or 64 MB (accelerator), never the hidden rows of all pairs.
@@ -55,6 +61,12 @@ class Features:
     space: Space
 
     def __post_init__(self) -> None:
+        instance("space", self.space, Space)
+        for name, value in (("left", self.left), ("right", self.right), ("down", self.down)):
+            if value is not None:
+                checks.weights(name, value)
+                if value.dtype != self.left.dtype:
+                    raise BilensError(f"{name} as {value.dtype}", f"{self.left.dtype} like left", "use Features.of")
         if self.left.ndim != 2 or self.left.shape != self.right.shape:
             raise ShapeError(
                 f"left of shape {tuple(self.left.shape)} and right of {tuple(self.right.shape)}",
@@ -66,7 +78,11 @@ class Features:
                 f"down of shape {tuple(self.down.shape)}", f"(outputs, {self.left.shape[1]})", "use Features.of"
             )
         if self.space.dim != len(self.left):
-            raise ShapeError(f"{len(self.left)} features of {self.space.title}", "one a coordinate", "use Features.of")
+            raise ShapeError(
+                f"{len(self.left)} features of {self.space.title}", "one per coordinate", "use Features.of"
+            )
+        for name, value in (("left", self.left), ("right", self.right), ("down", self.down)):
+            object.__setattr__(self, name, None if value is None else checks.owned(value))
 
     @classmethod
     def of(cls, tensor: BilinearTensor, dictionary: Dictionary | None = None) -> Features:
@@ -74,8 +90,8 @@ class Features:
         instance("tensor", tensor, BilinearTensor)
         if dictionary is not None:
             tensor = tensor.pullback(dictionary)
-        read_out = None if tensor.reads_hidden else tensor.down
-        return cls(tensor.left.T.contiguous(), tensor.right.T.contiguous(), read_out, tensor.input)
+        read_out = None if tensor.reads_hidden and not tensor.down.requires_grad else tensor.down
+        return trusted(cls, tensor.left.T.contiguous(), tensor.right.T.contiguous(), read_out, tensor.input)
 
     def __len__(self) -> int:
         """Features, m."""
@@ -87,21 +103,21 @@ class Features:
         return self.left.shape[1] if self.down is None else len(self.down)
 
     def polarized(self, i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Float[Tensor, "b o"]:
-        """r_ij = ½ D[(L v_i ⊙ R v_j) + (R v_i ⊙ L v_j)], one pair a row."""
+        """r_ij = ½ D[(L v_i ⊙ R v_j) + (R v_i ⊙ L v_j)], one pair per row."""
         return self.at("polarized", i, j)
 
     def two_hot(self, i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Float[Tensor, "b o"]:
-        """u_ij = D[L(v_i + v_j) ⊙ R(v_i + v_j)], one pair a row."""
+        """u_ij = D[L(v_i + v_j) ⊙ R(v_i + v_j)], one pair per row."""
         return self.at("two_hot", i, j)
 
     def symmetric(self, i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Float[Tensor, "b o"]:
-        """s_ij = √c_ij r_ij with c = 1 on i = j and 2 off it, one pair a row."""
+        """s_ij = √c_ij r_ij with c = 1 on i = j and 2 off it, one pair per row."""
         return self.at("symmetric", i, j)
 
     def at(
         self, kind: Kind, i: Int[Tensor, " b"], j: Int[Tensor, " b"], *, out: Float[Tensor, "rows o"] | None = None
     ) -> Float[Tensor, "b o"]:
-        """Vectors of the pairs (i, j), one a row, the numbers given as int64 tensors from 0 to m−1.
+        """Vectors of the pairs (i, j), one per row, the numbers given as int64 tensors from 0 to m−1.
 
         Args:
             out: at least b rows, into whose first b the vectors are written and which are then returned; new memory
@@ -132,7 +148,7 @@ class Features:
     def span(
         self, kind: Kind, start: int, stop: int, *, out: Float[Tensor, "rows o"] | None = None
     ) -> Float[Tensor, "b o"]:
-        """Vectors of the pairs start … stop−1 in the order of `unrank`, one a row: as `at`, in less time.
+        """Vectors of the pairs start … stop−1 in the order of `unrank`, one per row: as `at`, in less time.
 
         A row of pairs (i, j), (i, j+1), … needs no picking: one row of L and R against a block of them.
 
@@ -163,13 +179,12 @@ class Features:
 
     @cached_property
     def _half(self) -> Tensor:
-        """½ R v_i: each term of r_ij has one factor of R, so that the ½ costs nothing a pair."""
+        """½ R v_i: each term of r_ij has one factor of R, so that the ½ costs nothing per pair."""
         return self.right.detach() / 2
 
     @property
     def _differentiated(self) -> bool:
-        factors = (self.left, self.right, *(() if self.down is None else (self.down,)))
-        return torch.is_grad_enabled() and any(factor.requires_grad for factor in factors)
+        return tracked(self.left, self.right, *(() if self.down is None else (self.down,)))
 
     def _followed(self, kind: Kind, i: Tensor, j: Tensor, out: Tensor | None) -> Tensor:
         """The formulas as they are written, for gradients with respect to the factors."""
@@ -221,7 +236,8 @@ def polarized(
 ) -> Float[Tensor, "b o"]:
     """Polarised pair vectors r_ij = B(v_i, v_j) = ½[g(v_i+v_j) − g(v_i) − g(v_j)] (+ ½g(0) with unfolded biases).
 
-    They satisfy Σ_ij a_i a_j r_ij = g(Σ a_i v_i) exactly, the sum over all i and j.
+    They satisfy Σ_ij a_i a_j r_ij = g(Σ a_i v_i) exactly, the sum over all i and j. Gradients flow to the factors of a
+    tensor, and to the atoms of a dictionary, that were built with `detach=False`.
 
     Args:
         tensor: the layer; its pairs are those of its folded input, the constant coordinate being the last feature.
@@ -268,7 +284,7 @@ def symmetric(
 
 
 def check_kind(kind: str) -> None:
-    """Refuse, with BilensError, what is no kind of pair vector."""
+    """Check that a string names a kind of pair vector; raises BilensError."""
     choice("kind", kind, get_args(Kind), " or ".join(map(repr, get_args(Kind))))
 
 
@@ -279,7 +295,7 @@ def _checked(i: Tensor, j: Tensor, features: Features) -> tuple[Tensor, Tensor]:
         if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
             raise BilensError(f"{name} of type {value.dtype}", "whole numbers", "convert it with .long()")
     if i.shape != j.shape or i.ndim != 1:
-        raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "two lists")
+        raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "(pairs,) twice")
     for name, value in (("i", i), ("j", j)):
         if len(value) and not (int(value.min()) >= 0 and int(value.max()) < m):
             raise BilensError(f"{name} from {int(value.min())} to {int(value.max())}", f"0 … {m - 1}")

@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens import checks
+from bilens.checks import whole
 from bilens.dictionary import Dictionary
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import ShapeError
 from bilens.pairs.streams import PairStream
 from bilens.pairs.vectors import Features, Kind
+from bilens.scale import fitted, near_one, times_two_to
 from bilens.tensor import BilinearTensor
 
 
@@ -25,14 +27,28 @@ def norms(
         block: pairs at a time, at least 1.
 
     Raises:
-        BilensError: a block without pairs, or no such kind. SpaceError: a dictionary of another space.
+        BilensError: a block without pairs, an unknown kind, or vectors or norms beyond the range of the tensor's type.
+            SpaceError: a dictionary of another space.
 
     Cost: one pass over the pair vectors, which never leave the cache.
     """
     features, block = Features.of(tensor, dictionary), whole("block", block, 1)
     stream = PairStream(features, kind, block, seed=0, shuffle=False)
     rows = features.left.new_empty(min(block, stream.rows), stream.width)
-    return torch.cat([stream.batch(n, out=rows).norm(dim=1) for n in range(len(stream))])
+    return torch.cat([_norms(stream.batch(n, out=rows)) for n in range(len(stream))])
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Norms of rows of any size; squares of large or small numbers leave the range of a type before the norms do."""
+    found: Tensor = rows.norm(dim=1)
+    limits = torch.finfo(rows.dtype)
+    least, most = limits.tiny**0.5 / limits.eps, limits.max**0.5 / rows.shape[1]
+    wrong = ~((found > least) & (found < most))
+    if bool(wrong.any()):
+        checks.finite("pair vectors", rows)
+        scaled, size = near_one(rows[wrong].double(), by_row=True)
+        found[wrong] = fitted(scaled.norm(dim=1), torch.frexp(size).exponent - 1, rows.dtype, "norms of pair vectors")
+    return found
 
 
 def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
@@ -42,18 +58,27 @@ def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
     mean squared error of the output of Σ_{i≤j} E[(c_ij a_i a_j)²] ‖e_ij‖².
 
     Args:
-        codes: (n, m), one sample a row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+        codes: (n, m), one sample per row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+
+    Returns:
+        In the type of the codes, float32 at least, without a graph.
 
     Raises:
-        ShapeError: no matrix with at least one row. BilensError: codes that are no floating-point numbers.
+        ShapeError: not a matrix with at least one row. BilensError: codes that are not finite numbers in a dense
+            floating-point tensor, or moments beyond the range of their type.
     """
-    instance("codes", codes, Tensor)
+    checks.floating("codes", codes)
     if codes.ndim != 2 or 0 in codes.shape:
         raise ShapeError(f"codes of shape {tuple(codes.shape)}", "(samples, features)", "pass one sample per row")
-    if not codes.is_floating_point():
-        raise BilensError(f"codes of type {codes.dtype}", "floating point", "call .to(torch.float64)")
-    squares = codes.square()
-    return moment_weights((squares.T @ squares).div_(len(codes)))
+    checks.weights("codes", codes)
+    scaled, size = near_one(checks.owned(codes))
+    squares = scaled.square()
+    found = moment_weights((squares.T @ squares).div_(len(codes)))
+    if float(size) == 1:
+        return found
+    power = 4 * (torch.frexp(size).exponent - 1)
+    fitted(found.max().double(), power, found.dtype, "second moments")
+    return times_two_to(found, power)
 
 
 def moment_weights(moments: Float[Tensor, "m m"]) -> Float[Tensor, " pairs"]:
@@ -65,10 +90,13 @@ def moment_weights(moments: Float[Tensor, "m m"]) -> Float[Tensor, " pairs"]:
         moments: (m, m), symmetric; its upper triangle is what is read.
 
     Raises:
-        ShapeError: no square matrix.
+        ShapeError: not a square matrix. BilensError: moments that are not finite numbers in a dense floating-point
+            tensor.
     """
-    instance("moments", moments, Tensor)
+    checks.floating("moments", moments)
     if moments.ndim != 2 or moments.shape[0] != moments.shape[1] or not len(moments):
         raise ShapeError(f"moments of shape {tuple(moments.shape)}", "(features, features)", "pass E[a_i² a_j²]")
+    checks.weights("moments", moments)
+    moments = checks.owned(moments)
     i, j = torch.triu_indices(len(moments), len(moments), device=moments.device)
     return moments[i, j] * torch.where(i == j, 1, 4).to(moments)

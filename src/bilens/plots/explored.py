@@ -182,13 +182,21 @@ def extremes(view: View, detail: Detail, samples: Samples, feature: int, k: int 
     height = 0.55 + 0.72 * rows
     figure = Figure(figsize=(8.6, height))
     for side, (title, column) in enumerate(zip(("largest", "smallest"), columns, strict=True)):
-        left = 0.02 + 0.5 * side
+        left, names = 0.02 + 0.5 * side, 0.0 if samples.input.image is not None else 0.085
         there, of = len(column), half if side == 0 else len(values) - half
-        rest = "" if there == of else f": {there} of {of}, whose samples are here"
-        figure.text(left, 1 - 0.22 / height, f"Where it is {title}{rest}", size=10, weight="bold", va="center")
-        axes = figure.add_axes((left + 0.1, 0.06 / height, 0.36, 0.72 * rows / height))
+        rest = "" if there == of else f" ({there} of {of}: other samples are not here)"
+        figure.text(
+            left,
+            1 - 0.22 / height,
+            f"Where it is {title}{rest}",
+            size=10 if not rest else 9,
+            weight="bold",
+            va="center",
+        )
+        axes = figure.add_axes((left + names + 0.1, 0.06 / height, 0.36 - names, 0.72 * rows / height))
         for place, (sample, value) in enumerate(column):
-            box = (left, (height - 0.5 - 0.72 * (place + 1)) / height, 0.62 / 8.6, 0.66 / height)
+            low = (height - 0.5 - 0.72 * (place + 1)) / height
+            box = (left + names, low + (0.1 / height if names else 0), 0.62 / 8.6, (0.52 if names else 0.66) / height)
             x = samples.inputs[sample]
             draw_sample(figure.add_axes(box), x, samples.input, entries=3)
             terms = numbers("terms", spectrum.terms(x.to(spectrum.vectors)))

@@ -342,7 +342,7 @@ def _eigenvalues(axes: Any, spectrum: Spectrum, shown: set[int]) -> None:
         color = POSITIVE if values[i] > 0 else NEGATIVE
         axes.bar(i + 1, values[i], width=0.72, color=color, alpha=1 if i in shown else 0.4, linewidth=0)
     axes.axhline(0, color=MUTED, linewidth=0.8)
-    if discarded > 0 and count == len(values):
+    if discarded > 1e-9 * max(abs(values), default=0) and count == len(values):  # more than rounding
         axes.axhspan(-discarded, discarded, color=MUTED, alpha=0.14, linewidth=0, zorder=0)
         axes.text(0.99, 0.985, "grey: |λ| of the others", transform=axes.transAxes, size=7.5, color=MUTED, ha="right",
                   va="top")  # fmt: skip

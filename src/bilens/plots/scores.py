@@ -386,7 +386,8 @@ def _count_axis(axes: Any, columns: Sequence[Tensor], label: str) -> None:
         return
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     axes.set_xlim(kept[0] * 0.85, kept[-1] * 1.02)
-    bases = (1, 2, 5) if kept[-1] <= 10**3 * max(1, kept[0]) else (1,)
+    short_ticks = kept[-1] <= 10**3 * max(1, kept[0]) and kept[-1] < 10**5
+    bases = (1, 2, 5) if short_ticks else (1,)
     steps = [0, *(base * 10**power for power in range(len(str(kept[-1]))) for base in bases)]
     ticks = [step for step in steps if kept[0] <= step <= kept[-1]]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])

@@ -11,7 +11,9 @@ from bilens import data as datasets
 from bilens.data import Dataset
 from bilens.history import History
 from bilens.models import ImageClassifier
-from bilens.recipes import summary
+from bilens.progress import Steps
+from bilens.recipes import given, summary
+from bilens.recipes.given import Standardization
 from bilens.recipes.ways import details, inputs, outputs
 from bilens.recipes.ways.components import singular_values
 from bilens.recipes.ways.digits import digit_directions
@@ -27,6 +29,8 @@ def decompile(
     out: Path = Path("runs/decompile"),
     *,
     data: DataName | None = None,
+    mean: float | None = None,
+    std: float | None = None,
     count: int = Budget.count,
     sae_steps: int = Budget.sae_steps,
     sae_l1: float = Budget.sae_l1,
@@ -44,6 +48,9 @@ def decompile(
         out: folder for the results; the same command run again continues there.
         data: images to train the SAE on outputs with and to measure faithfulness on; without them, only what the
             weights alone give.
+        mean: of the images that the model was trained on, when they were standardised, (x - mean) / std; folded into
+            the weights (default: image_mean of the checkpoint's config, else 0).
+        std: goes with it (default: image_std of the checkpoint's config, else 1).
         count: features of each view to draw.
         sae_steps: updates of the SAE on the layer's outputs.
         sae_l1: its L1 penalty.
@@ -51,14 +58,18 @@ def decompile(
         pair_steps: its updates.
         seed: of the sparse coders.
     """
-    model = ImageClassifier.from_pretrained(checkpoint).float()
-    model.tensor()  # a model that is not bilinear is refused before anything is written
     budget = Budget(count=count, sae_steps=sae_steps, sae_l1=sae_l1, pair_features=pair_features, pair_steps=pair_steps)
     dataset = None if data is None else datasets.load(data)
+    model, images = given.read(checkpoint, dataset, mean=mean, std=std)
+    run = Folder(out, settings("decompile", model, dataset, budget, seed) | read_from(model, images))
     if dataset is not None:
-        model = model.over(dataset.input, dataset.output)
-    run = Folder(out, settings("decompile", model, dataset, budget, seed) | {"weights": fingerprint(model)})
+        given.look(model, checkpoint, dataset, images)
     return derive(model, dataset, run, budget, seed=seed)
+
+
+def read_from(model: ImageClassifier, images: Standardization | None) -> dict[str, Any]:
+    """What the settings of a run say of a model that was given: its weights, and what its images were."""
+    return {"weights": fingerprint(model)} | ({} if images is None else {"images": asdict(images)})
 
 
 def settings(
@@ -86,21 +97,35 @@ def derive(
     *,
     seed: int,
     training: History | None = None,
+    steps: Steps | None = None,
 ) -> dict[str, Any]:
     """Features in four ways, their figures, `summary.json` and `report.html` in the run's folder.
 
-    The model's spaces are the data's, see `ImageClassifier.over`.
+    The model's spaces are the data's, see `ImageClassifier.over`. The steps are those of the whole job, when it began
+    before this.
     """
     subject = Subject(model.eval().requires_grad_(False).cpu(), dataset, budget, seed)
     details.factors(subject, run)  # first, so that the page of a run that was stopped can compute with them
+    steps = steps or Steps(count_steps(dataset))
+    steps.begin("kernels of the outputs and their eigenvectors")
+    digits = digit_directions(subject, run)
+    steps.begin("singular value decomposition of the layer")
+    components = singular_values(subject, run)
+    found_outputs = None
+    if dataset is not None:
+        steps.begin("sparse autoencoder on the layer's outputs")
+        found_outputs = outputs.output_features(subject, run)
+    steps.begin("sparse autoencoder on input pairs")
+    pairs = inputs.pair_features(subject, run)
     found = summary.Findings(
-        subject=subject,
-        digits=digit_directions(subject, run),
-        components=singular_values(subject, run),
-        outputs=None if dataset is None else outputs.output_features(subject, run),
-        pairs=inputs.pair_features(subject, run),
-        training=training,
+        subject=subject, digits=digits, components=components, outputs=found_outputs, pairs=pairs, training=training
     )
+    steps.begin("figures and the page")
     if dataset is not None:
         details.samples(subject, run, found.details)
     return summary.write(found, run)
+
+
+def count_steps(dataset: Dataset | None) -> int:
+    """How many steps `derive` has."""
+    return 4 if dataset is None else 5

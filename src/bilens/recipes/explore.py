@@ -1,4 +1,4 @@
-"""Reads a run's folder and writes the explorer: one offline page in which a person looks at everything it found."""
+"""Reads a run's folder and writes the explorer: one offline page that shows everything the run found."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def explore(
 
     Args:
         run: folder that bilens mnist or bilens decompile wrote.
-        out: the page to write; by default report.html in the run's folder.
+        out: the page to write, a new file or over an older page; report.html in the run's folder by default.
         compare: folder of another run, whose features can then be looked at beside this one's.
         seeds: folders of the same run with other seeds; curves become means with 95 % intervals, at the numbers of
             components that all of them measured.
@@ -80,10 +80,10 @@ def read(run: Path) -> Exploration:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
     _settings(run)
-    summary = files.read_json(run / "summary.json") if (run / "summary.json").exists() else {}
-    views = {name: view for name, record in VIEWS.items() if (view := _record(run, record, View)) is not None}
-    details = {name: found for name in views if (found := _record(run, f"{name}_detail", Detail)) is not None}
-    model = _record(run, "logits", BilinearTensor)
+    summary = store.read_summary(run, "summary.json")
+    views = {name: view for name, record in VIEWS.items() if (view := store.read_record(run, record, View)) is not None}
+    details = {name: found for name in views if (found := store.read_record(run, f"{name}_detail", Detail)) is not None}
+    model = store.read_record(run, "logits", BilinearTensor)
     try:
         return Exploration(
             title="A bilinear network, read from its weights",
@@ -92,12 +92,12 @@ def read(run: Path) -> Exploration:
             model=model,
             views=tuple(views.values()),
             details=details,
-            samples=_record(run, "samples", Samples),
+            samples=store.read_record(run, "samples", Samples),
             scores=tuple(_row(name, entry) for name, entry in summary.get("faithfulness", {}).items()),
             curves=curves(run),
-            codes=_record(run, "sae_codes", CodeComparison),
-            svd=(svd := _record(run, "svd", TensorSVD)),
-            history=_record(run, "training", History),
+            codes=store.read_record(run, "sae_codes", CodeComparison),
+            svd=(svd := store.read_record(run, "svd", TensorSVD)),
+            history=store.read_record(run, "training", History),
             notes=_notes(summary),
             totals=_totals(summary, svd),
             outputs="digits" if "digits" in views else None,
@@ -119,7 +119,7 @@ def curves(run: Path) -> tuple[Curve, ...]:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
     _settings(run)
-    found = (_record(run, f"{name}_curve", Curve) for name in VIEWS)
+    found = (store.read_record(run, f"{name}_curve", Curve) for name in VIEWS)
     return tuple(curve for curve in found if curve is not None)
 
 
@@ -158,23 +158,25 @@ def _settings(run: Path) -> dict[str, Any]:
     known = run / "settings.json"
     if not known.exists():
         raise StoreError(
-            f"{run}, which is no folder of a run (it has no settings.json)",
+            f"{run}, which is not the folder of a run (it has no settings.json)",
             "a folder that bilens mnist or bilens decompile wrote",
             "name that folder, or make one: bilens mnist --out runs/mnist",
         )
     settings = files.read_json(known)
     if settings.get("command") not in ("mnist", "decompile"):
         raise StoreError(
-            f"{run}, the folder of a run of {settings.get('command', 'something else')!r}",
+            f"{run}, the folder of a run of {settings.get('command', 'something else')!r:.40}",
             "a folder that bilens mnist or bilens decompile wrote",
             "name that folder, or make one: bilens mnist --out runs/mnist",
         )
+    for name, kinds in (("seed", int), ("weights", str | None), ("model", dict)):
+        if not isinstance(settings.get(name), kinds):
+            raise StoreError(
+                f"{known} with {name} = {settings.get(name)!r:.40}",
+                "the settings of a run as bilens wrote them",
+                "write them back as they were, or run it again in another folder",
+            )
     return settings
-
-
-def _record(run: Path, name: str, kind: type[R]) -> R | None:
-    path = run / "records" / name
-    return store.load(path, kind) if store.exists(path) else None
 
 
 def _row(name: str, entry: dict[str, Any]) -> Row:
@@ -212,6 +214,8 @@ def _totals(summary: dict[str, Any], svd: TensorSVD | None) -> dict[str, int]:
 
 def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
     notes = []
+    if not summary:
+        notes.append("This run is not finished: run the same command again to add what is missing.")
     if "data" in summary:
         stated = all("samples" in entry for entry in summary.get("faithfulness", {}).values())
         notes.append(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bilens import explorer, files, plots
+from bilens import explorer, plots
 from bilens.decompose import TensorSVD
 from bilens.faithfulness import Curve, Row
 from bilens.history import History
@@ -66,7 +66,8 @@ class Findings:
         if self.outputs is not None:
             count, rank = self.outputs.comparison.features, self.outputs.comparison.rank
             name = f"SAE on outputs, pseudoinverse codes of {count} active features (rank {rank})"
-            rows += [Row("SAE on outputs, ReLU codes", self.outputs.trained), Row(name, self.outputs.pseudoinverse)]
+            rows += [Row("SAE on outputs, ReLU codes", self.outputs.trained, self.outputs.stored)]
+            rows += [replace(self.outputs.curve.row(count), name=name, score=self.outputs.pseudoinverse)]
         if self.pairs.curve is not None:
             rows.append(replace(self.pairs.curve.row(int(self.pairs.curve.kept[-1])), name=PAIRS))
             rows += self.pairs.nulls
@@ -161,7 +162,7 @@ def numbers(found: Findings, run: Folder) -> dict[str, Any]:
 def write(found: Findings, run: Folder) -> dict[str, Any]:
     """Write `summary.json`, `figures/` and `report.html`, print the summary, and return it."""
     summary = numbers(found, run)
-    files.write_json(run.path / "summary.json", summary)
+    run.write("summary.json", summary)
     _figures(found, run)
     explorer.write([explore.read(run.path)], run.path / explore.PAGE)
     _print(found, summary, run)

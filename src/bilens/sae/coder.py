@@ -1,6 +1,6 @@
 """Sparse autoencoders: one abstract base and four final classes under SAELens' names.
 
-x̂ = a W_dec + b_dec with codes a = f((x − b_dec) W_enc + …), one vector a row; they differ in f. A coder made with
+x̂ = a W_dec + b_dec with codes a = f((x − b_dec) W_enc + …), one vector per row; they differ in f. A coder made with
 `apply_b_dec_to_input = False` reads x itself and not x − b_dec.
 """
 
@@ -19,7 +19,7 @@ from torch.nn import functional
 from bilens import checks
 from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
-from bilens.errors import BilensError, ShapeError, StoreError
+from bilens.errors import ShapeError, StoreError
 from bilens.products import product
 from bilens.sae import folder as folders
 from bilens.space import Space
@@ -41,15 +41,18 @@ class Sparse(NamedTuple):
     features: Int[Tensor, "b p"] | Int[Tensor, " p"] | Int[Tensor, " nnz"]
 
     def uses(self) -> tuple[Tensor, Tensor]:
-        """Features, and how often each of them is not 0; a feature may stand there more than once."""
-        lit = (self.values != 0).to(self.values.dtype)
+        """Feature numbers and how many vectors activate each; numbers may repeat."""
+        active = (self.values != 0).to(self.values.dtype)
         if self.values.ndim == 2 and self.features.ndim == 1:
-            lit = lit.sum(dim=0)
-        return self.features.flatten(), lit.flatten()
+            active = active.sum(dim=0)
+        return self.features.flatten(), active.flatten()
 
 
 class Coder(nn.Module, ABC):
     """A sparse autoencoder: what the four architectures share.
+
+    It is an `nn.Module`: its codes and reconstructions have a graph, as those of any module, unless they are computed
+    under `torch.no_grad()`. Vectors and codes of another floating-point type are converted to the type of the weights.
 
     Args:
         d_in: size of the vectors. d_sae: number of features.
@@ -57,7 +60,7 @@ class Coder(nn.Module, ABC):
         apply_b_dec_to_input: whether b_dec is subtracted from the input first, as the founding draft does.
 
     Raises:
-        BilensError: a size below 1, or a seed that is none.
+        BilensError: a size below 1, or an invalid seed.
     """
 
     W_enc: nn.Parameter
@@ -94,25 +97,21 @@ class Coder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
-        """Codes a, one vector a row; x is read in the type of the weights.
+        """Codes a, one vector per row, in the type of the weights.
 
         Raises:
-            ShapeError: the last axis of x is not d_in.
+            ShapeError: the last axis of x is not d_in. BilensError: whole, complex or 8-bit numbers, sparse vectors, or
+                vectors on another device.
         """
 
     def decode(self, acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_in"]:
-        """Reconstructions x̂ = a W_dec + b_dec.
+        """Reconstructions x̂ = a W_dec + b_dec, in the type of the weights.
 
         Raises:
-            ShapeError: the last axis of the codes is not d_sae.
+            ShapeError: the last axis of the codes is not d_sae. BilensError: as `encode`.
         """
-        instance("codes", acts, Tensor)
-        if acts.ndim == 0 or acts.shape[-1] != self.d_sae:
-            raise ShapeError(
-                f"codes of shape {tuple(acts.shape)}",
-                f"{self.d_sae} features on the last axis",
-            )
-        return product(acts.to(self.W_dec.dtype), self.W_dec.T) + self.b_dec
+        acts = checks.vectors("codes", acts, self.W_dec, self.d_sae, expected=f"{self.d_sae} features on the last axis")
+        return product(acts, self.W_dec.T) + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
         """x̂ = decode(encode(x))."""
@@ -126,6 +125,8 @@ class Coder(nn.Module, ABC):
     def dictionary(self, space: Space, active: Sequence[int] | Sequence[bool] | Tensor | None = None) -> Dictionary:
         """The decoder as a dictionary: atoms = rows of W_dec, offset = b_dec, duals = their pseudoinverse.
 
+        A copy without a graph, in float32 at least, which training on does not change.
+
         Args:
             space: the space of the vectors, of size d_in.
             active: the features to keep, as a mask of length d_sae or as numbers, which the labels keep; all when None.
@@ -136,30 +137,15 @@ class Coder(nn.Module, ABC):
         Source: founding draft, "Pseudoinverse trick to project onto a feature basis".
         """
         instance("space", space, Space)
-        atoms, offset = self.W_dec.detach().clone(), self.b_dec.detach().clone()
         if active is None:
-            return Dictionary.from_atoms(atoms, space, offset=offset)
-        try:
-            index = torch.as_tensor(active, device=atoms.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise BilensError(f"features {active!r:.40}", "numbers, or a mask") from error
-        if index.dtype == torch.bool:
-            if tuple(index.shape) != (self.d_sae,):
-                raise ShapeError(f"a mask of shape {tuple(index.shape)}", f"({self.d_sae},)")
-            index = index.nonzero()[:, 0]
-        wrong = index.is_floating_point() or index.ndim != 1 or len(index) == 0
-        if wrong or int(index.min()) < 0 or int(index.max()) >= self.d_sae:
-            raise BilensError(
-                f"features {index.tolist()}" if index.numel() < 8 else f"{index.numel()} features",
-                f"at least one number from 0 to {self.d_sae - 1}",
-            )
-        return Dictionary.from_atoms(
-            atoms[index.to(torch.int64)], space, offset=offset, labels=[str(i) for i in index.tolist()]
-        )
+            return Dictionary.from_atoms(self.W_dec, space, offset=self.b_dec)
+        index = checks.places("features", active, self.d_sae, self.W_dec.device)
+        labels = [str(i) for i in index.tolist()]
+        return Dictionary.from_atoms(self.W_dec[index], space, offset=self.b_dec, labels=labels)
 
     @torch.no_grad()
     def rescale(self, factor: float | Tensor) -> None:
-        """Make the coder act on factor · x as it did on x: encode and forward answer `factor` times what they did.
+        """Make the coder act on factor · x as it did on x: encode and forward give `factor` times what they gave.
 
         Every architecture is homogeneous in the vectors and its biases together, so that only biases change.
 
@@ -167,7 +153,7 @@ class Coder(nn.Module, ABC):
             factor: above 0, as a number or a tensor of one.
 
         Raises:
-            BilensError: it is none.
+            BilensError: not a finite number above 0.
         """
         value = factor.item() if isinstance(factor, Tensor) and factor.numel() == 1 else factor
         if isinstance(value, Tensor):
@@ -214,14 +200,7 @@ class Coder(nn.Module, ABC):
 
     def _centred(self, x: Tensor) -> Tensor:
         """The encoder's input x − b_dec, checked and in the type of the weights."""
-        instance("vectors", x, Tensor)
-        if x.ndim == 0 or x.shape[-1] != self.d_in:
-            raise ShapeError(
-                f"vectors of shape {tuple(x.shape)}",
-                f"{self.d_in} coordinates on the last axis",
-                "pass one vector per row",
-            )
-        x = x.to(self.W_enc.dtype)
+        x = checks.vectors("vectors", x, self.W_enc, self.d_in)
         return x - self.b_dec if self.apply_b_dec_to_input else x
 
 
@@ -245,7 +224,7 @@ class StandardSAE(Coder):
         return functional.relu(product(self._centred(x), self.W_enc.T) + self.b_enc)
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
-        """Codes and reconstructions of a batch; on a CPU only of the codes, or the features, that are lit by it."""
+        """Codes and reconstructions of a batch; on a CPU only of the active codes, or of the features active in it."""
         instance("vectors", x, Tensor)
         if x.device.type != "cpu":
             return super().sparse(x)
@@ -254,9 +233,9 @@ class StandardSAE(Coder):
         if len(row) < FEW * acts.numel():
             values = acts[row, feature]
             return Sparse(sum_rows(self.W_dec, feature, values, starts(row, len(x))) + self.b_dec, values, feature)
-        lit = torch.bincount(feature, minlength=self.d_sae).nonzero()[:, 0]
-        acts = acts[:, lit]
-        return Sparse(product(acts, self.W_dec[lit].T) + self.b_dec, acts, lit)
+        active = torch.bincount(feature, minlength=self.d_sae).nonzero()[:, 0]
+        acts = acts[:, active]
+        return Sparse(product(acts, self.W_dec[active].T) + self.b_dec, acts, active)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
         return (self.b_enc,)
@@ -267,7 +246,7 @@ class TopKSAE(Coder):
     """The k largest of (x − b_dec) W_enc + b_enc, the others 0; ReLU on top unless `rectify` is false.
 
     Args:
-        k: codes kept a vector, 1 … d_sae; with ReLU those of them that are negative are 0 too.
+        k: codes kept per vector, 1 … d_sae; with ReLU those of them that are negative are 0 too.
         rectify: False is the ICLR 2025 authors' top-k, which keeps negative codes.
         d_in, d_sae, seed, apply_b_dec_to_input: as `Coder`.
 

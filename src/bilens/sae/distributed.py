@@ -169,7 +169,7 @@ class Ranks(Processes):
             load(state, storage_reader=reader, process_group=self.group)
         except (OSError, CheckpointException, SafetensorError) as error:
             raise StoreError(f"'{_reason(error)}' on reading {folder}", "a whole checkpoint", "delete it") from error
-        return int(pointer["done"]), checkpoints.restore(root, state, module, optimizer)
+        return checkpoints.steps(root, pointer.get("done")), checkpoints.restore(root, state, module, optimizer)
 
 
 def _reason(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from bilens import checks
 from bilens.checkpoint import POINTER
 from bilens.errors import StoreError
-from bilens.files import read_json, read_tensors, write_json, write_tensors
+from bilens.files import read_json, read_pair, write_pair
 
 SAE_LENS_VERSION = "6.54.12"
 """The SAELens whose folders are written; SAELens reads folders from 6 on as they are and converts older ones."""
@@ -31,8 +31,18 @@ _VECTORS = {
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+SUPPORTED = (
+    "a SAELens folder of version 6 or later (cfg.json, sae_weights.safetensors; standard, topk, jumprelu or gated) or "
+    "the top-k folder of the authors of bilinear MLPs (config.json, model.safetensors)"
+)
+"""The formats that are read, for messages."""
+
 _KNOWN = {"architecture", "d_in", "d_sae", "dtype", "device", "metadata", "apply_b_dec_to_input"}
 _ONLY = {"normalize_activations": "none", "reshape_activations": "none"}
+_WHY = {
+    "normalize_activations": "its codes belong to vectors that are scaled first",
+    "reshape_activations": "its vectors are those of all heads side by side",
+}
 
 _AUTHORS_ONLY: dict[str, Any] = {
     "target": None,
@@ -80,9 +90,11 @@ def read(folder: str | Path) -> Content:
     """Read a SAELens folder or the authors' top-k folder, whichever it is.
 
     Raises:
-        StoreError: a file is missing or damaged, a setting is unknown or not supported, or the weights do not fit.
+        StoreError: a file is missing or damaged, the format or a setting is not supported, or the weights do not fit.
     """
     folder = checks.path("folder", folder)
+    if foreign := _foreign(folder):
+        raise StoreError(f"{folder}, {foreign}", SUPPORTED)
     if (folder / "cfg.json").exists():
         return _read_saelens(folder)
     if (folder / "config.json").exists():
@@ -93,17 +105,35 @@ def read(folder: str | Path) -> Content:
             "a coder's folder, as save_pretrained writes it",
             "run the same training with torchrun once more, which reads the checkpoint, and save the coder",
         )
-    raise StoreError(
-        f"{folder} with neither cfg.json nor config.json",
-        "a SAELens folder (cfg.json, sae_weights.safetensors) or an authors' one (config.json, model.safetensors)",
-    )
+    raise StoreError(f"{folder} with neither cfg.json nor config.json", SUPPORTED)
+
+
+def _foreign(folder: Path) -> str:
+    """What a folder is when it is a coder of a format that is known and not supported; empty otherwise."""
+    for name in ("cfg.json", "config.json"):
+        if not (folder / name).is_file():
+            continue
+        config = read_json(folder / name)
+        if isinstance(trainer := config.get("trainer"), dict) and "dict_class" in trainer:
+            return f"a coder of dictionary_learning ({str(trainer['dict_class'])[:40]}), whose format is not supported"
+        if "num_latents" in config and ("expansion_factor" in config or "transcode" in config):
+            return "a coder of sparsify, whose format is not supported"
+        architecture = config.get("architecture")
+        if name == "cfg.json" and architecture is None and ("activation_fn_str" in config or "hook_name" in config):
+            return "a coder that SAELens wrote before its version 6, whose layout is not supported"
+        if isinstance(architecture, str) and "transcoder" in architecture:
+            return (
+                f"a {architecture.replace('_', ' ')}, which maps one activation to another: only autoencoders are read"
+            )
+    return ""
 
 
 def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write a SAELens folder; the settings file comes last, so that an interrupted folder is not read as a whole one.
+    """Write a SAELens folder in one step. Each file has a checksum of the other, which SAELens ignores.
 
     Raises:
-        StoreError: SAELens has no such coder, a weight is not finite, or the folder cannot be written.
+        StoreError: SAELens has no such coder, a weight is not finite, or the folder cannot be written; a coder that was
+            there before is then still there.
     """
     folder, settings = checks.path("folder", folder), dict(settings)
     if architecture == "topk":
@@ -126,31 +156,29 @@ def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], we
         **settings,
         "metadata": {"sae_lens_version": SAE_LENS_VERSION, "sae_lens_training_version": None},
     }
-    (folder / "cfg.json").unlink(missing_ok=True)
-    write_tensors(folder / "sae_weights.safetensors", weights)
-    write_json(folder / "cfg.json", config)
+    write_pair(folder / "cfg.json", config, folder / "sae_weights.safetensors", weights)
 
 
 def _read_saelens(folder: Path) -> Content:
     path = folder / "cfg.json"
-    config = read_json(path)
+    config, tensors = read_pair(path, folder / "sae_weights.safetensors")
     architecture = _setting(path, config, "architecture", str)
     if architecture not in _VECTORS:
         raise StoreError(
-            f"{path} with architecture {architecture!r}", f"one of {', '.join(_VECTORS)}", "convert it with SAELens"
+            f"{path} with architecture {architecture!r}, which is not supported", f"one of {', '.join(_VECTORS)}"
         )
     metadata = config.get("metadata")
     version = metadata.get("sae_lens_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str) or not version.split(".")[0].isdecimal() or int(version.split(".")[0]) < 6:
         raise StoreError(
-            f"{path} with metadata.sae_lens_version = {version!r}", "6 or later", "load and save it once with SAELens 6"
+            f"{path} with metadata.sae_lens_version = {version!r}, whose layout is not supported", "6 or later"
         )
     known = _KNOWN | _ONLY.keys() | ({"k", "rescale_acts_by_decoder_norm"} if architecture == "topk" else set())
     _refuse_unknown(path, config, known)
     for name, value in _ONLY.items():
         if config.get(name, value) != value:
             raise StoreError(
-                f"{path} with {name} = {config[name]!r}", f"{name} = {value!r}", "fold it into the weights with SAELens"
+                f"{path} with {name} = {config[name]!r}, which is not supported: {_WHY[name]}", f"{name} = {value!r}"
             )
     dtype = _DTYPES.get(str(config.get("dtype", "float32")).removeprefix("torch."))
     if dtype is None:
@@ -161,7 +189,7 @@ def _read_saelens(folder: Path) -> Content:
         settings["apply_b_dec_to_input"] = _setting(path, config, "apply_b_dec_to_input", bool)
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     shapes |= dict.fromkeys(_VECTORS[architecture], (d_sae,))
-    weights = _weights(folder / "sae_weights.safetensors", shapes, dtype)
+    weights = _weights(folder / "sae_weights.safetensors", tensors, shapes, dtype)
     if architecture == "topk":
         settings["k"] = _k(path, config, d_sae)
         if "rescale_acts_by_decoder_norm" in config and _setting(path, config, "rescale_acts_by_decoder_norm", bool):
@@ -175,7 +203,7 @@ def _read_saelens(folder: Path) -> Content:
 
 def _read_authors(folder: Path) -> Content:
     path = folder / "config.json"
-    config = read_json(path)
+    config, tensors = read_pair(path, folder / "model.safetensors")
     _refuse_unknown(path, config, {"k", "d_model", "expansion"} | _AUTHORS_ONLY.keys() | _AUTHORS_TRAINING)
     for name, value in _AUTHORS_ONLY.items():
         if config.get(name, value) != value:
@@ -185,7 +213,7 @@ def _read_authors(folder: Path) -> Content:
     d_in = _setting(path, config, "d_model", int)
     d_sae = d_in * _setting(path, config, "expansion", int)
     shapes = {"w_enc.weight": (d_sae, d_in), "w_dec.weight": (d_in, d_sae), "b_dec": (d_in,)}
-    theirs = _weights(folder / "model.safetensors", shapes, None)
+    theirs = _weights(folder / "model.safetensors", tensors, shapes, None)
     weights = {
         "W_enc": theirs["w_enc.weight"].T,
         "W_dec": theirs["w_dec.weight"].T,
@@ -222,13 +250,14 @@ def _refuse_unknown(path: Path, config: Mapping[str, Any], known: set[str]) -> N
         raise StoreError(
             f"{path} with the unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",
             f"only {', '.join(sorted(known))}",
-            "remove what does not change the codes; the rest is not supported",
+            "a setting that does not change the codes can be removed; another is not supported",
         )
 
 
-def _weights(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The named weights in one type (that of the file when None), checked against their shapes."""
-    tensors, _ = read_tensors(path)
+def _weights(
+    path: Path, tensors: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """The weights of a file in one type (that of the file when None), checked against their names and shapes."""
     if tensors.keys() != shapes.keys():
         missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
         parts = [f"{word} {', '.join(names)}" for word, names in (("without", missing), ("with", unknown)) if names]

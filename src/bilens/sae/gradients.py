@@ -15,7 +15,7 @@ CHUNK = 1024
 """Vectors at a time on a CPU: their codes stay near the processor between two products, which are as fast as larger."""
 
 _SOME = 0.75
-"""Share of the features lit by a chunk below which products with those alone pay for gathering them, on a CPU."""
+"""Share of features active in a chunk below which products with those alone pay for gathering them, on a CPU."""
 
 _MULTIPLE = 8
 """Products are fastest where the sizes that they sum over are multiples of this."""
@@ -57,9 +57,9 @@ def gradients(
         products: the type that the factors of dense products are rounded to; that of the weights when None. Sums of
             named rows, sums over chunks, biases and the penalty are not rounded so.
 
-    Cost: with all codes lit, five products of 2 b d_in d_sae operations and some passes over the codes. With few lit
-    (on a CPU), or k of them few, one such product, and sums of 4 b L0 rows. Memory beside the gradients: the codes of
-    a chunk, on a CPU; elsewhere those of the batch, twice.
+    Cost: with all codes active, five products of 2 b d_in d_sae operations and some passes over the codes. With few
+    active (on a CPU), or k of them few, one such product, and sums of 4 b L0 rows. Memory beside the gradients: the
+    codes of a chunk, on a CPU; elsewhere those of the batch, twice.
     """
     sums = _Sums(coder, l1, weight, products or x.dtype)
     size = CHUNK if x.device.type == "cpu" else max(len(x), 1)
@@ -84,8 +84,8 @@ class _Sums:
 
     Z = [z, 1] holds the encoder's inputs z = x − b_dec and E = [W_encᵀ, b_enc] its rows; R = [2 weight (x̂ − x), 1] the
     gradient in x̂ and D = [W_dec, weight l1 ‖w_k‖] the decoder's rows. ReLU codes are a = ReLU(Z Eᵀ), and their gradient
-    G = R Dᵀ where they are lit; aᵀ R = [gradient of W_dec, Σ a] and Gᵀ Z = [gradient of W_encᵀ, of b_enc]. The gradient
-    in z is not formed: only b_dec is behind it, whose share is −W_enc Σ G.
+    G = R Dᵀ where they are active; aᵀ R = [gradient of W_dec, Σ a] and Gᵀ Z = [gradient of W_encᵀ, of b_enc]. The
+    gradient in z is not formed: only b_dec is behind it, whose share is −W_enc Σ G.
     """
 
     def __init__(self, coder: StandardSAE | TopKSAE, l1: float, weight: float, products: torch.dtype) -> None:
@@ -115,11 +115,11 @@ class _Sums:
         return x - self.coder.b_dec if self.coder.apply_b_dec_to_input else x
 
     def relu(self, x: Tensor) -> None:
-        """Add vectors whose codes are ReLU(Z Eᵀ): by name when few are lit, else by products with those that are."""
+        """Add vectors whose codes are ReLU(Z Eᵀ): by name when few are active, else by products with those that are."""
         z = self.inputs(x)
         acts = self.before(z).relu_()
-        lit = acts.sign()
-        uses = lit.sum(dim=0, dtype=torch.float32)
+        active = acts.sign()
+        uses = active.sum(dim=0, dtype=torch.float32)
         chosen = None
         if x.device.type == "cpu":  # where looking at a number waits for nothing
             if float(uses.sum()) < FEW * acts.numel():
@@ -129,13 +129,13 @@ class _Sums:
                 return
             some = uses.nonzero()[:, 0]
             if len(some) < _SOME * len(uses):
-                chosen, acts, lit = some, acts[:, some], lit[:, some]
+                chosen, acts, active = some, acts[:, some], active[:, some]
         self.uses += uses
         decoder = self.decoder if chosen is None else self.decoder[chosen]
         r = self._with(self._residual(x, product(acts, decoder.T)[:, : self.d].to(x.dtype)), 1.0)
         _add_product(self.d_decoder, chosen, acts.T, r)
         del acts  # before as many numbers more
-        grad = product(r, decoder).mul_(lit)
+        grad = product(r, decoder).mul_(active)
         _add_product(self.d_encoder, chosen, grad.T, z)
 
     def top_k(self, x: Tensor, values: Tensor, features: Tensor) -> None:

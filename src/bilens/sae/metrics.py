@@ -1,4 +1,4 @@
-"""How sparse codes are and how well they rebuild the vectors, each with its formula."""
+"""How sparse codes are and how well they rebuild the vectors, each with its formula; no gradients but where stated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from bilens import checks
 from bilens.checks import instance, number
 from bilens.errors import BilensError, ShapeError
 from bilens.products import product
@@ -18,18 +19,21 @@ from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream
 
 
+@torch.no_grad()
 def l0(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
     """Mean number of features that are not 0 on a vector."""
     _check_codes(acts)
     return (acts != 0).sum(dim=-1).double().mean()
 
 
+@torch.no_grad()
 def dead_fraction(acts: Float[Tensor, "*n d_sae"]) -> Float[Tensor, ""]:
     """Fraction of the features that are 0 on every vector given."""
     _check_codes(acts)
     return (acts[None] == 0).flatten(0, -2).all(dim=0).double().mean()
 
 
+@torch.no_grad()
 def nmse(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Σ‖x − x̂‖² / Σ‖x‖², in float64: predicting 0 gives 1, perfection 0. NaN when every x is 0 and rebuilt as such."""
     _check_pair(x, x_hat)
@@ -37,6 +41,7 @@ def nmse(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, 
     return (x - x_hat.double()).square().sum() / x.square().sum()
 
 
+@torch.no_grad()
 def explained_variance(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², in float64, x̄ the mean vector: predicting x̄ gives 0, perfection 1.
 
@@ -51,21 +56,19 @@ def explained_variance(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> 
 def decoder_similarity(W_dec: Float[Tensor, "d_sae d_in"], p: float = 10.0) -> Float[Tensor, ""]:
     """(Σ_{i≠j} |cos_ij|^p)^{1/p} over the rows of the decoder: 0 when they are orthogonal.
 
-    Rows that are 0 have no direction and count for nothing; a single row gives 0. Gradients are finite everywhere: the
-    cosines are divided by the largest before the power, and the value 0 has gradient 0.
+    Rows that are 0 have no direction and count for nothing; a single row gives 0. Gradients flow through and are finite
+    everywhere: the cosines are divided by the largest before the power, and the value 0 has gradient 0.
 
     Cost: two products of (d_sae, d_sae) and (d_sae, d_in) with the gradient, and some d_sae² numbers of memory.
 
     Raises:
-        BilensError: p below 1, or rows that are no floating-point numbers. ShapeError: no matrix.
+        BilensError: p below 1, or rows that are not a dense floating-point tensor. ShapeError: not a matrix.
 
     Source: founding draft, "MNIST SAE features": "penalty on decoder |cos| as an L_p norm, p = 10".
     """
-    instance("W_dec", W_dec, Tensor)
+    checks.floating("W_dec", W_dec)
     if W_dec.ndim != 2:
         raise ShapeError(f"W_dec of shape {tuple(W_dec.shape)}", "(d_sae, d_in)")
-    if not W_dec.is_floating_point():
-        raise BilensError(f"W_dec of type {W_dec.dtype}", "floating point", "call .to(torch.float32)")
     p = number("p", p, 1)
     value: Tensor = _CosineNorm.apply(functional.normalize(W_dec, dim=1), p)  # type: ignore[no-untyped-call]
     return value
@@ -156,7 +159,7 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
 
     Args:
         coder: the coder; batches are moved to its device.
-        vectors: a stream, anything that `train` takes, or a tensor with one vector a row.
+        vectors: a stream, anything that `train` takes, or a tensor with one vector per row.
 
     Raises:
         ShapeError: vectors of another width. BilensError: no vectors at all.
@@ -201,14 +204,14 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
 
 
 def _check_codes(acts: Tensor) -> None:
-    instance("codes", acts, Tensor)
+    checks.floating("codes", acts)
     if acts.ndim == 0:
         raise ShapeError("codes of shape ()", "(vectors, d_sae)", "pass one vector per row")
 
 
 def _check_pair(x: Tensor, x_hat: Tensor) -> None:
-    instance("x", x, Tensor)
-    instance("x_hat", x_hat, Tensor)
+    checks.floating("x", x)
+    checks.floating("x_hat", x_hat)
     if x.shape != x_hat.shape or x.ndim < 2:
         raise ShapeError(
             f"x of shape {tuple(x.shape)} and x_hat of {tuple(x_hat.shape)}", "two (n, d)", "pass one vector per row"

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens import checks
 from bilens.checks import flag, instance, whole
 from bilens.errors import BilensError, ShapeError
 
@@ -26,10 +27,10 @@ class Stream(Protocol):
 
     @property
     def rows(self) -> int:
-        """Vectors an epoch."""
+        """Vectors per epoch."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
 
     def batch(self, n: int) -> Float[Tensor, "b width"]:
         """The n-th batch, counted from the first epoch on."""
@@ -48,17 +49,17 @@ class Divisible(Stream, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TensorStream:
-    """Vectors in memory, each once an epoch, in an order drawn from a generator seeded with (seed, epoch).
+    """Vectors in memory, each once per epoch, in an order drawn from a generator seeded with (seed, epoch).
 
     Args:
-        vectors: (rows, width), one vector a row.
-        batch_size: vectors a batch; the last batch of an epoch has what is left.
+        vectors: (rows, width), one vector per row. Not copied; their graph is left behind.
+        batch_size: vectors per batch; the last batch of an epoch has what is left.
         seed: of the order; every epoch has its own.
         shuffle: False keeps the order of the rows.
 
     Raises:
-        ShapeError: not a matrix with at least one row. BilensError: a batch size below 1, or a seed that
-            is no whole number.
+        ShapeError: not a matrix with at least one row. BilensError: vectors that are not a dense floating-point tensor
+            in memory, a batch size below 1, or a seed that is not a whole number.
     """
 
     vectors: Float[Tensor, "rows width"]
@@ -67,13 +68,16 @@ class TensorStream:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        instance("vectors", self.vectors, Tensor)
+        checks.floating("vectors", self.vectors)
+        if self.vectors.is_meta:
+            raise BilensError("vectors on the meta device", "vectors in memory", "compute them first")
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
             raise ShapeError(
                 f"vectors of shape {tuple(self.vectors.shape)}",
                 "(rows, width), both at least 1",
                 "pass one vector per row",
             )
+        object.__setattr__(self, "vectors", self.vectors.detach())
         size = whole("batch_size", self.batch_size, 1)
         object.__setattr__(self, "batch_size", size)
         object.__setattr__(self, "seed", whole("seed", self.seed))
@@ -86,11 +90,11 @@ class TensorStream:
 
     @property
     def rows(self) -> int:
-        """Vectors an epoch."""
+        """Vectors per epoch."""
         return len(self.vectors)
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return math.ceil(self.rows / self.batch_size)
 
     def batch(self, n: int) -> Float[Tensor, "b width"]:
@@ -134,10 +138,17 @@ class IterableStream:
         batches: an iterable that can be started again: a list or a DataLoader, not a generator.
 
     Raises:
-        BilensError: it can be iterated only once, or is empty. ShapeError: a batch is no matrix.
+        BilensError: it can be iterated only once, or is empty; a batch is not a dense floating-point tensor in memory.
+            ShapeError: a batch is not a matrix.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
+        if isinstance(batches, Tensor) and batches.ndim == 2:
+            raise ShapeError(
+                f"a tensor of shape {tuple(batches.shape)} as the stream",
+                "a stream, or batches (b, width)",
+                "pass sae.TensorStream(vectors)",
+            )
         iterable = hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
         if not iterable or getattr(batches, "ndim", 1) == 0:  # a number of NumPy or torch has both
             instance(
@@ -161,11 +172,11 @@ class IterableStream:
 
     @cached_property
     def rows(self) -> int:
-        """Vectors an epoch, counted by reading one."""
+        """Vectors per epoch, counted by reading one."""
         return sum(len(_vectors(item)) for item in self._batches)
 
     def __len__(self) -> int:
-        """Batches an epoch, counted by reading one where the iterable does not tell."""
+        """Batches per epoch, counted by reading one where the iterable has no length."""
         return self._length
 
     @cached_property
@@ -209,4 +220,7 @@ def _vectors(item: Any) -> Tensor:
     if not isinstance(vectors, Tensor) or vectors.ndim != 2:
         shape = f"a tensor of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(item).__name__
         raise ShapeError(f"a batch that is {shape}", "a tensor (b, width)", "pass one vector per row")
-    return vectors
+    checks.floating("a batch", vectors)
+    if vectors.is_meta:
+        raise BilensError("a batch on the meta device", "vectors in memory", "compute them first")
+    return vectors.detach()

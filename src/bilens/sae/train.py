@@ -93,13 +93,14 @@ def train(
 
     Returns:
         At most about 100 rows, each over the steps since the row before: "loss" is the mean over batches; "nmse" is
-        Σ‖x − x̂‖² / Σ‖x‖² and "l0" the mean number of lit features, over all of their vectors; "dead" is the fraction
+        Σ‖x − x̂‖² / Σ‖x‖² and "l0" the mean number of active features, over all of their vectors; "dead" is the fraction
         of the features that were 0 on every vector seen in them.
 
     Raises:
         ShapeError: a stream of another width. StoreError: a checkpoint of another run, or damaged.
         BilensError: an architecture that is not trained here, a number out of range, a precision that the device does
-            not have, vectors that are all 0 or not finite, or a loss that is no longer finite.
+            not have, vectors that are all 0, not finite or not dense floating-point tensors in memory, or a loss that
+            is no longer finite.
 
     Source: founding draft, "MNIST SAE features"; the norm's scale and free rows as in SAELens.
     """
@@ -146,18 +147,18 @@ def train_many(
 ) -> list[History]:
     """Train several coders on one stream, each exactly as `train` does it alone, making each batch once.
 
-    Worth it where a batch costs: pair vectors, activations of a model, files. Coders may differ in architecture, d_sae,
-    k, seed, and in `lr`, `l1` and `similarity`, which are one number for all or one a coder. The numbers beside the bar
-    are the first coder's.
+    Useful when batches are expensive to produce: pair vectors, activations of a model, files. Coders may differ in
+    architecture, d_sae, k, seed, and in `lr`, `l1` and `similarity`, which are one number for all or one per coder. The
+    numbers beside the bar are the first coder's.
 
-    Args, Returns and Raises: as `train`; one checkpoint holds all coders, and one history a coder is returned.
+    Args, Returns and Raises: as `train`; one checkpoint holds all coders, and one history per coder is returned.
 
     Raises:
-        BilensError: no coder, one given twice, coders of several types, or not one number a coder.
+        BilensError: no coder, one given twice, coders of several types, or not one number per coder.
     """
     coders = checks.several("coders", coders, "a list of coders", "pass [coder], or use train")
     if not coders or len({id(coder) for coder in coders}) < len(coders):
-        raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "coders")
+        raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "different coders")
     for coder in coders:
         if not isinstance(coder, (StandardSAE, TopKSAE)):
             raise BilensError(f"a {type(coder).__name__}", "a StandardSAE or a TopKSAE", "train one of these")
@@ -187,9 +188,11 @@ def train_many(
     where = processes.device(device)
     products = _products(precision, where)
     for coder in coders:
+        checks.weights("W_dec", coder.W_dec)
         coder.to(where)
-    first = stream.batch(0).to(where, coders[0].W_dec.dtype)
-    power = float(first.square().sum(dim=1).mean())
+    with torch.no_grad():
+        first = _batch(stream.batch(0)).to(where, coders[0].W_dec.dtype)
+        power = float(first.square().sum(dim=1).mean())
     if not (power > 0 and math.isfinite(power)):
         raise BilensError(
             f"a first batch with a mean squared norm of {power}",
@@ -254,6 +257,7 @@ def train_many(
                 for group, run in zip(optimizer.param_groups, runs, strict=True):
                     group["lr"] = run.lr * factor
                 rows, size = processes.share(stream, done)
+                rows = _batch(rows)
                 if size < 1 or rows.ndim != 2 or rows.shape[1] != stream.width:
                     raise ShapeError(
                         f"batch {done}, of which this process has {tuple(rows.shape)}",
@@ -399,9 +403,9 @@ class _Run:
 
     def _numbers(self, window: Tensor) -> Tensor:
         """Loss, NMSE and L0 over the steps of the window; a batch of zeros has an error but no NMSE of its own."""
-        error, penalty, power, lit, vectors, cosines = window.unbind(dim=1)
+        error, penalty, power, active, vectors, cosines = window.unbind(dim=1)
         loss = ((error + self.l1 * penalty) / vectors + self.similarity * cosines).mean()
-        return torch.stack([loss, error.sum() / power.sum(), lit.sum() / vectors.sum()])
+        return torch.stack([loss, error.sum() / power.sum(), active.sum() / vectors.sum()])
 
     def collect(self, number: int, processes: Processes) -> dict[str, Tensor]:
         """What a checkpoint keeps beside weights and Adam's state, the same in every process."""
@@ -447,7 +451,16 @@ def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
                 entry[name] = torch.empty_like(parameter).copy_(value)
 
 
+def _batch(vectors: Tensor) -> Tensor:
+    """A batch of vectors, whoever made them, without a graph."""
+    checks.floating("a batch", vectors)
+    if vectors.is_meta:
+        raise BilensError("a batch on the meta device", "vectors in memory", "compute them first")
+    return vectors.detach()
+
+
 def _factor(step: int, steps: int, warmup: float, decay: float) -> float:
+    """The share of the highest learning rate at a step: it rises over the first steps and falls over the last."""
     rise = (step + 1) / (warmup * steps) if warmup > 0 else 1.0
     fall = (steps - step) / (decay * steps) if decay > 0 else 1.0
     return min(rise, fall, 1.0)
@@ -472,7 +485,7 @@ def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
 def _one_each(name: str, value: float | Sequence[float], count: int) -> list[float]:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
     if len(values) != count:
-        raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one a coder")
+        raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one per coder")
     if name == "lr":
         return [checks.number(name, each, above=0) for each in values]
     return [checks.number(name, each, 0) for each in values]

@@ -25,8 +25,8 @@ class Transcoder(nn.Module):
 
     Args:
         d_in, d_out: sizes of the layer's vectors. d_sae: number of features.
-        k: codes kept a vector, 1 … d_sae; the others, and those that are negative, are 0. With k = d_sae it is a plain
-            MLP with ReLU.
+        k: codes kept per vector, 1 … d_sae; the others, and those that are negative, are 0. With k = d_sae it is a
+            plain MLP with ReLU.
         seed: of the encoder's unit columns; W_dec and the biases begin as 0, so that ŷ begins as b_dec.
 
     Raises:
@@ -53,22 +53,24 @@ class Transcoder(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def encode(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]:
-        """Codes a, one vector a row.
+        """Codes a, one vector per row, in the type of the weights.
 
         Raises:
-            ShapeError: the last axis of x is not d_in.
+            ShapeError: x is not (n, d_in). BilensError: whole, complex or 8-bit numbers, sparse vectors, or vectors on
+                another device.
         """
-        instance("vectors", x, Tensor)
+        checks.floating("vectors", x)
         if x.ndim != 2 or x.shape[1] != len(self.W_enc):
             raise ShapeError(f"vectors of shape {tuple(x.shape)}", f"(n, {len(self.W_enc)})")
-        before = torch.addmm(self.b_enc, x.to(self.W_enc), self.W_enc)
+        x = checks.vectors("vectors", x, self.W_enc, len(self.W_enc))
+        before = torch.addmm(self.b_enc, x, self.W_enc)
         if self.k == before.shape[1]:
             return before.relu()
         values, features = top_k(before, self.k)
         return torch.zeros_like(before).scatter(1, features, values.relu())
 
     def forward(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_out"]:
-        """ŷ, one vector a row."""
+        """ŷ, one vector per row."""
         return torch.addmm(self.b_dec, self.encode(x), self.W_dec)
 
 
@@ -93,7 +95,7 @@ def transcode(
 
     Args:
         transcoder: on the device of the vectors.
-        inputs, outputs: what the layer read and wrote, one sample a row of both.
+        inputs, outputs: what the layer read and wrote, one sample per row of both, of any floating-point type.
         steps: updates; batch_size: samples in each; lr: Adam's learning rate at its highest.
         warmup, decay: fractions of the steps in which lr rises linearly from 0 and falls linearly to 0.
         seed: of the order; progress: whether to show a bar; title: of the bar.
@@ -106,8 +108,8 @@ def transcode(
             do not differ, or a loss that is no longer finite.
     """
     instance("transcoder", transcoder, Transcoder)
-    instance("inputs", inputs, Tensor)
-    instance("outputs", outputs, Tensor)
+    for name, vectors in (("inputs", inputs), ("outputs", outputs)):
+        checks.weights(name, vectors)
     d_in, d_out = len(transcoder.W_enc), len(transcoder.b_dec)
     if inputs.ndim != 2 or tuple(outputs.shape) != (len(inputs), d_out) or inputs.shape[1] != d_in:
         raise ShapeError(
@@ -115,9 +117,12 @@ def transcode(
             f"(rows, {d_in}) and (rows, {d_out})",
             "pass one sample per row of both",
         )
+    like = transcoder.W_enc
+    inputs = checks.vectors("inputs", inputs, like, d_in).detach()
+    outputs = checks.vectors("outputs", outputs, like, d_out).detach()
     steps, lr = whole("steps", steps, 1), number("lr", lr, above=0)
     warmup, decay = number("warmup", warmup, 0, 1), number("decay", decay, 0, 1)
-    order = TensorStream(torch.arange(len(inputs), device=inputs.device)[:, None], batch_size, seed)
+    order = TensorStream(torch.arange(len(inputs), device=inputs.device).double()[:, None], batch_size, seed)
     mean = outputs.mean(dim=0)
     variance = float((outputs - mean).square().sum(dim=1).mean())
     if not (variance > 0 and math.isfinite(variance)):
@@ -130,7 +135,7 @@ def transcode(
     rows: list[Tensor] = []
     with torch.enable_grad(), bar(title, steps, show=progress) as step:
         for done in range(steps):
-            chosen = order.batch(done)[:, 0]
+            chosen = order.batch(done)[:, 0].long()
             codes = transcoder.encode(inputs[chosen])
             predicted = torch.addmm(transcoder.b_dec, codes, transcoder.W_dec)
             loss = (predicted - outputs[chosen]).square().sum() / (len(chosen) * variance)

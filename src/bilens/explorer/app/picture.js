@@ -109,7 +109,7 @@ export function weightsPicture(kernel, axis, scale, box) {
   const order = Array.from({ length: axis.size }, (_, i) => i)
     .sort((a, b) => Math.abs(kernel.weights[b]) - Math.abs(kernel.weights[a])).slice(0, count);
   const longest = Math.max(...order.map((entry) => [...labelOf(axis, entry)].length));
-  const text = Math.min(Math.max(28, 12 + longest * 6.2), width * 0.55), middle = x + text + (width - text) / 2, reach = (width - text) / 2;
+  const text = Math.min(Math.max(28, 12 + longest * 6.2), width * 0.62), middle = x + text + (width - text) / 2, reach = (width - text) / 2;
   const left = axis.size - count, line = Math.min(18, height / (count + (left ? 1 : 0)));
   const group = s("g", {});
   order.forEach((entry, place) => {

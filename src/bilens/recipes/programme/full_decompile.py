@@ -215,7 +215,7 @@ def decompiled(
             if order == IMPORTANCE:
                 kept = whole.keep(enough, scores)
                 numbers[f"numbers stored for {at}"] = float(numbers_stored(kept, inputs, outputs))
-                numbers[f"at work on an image for {at}"] = kept.lit(inputs.test)
+                numbers[f"at work on an image for {at}"] = kept.active(inputs.test)
     return numbers, curves
 
 

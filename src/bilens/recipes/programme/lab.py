@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bilens import data, files, models
+from bilens.checkpoint import discard
 from bilens.data import Dataset, Split
 from bilens.measurement import Measurement
 from bilens.models import Augmentation, ImageClassifier
@@ -96,7 +97,7 @@ class Lab:
             changes = {} if augmentation is None else {"augmentation": asdict(augmentation)}
             files.write_json(folder / "training.json", {**settings, **changes})
             model.cpu().save_pretrained(folder)
-            checkpoint.unlink(missing_ok=True)
+            discard(checkpoint)
         return ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bilens import faithfulness, plots, sae
+from bilens.checkpoint import discard
 from bilens.measurement import Measurement
 from bilens.models import ImageClassifier
 from bilens.recipes.programme.lab import Claim, Lab, Recipe
@@ -81,7 +82,7 @@ def coder(lab: Lab, seed: int, regime: str, train: Tensor) -> StandardSAE:
     )
     if regime == MAIN:
         made.cpu().save_pretrained(folder)
-    checkpoint.unlink(missing_ok=True)
+    discard(checkpoint)
     return made.cpu()
 
 

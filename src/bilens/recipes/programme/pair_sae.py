@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bilens import decompose, faithfulness, matching, pairs, plots, sae
+from bilens.checkpoint import discard
 from bilens.measurement import Measurement
 from bilens.models import ImageClassifier
 from bilens.pairs import PairCodes
@@ -111,7 +112,7 @@ def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTe
         encode = made.encode if variant.relu else lambda vectors: made.sparse(vectors)[1:]
         make = pairs.two_hot_stream if variant.two_hot else pairs.stream
         codes = PairCodes.of(make(tensor, shuffle=False), encode, width=features)
-    checkpoint.unlink(missing_ok=True)
+    discard(checkpoint)
     return model, tensor, made, codes
 
 

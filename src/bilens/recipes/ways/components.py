@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bilens import decompose
 from bilens.decompose import Spectrum, TensorSVD
+from bilens.errors import BilensError
 from bilens.faithfulness import Curve
 from bilens.recipes.ways.details import detail
 from bilens.recipes.ways.subject import Subject, kept
@@ -21,6 +22,8 @@ def singular_values(subject: Subject, run: Folder) -> tuple[View, Detail, Tensor
     found = run.record("svd", TensorSVD, lambda: decompose.svd(tensor))
 
     solid = found.values[found.values > found.floor]
+    if not len(solid):
+        raise BilensError("a layer whose tensor is 0", "weights that are not all 0", "train the model first")
     count = min(subject.budget.count, len(solid))
 
     @functools.cache

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens import decompose, pairs, sae
+from bilens.checkpoint import discard
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
@@ -77,7 +78,7 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
         return history
 
     run.record("sae_pairs_history", History, train)
-    (run.path / "sae_pairs.part").unlink(missing_ok=True)
+    discard(run.path / "sae_pairs.part")
     coder = TopKSAE.from_pretrained(folder)
     atoms, bias = coder.W_dec.detach(), coder.b_dec.detach()
     effects = atoms @ subject.readout.T

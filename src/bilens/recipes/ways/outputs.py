@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from bilens import decompose, sae
+from bilens.checkpoint import discard
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
@@ -25,7 +26,11 @@ ACTIVE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class OutputFeatures:
-    """What the SAE on the layer's outputs gave: features through the pseudoinverse, and how faithful its codes are."""
+    """What the SAE on the layer's outputs gave: features through the pseudoinverse, and how faithful its codes are.
+
+    `stored` is how many numbers its ReLU codes take: the factors, every encoder's row with its bias, and the effects of
+    every feature and of the offset.
+    """
 
     view: View
     detail: Detail
@@ -34,6 +39,7 @@ class OutputFeatures:
     trained: Score
     pseudoinverse: Score
     curve: Curve
+    stored: int
 
 
 def output_features(subject: Subject, run: Folder) -> OutputFeatures:
@@ -56,7 +62,7 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
         return history
 
     run.record("sae_outputs_history", History, train)
-    (run.path / "sae_outputs.part").unlink(missing_ok=True)
+    discard(run.path / "sae_outputs.part")
     coder = StandardSAE.from_pretrained(folder)
     evaluation = run.record("sae_evaluation", Evaluation, lambda: sae.evaluate(coder, subject.train_outputs))
     active = (evaluation.frequency > ACTIVE).nonzero()[:, 0]
@@ -67,6 +73,7 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
     dictionary = coder.dictionary(tensor.output, active)
     effects = dictionary.atoms @ subject.readout.T
 
+    classes = len(subject.readout)
     importance = evaluation.mean_activation[active].to(effects) * effects.norm(dim=1)
     order = importance.argsort(descending=True)
     best = order[: budget.count]
@@ -88,7 +95,10 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
             some = torch.zeros_like(codes)
             some[:, order[:k]] = codes[:, order[:k]]
             scores.append(subject.score(subject.read(dictionary.decode(some))))
-        return Curve.of("features of the SAE on outputs", counts, scores)
+        # The factors stay, with a dual, what it gives of the offset, and its effects for each feature.
+        factors = tensor.left.numel() + tensor.right.numel()
+        numbers = [factors + k * (tensor.output.size + 1 + classes) + classes for k in counts]
+        return Curve.of("features of the SAE on outputs", counts, scores, numbers=numbers)
 
     def comparison() -> CodeComparison:
         with torch.no_grad():
@@ -124,4 +134,5 @@ def output_features(subject: Subject, run: Folder) -> OutputFeatures:
             lambda: subject.score(subject.read(dictionary.project(subject.test_outputs))),
         ),
         run.record("sae_curve", Curve, curve),
+        tensor.left.numel() + tensor.right.numel() + coder.d_sae * (coder.d_in + 1 + classes) + classes,
     )

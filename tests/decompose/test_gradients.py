@@ -1,0 +1,159 @@
+"""No result of a decomposition carries a graph, and none raises torch's own error, for factors that require gradients.
+
+What is evaluated at inputs (`terms`, `reconstruct`, an `Interactions` called) can be differentiated with respect to
+these, and to nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bilens import decompose
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError
+from bilens.space import Space
+from bilens.tensor import BilinearTensor, Kernel
+from messages import refuses
+from strategies import filled
+
+X, Y = Space("x", 4), Space("y", 3)
+
+
+def asking(rows: int, columns: int, seed: int) -> Tensor:
+    return filled("normal", rows, columns, seed).requires_grad_()
+
+
+B = BilinearTensor(asking(6, 4, 0), asking(6, 4, 1), asking(3, 6, 2), X, Y)
+Q = Kernel(asking(6, 4, 3), asking(6, 4, 4), asking(1, 6, 5)[0], X)
+ROWS, SCORES = asking(5, 4, 6), asking(10, 3, 7)
+F = Dictionary(ROWS, asking(5, 4, 8), X, Space("f", 5), 4)
+LABELS = torch.tensor([0, 0, 1, 1])
+C = decompose.Interactions(SCORES, X, Y)
+S = decompose.Spectrum(
+    ROWS[0], torch.eye(4).double() + 0 * asking(4, 4, 9), ROWS[1].abs(), SCORES[0, 0].abs(), SCORES[0, 1], X
+)
+
+CALLS = {
+    "agreement": lambda: decompose.agreement(LABELS, LABELS),
+    "block_vectors": lambda: decompose.block_vectors(Q, LABELS, 3),
+    "box": lambda: decompose.box(Q, starts=3, steps=40),
+    "clusters": lambda: decompose.clusters(Q, 2),
+    "cp": lambda: decompose.cp(B, 2, steps=3, progress=False),
+    "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
+    "effective_number": lambda: decompose.effective_number(SCORES),
+    "eigh": lambda: [decompose.eigh(Q), decompose.eigh(Q, 2)],
+    "eigh_coordinates": lambda: decompose.eigh_coordinates(Q, F, 2),
+    "eigh_many": lambda: [decompose.eigh_many(B, k=2), decompose.eigh_many(B, asking(2, 3, 0), k=2)],
+    "eigh_pullback": lambda: decompose.eigh_pullback(Q, F, 2),
+    "eigh_weighted": lambda: decompose.eigh_weighted(Q, ROWS.T @ ROWS, 2),
+    "eigvalsh_pullback": lambda: decompose.eigvalsh_pullback(Q, F),
+    "energies": lambda: decompose.energies(B),
+    "holding": lambda: decompose.holding(SCORES, 0.5),
+    "hoyer": lambda: decompose.hoyer(ROWS),
+    "input_basis": lambda: decompose.input_basis(B, 2),
+    "inside": lambda: decompose.inside(Q, LABELS),
+    "interactions": lambda: decompose.interactions(B),
+    "pursuit": lambda: decompose.pursuit(Q, ROWS, 2),
+    "second_moment": lambda: decompose.second_moment(ROWS, X),
+    "span_residual": lambda: decompose.span_residual(Q, ROWS[:2]),
+    "sparse_eigh": lambda: decompose.sparse_eigh(Q, 2, 2),
+    "spectra_stream": lambda: [
+        decompose.spectra_stream(B, k=2).batch(0),
+        str(decompose.spectra_stream(B, k=2).settings),
+    ],
+    "sphere": lambda: decompose.sphere(Q, 3, steps=20),
+    "squares": lambda: decompose.squares(Q, ROWS[:2]),
+    "sshopm": lambda: decompose.sshopm(B, 3, steps=20),
+    "sufficient_shift": lambda: decompose.sufficient_shift(B),
+    "svd": lambda: decompose.svd(B),
+    "svd_accurate": lambda: decompose.svd_accurate(B),
+}
+METHODS = {
+    "Spectrum": lambda: [S.keep(2), S.bound(ROWS[0, 0]), S.effective_rank()],
+    "Interactions": lambda: [
+        C.keep(3, SCORES), C.then(ROWS[:2, :3], Space("z", 2)), C.magnitude(ROWS[0, :3]),
+        C.importance(ROWS[0, :3], ROWS), C.without(C), C.bound(ROWS[0, 0]), C.dense(), C.used(),
+        C.active(ROWS), *C.truncations([0, 2], SCORES),
+    ],
+    "InputBasis": lambda: [decompose.input_basis(B).bound(2, ROWS[0, 0]), decompose.input_basis(B).dictionary()],
+    "TensorSVD": lambda: [
+        decompose.svd(B).bound(1, ROWS[0, 0]), decompose.svd(B).truncate(2), decompose.svd(B).kernel(0),
+    ],
+    "Spectra": lambda: [
+        decompose.eigh_many(B, k=2).bound(ROWS[0, 0]), decompose.eigh_many(B, k=2).spectrum(0, SCORES[0, 0]),
+    ],
+    "CP": lambda: [
+        (found := decompose.cp(B, 2, steps=3, progress=False)).tensor(), found.bound(ROWS[0, 0]), found.cancellation()
+    ],
+}  # fmt: skip
+RECORDS = {"WeightedSpectrum", "Extrema", "Squares", "SpectraStream"}
+"""Records with no method that computes beside those evaluated at inputs."""
+
+
+def tensors(found: Any) -> Iterator[Tensor]:
+    if isinstance(found, Tensor):
+        yield found
+    elif dataclasses.is_dataclass(found):
+        for field in dataclasses.fields(found):
+            yield from tensors(getattr(found, field.name))
+    elif isinstance(found, list | tuple):
+        for part in found:
+            yield from tensors(part)
+
+
+def test_every_public_name_is_held_to_it() -> None:
+    assert {*CALLS, *METHODS, *RECORDS} == set(decompose.__all__)
+
+
+@pytest.mark.parametrize("name", [*CALLS, *METHODS])
+def test_no_result_carries_a_graph(name: str) -> None:
+    if name in ("clusters", "agreement") and importlib.util.find_spec("sklearn") is None:
+        pytest.skip("needs scikit-learn")
+    for value in tensors({**CALLS, **METHODS}[name]()):
+        assert not value.requires_grad
+        value.numpy()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        decompose.eigh(Q).terms,
+        decompose.eigh(Q, 2).reconstruct,
+        decompose.eigh_weighted(Q, torch.eye(4), 2).terms,
+        decompose.eigh_weighted(Q, torch.eye(4)).reconstruct,
+        decompose.squares(Q, ROWS[:2]).terms,
+        decompose.squares(Q, ROWS[:2]).reconstruct,
+        decompose.eigh_many(B, k=2).reconstruct,
+        decompose.interactions(B),
+    ],
+)
+def test_what_is_evaluated_at_inputs_has_their_gradient(call: Any) -> None:
+    assert torch.autograd.gradcheck(call, filled("normal", 2, 4, 10).requires_grad_())
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "call",
+    [
+        decompose.eigh(Q).terms,
+        decompose.eigh_weighted(Q, torch.eye(4)).reconstruct,
+        decompose.squares(Q, ROWS[:2]).terms,
+        decompose.eigh_many(B, k=2).reconstruct,
+        decompose.interactions(B),
+        lambda x: decompose.interactions(B).importance(torch.ones(3), x),
+        lambda x: decompose.second_moment(x, X),
+    ],
+)
+def test_inputs_of_another_floating_type_are_converted_and_whole_numbers_refused(call: Any) -> None:
+    x = filled("whole", 3, 4, 0)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert torch.equal(call(x.to(dtype)), call(x))
+    with refuses(BilensError, "torch.int64", "floating-point numbers", ".float()"):
+        call(x.long())

@@ -1,0 +1,41 @@
+"""What the explorer shows of each feature, against the dense kernel."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import oracle
+from bilens import decompose
+from bilens.errors import BilensError
+from bilens.recipes.ways import components, details
+from bilens.space import Space
+from bilens.tensor import BilinearTensor, Kernel
+from messages import refuses
+from oracle import near
+from strategies import filled
+
+
+def test_strongest_pairs_count_both_orders_of_two_inputs() -> None:
+    """A pair i < j adds 2 Q_ij where both inputs are 1, and an input by itself Q_ii."""
+    left, right, weights = filled("normal", 7, 6, 0), filled("normal", 7, 6, 1), filled("normal", 1, 7, 2)
+    kernel = Kernel(left, right, weights[0], Space("x", 5, constant=True))
+    found = details.detail([(kernel, decompose.eigh(kernel))], None)
+    dense = oracle.dense(left, right, weights)[0][:5, :5]
+    i, j = found.pairs[0].numpy().T
+    assert (i <= j).all()
+    near(found.strengths[0], np.where(i < j, 2.0, 1.0) * dense[i, j])
+    near(
+        np.sort(abs(found.strengths[0].numpy())),
+        np.sort(abs(np.triu(2 * dense - np.diag(np.diag(dense)))[np.triu_indices(5)])),
+    )
+
+
+def test_a_layer_of_zeros_has_no_components() -> None:
+    zeros = BilinearTensor(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 2), Space("x", 3), Space("hidden", 2))
+    subject, run = SimpleNamespace(hidden=zeros), SimpleNamespace(record=lambda name, kind, make: make())
+    subject.budget = SimpleNamespace(count=5)
+    with refuses(BilensError, "a layer whose tensor is 0", "not all 0"):
+        components.singular_values(subject, run)
