@@ -332,7 +332,7 @@ def test_the_modules_are_what_the_joiner_can_join() -> None:
 
 
 def test_the_palette_is_the_plots_own(document: Document) -> None:
-    assert document["palette"] == list(plots.DIVERGING)
+    assert document["palette"] == list(plots.PATTERN)
     assert len(document["palette"]) == 127
 
 
