@@ -306,7 +306,9 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"{verdict}\n\nBetween two seeds, the first six components have a largest cosine of {best}, by the "
         f"draft's measure, in which one component may serve several; matched one to one, so that none serves twice, "
         f"{matched}. The first component's match in an untrained "
-        f"model has {null}. What near-equal singular values mix, spans keep: their mean cosines are {spans}."
+        f"model has {null}. What near-equal singular values mix, spans keep: their mean cosines are {spans}.\n\n"
+        "A component is a whole quadratic form, where an eigenvector is one vector: on the axis of numbers stored, "
+        'beside random output directions, components are under "What is recovered, and what must be stored".'
     )
 
 
