@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,12 +121,18 @@ class Coded:
         return rows + shift
 
 
+@torch.no_grad()
 def coded(
-    tensor: BilinearTensor, dictionaries: Sequence[tuple[Tensor, Tensor]], ks: Sequence[Sequence[int]]
+    tensor: BilinearTensor,
+    dictionaries: Sequence[tuple[Tensor, Tensor]],
+    ks: Sequence[Sequence[int]],
+    *,
+    step: Callable[[int], object] | None = None,
 ) -> tuple[list[list[Coded]], float]:
     """Codes of every pair in several dictionaries (atoms, offset), each with several k, in one pass; and Σ‖r‖².
 
-    Each pair takes the k atoms of largest |cos| and least squares over them.
+    Each pair takes the k atoms of largest |cos| and least squares over them. `step` is called with the number of pairs
+    after each batch.
     """
     stream = pairs.stream(tensor, batch_size=4096, shuffle=False)
     grams = [atoms.double() @ atoms.double().T for atoms, _ in dictionaries]
@@ -144,6 +150,8 @@ def coded(
                 codes, gain = refit(gram, chosen[:, :k], products[:, :k])
                 found[place][at].append((chosen[:, :k].to(torch.int32), codes))
                 errors[place][at] += left - float(gain.sum())
+        if step is not None:
+            step(len(vectors))
     return [
         [
             Coded(atoms, offset, torch.cat([c for c, _ in part]), torch.cat([v for _, v in part]), errors[place][at])

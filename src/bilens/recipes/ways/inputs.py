@@ -129,7 +129,9 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
             f"{count:,} pair vectors drawn at random": drawn_pairs(tensor, count, subject.seed, mean),
             f"{count:,} random unit vectors": random_directions(coder.d_in, count, subject.seed),
         }
-        found, _ = coded(tensor, [(rows, mean) for rows in untrained.values()], [[coder.k]] * len(untrained))
+        with bar("codes in atoms never trained", stream.rows) as step:
+            dictionaries = [(rows, mean) for rows in untrained.values()]
+            found, _ = coded(tensor, dictionaries, [[coder.k]] * len(untrained), step=step)
         shift, classes = subject.readout @ mean, len(subject.readout)
         values = [part.values(part.atoms @ subject.readout.T, shift) for (part,) in found]
         values.append(shift.expand(stream.rows, classes))
