@@ -136,11 +136,20 @@ def coded(
     """
     stream = pairs.stream(tensor, batch_size=4096, shuffle=False)
     grams = [atoms.double() @ atoms.double().T for atoms, _ in dictionaries]
-    found: list[list[list[tuple[Tensor, Tensor]]]] = [[[] for _ in each] for each in ks]
+    # Made at once: many small ones that outlive the batches' own would leave memory in pieces that nothing fits into.
+    found = [
+        [
+            (torch.empty(stream.rows, size, dtype=torch.int32), torch.empty(stream.rows, size))
+            for size in (min(k, len(atoms)) for k in each)
+        ]
+        for (atoms, _), each in zip(dictionaries, ks, strict=True)
+    ]
     errors = [[0.0 for _ in each] for each in ks]
-    energy = 0.0
+    energy, start = 0.0, 0
     for n in range(len(stream)):
         vectors = stream.batch(n)
+        rows = slice(start, start + len(vectors))
+        start += len(vectors)
         energy += float(vectors.double().square().sum())
         for place, ((atoms, offset), gram) in enumerate(zip(dictionaries, grams, strict=True)):
             centred = vectors - offset
@@ -148,15 +157,12 @@ def coded(
             left = float(centred.double().square().sum())
             for at, k in enumerate(ks[place]):
                 codes, gain = refit(gram, chosen[:, :k], products[:, :k])
-                found[place][at].append((chosen[:, :k].to(torch.int32), codes))
+                found[place][at][0][rows], found[place][at][1][rows] = chosen[:, :k], codes
                 errors[place][at] += left - float(gain.sum())
         if step is not None:
             step(len(vectors))
     return [
-        [
-            Coded(atoms, offset, torch.cat([c for c, _ in part]), torch.cat([v for _, v in part]), errors[place][at])
-            for at, part in enumerate(found[place])
-        ]
+        [Coded(atoms, offset, *part, error) for part, error in zip(found[place], errors[place], strict=True)]
         for place, (atoms, offset) in enumerate(dictionaries)
     ], energy
 
