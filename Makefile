@@ -44,7 +44,7 @@ slow: .venv/installed ## the tests that take minutes
 fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)
 
-bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into benchmarks/results.md (FLAGS=--full)
+bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into runs/benchmarks (FLAGS=--full: into benchmarks and README)
 	.venv-bench/bin/python benchmarks/run.py $(FLAGS)
 
 docs: .venv/installed-docs ## the documentation, in site/; a warning is an error

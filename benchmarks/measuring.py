@@ -25,31 +25,52 @@ RUNS = 5
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the table: the same work by this project and by a named peer, in the same run on the same machine.
+class Peer:
+    """Who does the same work, its median seconds, its peak bytes above the inputs, how its results compare with ours.
 
-    `ours` and `theirs` are medians in seconds, `ours_memory` and `theirs_memory` peaks in bytes above what the inputs
-    hold. `limit` is what `ours` would take were the machine's own rate of products, or of copies, all that counted, and
-    `limited_by` says how that was reckoned. `agreement` says how the two results were compared. `at_least` is the ratio
-    that is asked for, None where none is.
+    `memory` is None where it works in processes of its own.
+    """
+
+    name: str
+    seconds: float
+    memory: int | None
+    agreement: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: the same work by this project and by its peers, in the same run on the same machine.
+
+    `plain` is the same identity in the fewest lines of torch or scipy, equal in accuracy and in what it returns, on as
+    many threads; `published` is what published code or a library does, None where nothing does this work. `ours` is
+    the median in seconds, `memory` the peak in bytes above the inputs. `limit` is the least time that the machine's own
+    rate of products, or of memory, allows for `ours`, and `limited_by` says how that was reckoned. `reach` is the ratio
+    to `plain` that is asked for, None where none is. `brief` names the work in README; "" leaves it out there.
     """
 
     work: str
-    peer: str
     ours: float
-    theirs: float
-    ours_memory: int
-    theirs_memory: int
+    memory: int
+    plain: Peer
+    published: Peer | None
     limit: float
     limited_by: str
-    agreement: str
-    at_least: float | None
     runs: int
+    reach: float | None = None
+    brief: str = ""
     device: str = "cpu"
 
-    @property
-    def ratio(self) -> float:
-        return self.theirs / self.ours
+
+def saves(line: dict[str, Any]) -> str:
+    """What saves most of the time: the identity, as the few lines show, or the engineering beyond it.
+
+    "neither" where the few lines are at least as fast as both ours and what is published.
+    """
+    engineering = line["plain"]["seconds"] / line["ours"]
+    identity = line["published"]["seconds"] / line["plain"]["seconds"] if line["published"] else 1.0
+    if max(engineering, identity) <= 1.0:
+        return "neither"
+    return "identity" if identity >= engineering else "engineering"
 
 
 @dataclass(frozen=True)
@@ -75,20 +96,29 @@ class Rates:
     fill: float
 
 
-def alternate(
-    ours: Callable[[], Any], theirs: Callable[[], Any], *, runs: int = RUNS, device: str = "cpu"
-) -> tuple[float, float]:
-    """Median seconds of both sides, run in turn so that whatever else the machine does falls on both alike.
+SLOW = 2.0
+"""Seconds from which on a published peer is run once, or its single run would be most of a benchmark."""
 
-    One run of each comes first and does not count: it loads libraries and fills caches.
+
+def compare(
+    ours: Callable[[], Any],
+    plain: Callable[[], Any],
+    published: Callable[[], Any] | None = None,
+    *,
+    runs: int = RUNS,
+    device: str = "cpu",
+) -> tuple[float, float, float | None]:
+    """Median seconds of all sides, run in turn so that whatever else the machine does falls on all alike.
+
+    One run of each comes first and does not count, as it loads libraries and fills caches; only a published peer that
+    took `SLOW` seconds in it is not run again.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(runs + 1):
-        for side, times_of_side in zip((ours, theirs), times, strict=True):
-            seconds = once(side, device=device)
-            if turn:
-                times_of_side.append(seconds)
-    return statistics.median(times[0]), statistics.median(times[1])
+    sides = [ours, plain] if published is None else [ours, plain, published]
+    first = [once(side, device=device) for side in sides]
+    again = [side for side, seconds in zip(sides, first, strict=True) if side is not published or seconds < SLOW]
+    times = [[once(side, device=device) for side in again] for _ in range(runs)]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)] + first[len(again) :]
+    return medians[0], medians[1], medians[2] if published else None
 
 
 def once(work: Callable[[], Any], *, device: str = "cpu") -> float:
@@ -168,11 +198,14 @@ def options(description: str) -> argparse.Namespace:
 def report(lines: list[Line], points: list[Point], measured: Rates, json_path: Path | None) -> None:
     """Print what was measured and, when asked, write it for the page of results."""
     for line in lines:
-        asked = "" if line.at_least is None else f" (asked: {line.at_least:g}×)"
-        print(f"{line.work}\n  against {line.peer}")
-        print(f"  {line.ours:.4g} s against {line.theirs:.4g} s: {line.ratio:.3g}×{asked}, {line.runs} runs a side")
-        print(f"  memory {line.ours_memory / 1e6:,.0f} MB against {line.theirs_memory / 1e6:,.0f} MB")
-        print(f"  limit {line.limit:.4g} s: {line.limited_by}\n  agreement: {line.agreement}")
+        asked = "" if line.reach is None else f" (asked: {line.reach:g}×)"
+        print(f"{line.work}: {line.ours:.4g} s, {line.memory / 1e6:,.0f} MB, {line.runs} runs")
+        for peer in (line.plain, line.published):
+            if peer is not None:
+                ratio = f"{peer.seconds / line.ours:.3g}×{asked if peer is line.plain else ''}"
+                memory = "" if peer.memory is None else f", {peer.memory / 1e6:,.0f} MB"
+                print(f"  {ratio} against {peer.name}: {peer.seconds:.4g} s{memory}; {peer.agreement}")
+        print(f"  {saves(asdict(line))}; limit {line.limit:.4g} s: {line.limited_by}")
     for point in points:
         print(f"{point.work}: {point.axis} = {point.value}: {point.seconds:.4g} s")
     if json_path is not None:

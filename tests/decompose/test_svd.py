@@ -283,3 +283,40 @@ def test_energies_that_do_not_fit_are_told():
     with refuses(BilensError, "squared norm beyond 3.4e+38"):
         decompose.energies(tensor)
     near(decompose.energies(tensor.to(torch.float64)), [(4 * 5 * 1e24) ** 2] * 3, 1e50, rtol=1e-12)
+
+
+def test_a_few_of_many_components_are_solved_for_alone(monkeypatch):
+    """Against NumPy, with equal singular values at the cut, and where the partial solver gives up."""
+    tensor = random_tensor(160, 150, 12)
+    twice = dataclasses.replace(tensor, down=torch.cat([tensor.down[:80], tensor.down[:80]]))
+    for each in (tensor, twice):
+        dense = oracle.dense(each.left, each.right, each.down).reshape(160, -1)
+        expected = np.linalg.svd(dense, compute_uv=False)
+        found = decompose.svd(each, 9)
+        near(found.values, expected[:9], expected[0], rtol=1e-8)
+        near(found.energy, (dense**2).sum(), (dense**2).sum(), rtol=1e-12)
+        near(found.outputs @ found.outputs.T, np.eye(9), rtol=1e-12)
+        near(np.linalg.norm(array(found.outputs) @ dense, axis=1), expected[:9], expected[0], rtol=1e-8)
+
+    def fails(*_, **__):
+        raise np.linalg.LinAlgError
+
+    def wrong(matrix, **_):
+        return np.ones(9), np.eye(160)[:, :9]
+
+    for solver in (fails, wrong):
+        monkeypatch.setattr("scipy.linalg.eigh", solver)
+        near(decompose.svd(tensor, 9).values, decompose.svd(tensor).values[:9], 1e3, rtol=1e-12)
+
+
+@BOTH
+@given(layers(), st.sampled_from([torch.float64, torch.float32]))
+def test_residuals_hold_for_what_is_returned(method, layer, dtype):
+    tensor = layer.tensor().to(dtype)
+    found = method(tensor)
+    dense = oracle.dense(*(array(f.double()) for f in (tensor.left, tensor.right, tensor.down)))
+    dense = dense.reshape(len(dense), -1)
+    rows, squares = array(found.outputs.double()), array(found.values.double())[:, None] ** 2
+    off = np.linalg.norm(rows @ dense @ dense.T - squares * rows, axis=1)
+    assert (off <= array(found.residuals.double()) + 1e-14 * (dense**2).sum()).all()
+    assert (array(found.residuals) <= 1e-6 * (dense**2).sum() + 1e-30).all()

@@ -98,7 +98,7 @@ def ends(
 
     On K = span{X, QX, Q²X, …} of random X, T = V Q Vᵀ with V orthonormal, and the Ritz pairs are those of T. A matrix
     is done when the residual of every wanted pair is at most tol · max|θ|, or when K has `limit` dimensions. Where K is
-    exhausted before, it goes on from a new random vector. One start vector finds one copy of an eigenvalue. So some
+    exhausted before, it continues from a new random vector. One start vector finds one copy of an eigenvalue. So some
     steps from another one, which begins orthogonal to all of K and stays so to the pairs found, look for what is left:
     of the ends of the spectrum these are the further copies alone. A matrix of which they show one that was wanted, or
     one beyond the bounds, is not complete.

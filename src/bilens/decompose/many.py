@@ -38,9 +38,9 @@ class Spectra:
         values: λ, (n, k), in the order that `which` names; (n, 2k) for "both".
         vectors: v, (n, k, i), orthonormal rows over the folded input; each one's largest entry is positive.
         residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64.
-        bounds: (n, 2), every eigenvalue that was left out lies between them; certain where a kernel was solved in full,
-            and otherwise as `eigh_many` says: but for a small chance, and for copies of a multiple eigenvalue that a
-            second search did not show.
+        bounds: (n, 2), every eigenvalue that was left out lies between them: certain where a kernel was solved in full,
+            otherwise an estimate, wrong with the small chance that `eigh_many` states, and for copies of a multiple
+            eigenvalue that a second search did not show. `certified` makes them certain, and wider.
         exact: (n,), whether all residuals met the tolerance and nothing that was wanted was seen to be missing, as
             certain as the bounds are.
         tol: the tolerance, relative to the largest |λ| of each kernel; which: the pairs that were asked for.
@@ -82,6 +82,28 @@ class Spectra:
     def discarded(self) -> Float[Tensor, " n"]:
         """The largest |λ| that can have been left out of each kernel."""
         return self.bounds.abs().amax(dim=1)
+
+    @torch.no_grad()
+    def certified(self, energies: Float[Tensor, " n"]) -> Spectra:
+        """The same pairs with bounds ±c that are certain, c² = ‖Q‖² − Σ λ² rounded up.
+
+        ‖Q − Σ λ v vᵀ‖² = ‖Q‖² − Σ λ² in Frobenius norm, for the λ and v kept. No eigenvalue that is left out is larger,
+        nor is what a truncation changes per ‖x'‖²; residuals are included.
+
+        Args:
+            energies: ‖Q‖² of every kernel, from `decompose.energies`.
+
+        Raises:
+            BilensError: energies of another type. ShapeError: not one per kernel.
+        """
+        instance("energies", energies, Tensor)
+        if energies.shape != self.exact.shape:
+            raise ShapeError(f"energies of shape {tuple(energies.shape)}", f"({len(self)},)")
+        energy, unit = energies.to(self.values.device, torch.float64), torch.finfo(self.values.dtype).eps
+        left = energy - self.values.double().square().sum(dim=1)
+        slack = 16 * (self.values.shape[1] + 1) * unit * energy  # of values, vectors and energies, as they are stored
+        most = upward((left.clamp(min=0) + slack).sqrt(), self.values.dtype)
+        return replace(self, bounds=torch.stack([-most, most], dim=1))
 
     @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
@@ -160,7 +182,7 @@ class Spectra:
 class SpectraStream:
     """The spectra of many kernels, a batch of kernels at a time; any batch can be asked for directly.
 
-    Made by `spectra_stream`. `store.save_batches` writes the batches to a folder, and goes on where it was stopped.
+    Made by `spectra_stream`. `store.save_batches` writes the batches to a folder, and continues where it stopped.
 
     Args:
         tensor: the layer, whose outputs are the kernels; k, which, tol, method, batch_size, seed: as `spectra_stream`.
@@ -266,18 +288,19 @@ def eigh_many(
     formed; where 2h < i everything happens in the 2h dimensions that the rows of L and R span; kernels of few hidden
     units are solved in the span of theirs. A kernel that does not meet the tolerance is formed and solved in full.
 
-    Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they hold but for a chance,
-    over the random start, of 1e-6 (float64) or 1e-3 (float32), and but for multiple eigenvalues: one start vector
-    finds one copy of each, and the others, like members of a cluster closer than the tolerance, are looked for by 24
-    products from another vector, and more where these do not resolve them. A kernel that shows one, or stays open, is
-    solved in full. On layers built of two equal blocks, all of whose eigenvalues are double, that found every copy that
-    was wanted (`tests/decompose/test_many.py`), but it is no proof; `method="full"` is one.
+    Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they are an estimate: wrong
+    with a chance, over the random start, of 1e-6 (float64) or 1e-3 (float32), and for multiple eigenvalues. One start
+    vector finds one copy of each, and the others, like members of a cluster closer than the tolerance, are looked for
+    by 24 products from another vector, and more where these do not resolve them. A kernel that shows one, or stays
+    open, is solved in full. On layers built of two equal blocks, all of whose eigenvalues are double, that found every
+    copy that was wanted (`tests/decompose/test_many.py`), but it is no proof; `method="full"` is one, and
+    `Spectra.certified` bounds what was left out with certainty.
 
     Args:
         tensor: the layer.
-        directions: (n, o), one direction a row; or a dictionary of the output space, whose duals are the directions (an
-            offset adds its constant); or None for every output.
-        k: pairs of each kernel (twice as many for "both").
+        directions: (n, o), one direction per row; or a dictionary of the output space, whose duals are the directions
+            (an offset adds its constant); or None for every output.
+        k: pairs per kernel (twice as many for "both").
         which: the k of largest |λ| ("magnitude"), the k largest λ ("positive"; some are below 0 where fewer than k
             are above), the k smallest ("negative"), or the k largest and the k smallest ("both").
         tol: ‖Qv − λv‖ at most, relative to the largest |λ| of the kernel; 1e-5 when None, 1e-10 for float64.
@@ -289,8 +312,8 @@ def eigh_many(
         `Spectra`, in float32, or in float64 where the tensor is or the tolerance is below 3e-6. `exact` says which
         kernels met the tolerance. No gradients.
 
-    Cost: m·8hi operations a kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving it;
-    memory a fixed number of vectors a kernel, batch by batch: what is returned decides. For results larger than
+    Cost: m·8hi operations per kernel, with m ≈ 30 to 120 steps for k = 8, against 2hi² + 13i³ for forming and solving
+    it; memory a fixed number of vectors per kernel, batch by batch: what is returned decides. For results larger than
     memory: `spectra_stream`.
 
     Raises:
@@ -324,7 +347,7 @@ def spectra_stream(
     """As `eigh_many`, a batch of kernels at a time, for results larger than memory.
 
     Args:
-        batch_size: kernels a batch; the others as `eigh_many`.
+        batch_size: kernels per batch; the others as `eigh_many`.
 
     Raises:
         As `eigh_many`. BilensError: a batch size below 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from bilens import pairs
 from bilens.checks import instance, trusted, whole
 from bilens.decompose import symmetric
 from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, largest_square, upward
+from bilens.decompose.rounding import at_least_single, gamma, largest_square, upward
 from bilens.decompose.sign import signed
 from bilens.errors import BilensError, ShapeError
 from bilens.scale import near_one
@@ -29,6 +30,8 @@ class TensorSVD:
     Args:
         values: σ, (k,), largest first; outputs: R, (k, o), orthonormal rows.
         tensor: the tensor that was decomposed.
+        residuals: ‖B Bᵀ R_s − σ_s² R_s‖, (k,), of the numbers returned and rounded up: σ_s² is at most that far from
+            the square of a singular value.
         energy: ‖B‖² = Σ σ² over all components, a number.
         floor: singular values at or below it are noise, a number.
 
@@ -41,6 +44,7 @@ class TensorSVD:
     values: Float[Tensor, " k"]
     outputs: Float[Tensor, "k o"]
     tensor: BilinearTensor
+    residuals: Float[Tensor, " k"]
     energy: Float[Tensor, ""]
     floor: Float[Tensor, ""]
 
@@ -51,6 +55,8 @@ class TensorSVD:
                 f"outputs of shape {tuple(self.outputs.shape)}",
                 f"({len(self.values)}, {self.tensor.output.dim})",
             )
+        if self.residuals.shape != self.values.shape:
+            raise ShapeError(f"residuals of shape {tuple(self.residuals.shape)}", f"({len(self.values)},)")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -126,8 +132,9 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
         tensor: B; k: how many components, from 1 to `output.dim`; all when None.
 
     Cost: two and a half (h, i)·(i, h) products, two (o, h)·(h, ·) products (none before the read-out, where D is the
-    identity) and one o × o eigenproblem, all in float64; memory O(h² + o²). Floor: a Gram squares the condition number,
-    so σ below √(max(o, h)·ε)·σ₁ is noise, about 1e-8·√max(o, h)·σ₁ (`floor`);
+    identity) and one o × o eigenproblem, of which at most o/8 pairs are solved for alone, all in float64; memory
+    O(h² + o²). Floor: a Gram squares the condition number, so σ below √(max(o, h)·ε)·σ₁ is noise, about
+    1e-8·√max(o, h)·σ₁ (`floor`);
     `svd_accurate` gives the tail.
 
     Returns:
@@ -142,10 +149,16 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)
     gram = replace(tensor, left=left, right=right, down=down).gram()
-    values, vectors = symmetric.eigh(gram)
-    values, vectors = values.flip(0), vectors.flip(1)
-    sigma = values.clamp(min=0).sqrt() * (a * b * c)
-    return _record(tensor, sigma, vectors.T, k, (max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5)
+    values, vectors = symmetric.largest(gram, tensor.output.dim if k is None else k)
+    return _record(
+        tensor,
+        values.clamp(min=0).sqrt(),
+        vectors.T,
+        energy=gram.trace(),
+        square=lambda rows: rows @ gram,
+        size=a * b * c,
+        floor=(max(tensor.output.dim, tensor.hidden) * EPSILON) ** 0.5,
+    )
 
 
 @torch.no_grad()
@@ -187,11 +200,30 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
     if basis is not None:
         vectors = torch.cat([basis[:, :hidden] @ vectors, basis[:, hidden:]], dim=1)
     sigma = torch.cat([sigma, sigma.new_zeros(len(vectors) - len(sigma))])
-    return _record(tensor, sigma, vectors.T, k, tensor.output.dim * EPSILON)
+    span = triangle if basis is None else triangle @ basis[:, :hidden].T
+    return _record(
+        tensor,
+        sigma[:k],
+        vectors.T[:k],
+        energy=sigma.square().sum(),
+        square=lambda rows: rows @ span.T @ span,
+        size=torch.ones_like(sigma[0]),
+        floor=outputs * EPSILON,
+    )
 
 
-def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | None, floor: float) -> TensorSVD:
-    dtype, energy = at_least_single(tensor.left.dtype), sigma.square().sum()
+def _record(
+    tensor: BilinearTensor,
+    sigma: Tensor,
+    outputs: Tensor,
+    *,
+    energy: Tensor,
+    square: Callable[[Tensor], Tensor],
+    size: Tensor,
+    floor: float,
+) -> TensorSVD:
+    """The record of σ and R in float64, of B over a power of two `size`; square: R (k, o) ↦ R B Bᵀ."""
+    dtype, energy = at_least_single(tensor.left.dtype), energy * size.square()
     fitted = energy.to(dtype)
     if not bool(torch.isfinite(fitted)) or bool((energy > 0) & (fitted < torch.finfo(dtype).tiny)):
         raise BilensError(
@@ -201,12 +233,13 @@ def _record(tensor: BilinearTensor, sigma: Tensor, outputs: Tensor, k: int | Non
         )
     if any(factor.requires_grad for factor in (tensor.left, tensor.right, tensor.down)):
         tensor = replace(tensor, left=tensor.left.detach(), right=tensor.right.detach(), down=tensor.down.detach())
+    values, rows = (sigma * size).to(dtype), signed(outputs).to(dtype)
+    # What is returned is measured: rounded, and with what rounding may hide of the measurement itself.
+    kept, one = (values.double() / size).square()[:, None], rows.double()
+    residuals = torch.linalg.vector_norm(square(one) - kept * one, dim=1)
+    residuals = residuals + gamma(4 * len(outputs.T) + 4 * tensor.hidden) * (energy / size.square())
     return TensorSVD(
-        sigma[:k].to(dtype),
-        signed(outputs[:k]).to(dtype),
-        tensor,
-        fitted,
-        (sigma[0] * floor).to(dtype),
+        values, rows, tensor, upward(residuals * size.square(), dtype), fitted, (sigma[0] * size * floor).to(dtype)
     )
 
 

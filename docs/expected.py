@@ -1,0 +1,46 @@
+"""What to expect of a run: the table in command-line.md, from the summaries of finished runs.
+
+Run: python docs/expected.py "HEADING=runs/FOLDER" …, one column per run, in this order.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from bilens import files
+
+PAGE = Path(__file__).with_name("command-line.md")
+START, END = "<!-- expected: written by docs/expected.py -->", "<!-- end of expected -->"
+COUNTS = re.compile(r" of \d+ active features \(rank \d+\)")
+
+
+def table(runs: dict[str, Path]) -> list[str]:
+    """Accuracy and cross-entropy recovered of every row of every run, as Markdown."""
+    columns: list[dict[str, str]] = []
+    for folder in runs.values():
+        scores = files.read_json(folder / "summary.json")["faithfulness"]
+        columns.append({COUNTS.sub("", name): said(score) for name, score in scores.items()})
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    lines = [f"| the layer is replaced by | {' | '.join(runs)} |", "|---" * (len(runs) + 1) + "|"]
+    return lines + [f"| {name} | {' | '.join(column.get(name, '–') for column in columns)} |" for name in names]
+
+
+def said(score: dict[str, float]) -> str:
+    """Accuracy, and cross-entropy recovered, in percent."""
+    recovered = score["recovered"]
+    return f"{score['accuracy']:.2%}" + ("" if recovered is None else f", {recovered:.2%}")
+
+
+def main() -> None:
+    """Write the table into the page."""
+    runs = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(START)
+    lines = table({name: Path(folder) for name, folder in runs.items()})
+    files.write_text(PAGE, "\n".join([before + START, *lines, END + rest.split(END)[1]]))
+
+
+if __name__ == "__main__":
+    main()
