@@ -58,11 +58,11 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
     if seeds:
         found += [
             Entry(
-                row if row == front.OWN else f"{row}",
+                row,
                 tuple(seed[f"numbers stored, {row}"] for seed in seeds),
                 tuple(seed[f"accuracy lost, {row}"] for seed in seeds),
                 tuple(seed[f"recovered, {row}"] for seed in seeds),
-                row != front.OWN,
+                row not in (front.OWN, front.REFIT),
             )
             for row in front.PAIR_ROWS
         ]
@@ -130,7 +130,7 @@ def text(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
     layer = f"{seeds[0]['numbers of the layer']:,.0f}"
     said = [
         f"The layer itself stores {layer} numbers; a number's place among many counts as one more. Lines in italics "
-        f"are nulls of the line above them. {front.trains(seeds)} The trained SAE stores {front.size(seeds)}.",
+        f"are nulls of the lines above them. {front.trains(seeds)} The trained SAE stores {front.size(seeds)}.",
         "",
         front.verdict(seeds),
     ]
