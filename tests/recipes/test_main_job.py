@@ -54,6 +54,31 @@ def weights(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(tensors[name].astype(np.float64) for name in names)
 
 
+def test_pair_features_stand_beside_atoms_never_trained(run: Path, summary: dict) -> None:
+    beside = {
+        name: row
+        for name, row in summary["faithfulness"].items()
+        if row.get("beside") == "SAE on input pairs, all features"
+    }
+    assert [(name, row["kind"]) for name, row in beside.items()] == [
+        ("64 pair vectors drawn at random, never trained", "null"),
+        ("64 random unit vectors, never trained", "null"),
+        ("the mean pair vector alone", "null"),
+    ]
+    drawn, random, mean = beside.values()
+    assert drawn["numbers"] == random["numbers"] == 65 * 10 + 2 * 30 * 2080  # 30 codes with their places per pair
+    assert mean["numbers"] == 10
+    left, right, readout = weights(run)
+    i, j = np.triu_indices(64)
+    vectors = (left[:, i] * right[:, j] + right[:, i] * left[:, j]).T / 2
+    test = data.load("digits").test
+    logits = test.images.double().numpy().sum(axis=1, keepdims=True) ** 2 * (vectors.mean(axis=0) @ readout.T)
+    right_ones = (logits.argmax(axis=1) == test.labels.numpy()).mean()
+    assert mean["accuracy"] == pytest.approx(right_ones, abs=0.01)
+    assert mean["samples"] == len(test.labels)
+    assert mean["recovered"] < drawn["recovered"]
+
+
 def test_everything_is_written(run: Path) -> None:
     written = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     expected = {"summary.json", "report.html", "settings.json", "model/config.json", "model/model.safetensors"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from bilens.recipes.programme import (
     boolean,
     digit_directions,
     equal_parameters,
+    front,
     full_decompile,
     headline,
     one_sample,
@@ -34,6 +35,7 @@ from bilens.store import Folder
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
+        front.RECIPE,
         equal_parameters.RECIPE,
         digit_directions.RECIPE,
         tensor_svd.RECIPE,
@@ -46,7 +48,7 @@ RECIPES: Mapping[str, Recipe] = {
         one_sample.RECIPE,
     )
 }
-"""Every recipe, in the order of the founding draft."""
+"""Every recipe: what all ways recover at what size first, then in the order of the founding draft."""
 
 
 def reproduce(
@@ -67,7 +69,8 @@ def reproduce(
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.
-        docs: a folder of documentation where results.md goes too, with its figures and numbers in results/.
+        docs: a folder of documentation where results.md goes too, with its figures and numbers in results/; recipes
+            that its results.json has and this folder has not stay as they are.
     """
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
@@ -106,13 +109,17 @@ def report(lab: Lab, docs: Path | None = None) -> dict[str, Any]:
         seconds = sum(lab.run.timings.get(f"{recipe.name}/{seed}", 0.0) for seed in range(len(seeds)))
         if seeds:
             found.append(Result(recipe, recipe.settings(lab), seconds, tuple(seeds)))
-    drawn = _drawn(found)
+    if not found:
+        raise BilensError(f"folder {lab.run.path} without a measured recipe", "one seed of a recipe at least")
+    drawn = {result.recipe.name: result.recipe.figures(result.seeds) for result in found}
     captions = {name: {key: caption for key, (_, caption) in figures.items()} for name, figures in drawn.items()}
     content = {**results.encode(found, lab.quick), "captions": captions}
-    text = page(content)
-    _write(lab.run.path, content, drawn, text)
+    _write(lab.run.path, content, drawn)
     if docs is not None:
-        _write(docs, content, drawn, text)
+        published = docs / "results" / "results.json"
+        whole = results.merge(content, files.read_json(published)) if published.exists() else content
+        _write(docs, whole, drawn)
+        _write_readme(docs, whole)
     for result in results.decode(content, RECIPES):
         for claim in result.recipe.claims(result.seeds[0]):
             print(f"{results.ours(claim, result.seeds):>24}  {claim.text}")
@@ -123,27 +130,36 @@ def report(lab: Lab, docs: Path | None = None) -> dict[str, Any]:
 def page(content: Mapping[str, Any]) -> str:
     """The results page of what `results.json` holds, its figures in the folder results/ beside it."""
     found = results.decode(content, RECIPES)
-    return results.page(found, quick=content["quick"], figures=content["captions"], folder="results")
+    kept = content.get("kept", ())
+    captions = {**content["captions"], **_headline(content)[1]}
+    return results.page(found, quick=content["quick"], figures=captions, folder="results", kept=kept)
 
 
-def _drawn(found: Sequence[Result]) -> dict[str, Mapping[str, tuple[Figure, str]]]:
-    """Every figure with its caption, by recipe, and the headline."""
-    drawn: dict[str, Mapping[str, tuple[Figure, str]]] = {
-        result.recipe.name: result.recipe.figures(result.seeds) for result in found
-    }
-    whole = headline.figure({result.recipe.name: result.seeds for result in found})
-    return drawn if whole is None else {"headline": {"headline": (whole, headline.CAPTION)}, **drawn}
+def _headline(content: Mapping[str, Any]) -> tuple[Figure | None, dict[str, dict[str, str]]]:
+    """The figure of all recipes together with its caption, where what it shows was measured."""
+    measured = {result.recipe.name: result.seeds for result in results.decode(content, RECIPES)}
+    whole = headline.figure(measured)
+    return whole, {} if whole is None else {"headline": {"headline": headline.CAPTION}}
 
 
-def _write(
-    folder: Path, content: Mapping[str, Any], drawn: Mapping[str, Mapping[str, tuple[Figure, str]]], text: str
-) -> None:
-    """The page, and beside it in results/ its figures and numbers."""
-    for figures in drawn.values():
-        for name, (figure, _) in figures.items():
-            plots.save(figure, folder / "results" / f"{name}.svg")
+def _write(folder: Path, content: Mapping[str, Any], drawn: Mapping[str, Mapping[str, tuple[Figure, str]]]) -> None:
+    """The page, and in results/ beside it its figures and numbers."""
+    figures = {name: figure for each in drawn.values() for name, (figure, _) in each.items()}
+    whole, _ = _headline(content)
+    for name, figure in (figures if whole is None else {"headline": whole, **figures}).items():
+        plots.save(figure, folder / "results" / f"{name}.svg")
     files.write_json(folder / "results" / "results.json", content)
-    files.write_text(folder / "results.md", text)
+    files.write_text(folder / "results.md", page(content))
+
+
+def _write_readme(docs: Path, content: Mapping[str, Any]) -> None:
+    """The headline in the README beside a folder of documentation, if it has a place for it and these are full runs."""
+    readme = docs.parent / "README.md"
+    if content["quick"] or not readme.is_file():
+        return
+    measured = {result.recipe.name: result.seeds for result in results.decode(content, RECIPES)}
+    lines = headline.readme(measured, f"{docs.name}/results/headline.svg")
+    files.write_text(readme, headline.between(readme.read_text("utf-8"), lines))
 
 
 __all__ = ["RECIPES", "finished", "measured", "page", "report", "reproduce"]

@@ -12,14 +12,11 @@ from bilens.decompose import TensorSVD
 from bilens.faithfulness import Curve, Row
 from bilens.history import History
 from bilens.recipes import explore
-from bilens.recipes.ways.inputs import OUTPUT_SAMPLES, PairFeatures
+from bilens.recipes.ways.inputs import OUTPUT_SAMPLES, PAIRS, PairFeatures
 from bilens.recipes.ways.outputs import OutputFeatures
 from bilens.recipes.ways.subject import Subject
 from bilens.store import Folder
 from bilens.views import Detail, View
-
-PAIRS = "SAE on input pairs, all features"
-"""The row of the pair features in the table of scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +70,10 @@ class Findings:
             rows += [replace(self.outputs.curve.row(count), name=name, score=self.outputs.pseudoinverse)]
         if self.pairs.curve is not None:
             rows.append(replace(self.pairs.curve.row(int(self.pairs.curve.kept[-1])), name=PAIRS))
+            rows += self.pairs.nulls
+            components, k = self.curves[1], self.subject.budget.pair_k
+            if k in components.kept.tolist():  # as many components as a pair may have codes
+                rows.append(replace(components.row(k), kind="rival", beside=PAIRS))
         return tuple(rows)
 
 

@@ -1,1 +1,1 @@
-"""The founding programme: one claim or group of claims a file, measured over seeds."""
+"""The founding programme: one claim or group of claims per file, measured over seeds."""

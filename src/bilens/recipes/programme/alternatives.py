@@ -58,14 +58,14 @@ OTHERS = ("another seed", "an untrained model")
 PARTICULAR = {
     "sphere, most places": "most places that ascents on the sphere end in, of all kernels and signs",
     "sphere, largest distance from λ": "largest distance of their values from λ_max, in parts of it",
-    "box, places": "extrema found a kernel and sign in the box",
+    "box, places": "extrema found per kernel and sign in the box",
     "box, most places": "most places of a kernel and sign",
     "box, cosine of places with one another": "cosine of places of one kernel and sign with one another",
-    "box, places, untrained": "places found a kernel and sign in an untrained model",
+    "box, places, untrained": "places found per kernel and sign in an untrained model",
     "box, chance that a start ends in a place seen": "estimated chance that one more start ends in a place seen",
     "box, converged": "starts in the box that converged",
     "box, pixels on a bound": "pixels of the extrema that are black or white",
-    "box, pixels lit": "pixels lit in the highest maxima, mean brightness",
+    "box, pixels lit": "brightness of the highest maxima, mean over pixels",
     "box, pixels lit in test images": "the same in test images",
     "box, highest logit": "logit at the highest maximum, mean over digits",
     "box, highest logit of a test image": "highest logit of a test image, mean over digits",
@@ -340,10 +340,14 @@ def measure(lab: Lab, seed: int) -> Measurement:
 
 def claims(measured: Measurement) -> Sequence[Claim]:
     """Each method's fidelity, sparsity and stability, then what is particular to each."""
-    table = [Claim("test accuracy of the model over lit pixels", "accuracy", "–", ".2f", 100, " %")]
+    table = [
+        Claim(
+            "test accuracy of the model over the pixels that training images light", "accuracy", "–", ".2f", 100, " %"
+        )
+    ]
     for method in METHODS:
         for k in (COMPARED, KEPT[-1]):
-            text = f"{k} directions a digit at most, {method}"
+            text = f"at most {k} directions per digit, {method}"
             table.append(Claim(f"accuracy with {text}", f"{method}, accuracy at {k}", "–", ".2f", 100, " %"))
             table.append(
                 Claim(f"cross-entropy recovered with {text}", f"{method}, recovered at {k}", "–", ".1f", 100, " %")
@@ -351,7 +355,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
             table.append(Claim(f"‖Q − Σ c v vᵀ‖ / ‖Q‖ with {text}", f"{method}, residual at {k}"))
             table.append(Claim(f"‖Q − PQP‖ / ‖Q‖ with {text}", f"{method}, residual of the span at {k}"))
         table += [
-            Claim(f"directions found a digit, {method}", f"{method}, directions", "–", ".1f"),
+            Claim(f"directions found per digit, {method}", f"{method}, directions", "–", ".1f"),
             Claim(f"Hoyer sparsity, {method}", f"{method}, sparsity"),
             Claim(f"effective number of pixels, {method}", f"{method}, pixels", "–", ".0f"),
         ]
@@ -435,14 +439,14 @@ def findings(seeds: Sequence[Measurement]) -> str:
     return (
         f"Every method is put to one test: a logit is the best weighted sum of squares of its directions, fitted to "
         f"the weights alone; the next direction is the one that lowers the residual most. By accuracy with at most "
-        f"{COMPARED} a digit {faithful}: {listed(f'accuracy at {COMPARED}', '.1f', 100)} %; with {KEPT[-1]}, "
+        f"{COMPARED} per digit {faithful}: {listed(f'accuracy at {COMPARED}', '.1f', 100)} %; with {KEPT[-1]}, "
         f"{listed(f'accuracy at {KEPT[-1]}', '.1f', 100)} %. Sparser than the eigenvectors are "
         f"{', '.join(sparser) or 'none'} (Hoyer sparsity: {listed('sparsity')}). The |cos| of matches in another seed "
         f"is {listed(f'cosine with {OTHERS[0]}')}, and in an untrained model {listed(f'cosine with {OTHERS[1]}')}; the "
         f"difference is largest for {surest}. Points of the box are positive, so that any two of them are alike. "
         f"\n\nAscents on the sphere end in {sphere} for each kernel and sign, at most {away:.0e} from the outermost "
         f"eigenvalue; theory has it that there is one, where the eigenvectors begin. In the pixel box "
-        f"{starts[0]} ascents find {mean('box, places', '.1f')} places a kernel and sign, with cosine "
+        f"{starts[0]} ascents find {mean('box, places', '.1f')} places per kernel and sign, with cosine "
         f"{mean('box, cosine of places with one another')} to one another, and {starts[0] // 2 or 1} in an untrained "
         f"model {mean('box, places, untrained', '.1f')}; {mean('box, pixels on a bound', '.1f', 100)} % of their "
         f"pixels are black or white. {mean('box, read as its digit', '.0f', 100)} % of the highest are read as their "
@@ -498,7 +502,7 @@ RECIPE = Recipe(
     lambda lab: (
         f"h = {lab.size(300, 40)}, {lab.size(10, 6)} epochs, AdamW, lr 1e-3, weight decay 1, no noise; kernels of the "
         f"centred read-out over the {int(lit(lab).sum())} pixels that training images light; {lab.size(32, 2)} starts "
-        f"a kernel and sign, {lab.size(64, 4)} for the order-4 form, half as many in the models compared with."
+        f"per kernel and sign, {lab.size(64, 4)} for the order-4 form, half as many in the models compared with."
     ),
     measure,
     claims,

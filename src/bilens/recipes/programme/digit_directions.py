@@ -291,7 +291,9 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"are those of the centred read-out. Eigenvectors per digit from which on less than {100 * DROP:g} point of "
         f"accuracy is lost, by {', by '.join(ORDERS)}: {needs}. The effective rank is {ranks} at these widths. With "
         f"{k} eigenvectors per digit the certificate max|λ|‖x‖² is {largest} times the largest error measured, and the "
-        f"data-weighted one on the mean error, Σ|μ|, {average} times the mean error."
+        f"data-weighted one on the mean error, Σ|μ|, {average} times the mean error. k eigenvectors per digit store "
+        'k(d + 1) numbers for each digit; on that axis, beside their nulls, they are under "What is recovered, and '
+        'what must be stored".'
     )
 
 

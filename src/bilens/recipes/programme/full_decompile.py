@@ -72,7 +72,7 @@ BOTH_ORDERS = (PIXELS, BASIS, CODES)
 """Input features whose interactions are kept by magnitude too."""
 
 TRANSCODERS = {f"transcoder, {K} codes": K, "MLP with ReLU": None}
-"""Codes kept a sample by the layers that are fitted to data; None for all."""
+"""Codes kept per sample by the layers that are fitted to data; None for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -474,7 +474,8 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"data: {orders}. With the HOSVD basis on the inputs, by the output's features: {outputs}. With error in the "
         f"SAE on images, all of its interactions recover {ceilings[0]} %; the {OUTPUT_FEATURES} features of the SAE on "
         f"the outputs that do most, read by their pseudoinverse, {ceilings[1]} %.\n\nThe residual-mass bound always "
-        f"holds and {_looseness(seeds[0])}. At equal numbers stored, places not counted: {contests}. Pixels, HOSVD, "
+        f"holds and {_looseness(seeds[0])}. At equal numbers stored, the places of interactions "
+        f"not counted: {contests}. Pixels, HOSVD, "
         f"SVD, magnitude and the bound use weights alone; importance, principal components and the SAEs use images "
         f"without labels; the transcoders are fitted to the layer's outputs on all training images, to the outputs "
         f"and not to the logits, and no interaction was refitted."

@@ -108,7 +108,7 @@ def covering(terms: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
 
 
 def alike(margins: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> Int[Tensor, " w"]:
-    """For each wrong prediction the right one of nearest margin, so that little but being wrong tells them apart."""
+    """For each wrong prediction the right one of nearest margin, so that they differ in little but being wrong."""
     places = right.nonzero()[:, 0]
     return places[(margins[~right][:, None] - margins[places]).abs().argmin(dim=1)]
 
@@ -169,7 +169,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
 
 
 def findings(seeds: Sequence[Measurement]) -> str:
-    """How exact the sums are, and what tells wrong predictions from right ones."""
+    """How exact the sums are, and what distinguishes wrong predictions from right ones."""
 
     def mean(name: str, form: str = ".1f") -> str:
         return interval([seed[name] for seed in seeds]).text(form)

@@ -46,7 +46,7 @@ PLAIN = "L1 11, similarity 0"
 """The same without the draft's penalty on the decoder's cosines."""
 
 CODES = ("ReLU", "ReLU of the active", "pseudoinverse", "per sample")
-"""Codes that the model is run through, in the order of the figure."""
+"""Codes that replace the layer's outputs, in the order of the figure."""
 
 BASELINES = ("ln 10", "mean output", "another image's output")
 """Cross-entropies that count as 0 % recovered."""
@@ -226,8 +226,9 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
         }
         found["outputs-recovered"] = (
             plots.dots(panels, "cross-entropy recovered, %, baseline ln 10"),
-            "Cross-entropy recovered when the model runs through the SAE's own codes, through pseudoinverse codes of "
-            "the features that are active anywhere, and of those that the encoder lights on each sample: each seed, "
+            "Cross-entropy recovered when the layer's outputs are replaced by the SAE's own codes, by pseudoinverse "
+            "codes of "
+            "the features that are active anywhere, and of those that the encoder activates on each sample: each seed, "
             "mean and 95 % interval.",
         )
     if seeds[0].records:
@@ -252,8 +253,9 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"With {MAIN} (L0 {said('L0', '.2f', 1)}, NMSE {said('NMSE', '.3f', 1)}), ReLU codes recover {relu} % of the "
         f"cross-entropy, baseline ln 10, and {active} % by the active features alone; pseudoinverse codes of the same "
         f"{said('active', '.0f', 1)} active features, of rank {said('rank', '.0f', 1)}, recover {inverse} % ({mean} % "
-        f"from the baseline of the mean output). Active means lit on more than {ACTIVE:.1%} of the training images.\n\n"
-        "Restricted to the features that the encoder lights on each sample, least squares recovers "
+        f"from the baseline of the mean output). Active means not 0 on more than {ACTIVE:.1%} of the training "
+        "images.\n\n"
+        "Restricted to the features that the encoder activates on each sample, least squares recovers "
         f"{own} %: the rest of the gain is from codes that the encoder sets to 0. Codes of the two kinds correlate by "
         f"{said('correlation', '.2f', 1)}. The penalty on similar atoms (N8) changes little: without it ReLU codes "
         f"recover "

@@ -1,4 +1,4 @@
-"""An SAE over the pair vectors of the layer, and the model run through its features (N7)."""
+"""An SAE over the pair vectors of the layer, and the model replaced by its features (N7)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ COMPARED = {"SVD components": 20, "digit directions": 10, "SAE features on outpu
 
 
 def measure(lab: Lab, seed: int) -> Measurement:
-    """Sparsity and error on pairs, and the model through the features, for every variant."""
+    """Sparsity and error on pairs, and the model replaced by the features, for every variant."""
     numbers: dict[str, float] = {}
     views: list[View] = []
     for name, variant in VARIANTS.items():
@@ -130,7 +130,7 @@ def _stream(lab: Lab, tensor: BilinearTensor, variant: Variant, seed: int) -> St
 def scores(  # noqa: PLR0917 (what was made for one variant)
     lab: Lab, model: ImageClassifier, tensor: BilinearTensor, coder: Coder, codes: PairCodes, two_hot: bool
 ) -> dict[str, float]:
-    """L0, error and dead fraction over all pairs alike; the layer's outputs and the logits through the features."""
+    """L0, error and dead fraction over all pairs alike; the layer's outputs and the logits by the features."""
     test, weight = lab.dataset().test, model.readout.weight
     evaluation = evaluate_pairs(tensor, codes, coder, two_hot=two_hot)
     atoms, bias = coder.W_dec.detach(), coder.b_dec.detach()
@@ -207,9 +207,11 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         Claim("SAE over pairs: L0 (N7)", f"L0, {MAIN}", "30.4", ".1f"),
         Claim("SAE over pairs: MSE/‖·‖² on pairs (N7)", f"NMSE on pairs, {MAIN}", "0.29", ".3f"),
         Claim("SAE over pairs: features that are 0 on every pair (N7)", f"dead, {MAIN}", "29", ".1f", 100, " %"),
-        Claim("the model through the pair features: accuracy lost", f"accuracy lost, {MAIN}", "–", ".2f", 100, " pts"),
         Claim(
-            "the model through the pair features: cross-entropy recovered, baseline ln 10",
+            "the model replaced by the pair features: accuracy lost", f"accuracy lost, {MAIN}", "–", ".2f", 100, " pts"
+        ),
+        Claim(
+            "the model replaced by the pair features: cross-entropy recovered, baseline ln 10",
             f"recovered, {MAIN}",
             "–",
             ".2f",
@@ -217,7 +219,10 @@ def claims(measured: Measurement) -> Sequence[Claim]:
             " %",
         ),
         Claim(
-            "the model through the pair features: NMSE on the layer's outputs", f"NMSE on outputs, {MAIN}", "–", ".4f"
+            "the model replaced by the pair features: NMSE on the layer's outputs",
+            f"NMSE on outputs, {MAIN}",
+            "–",
+            ".4f",
         ),
         Claim("the same without (Σx)² b_dec", f"NMSE on outputs without the bias term, {MAIN}", "–", ".2f"),
     ]
@@ -258,7 +263,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
         "pairs-variants": (
             plots.dots(variants, "", shared=False),
             "SAEs over pair vectors, by vector, coder and how often a pair is drawn, h = 300 where no other is named: "
-            "error on all pairs alike, error on the layer's real outputs, and the model run through the features: each "
+            "error on all pairs alike, error on the layer's real outputs, and the model replaced by the features: each "
             "seed, mean and 95 % interval.",
         ),
         "pairs-matches": (
@@ -285,23 +290,12 @@ def findings(seeds: Sequence[Measurement]) -> str:
         for name in VARIANTS
         if name not in (MAIN, RELU)
     )
-    matched = "; ".join(
-        f"{name} {text(f'matched with {name}', '.2f')} (random directions {text(f'null with {name}', '.2f')})"
-        for name in COMPARED
-    )
-    better = [name for name in COMPARED if _surplus(seeds, name) > 0]
-    verdict = (
-        f"More than as many random directions for: {', '.join(better)}."
-        if better
-        else (
-            "None of them more than as many random directions with the second moment of the pair vectors: "
-            "that the pair features contain them is not shown."
-        )
-    )
     return (
-        "Run through the pair features, which saw no image, the model loses "
+        "Replaced by the pair features, which saw no image, the model loses "
         f"{text('accuracy lost', '.2f', 100)} points of accuracy and keeps {text('recovered', '.2f', 100)} % of its "
-        f"cross-entropy, with L0 {text('L0', '.1f')} and NMSE {text('NMSE on pairs', '.3f')} on pairs but "
+        "cross-entropy; what atoms that were never trained keep, and how many numbers the features store, is under "
+        '"What is recovered, and what must be stored". '
+        f"They have L0 {text('L0', '.1f')} and NMSE {text('NMSE on pairs', '.3f')} on pairs but "
         f"{text('NMSE on outputs', '.4f')} on outputs: pairs count alike in the "
         "one and by how bright both pixels are in the other, and errors of either sign cancel in a sum over many; what "
         "each of the two does is not separated here. "
@@ -314,15 +308,37 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"by vector and weights: {weights}. Pairs drawn by their mean square in the training images are no longer "
         "read from the weights alone.\n\nThe draft's two-hot vectors u_ij rebuild g only after polarisation, r_ij = "
         "½(u_ij − ¼u_ii − ¼u_jj), which is how they are scored here; their NMSE on pairs "
-        "is of other totals than that of r_ij, and only that on outputs compares. Matched one to one as kernels, "
-        "other features "
-        f"find pair features with mean |cosine|: {matched}. {verdict}"
+        f"is relative to a different total, so that only NMSE on outputs is comparable. {likeness(seeds)}"
     )
 
 
-def _surplus(seeds: Sequence[Measurement], name: str) -> float:
-    """The lower end of the interval of what pair features match more than random directions do."""
-    found = interval([seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"] for seed in seeds])
+def likeness(seeds: Sequence[Measurement]) -> str:
+    """Whether pair features resemble features from elsewhere more than random directions do."""
+
+    def text(number: str) -> str:
+        return interval([seed[f"{number}, {MAIN}"] for seed in seeds]).text(".2f")
+
+    matched = "; ".join(
+        f"{name} {text(f'matched with {name}')} (random directions {text(f'null with {name}')})" for name in COMPARED
+    )
+    more = [name for name in COMPARED if _surplus(seeds, name, 1) > 0]
+    less = [name for name in COMPARED if _surplus(seeds, name, -1) > 0]
+    verdict = f"more than as many random directions with the second moment of the pair vectors for {', '.join(more)}"
+    if not more:
+        verdict = "none more than as many random directions with the second moment of the pair vectors"
+    if less:
+        verdict += f", and less than these for {', '.join(less)}"
+    return (
+        f"Pair features do not stand for what other ways find unless they resemble it: matched one to one as kernels, "
+        f"other features find pair features with mean |cosine| {matched}: {verdict}."
+    )
+
+
+def _surplus(seeds: Sequence[Measurement], name: str, sign: int) -> float:
+    """The lower end of the interval of what pair features match more (1) or less (−1) than random directions do."""
+    found = interval(
+        [sign * (seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"]) for seed in seeds]
+    )
     return found.mean if found.count == 1 else found.mean - found.half
 
 
@@ -349,7 +365,7 @@ def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
 
 RECIPE = Recipe(
     "pairs",
-    "SAE over input pairs, and the model run through it",
+    "SAE over input pairs, and the model replaced by it",
     lambda lab: (
         f"{lab.size(5000, 100):,} features, TopK {lab.size(K, 5)} or ReLU with L1 {L1:g}; updates of 1,024 pairs: "
         f"{lab.size(1600, 60):,} at h = {lab.size(1000, 40)}, else {lab.size(400, 60):,}, ReLU {lab.size(1200, 60):,}."

@@ -11,7 +11,7 @@ import torch
 
 from bilens.faithfulness import Curve
 from bilens.measurement import Measurement
-from bilens.recipes.programme.headline import table as headline_table
+from bilens.recipes.programme import beside, headline
 from bilens.recipes.programme.lab import Claim, Recipe
 from bilens.statistics import Interval, interval
 
@@ -28,7 +28,7 @@ class Result:
     Args:
         recipe: which; settings: what was done, in one line.
         seconds: of all seeds together, training of models included where the recipe was the first to ask for them.
-        seeds: one measurement a seed; those that were read from a results file have no records to draw.
+        seeds: one measurement per seed; those that were read from a results file have no records to draw.
     """
 
     recipe: Recipe
@@ -48,23 +48,52 @@ def decode(content: Mapping[str, Any], recipes: Mapping[str, Recipe]) -> list[Re
     return [_decode(recipe, found[name]) for name, recipe in recipes.items() if name in found]
 
 
-def page(results: Sequence[Result], *, quick: bool, figures: Mapping[str, Mapping[str, str]], folder: str) -> str:
+def merge(content: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of a run with those of an earlier one for the recipes that it did not measure, which are named as kept.
+
+    Nothing is kept of an earlier run in another setting, quick or full.
+    """
+    if earlier.get("quick") != content["quick"]:
+        return dict(content)
+    mine = content["recipes"]
+    kept = {name: found for name, found in earlier["recipes"].items() if name not in mine}
+    captions = {name: found for name, found in earlier.get("captions", {}).items() if name in kept}
+    return {
+        **content,
+        "recipes": {**kept, **mine},
+        "captions": {**captions, **content["captions"]},
+        "kept": sorted(kept),
+    }
+
+
+def page(
+    results: Sequence[Result],
+    *,
+    quick: bool,
+    figures: Mapping[str, Mapping[str, str]],
+    folder: str,
+    kept: Sequence[str] = (),
+) -> str:
     """The results page, in Markdown.
 
     Args:
         results: of the recipes that were measured; quick: whether in the quick setting.
         figures: captions by the name of the figure, by recipe; folder: where their SVG files lie, from the page.
+        kept: recipes that an earlier run measured and the last one did not.
     """
     lines = ["# Results", ""]
     if quick:
         lines += ["*Quick setting: small data and small models. The numbers say nothing about the claims.*", ""]
     hours = sum(result.seconds for result in results) / 3600
+    again = [result.recipe.name for result in results if result.recipe.name not in kept]
+    apart = f" The last run measured {', '.join(again)}; the other recipes are those of earlier runs." if kept else ""
     lines += [
-        f"{_HEAD} All recipes on this page took {hours:.1f} hours by this count.",
+        f"{_HEAD} All recipes on this page took {hours:.1f} hours by this count.{apart}",
         "",
         *_headline(results, figures, folder),
         *_claimed(results),
         *_differences(results),
+        *_beside(results),
     ]
     for result in results:
         lines += [
@@ -188,9 +217,32 @@ def _differences(results: Sequence[Result]) -> list[str]:
     return ["## Where ours differs, and why", "", head, "", *lines, ""]
 
 
+def _beside(results: Sequence[Result]) -> list[str]:
+    """What the results of each recipe are compared with, and where nothing stands beside them."""
+    rows = [(result, *beside.BESIDE[result.recipe.name]) for result in results if result.recipe.name in beside.BESIDE]
+    if not rows:
+        return []
+    return [
+        "## What stands beside each result",
+        "",
+        "A null is the same procedure without its content; a rival is another way to the same end.",
+        "",
+        "| results | null or rival | without one |",
+        "|---|---|---|",
+        *(
+            f"| [{result.recipe.name}](#{_anchor(result.recipe.title)}) | {compared} | {missing} |"
+            for result, compared, missing in rows
+        ),
+        "",
+    ]
+
+
 def _headline(results: Sequence[Result], figures: Mapping[str, Mapping[str, str]], folder: str) -> list[str]:
-    rows = headline_table({result.recipe.name: result.seeds for result in results})
-    return [*rows, "", *_figures(figures.get("headline", {}), folder)] if rows else []
+    measured = {result.recipe.name: result.seeds for result in results}
+    rows = headline.table(measured)
+    if not rows:
+        return []
+    return [*rows, "", *headline.text(measured), "", *_figures(figures.get("headline", {}), folder)]
 
 
 def _figures(captions: Mapping[str, str], folder: str) -> list[str]:
@@ -216,6 +268,7 @@ def _encode(result: Result) -> dict[str, Any]:
                     else [_rounded(v) for v in values.tolist()]
                     for column in _COLUMNS
                 },
+                **{name: value for name, value in _about(curve).items() if value is not None},
                 "seed": seed,
             }
             for seed, measured in enumerate(result.seeds)
@@ -230,13 +283,31 @@ def _decode(recipe: Recipe, content: Mapping[str, Any]) -> Result:
     curves: list[list[Curve]] = [[] for _ in range(count)]
     for curve in content["curves"]:
         accuracy, cross_entropy, recovered, error, bound = (_column(curve[name]) for name in _COLUMNS)
+        stored = curve.get("numbers")
         curves[curve["seed"]].append(
-            Curve(curve["name"], torch.tensor(curve["kept"]), accuracy, cross_entropy, recovered, error, bound)
+            Curve(
+                curve["name"],
+                torch.tensor(curve["kept"]),
+                accuracy,
+                cross_entropy,
+                recovered,
+                error,
+                bound,
+                curve.get("samples"),
+                None if stored is None else torch.tensor(stored, dtype=torch.int64),
+                curve.get("beside"),
+            )
         )
     seeds = tuple(
         Measurement.of({name: values[seed] for name, values in numbers.items()}, curves[seed]) for seed in range(count)
     )
     return Result(recipe, content["settings"], content["seconds"], seeds)
+
+
+def _about(curve: Curve) -> dict[str, Any]:
+    """What a curve says of its points, where it is known."""
+    stored = None if curve.numbers is None else curve.numbers.tolist()
+    return {"samples": curve.samples, "numbers": stored, "beside": curve.beside}
 
 
 def _column(values: Sequence[float] | None) -> Any:

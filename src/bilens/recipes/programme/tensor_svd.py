@@ -113,7 +113,7 @@ def _curve(lab: Lab, name: str, model: ImageClassifier, svd: TensorSVD) -> tuple
 
 
 def _components(lab: Lab, tensor: BilinearTensor, svd: TensorSVD, *, lit: bool) -> BilinearTensor:
-    """The tensor read in its top components, over all pixels or over those that are ever lit in the training images."""
+    """The tensor read in its top components, over all pixels or over those that some training image lights."""
     if lit:
         dark = (lab.dataset().train.images == 0).all(dim=0)
         left, right = tensor.left.clone(), tensor.right.clone()
@@ -262,19 +262,19 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
             plots.dots(
                 {"one thing changed": changes}, "change of the accuracy lost with 20 components, points", line=0
             ),
-            "What of the settings of training changes the accuracy lost with 20 components, one at a time, seed by "
+            "The effect of each training setting on the accuracy lost with 20 components, one at a time, seed by "
             "seed: each seed, mean and 95 % interval.",
         ),
         "svd-seeds": (
             plots.intervals(agreed, "SVD components matched one to one", "component", "|cosine| with its match"),
             "Cosine of each component's kernel with its partner in another seed and in an untrained model, over all "
-            "pixels and over those that are lit in some training image: mean and 95 % interval.",
+            "pixels and over those that some training image lights: mean and 95 % interval.",
         ),
     }
 
 
 def findings(seeds: Sequence[Measurement]) -> str:
-    """What of the settings of training makes the drop, and how alike the components of two seeds are."""
+    """Which settings of training make the drop, and how alike the components of two seeds are."""
 
     def said(name: str, form: str = ".2f", scale: float = 1.0) -> str:
         return interval([seed[name] for seed in seeds]).text(form, scale)
@@ -306,7 +306,9 @@ def findings(seeds: Sequence[Measurement]) -> str:
         f"{verdict}\n\nBetween two seeds, the first six components have a largest cosine of {best}, by the "
         f"draft's measure, in which one component may serve several; matched one to one, so that none serves twice, "
         f"{matched}. The first component's match in an untrained "
-        f"model has {null}. What near-equal singular values mix, spans keep: their mean cosines are {spans}."
+        f"model has {null}. What near-equal singular values mix, spans keep: their mean cosines are {spans}.\n\n"
+        "A component is a whole quadratic form, where an eigenvector is one vector: on the axis of numbers stored, "
+        'beside random output directions, components are under "What is recovered, and what must be stored".'
     )
 
 

@@ -460,7 +460,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
 
 
 def findings(seeds: Sequence[Measurement]) -> str:
-    """What each training does, what tells an overfitted model, and which masks mislead."""
+    """What each training does, what marks an overfitted model, and which masks mislead."""
     return f"{_said_of_training(seeds)}{_said_of_few(seeds)}{_said_of_masks(seeds)}"
 
 

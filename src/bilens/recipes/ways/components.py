@@ -48,7 +48,10 @@ def singular_values(subject: Subject, run: Folder) -> tuple[View, Detail, Tensor
             scores.append(subject.score(logits))
             errors.append(float((logits - whole).abs().max()))
             bounds.append(float((reach * found.bound(k, norms)).max()))
-        return Curve.of("SVD components kept", counts, scores, error=errors, bound=bounds)
+        # The factors stay, with an output direction and its effects for each component.
+        factors, each = tensor.left.numel() + tensor.right.numel(), tensor.output.size + subject.logits.output.size
+        numbers = [factors + k * each for k in counts]
+        return Curve.of("SVD components kept", counts, scores, error=errors, bound=bounds, numbers=numbers)
 
     features = run.record("svd_view", View, view)
     more = run.record("svd_detail", Detail, lambda: detail(decomposed(), subject.examined))

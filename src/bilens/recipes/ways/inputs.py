@@ -1,4 +1,4 @@
-"""An SAE on every input pair of the layer: features from the weights alone, and the model run through them."""
+"""An SAE on every input pair of the layer: features from the weights alone, and the layer replaced by them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from torch import Tensor
 from bilens import decompose, pairs, sae
 from bilens.checkpoint import discard
 from bilens.decompose import Spectrum
-from bilens.faithfulness import Curve, Score
+from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.progress import bar
-from bilens.recipes.pair_coder import evaluate_pairs
+from bilens.recipes.pair_coder import (
+    coded,
+    codes_stored,
+    drawn_pairs,
+    evaluate_pairs,
+    mean_pair,
+    random_directions,
+    through,
+)
 from bilens.recipes.ways.details import detail
 from bilens.recipes.ways.subject import MEASURE, Subject
 from bilens.sae import Evaluation, TopKSAE
@@ -23,6 +31,8 @@ from bilens.store import Folder
 from bilens.tensor import Kernel
 from bilens.views import Detail, View
 
+PAIRS = "SAE on input pairs, all features"
+"""The row of the pair features in the table of scores."""
 OUTPUT_SAMPLES = 2000
 """Test images on which whole layer outputs are compared; logits, which are fewer, are compared on all of them."""
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -31,12 +41,13 @@ COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 @dataclass(frozen=True, eq=False)
 class PairFeatures:
-    """What the SAE on input pairs gave: its features as explicit kernels, and the model run through them.
+    """What the SAE on input pairs gave: its features as explicit kernels, and the layer replaced by them.
 
     Args:
         view: the features; detail: more of each; evaluation: of the coder over all pairs i ≤ j.
         output_nmse: Σ‖g − ĝ‖² / Σ‖g‖² of the layer's outputs on `OUTPUT_SAMPLES` test images; None without images.
         curve: scores against features kept, all of them last, on all test images; None without images.
+        nulls: rows of atoms that were never trained, as many and with as many codes per pair; none without images.
     """
 
     view: View
@@ -44,6 +55,7 @@ class PairFeatures:
     evaluation: Evaluation
     output_nmse: float | None
     curve: Curve | None
+    nulls: tuple[Row, ...]
 
     @property
     def score(self) -> Score | None:
@@ -106,12 +118,36 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
         # All numbers of features in one pass over the pairs: each is a block of columns.
         logits = codes().rebuild(inputs, kept_atoms, bias=shift).reshape(len(inputs), len(counts), -1) + offset
         scores = [subject.score(logits[:, place]) for place in range(len(counts))]
-        return Curve.of("features of the SAE on input pairs", counts, scores)
+        used = torch.bincount(codes().features, minlength=len(order))[order].cumsum(0)
+        numbers = [codes_stored(effects.shape[1], k, int(used[k - 1])) for k in counts]
+        return Curve.of("features of the SAE on input pairs", counts, scores, numbers=numbers)
+
+    def nulls() -> tuple[Row, ...]:
+        mean = mean_pair(tensor)
+        count = coder.d_sae
+        untrained = {
+            f"{count:,} pair vectors drawn at random": drawn_pairs(tensor, count, subject.seed, mean),
+            f"{count:,} random unit vectors": random_directions(coder.d_in, count, subject.seed),
+        }
+        with bar("codes in atoms never trained", stream.rows) as step:
+            dictionaries = [(rows, mean) for rows in untrained.values()]
+            found, _ = coded(tensor, dictionaries, [[coder.k]] * len(untrained), step=step)
+        shift, classes = subject.readout @ mean, len(subject.readout)
+        values = [part.values(part.atoms @ subject.readout.T, shift) for (part,) in found]
+        values.append(shift.expand(stream.rows, classes))
+        stored = [codes_stored(classes, count, part.codes.numel()) for (part,) in found] + [classes]
+        inputs = tensor.input.lift(subject.data.test.images)
+        logits = torch.split(through(inputs, torch.cat(values, dim=1)), classes, dim=1)
+        names = [f"{name}, never trained" for name in untrained] + ["the mean pair vector alone"]
+        return tuple(
+            Row(name, subject.score(some + offset), numbers, "null", PAIRS)
+            for name, some, numbers in zip(names, logits, stored, strict=True)
+        )
 
     def compared() -> tuple[float, ...]:
         inputs = tensor.input.lift(subject.data.test.images[:OUTPUT_SAMPLES])
-        through = codes().rebuild(inputs, atoms, bias=bias)
-        return (float(sae.nmse(subject.test_outputs[: len(inputs)], through)),)
+        rebuilt = codes().rebuild(inputs, atoms, bias=bias)
+        return (float(sae.nmse(subject.test_outputs[: len(inputs)], rebuilt)),)
 
     readout_bias = subject.model.readout.bias
     offset = 0 if readout_bias is None else (readout_bias - readout_bias.mean()).detach()
@@ -121,4 +157,5 @@ def pair_features(subject: Subject, run: Folder) -> PairFeatures:
         run.record("pairs_evaluation", Evaluation, lambda: evaluate_pairs(tensor, codes(), coder)),
         None if subject.dataset is None else run.record("pairs_output_nmse", tuple, compared)[0],
         None if subject.dataset is None else run.record("pairs_curve", Curve, curve),
+        () if subject.dataset is None else run.record("pairs_nulls", tuple, nulls),
     )
