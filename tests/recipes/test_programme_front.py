@@ -214,7 +214,7 @@ def test_what_was_found_is_said_from_the_numbers(seeds) -> None:
         }
     )
     said = recipe.trains([better, better])
-    assert "lose 0.00 ± 0.00 points more, which is no more than the seeds differ" in said
-    assert "4.0 times smaller (NMSE 0.1000 ± 0.0000 against 0.4000 ± 0.0000" in said
-    assert "an error on outputs that is 2.0 times larger (0.8000 ± 0.0000)" in said
+    assert "training adds 0.00 ± 0.00 points of accuracy, no more than the seeds differ, and" in said
+    assert "outputs falls 4.0 times (NMSE 0.4000 ± 0.0000 to 0.1000 ± 0.0000" in said
+    assert "The atoms are not better by themselves: that error is 2.0 times larger" in said
     assert isinstance(draw({"a": {"b": ([Point(5, (0.2,))], [])}}, 100.0, {}), Figure)

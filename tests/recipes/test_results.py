@@ -183,7 +183,7 @@ def test_the_headline_is_each_way_at_its_number_with_its_nulls() -> None:
     assert f"| *null: {front.NULL_PAIRS}* | 9,000 | 3.00 | 97.00 % |" in lines
     said = "\n".join(headline.text({"front": [measured_front(0.01)]}))
     assert "3 times the numbers of the layer" in said
-    assert "3.0 times smaller (NMSE 0.1000 against 0.3000" in said
+    assert "falls 3.0 times (NMSE 0.3000 to 0.1000" in said
     assert isinstance(headline.figure({"front": [measured_front(0.01)]}), Figure)
     assert headline.table({}) == headline.text({}) == []
     assert headline.figure({}) is None

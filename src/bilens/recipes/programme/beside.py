@@ -8,7 +8,8 @@ BESIDE: Mapping[str, tuple[str, str]] = {
     "front": (
         "for every way its null: directions, components, entries and hidden units drawn at random, the next digit's "
         "eigenvectors, atoms never trained; the other ways, and the layer itself, on the axis of numbers stored",
-        "none",
+        "a smaller layer trained at each size; principal components of the images instead of shared directions (at "
+        "h = 300: see decompile)",
     ),
     "parameters": (
         "ReLU, GELU, ReGLU and SwiGLU at equal parameters, seed by seed",

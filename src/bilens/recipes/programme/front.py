@@ -548,19 +548,23 @@ def trains(seeds: Sequence[Measurement]) -> str:
         ).mean
 
     points = interval([seed[f"accuracy lost, {NULL_PAIRS}"] - seed[f"accuracy lost, {OWN}"] for seed in seeds])
-    seen = "more" if points.mean > points.half else "more, which is no more than the seeds differ"
+    seen = "" if points.mean > points.half else ", no more than the seeds differ,"
     together, alone = times(OWN), times(REFIT)
-    atoms = "smaller" if alone > 1 else "larger"
+    error = f"falls {together:.1f} times" if together > 1 else f"grows {1 / together:.1f} times"
+    atoms = (
+        f"The atoms are better by themselves, too, {alone:.1f} times in that error,"
+        if alone > 1
+        else f"The atoms are not better by themselves: that error is {1 / alone:.1f} times larger"
+    )
     return (
-        f"Pair vectors drawn at random and never trained recover {said('recovered', NULL_PAIRS, '.2f', 100)} % of the "
-        f"cross-entropy, where the trained SAE recovers {said('recovered', OWN, '.2f', 100)} %, and lose "
-        f"{points.text('.2f', 100)} points {seen}: what training adds is in the error on the layer's outputs, "
-        f"{together:.1f} times {'smaller' if together > 1 else 'as large'} (NMSE {said('NMSE on outputs', OWN, '.4f')} "
-        f"against {said('NMSE on outputs', NULL_PAIRS, '.4f')}; on pairs {said('NMSE on pairs', OWN, '.3f')} against "
-        f"{said('NMSE on pairs', NULL_PAIRS, '.3f')}), and it is its atoms and its encoder together that add it: the "
-        f"trained atoms with the nulls' coder, the atoms of largest |cos| and least squares, have an error on outputs "
-        f"that is {max(alone, 1 / alone):.1f} times {atoms} ({said('NMSE on outputs', REFIT, '.4f')}), though one on "
-        f"pairs of {said('NMSE on pairs', REFIT, '.3f')}."
+        f"Against as many pair vectors drawn at random, never trained, with as many codes by least squares, training adds "
+        f"{points.text('.2f', 100)} points of accuracy{seen} and takes the cross-entropy recovered from "
+        f"{said('recovered', NULL_PAIRS, '.2f', 100)} to {said('recovered', OWN, '.2f', 100)} %; the error on the "
+        f"layer's outputs {error} (NMSE {said('NMSE on outputs', NULL_PAIRS, '.4f')} to "
+        f"{said('NMSE on outputs', OWN, '.4f')}; on pairs {said('NMSE on pairs', NULL_PAIRS, '.3f')} to "
+        f"{said('NMSE on pairs', OWN, '.3f')}). {atoms} when the trained atoms are coded like the untrained ones, by "
+        f"the atoms of largest |cos| and least squares (NMSE on outputs {said('NMSE on outputs', REFIT, '.4f')}, on "
+        f"pairs {said('NMSE on pairs', REFIT, '.3f')})."
     )
 
 
@@ -583,7 +587,9 @@ def verdict(seeds: Sequence[Measurement]) -> str:
         mine = reached.get("pair features")
         text = f"{budget:,.0f} numbers: {best} {100 * reached[best].mean:.2f} %"
         if mine is not None and best != "pair features":
-            text += f", pair features {100 * mine.mean:.2f} %"
+            null = within(found["pair features"][1], budget)
+            untrained = "" if null is None else f" (never trained {100 * null.mean:.2f} %)"
+            text += f", pair features {100 * mine.mean:.2f} %{untrained}"
             for name, point in reached.items():
                 more = interval([a - b for a, b in zip(mine.recovered, point.recovered, strict=True)])
                 if more.mean > (more.half if more.count > 1 else 0):
@@ -610,11 +616,13 @@ def findings(seeds: Sequence[Measurement]) -> str:
         "their eigenpairs and their effects on the logits; whole ones are read off the layer, which stays; entries of "
         "the tensor and codes of pairs two each; atoms and offset their effects on the logits, since nothing else is "
         "needed to run the model. Everything is chosen from weights alone; nothing was fitted to images. Each way is "
-        "shown at its best setting for each size, chosen on the mean of the same test scores, its null likewise.",
+        "shown at its best setting for each size, chosen on the mean of the same test scores, its null likewise. The "
+        "fronts of pair features are of codes by least squares over the atoms of largest |cos|, whatever found the "
+        "atoms, and of the largest codes by what they do to the logits; the trained SAE with its own encoder is a "
+        "point.",
         "",
-        f"{verdict(seeds)} {trains(seeds)} The trained SAE stores {size(seeds)}.",
-        "",
-        "The fewest numbers with which the mean over seeds reaches a share of the cross-entropy:",
+        "Which way recovers most, and what training adds to pair features, is said below the table at the head of this "
+        "page. The fewest numbers with which the mean over seeds reaches a share of the cross-entropy (–: never):",
         "",
         f"| way of reading | {' | '.join(f'{100 * target:g} %' for target in TARGETS)} |",
         f"|---|{'---|' * len(TARGETS)}",

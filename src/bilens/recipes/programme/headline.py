@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from bilens.recipes.programme import front, front_coders, output_sae, pair_sae
 from bilens.recipes.programme.front_figure import Point
 from bilens.statistics import interval
 
-CAPTION = f"{front.CAPTION} Crosses: SAEs on outputs, which need the layer besides."
+CAPTION = f"{front.CAPTION} Single marks: the trained SAEs; those on outputs need the layer besides."
 
 OPEN, CLOSE = "<!-- headline: written by bilens reproduce -->", "<!-- end of headline -->"
 """Lines of the README between which the headline stands."""
@@ -155,7 +156,12 @@ def _longer(pairs: Sequence[Measurement]) -> str:
 def readme(measured: Mapping[str, Sequence[Measurement]], figure: str) -> list[str]:
     """The lines that stand between `OPEN` and `CLOSE` in the README."""
     picture = f"![Cross-entropy recovered against numbers stored, for every way of reading and its null]({figure})"
-    return ["", picture, "", *table(measured), "", *text(measured), ""]
+    wrapped = [
+        part
+        for line in text(measured)
+        for part in textwrap.wrap(line, 120, break_long_words=False, break_on_hyphens=False) or [""]
+    ]
+    return ["", picture, "", *table(measured), "", *wrapped, ""]
 
 
 def between(page: str, lines: Sequence[str]) -> str:
@@ -171,8 +177,9 @@ def figure(measured: Mapping[str, Sequence[Measurement]]) -> Figure | None:
     seeds = measured.get("front", ())
     if not seeds:
         return None
+    own = [entry for entry in entries(measured) if entry.name == front.OWN]
     marks = {
         entry.name: Point(interval(entry.stored).mean, entry.recovered)
-        for entry in _outputs(measured.get("outputs", ()), seeds)
+        for entry in (*own, *_outputs(measured.get("outputs", ()), seeds))
     }
     return front.figure(seeds, marks)
