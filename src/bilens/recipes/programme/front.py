@@ -621,8 +621,8 @@ def findings(seeds: Sequence[Measurement]) -> str:
         "atoms, and of the largest codes by what they do to the logits; the trained SAE with its own encoder is a "
         "point.",
         "",
-        "Which way recovers most, and what training adds to pair features, is said below the table at the head of this "
-        "page. The fewest numbers with which the mean over seeds reaches a share of the cross-entropy (–: never):",
+        "Which way recovers most, and what training adds to pair features, is said below the table at the head of "
+        "this page. The fewest numbers with which the mean over seeds reaches a share of the cross-entropy (–: never):",
         "",
         f"| way of reading | {' | '.join(f'{100 * target:g} %' for target in TARGETS)} |",
         f"|---|{'---|' * len(TARGETS)}",
