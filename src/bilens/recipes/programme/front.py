@@ -557,8 +557,8 @@ def trains(seeds: Sequence[Measurement]) -> str:
         else f"The atoms are not better by themselves: that error is {1 / alone:.1f} times larger"
     )
     return (
-        f"Against as many pair vectors drawn at random, never trained, with as many codes by least squares, training adds "
-        f"{points.text('.2f', 100)} points of accuracy{seen} and takes the cross-entropy recovered from "
+        f"Against as many pair vectors drawn at random, never trained, with as many codes by least squares, training "
+        f"adds {points.text('.2f', 100)} points of accuracy{seen} and takes the cross-entropy recovered from "
         f"{said('recovered', NULL_PAIRS, '.2f', 100)} to {said('recovered', OWN, '.2f', 100)} %; the error on the "
         f"layer's outputs {error} (NMSE {said('NMSE on outputs', NULL_PAIRS, '.4f')} to "
         f"{said('NMSE on outputs', OWN, '.4f')}; on pairs {said('NMSE on pairs', NULL_PAIRS, '.3f')} to "
