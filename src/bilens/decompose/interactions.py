@@ -150,7 +150,7 @@ class Interactions:
             raise ShapeError(f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}")
         counts = [whole("k", k, 0, by.numel()) for k in counts]
         cuts = sorted({k for k in counts if 0 < k < by.numel()})
-        scores = -by.flatten().to(at_least_single(by.dtype)).cpu().numpy()
+        scores = -by.detach().flatten().to(at_least_single(by.dtype)).cpu().numpy()
         order = np.argpartition(scores, [k - 1 for k in cuts]) if cuts else np.arange(by.numel())
         places = torch.from_numpy(order).to(by.device)
         for k in counts:
