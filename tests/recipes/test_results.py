@@ -182,8 +182,8 @@ def test_the_headline_is_each_way_at_its_number_with_its_nulls() -> None:
     assert "| 30 SVD components | 300 | 8.00 | 90.00 % |" in lines
     assert f"| *null: {front.NULL_PAIRS}* | 9,000 | 3.00 | 97.00 % |" in lines
     said = "\n".join(headline.text({"front": [measured_front(0.01)]}))
-    assert "3 times the numbers of the layer" in said
-    assert "falls 3.0 times (NMSE 0.3000 to 0.1000" in said
+    assert "the trained SAE 3 times as many" in said
+    assert "falls 3.0 times, from an NMSE of 0.3000 to 0.1000" in said
     assert isinstance(headline.figure({"front": [measured_front(0.01)]}), Figure)
     assert headline.table({}) == headline.text({}) == []
     assert headline.figure({}) is None

@@ -552,59 +552,63 @@ def trains(seeds: Sequence[Measurement]) -> str:
     together, alone = times(OWN), times(REFIT)
     error = f"falls {together:.1f} times" if together > 1 else f"grows {1 / together:.1f} times"
     atoms = (
-        f"The atoms are better by themselves, too, {alone:.1f} times in that error,"
+        f"better by themselves, too: that error is {alone:.1f} times smaller"
         if alone > 1
-        else f"The atoms are not better by themselves: that error is {1 / alone:.1f} times larger"
+        else f"not better by themselves: that error is {1 / alone:.1f} times larger"
     )
     return (
-        f"Against as many pair vectors drawn at random, never trained, with as many codes by least squares, training "
-        f"adds {points.text('.2f', 100)} points of accuracy{seen} and takes the cross-entropy recovered from "
-        f"{said('recovered', NULL_PAIRS, '.2f', 100)} to {said('recovered', OWN, '.2f', 100)} %; the error on the "
-        f"layer's outputs {error} (NMSE {said('NMSE on outputs', NULL_PAIRS, '.4f')} to "
-        f"{said('NMSE on outputs', OWN, '.4f')}; on pairs {said('NMSE on pairs', NULL_PAIRS, '.3f')} to "
-        f"{said('NMSE on pairs', OWN, '.3f')}). {atoms} when the trained atoms are coded like the untrained ones, by "
-        f"the atoms of largest |cos| and least squares (NMSE on outputs {said('NMSE on outputs', REFIT, '.4f')}, on "
-        f"pairs {said('NMSE on pairs', REFIT, '.3f')})."
+        f"**What training adds.** The null has as many atoms and codes as the pair SAE: pair vectors drawn at random, "
+        f"coded by least squares. Training adds {points.text('.2f', 100)} points of accuracy{seen} and takes the "
+        f"cross-entropy recovered from {said('recovered', NULL_PAIRS, '.2f', 100)} to "
+        f"{said('recovered', OWN, '.2f', 100)} %. The error on the layer's outputs {error}, from an NMSE of "
+        f"{said('NMSE on outputs', NULL_PAIRS, '.4f')} to {said('NMSE on outputs', OWN, '.4f')}. The trained atoms are "
+        f"{atoms} than the null's when both are coded alike."
     )
 
 
 def size(seeds: Sequence[Measurement]) -> str:
     """How much the pair SAE stores, in layers."""
     times = [seed[f"numbers stored, {OWN}"] / seed["numbers of the layer"] for seed in seeds]
-    return f"{interval(times).mean:.0f} times the numbers of the layer"
+    return f"{interval(times).mean:.0f} times as many"
 
 
 def verdict(seeds: Sequence[Measurement]) -> str:
-    """Which way recovers most at each budget, and whether pair features ever do."""
-    found = fronts(seeds, WAYS)
-    layer = seeds[0]["numbers of the layer"]
-    said, winners = list[str](), set[str]()
-    beats: dict[str, list[str]] = {name: [] for name in WAYS}
-    for budget in (*BUDGETS, layer):
+    """Which way recovers most at the budgets, up to the layer's own size, and how often pair features do."""
+    winners = {best for _, best, _ in _reached(seeds)}
+    if len(winners) > 1:
+        return f"At the sizes compared the best are {', '.join(sorted(winners))}."
+    (best,) = winners
+    never = "" if best == "pair features" else ", and pair features never reach them"
+    return f"At every size up to the layer's own, {best} recover most{never}."
+
+
+def budgets(seeds: Sequence[Measurement]) -> list[str]:
+    """What the best way, pair features and their null recover at each budget, as a Markdown table."""
+    lines = [
+        "| numbers stored | best way | it recovers | pair features | never trained | pair features recover more than |",
+        "|---|---|---|---|---|---|",
+    ]
+    for budget, best, reached in _reached(seeds):
+        mine, null = reached.get("pair features"), within(fronts(seeds, WAYS)["pair features"][1], budget)
+        cells = ["–" if point is None else f"{100 * point.mean:.2f} %" for point in (reached[best], mine, null)]
+        below = [] if mine is None else [name for name, point in reached.items() if _more(mine, point)]
+        lines.append(f"| {budget:,.0f} | {best} | {' | '.join(cells)} | {', '.join(below) or 'none'} |")
+    return lines
+
+
+def _reached(seeds: Sequence[Measurement]) -> list[tuple[float, str, dict[str, Point]]]:
+    """For each budget the best way, and where every way comes to."""
+    found, said = fronts(seeds, WAYS), []
+    for budget in (*BUDGETS, seeds[0]["numbers of the layer"]):
         reached = {name: point for name, (way, _) in found.items() if (point := within(way, budget)) is not None}
-        best = max(reached, key=lambda name: reached[name].mean)
-        winners.add(best)
-        mine = reached.get("pair features")
-        text = f"{budget:,.0f} numbers: {best} {100 * reached[best].mean:.2f} %"
-        if mine is not None and best != "pair features":
-            null = within(found["pair features"][1], budget)
-            untrained = "" if null is None else f" (never trained {100 * null.mean:.2f} %)"
-            text += f", pair features {100 * mine.mean:.2f} %{untrained}"
-            for name, point in reached.items():
-                more = interval([a - b for a, b in zip(mine.recovered, point.recovered, strict=True)])
-                if more.mean > (more.half if more.count > 1 else 0):
-                    beats[name].append(f"{budget:,.0f}")
-        said.append(text)
-    always = (
-        f"{next(iter(winners))} recover most at every size"
-        if len(winners) == 1
-        else f"the best are {', '.join(winners)}"
-    )
-    below = "; ".join(f"{name} at {', '.join(at)}" for name, at in beats.items() if at) or "none at any of them"
-    return (
-        f"Of all ways {always} ({'; '.join(said)}). With an interval over seeds that leaves out 0, pair "
-        f"features recover more than: {below}."
-    )
+        said.append((budget, max(reached, key=lambda name: reached[name].mean), reached))
+    return said
+
+
+def _more(mine: Point, other: Point) -> bool:
+    """Whether one recovers more than another, by an interval over seeds that leaves out 0."""
+    more = interval([a - b for a, b in zip(mine.recovered, other.recovered, strict=True)])
+    return more.mean > (more.half if more.count > 1 else 0)
 
 
 def findings(seeds: Sequence[Measurement]) -> str:
@@ -621,8 +625,12 @@ def findings(seeds: Sequence[Measurement]) -> str:
         "atoms, and of the largest codes by what they do to the logits; the trained SAE with its own encoder is a "
         "point.",
         "",
-        "Which way recovers most, and what training adds to pair features, is said below the table at the head of "
-        "this page. The fewest numbers with which the mean over seeds reaches a share of the cross-entropy (–: never):",
+        f"{verdict(seeds)} What training adds to pair features is said at the head of this page. An interval over "
+        "seeds that leaves out 0 decides the last column.",
+        "",
+        *budgets(seeds),
+        "",
+        "The fewest numbers with which the mean over seeds reaches a share of the cross-entropy (–: never):",
         "",
         f"| way of reading | {' | '.join(f'{100 * target:g} %' for target in TARGETS)} |",
         f"|---|{'---|' * len(TARGETS)}",

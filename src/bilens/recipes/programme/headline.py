@@ -124,19 +124,26 @@ def table(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
 
 
 def text(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """What stands below the table: what training adds, what the SAE stores, what wins, and what its features match."""
+    """What stands below the table: what wins, what the SAE stores, what training adds, and what its features match."""
     seeds = measured.get("front", ())
     if not seeds:
         return []
-    layer = f"{seeds[0]['numbers of the layer']:,.0f}"
-    said = [
-        f"The layer itself stores {layer} numbers; a number's place among many counts as one more. Lines in italics "
-        f"are nulls of the lines above them. {front.trains(seeds)} The trained SAE stores {front.size(seeds)}.",
-        "",
-        front.verdict(seeds),
-    ]
     pairs = measured.get("pairs", ())
-    return [*said, *(["", _longer(pairs), "", pair_sae.likeness(pairs)] if pairs else [])]
+    return [*_brief(measured), *(["", _longer(pairs), "", pair_sae.likeness(pairs)] if pairs else [])]
+
+
+def _brief(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    """The first two paragraphs of that, which are README's."""
+    seeds = measured.get("front", ())
+    if not seeds:
+        return []
+    return [
+        f"The layer itself stores {seeds[0]['numbers of the layer']:,.0f} numbers, the trained SAE "
+        f"{front.size(seeds)}: the place of a number among many counts as one more. Lines in italics are nulls of the "
+        f"lines above them. {front.verdict(seeds)}",
+        "",
+        front.trains(seeds),
+    ]
 
 
 def _longer(pairs: Sequence[Measurement]) -> str:
@@ -158,7 +165,7 @@ def readme(measured: Mapping[str, Sequence[Measurement]], figure: str) -> list[s
     picture = f"![Cross-entropy recovered against numbers stored, for every way of reading and its null]({figure})"
     wrapped = [
         part
-        for line in text(measured)
+        for line in _brief(measured)
         for part in textwrap.wrap(line, 120, break_long_words=False, break_on_hyphens=False) or [""]
     ]
     return ["", picture, "", *table(measured), "", *wrapped, ""]
