@@ -42,6 +42,15 @@ def test_the_page_has_the_numbers_of_the_records(run, held):
     assert (FOLDER / "results.md").read_text(encoding="utf-8") == run.page(held)
 
 
+def test_every_benchmark_has_a_record_and_most_stand_in_readme(run, held):
+    assert held["setting"] == "full"
+    assert set(held["results"]) == set(run.NAMES)
+    assert all(result["lines"] for result in held["results"].values())
+    named = [line["brief"] for result in held["results"].values() for line in result["lines"] if line["brief"]]
+    assert len(named) > len(run.NAMES)
+    assert len(named) == len(set(named))
+
+
 def test_every_line_has_the_peer_in_few_lines_with_a_comparison(held):
     for result in held["results"].values():
         for line in result["lines"]:
