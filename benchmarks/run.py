@@ -45,7 +45,7 @@ MARKERS = ("<!-- speed: made by benchmarks/run.py -->\n", "<!-- end of speed -->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="the sizes of the claims, about 20 minutes and 8 GB")
+    parser.add_argument("--full", action="store_true", help="the sizes of the claims, about 35 minutes and 8 GB")
     parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--folder", type=Path, help="where the records, page and figure go")
