@@ -579,7 +579,7 @@ def verdict(seeds: Sequence[Measurement]) -> str:
         return f"At the sizes compared the best are {', '.join(sorted(winners))}."
     (best,) = winners
     never = "" if best == "pair features" else ", and pair features never reach them"
-    return f"At every size up to the layer's own, {best} recover most{never}."
+    return f"At every size compared, {BUDGETS[0]:,} numbers to the layer's own, {best} recover most{never}."
 
 
 def budgets(seeds: Sequence[Measurement]) -> list[str]:
