@@ -129,11 +129,11 @@ def text(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
     if not seeds:
         return []
     pairs = measured.get("pairs", ())
-    return [*_brief(measured), *(["", _longer(pairs), "", pair_sae.likeness(pairs)] if pairs else [])]
+    return [*_brief(measured), *(["", pair_sae.likeness(pairs)] if pairs else [])]
 
 
 def _brief(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """The first two paragraphs of that, which are README's."""
+    """What README has of that."""
     seeds = measured.get("front", ())
     if not seeds:
         return []
@@ -143,6 +143,7 @@ def _brief(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
         f"lines above them. {front.verdict(seeds)}",
         "",
         front.trains(seeds),
+        *(["", _longer(pairs)] if (pairs := measured.get("pairs", ())) else []),
     ]
 
 
