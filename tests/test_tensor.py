@@ -418,3 +418,53 @@ def test_refuses_dictionaries_and_tensors_of_other_spaces():
         tensor.inner(random_tensor(input=X.with_constant()))
     with refuses(SpaceError, "a kernel", "differ in name"):
         tensor.kernel(0).inner(random_tensor(input=Space("z", 3)).kernel(0))
+
+
+# Arithmetic
+
+
+@given(st.data(), layers(), st.floats(-3, 3, allow_nan=False))
+def test_differences_and_multiples_are_those_of_what_the_layers_say(data, layer, factor):
+    tensor, x = layer.tensor(), data.draw(samples(layer.input.size))
+    y, size = oracle.forward(layer, x), oracle.size(layer, x)
+    near((-tensor)(x), -y, size)
+    near((factor * tensor)(x), factor * y, abs(factor) * size)
+    near((tensor * factor)(x), factor * y, abs(factor) * size)
+    near((tensor - 3 * tensor)(x), -2 * y, 4 * size)
+    u, w = data.draw(vectors(layer.output.size)), data.draw(vectors(layer.output.size))
+    q, p, scale = tensor.kernel(u), tensor.kernel(w), size @ (abs(array(u)) + abs(array(w)))
+    near((q + p)(x), y @ (array(u) + array(w)), scale)
+    near((q - p)(x), y @ (array(u) - array(w)), scale)
+    near((-q)(x), -(y @ array(u)), scale)
+    near((factor * q)(x), factor * (y @ array(u)), abs(factor) * scale)
+    near((q * factor).dense(), factor * array(q.dense()), abs(factor) * scale.max(initial=1))
+
+
+def test_a_difference_of_kernels_is_named_after_both():
+    tensor = random_tensor()
+    cat, dog = tensor.kernel("cat"), tensor.kernel("dog")
+    assert (cat - dog).label == "cat − dog"
+    assert (cat + dog).label == "cat + dog"
+    assert (-cat).label == "−cat"
+    assert (2 * cat).label == "cat"
+    assert (cat - tensor.kernel(torch.ones(2, dtype=torch.float64))).label == ""
+    single = cat.to(torch.float32)
+    assert (cat - single).left.dtype == torch.float64
+
+
+def test_refuses_what_cannot_be_added_or_multiplied():
+    tensor = random_tensor()
+    kernel, other = tensor.kernel(0), random_tensor(input=Space("z", 3))
+    for call in (lambda: tensor - other, lambda: kernel - other.kernel(0), lambda: kernel + other.kernel(0)):
+        with refuses(SpaceError, "over space 'z'", "differ in name"):
+            call()
+    for call in (lambda: tensor - 1, lambda: kernel + 1, lambda: kernel - tensor):
+        with refuses(BilensError, "the other one of type"):
+            call()
+    for thing in (tensor, kernel):
+        with refuses(BilensError, "a factor"):
+            thing * "2"
+        with refuses(BilensError, "a factor"):
+            float("nan") * thing
+        with refuses(BilensError, "times a number"):
+            thing.to(torch.float32) * 1e300

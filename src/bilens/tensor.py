@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import checks
-from bilens.checks import instance, trusted
+from bilens.checks import instance, number, trusted
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.products import product
@@ -317,6 +317,27 @@ class BilinearTensor:
             a.output,
         )
 
+    def __neg__(self) -> BilinearTensor:
+        """−B: the layer with the sign of every output turned."""
+        return trusted(BilinearTensor, self.left, self.right, -self.down, self.input, self.output)
+
+    def __sub__(self, other: BilinearTensor) -> BilinearTensor:
+        """B − C: what one layer adds to another, with the hidden units of both. Raises as their sum."""
+        instance("the other one", other, BilinearTensor)
+        return self + -other
+
+    def __mul__(self, factor: float) -> BilinearTensor:
+        """s·B for a number s.
+
+        Raises:
+            BilensError: no number, NaN or infinity, or a product beyond the range of the type.
+        """
+        down = self.down * number("a factor", factor)
+        _check_range("a layer times a number", down)
+        return trusted(BilinearTensor, self.left, self.right, down, self.input, self.output)
+
+    __rmul__ = __mul__
+
     def inner(self, other: BilinearTensor) -> Float[Tensor, ""]:
         """Frobenius inner product ⟨B₁, B₂⟩ = Σ (D₁ᵀD₂) ∘ G₁₂, from the factors, in float64 inside.
 
@@ -509,6 +530,44 @@ class Kernel:
     def rank_bound(self) -> int:
         """min(i, 2 · number of weights that are not zero), an upper bound on the rank of Q."""
         return min(self.input.dim, 2 * int((self.weights != 0).sum()))
+
+    def __add__(self, other: Kernel) -> Kernel:
+        """The sum of two kernels, (Q + P)(x) = Q(x) + P(x), with the factors of both, in the wider of the two types.
+
+        Raises:
+            SpaceError: kernels over other spaces. BilensError: another type of thing.
+        """
+        return self._beside(other, "+")
+
+    def __neg__(self) -> Kernel:
+        """−Q."""
+        label = f"−{self.label}" if self.label else ""
+        return trusted(Kernel, self.left, self.right, -self.weights, self.input, label)
+
+    def __sub__(self, other: Kernel) -> Kernel:
+        """Q − P, for example what speaks for one class and not for another. Raises as the sum."""
+        return self._beside(other, "−")
+
+    def __mul__(self, factor: float) -> Kernel:
+        """s·Q for a number s.
+
+        Raises:
+            BilensError: no number, NaN or infinity, or a product beyond the range of the type.
+        """
+        weights = self.weights * number("a factor", factor)
+        _check_range("a kernel times a number", weights)
+        return trusted(Kernel, self.left, self.right, weights, self.input, self.label)
+
+    __rmul__ = __mul__
+
+    def _beside(self, other: Kernel, sign: str) -> Kernel:
+        instance("the other one", other, Kernel)
+        self.input.require(other.input, "a kernel")
+        work = torch.promote_types(self.left.dtype, other.left.dtype)
+        a, b = self.to(work), other.to(self.left.device).to(work)
+        weights = torch.cat([a.weights, b.weights if sign == "+" else -b.weights])
+        label = f"{a.label} {sign} {b.label}" if a.label and b.label else ""
+        return trusted(Kernel, torch.cat([a.left, b.left]), torch.cat([a.right, b.right]), weights, self.input, label)
 
     def inner(self, other: Kernel) -> Float[Tensor, ""]:
         """Frobenius inner product ⟨Q₁, Q₂⟩ from the factors, in float64 inside.

@@ -76,9 +76,9 @@ CALLS = {
     "svd_accurate": lambda: decompose.svd_accurate(B),
 }
 METHODS = {
-    "Spectrum": lambda: [S.keep(2), S.bound(ROWS[0, 0]), S.effective_rank()],
+    "Spectrum": lambda: [S.keep(2), S.select([1]), S.bound(ROWS[0, 0]), S.effective_rank()],
     "Interactions": lambda: [
-        C.keep(3, SCORES), C.then(ROWS[:2, :3], Space("z", 2)), C.magnitude(ROWS[0, :3]),
+        C.keep(3, SCORES), *C.top(2, SCORES), C.then(ROWS[:2, :3], Space("z", 2)), C.magnitude(ROWS[0, :3]),
         C.importance(ROWS[0, :3], ROWS), C.without(C), C.bound(ROWS[0, 0]), C.dense(), C.used(),
         C.active(ROWS), *C.truncations([0, 2], SCORES),
     ],
@@ -93,7 +93,7 @@ METHODS = {
         (found := decompose.cp(B, 2, steps=3, progress=False)).tensor(), found.bound(ROWS[0, 0]), found.cancellation()
     ],
 }  # fmt: skip
-RECORDS = {"WeightedSpectrum", "Extrema", "Squares", "SpectraStream"}
+RECORDS = {"WeightedSpectrum", "Interaction", "TopInteractions", "Extrema", "Squares", "SpectraStream"}
 """Records with no method that computes beside those evaluated at inputs."""
 
 

@@ -266,3 +266,30 @@ def test_refuses_a_weighted_spectrum_that_does_not_fit(field):
     assert isinstance(spectrum, WeightedSpectrum)
     with refuses(ShapeError, f"{field} of shape (1,)", "expected ("):
         dataclasses.replace(spectrum, **{field: torch.zeros(1)})
+
+
+@given(st.data(), kernels())
+def test_selected_pairs_are_those_and_the_bound_holds(data, kernel) -> None:
+    spectrum, x = decompose.eigh(kernel), data.draw(samples(kernel.input.size))
+    places = data.draw(st.lists(st.integers(0, len(spectrum) - 1), unique=True))
+    some = spectrum.select(places)
+    assert torch.equal(some.values, spectrum.values[places])
+    assert torch.equal(some.vectors, spectrum.vectors[places])
+    lifted = with_one(x) if kernel.input.constant else array(x)
+    exact = np.einsum("ni,ij,nj->n", lifted, matrix_of(kernel), lifted)
+    norms = np.linalg.norm(lifted, axis=1)
+    error = abs(array(some.reconstruct(x)) - exact)
+    assert (error <= array(some.bound(torch.tensor(norms))) + 1e-9 * natural(kernel) * norms**2).all()
+    left = [float(v) for n, v in enumerate(spectrum.values) if n not in places]
+    near(float(some.discarded), max(map(abs, left), default=0.0), natural(kernel))
+
+
+def test_selects_by_a_tensor_of_places_and_refuses_others() -> None:
+    spectrum = decompose.eigh(diagonal(3.0, -2.0, 1.0))
+    assert spectrum.select(torch.tensor([2, 0])).values.tolist() == [1.0, 3.0]
+    with refuses(BilensError, "a place"):
+        spectrum.select([3])
+    with refuses(BilensError, "places [1, 1]", "each once"):
+        spectrum.select([1, 1])
+    with refuses(BilensError, "places of type int", "a list of places"):
+        spectrum.select(1)

@@ -194,3 +194,49 @@ def test_what_does_not_fit_is_refused() -> None:
     tensor = BilinearTensor(torch.eye(2), torch.eye(2), torch.eye(2), x, Space("y", 2))
     with refuses(BilensError, "3 pairs × 2 outputs = 24 bytes", "at most 23 bytes"):
         decompose.interactions(tensor, limit=23)
+
+
+@given(st.data(), layers())
+def test_the_top_ones_are_the_largest_entries_with_their_labels(data, layer) -> None:
+    tensor = layer.tensor()
+    found, dense = decompose.interactions(tensor), oracle.tensor(layer, constant=layer.biased)
+    top = found.top(5)
+    names = [str(n) for n in range(layer.input.size)] + ["constant"] * layer.biased
+    mass = {
+        (names[a], names[b], found.output.label(o)): (
+            (1 + (a != b)) * dense[o, a, b] ** 2,
+            (1 + (a != b)) * dense[o, a, b],
+            np.square(dense[o]).sum(),
+        )
+        for o in range(dense.shape[0])
+        for a in range(dense.shape[1])
+        for b in range(a, dense.shape[1])
+    }
+    scale = natural(tensor)
+    for each in top:
+        square, coefficient, all_of_it = mass[each.first, each.second, each.output]
+        near(each.coefficient, coefficient, scale)
+        near(each.share * all_of_it, square, scale**2)
+    sizes = sorted((square for square, *_ in mass.values()), reverse=True)[: len(top)]
+    near(np.sqrt([mass[each[:3]][0] for each in top]), np.sqrt(sizes), scale)
+
+
+def test_a_table_of_the_top_ones() -> None:
+    space = Space("x", 2, labels=("age", "dose"))
+    tensor = BilinearTensor.from_layer(
+        torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 3.0], [0.0, 1.0]]),
+        input=space, output=Space("y", 2, labels=("risk", "cost")),
+    )  # fmt: skip
+    found = decompose.interactions(tensor)
+    top = found.top()
+    assert [each[:4] for each in top] == [("age", "dose", "risk", 3.0), ("dose", "dose", "cost", 1.0)]
+    assert [each.share for each in top] == [1.0, 1.0]
+    lines = str(top).splitlines()
+    assert lines[0].split() == ["first", "second", "output", "coefficient", "share"]
+    assert lines[1].split() == ["1", "age", "dose", "risk", "+3", "100.00%"]
+    by_codes = found.importance(torch.ones(2), torch.tensor([[0.01, 1.0]]))
+    assert found.top(1, by_codes)[0].output == "cost"
+    with refuses(BilensError, "k = 0"):
+        found.top(0)
+    with refuses(ShapeError, "scores of shape"):
+        found.top(1, torch.ones(2, 2))

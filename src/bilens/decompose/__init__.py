@@ -6,7 +6,14 @@ from bilens.decompose.eigen import Spectrum, WeightedSpectrum, eigh, eigh_weight
 from bilens.decompose.extrema import Extrema, box, sphere, sshopm, sufficient_shift
 from bilens.decompose.features import eigh_coordinates, eigh_pullback, eigvalsh_pullback
 from bilens.decompose.hosvd import InputBasis, input_basis
-from bilens.decompose.interactions import Interactions, effective_number, holding, interactions
+from bilens.decompose.interactions import (
+    Interaction,
+    Interactions,
+    TopInteractions,
+    effective_number,
+    holding,
+    interactions,
+)
 from bilens.decompose.many import Spectra, SpectraStream, eigh_many, energies, spectra_stream
 from bilens.decompose.sparse import hoyer, sparse_eigh
 from bilens.decompose.squares import Squares, pursuit, span_residual, squares
@@ -16,12 +23,14 @@ __all__ = [
     "CP",
     "Extrema",
     "InputBasis",
+    "Interaction",
     "Interactions",
     "Spectra",
     "SpectraStream",
     "Spectrum",
     "Squares",
     "TensorSVD",
+    "TopInteractions",
     "WeightedSpectrum",
     "agreement",
     "block_vectors",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens import checks
 from bilens.checks import instance, whole
 from bilens.decompose import symmetric
 from bilens.decompose.graphs import detach
@@ -72,20 +74,40 @@ class Spectrum:
         Raises:
             BilensError: k outside 0 … the number of pairs.
         """
-        k = whole("k", k, 0, len(self), hint="choose fewer pairs, or compute more")
-        if k == len(self):
-            return self
-        # On the complement of the vectors kept, Q has a block over those dropped, one over those never there, and a
-        # block between the two of at most the residuals' norm.
-        coupling, skew = self._coupling, self._skew
-        dropped = (self.values[k].abs().double() * (1 + skew) + coupling * (1 + skew)) / (1 - skew)
-        discarded = dropped.maximum(self.discarded.double()) + coupling
+        return self._selected(list(range(whole("k", k, 0, len(self), hint="choose fewer pairs, or compute more"))))
+
+    @torch.no_grad()
+    def select(self, places: Sequence[int] | Int[Tensor, " n"]) -> Spectrum:
+        """The pairs at these places, in this order, for example those of the largest terms of a sample.
+
+        `discarded` accounts for the ones left out, so that `bound` holds.
+
+        Raises:
+            BilensError: a place outside 0 … the number of pairs less one, or named twice.
+        """
+        given = places.tolist() if isinstance(places, Tensor) else places
+        listed = checks.several("places", given, "a list of places", "pass [place]")
+        chosen = [whole("a place", place, 0, len(self) - 1) for place in listed]
+        if len(set(chosen)) < len(chosen):
+            raise BilensError(f"places {chosen}", "each once")
+        return self._selected(chosen)
+
+    def _selected(self, places: list[int]) -> Spectrum:
+        others = torch.ones(len(self), dtype=torch.bool, device=self.values.device)
+        others[places] = False
+        discarded = self.discarded
+        if bool(others.any()):
+            # On the complement of the vectors kept, Q has a block over those dropped, one over those never there, and a
+            # block between the two of at most the residuals' norm.
+            coupling, skew = self._coupling, self._skew
+            dropped = (self.values[others].abs().amax().double() * (1 + skew) + coupling * (1 + skew)) / (1 - skew)
+            discarded = upward(dropped.maximum(self.discarded.double()) + coupling, self.discarded.dtype)
         return replace(
             self,
-            values=self.values[:k],
-            vectors=self.vectors[:k],
-            residuals=self.residuals[:k],
-            discarded=upward(discarded, self.discarded.dtype),
+            values=self.values[places],
+            vectors=self.vectors[places],
+            residuals=self.residuals[places],
+            discarded=discarded,
         )
 
     def terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,44 @@ from bilens.tensor import DENSE_LIMIT, BilinearTensor
 
 _PAIRS = 2**15
 """Pairs per batch where a row is computed for each."""
+
+
+class Interaction(NamedTuple):
+    """One interaction: its output gains coefficient · z_first · z_second.
+
+    The constant coordinate, which is always 1, is called "constant": with it an interaction is a linear term.
+    `coefficient` is c_abo, twice the entry of the symmetric matrix C_o where first and second differ; `share` is what
+    the pair holds of ‖C_o‖², the squared Frobenius norm of its output's matrix.
+    """
+
+    first: str
+    second: str
+    output: str
+    coefficient: float
+    share: float
+
+
+class TopInteractions(tuple[Interaction, ...]):
+    """Some interactions, most important first; printed, a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        head = ("", "first", "second", "output", "coefficient", "share")
+        cells = [
+            (str(n), each.first, each.second, each.output, f"{each.coefficient:+.4g}", f"{each.share:.2%}")
+            for n, each in enumerate(self, 1)
+        ]
+        widths = [max(len(row[column]) for row in (head, *cells)) for column in range(len(head))]
+        return "\n".join(
+            "  ".join(
+                text.ljust(width) if 0 < column < 4 else text.rjust(width)
+                for column, (text, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in (head, *cells)
+        )
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +170,40 @@ class Interactions:
         return self.coefficients.abs() * (roots[:, None] * self._effects(effects))
 
     @torch.no_grad()
+    def top(self, k: int = 10, by: Float[Tensor, "p o"] | None = None) -> TopInteractions:
+        """The k interactions that are largest by a score, with their labels: print it for a table.
+
+        Args:
+            by: the score, for example `importance`; `magnitude` with effects of 1 by default. Those that are 0 are left
+                out, so that there may be fewer than k.
+
+        Raises:
+            BilensError: k below 1. ShapeError: scores of another shape.
+        """
+        k = whole("k", k, 1)
+        own = self.magnitude(self.coefficients.new_ones(self.output.dim))
+        scores = own if by is None else self._scores(by)
+        best = scores.flatten().argsort(descending=True, stable=True)[: min(k, scores.numel())]
+        mass, (i, j), found = own.double().square(), self._pairs(), []
+        whole_mass = mass.sum(dim=0)
+        for row, o in (divmod(place, self.output.dim) for place in best.tolist()):
+            if self.coefficients[row, o] != 0:
+                first, second = (self._name(int(place)) for place in (i[row], j[row]))
+                share = float(mass[row, o] / whole_mass[o])
+                found.append(Interaction(first, second, self.output.label(o), float(self.coefficients[row, o]), share))
+        return TopInteractions(found)
+
+    def _name(self, place: int) -> str:
+        # The constant's own label, "1", is also the number of a coordinate.
+        return "constant" if self.input.constant and place == self.input.size else self.input.label(place)
+
+    def _scores(self, by: Tensor) -> Tensor:
+        instance("scores", by, Tensor)
+        if by.shape != self.coefficients.shape:
+            raise ShapeError(f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}")
+        return by.detach()
+
+    @torch.no_grad()
     def keep(self, k: int, by: Float[Tensor, "p o"]) -> Interactions:
         """The k interactions that are largest by a score, for example `magnitude` or `importance`; the others are 0.
 
@@ -145,12 +218,10 @@ class Interactions:
 
         Args and Raises: as `keep`. Of equal scores any may be kept, the same ones for every number.
         """
-        instance("scores", by, Tensor)
-        if by.shape != self.coefficients.shape:
-            raise ShapeError(f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}")
+        by = self._scores(by)
         counts = [whole("k", k, 0, by.numel()) for k in counts]
         cuts = sorted({k for k in counts if 0 < k < by.numel()})
-        scores = -by.detach().flatten().to(at_least_single(by.dtype)).cpu().numpy()
+        scores = -by.flatten().to(at_least_single(by.dtype)).cpu().numpy()
         order = np.argpartition(scores, [k - 1 for k in cuts]) if cuts else np.arange(by.numel())
         places = torch.from_numpy(order).to(by.device)
         for k in counts:
