@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 # `make reproduce` has a folder of its own.
 reproduce: OUT := runs/reproduce
 
-.PHONY: help install demo reproduce test check slow fuzz bench docs constraints clean
+.PHONY: help install demo reproduce test check slow fuzz bench docs wheel constraints clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -50,6 +50,15 @@ bench: .venv-bench/installed ## the benchmarks against their peers, small, under
 docs: .venv/installed-docs ## the documentation, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+wheel: ## wheel and sdist in dist/, and a smoke test of the wheel with the lowest versions that pyproject.toml allows
+	rm -rf dist .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --no-input --disable-pip-version-check --target .venv-wheel/build build
+	PYTHONPATH=.venv-wheel/build .venv-wheel/bin/python -m build --outdir dist . > .venv-wheel/build.log || { cat .venv-wheel/build.log; exit 1; }
+	.venv-wheel/bin/python .ci/lowest.py > .venv-wheel/lowest.txt
+	.venv-wheel/bin/python -m pip install --quiet --no-input --disable-pip-version-check --requirement .venv-wheel/lowest.txt dist/*.whl
+	.venv-wheel/bin/python .ci/smoke.py
+
 constraints: ## constraints.txt anew, from a fresh environment with the newest versions
 	rm -rf .venv-constraints
 	$(PYTHON) -m venv .venv-constraints
@@ -65,7 +74,7 @@ constraints: ## constraints.txt anew, from a fresh environment with the newest v
 	@touch $@
 
 clean: ## remove the environment and everything built; keeps runs/
-	rm -rf .venv .venv-bench .venv-constraints site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-wheel .venv-constraints site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bilens needs Python 3.10 or newer; set PYTHON=…")'
