@@ -24,6 +24,7 @@ def lowest(requirement: str, constraints: str) -> str:
 
 
 def main() -> None:
+    """Print them."""
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     dependencies = ast.literal_eval(re.search(r"^dependencies = (\[.*?^\])", project, re.MULTILINE | re.DOTALL)[1])
     constraints = (ROOT / "constraints.txt").read_text("utf-8")

@@ -19,6 +19,7 @@ from bilens import BilinearTensor, Space, decompose, models, pairs, plots, sae, 
 
 
 def main() -> None:
+    """Each in turn; an error ends it."""
     if "site-packages" not in bilens.__file__:
         sys.exit(f"got bilens from {bilens.__file__}; expected the installed wheel")
     with tempfile.TemporaryDirectory() as folder:
