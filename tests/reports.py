@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from bilens.measurement import Measurement
-from bilens.recipes.programme.lab import Recipe
+from reproduction.lab import Recipe
+from reproduction.measurement import Measurement
 
 
 def check_report(recipe: Recipe, seeds: list[Measurement]) -> str:

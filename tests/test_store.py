@@ -22,13 +22,14 @@ from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
-from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 from messages import refuses
+from reproduction.measurement import Measurement
+from reproduction.methods import extrema, squares
 
 
 def layer() -> BilinearTensor:
@@ -54,8 +55,8 @@ def records() -> list:
         decompose.eigh_many(tensor, None, 2),
         decompose.cp(tensor, 2, progress=False),
         decompose.svd(tensor, 2),
-        decompose.squares(tensor.kernel(1), torch.eye(7)[:2]),
-        decompose.box(tensor.kernel(2), starts=3),
+        squares.squares(tensor.kernel(1), torch.eye(7)[:2]),
+        extrema.box(tensor.kernel(2), starts=3),
         decompose.eigh_weighted(tensor.kernel(0), moment, 3),
         decompose.cp(tensor, 2, steps=3, progress=False),
         Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),

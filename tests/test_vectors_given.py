@@ -18,6 +18,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from messages import refuses
 from oracle import array, near
+from reproduction.methods import transcoder
 
 X, Y = Space("x", 4), Space("y", 3)
 
@@ -30,7 +31,7 @@ B = BilinearTensor.from_layer(normal(5, 4), normal(5, 4, seed=1), normal(3, 5), 
 ATOMS = Dictionary.from_atoms(normal(6, 4), X, offset=normal(4))
 CODES = PairCodes.of(pairs.stream(B, shuffle=False), torch.relu)
 STANDARD, TOPK, GATED, JUMP = sae.StandardSAE(4, 8), sae.TopKSAE(4, 8, 2), sae.GatedSAE(4, 8), sae.JumpReLUSAE(4, 8)
-MADE = sae.Transcoder(4, 3, 6, 2)
+MADE = transcoder.Transcoder(4, 3, 6, 2)
 
 TAKES: dict[str, tuple[int, Callable[[Tensor], Any]]] = {
     "tensor": (4, B),
@@ -124,7 +125,10 @@ KEEPS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Any]]] = {
     "a batch": ((6, 4), lambda x: sae.as_stream([x]).batch(0)),
     "training": ((6, 4), lambda x: sae.train(sae.TopKSAE(4, 8, 2), [x], steps=1, progress=False, device="cpu")),
     "evaluating": ((6, 4), lambda x: sae.evaluate(TOPK, x)),
-    "transcoding": ((6, 4), lambda x: sae.transcode(sae.Transcoder(4, 4, 6, 2), x, x, steps=1, progress=False)),
+    "transcoding": (
+        (6, 4),
+        lambda x: transcoder.transcode(transcoder.Transcoder(4, 4, 6, 2), x, x, steps=1, progress=False),
+    ),
     "similarities": ((3, 4), matching.assign),
     "spans": ((3, 4), lambda x: matching.subspace_cosines(x, x)),
     "moment": ((4, 4), lambda m: matching.random_directions(m, 2)),

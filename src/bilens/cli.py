@@ -38,7 +38,7 @@ COMMANDS = {
         "bilens mnist --out runs/mnist",
     ),
     "reproduce": Command(
-        "bilens.recipes.reproduce:reproduce",
+        "reproduction.reproduce:reproduce",
         "Measure the claims of the founding programme again, over seeds, with intervals.",
         "bilens reproduce svd --seeds 5 --out runs/reproduce",
     ),

@@ -23,13 +23,13 @@ from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
-from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
 from bilens.progress import bar
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from bilens.views import CodeComparison, Detail, Explanation, Samples, View
+from reproduction.measurement import Measurement
 
 FORMAT = 2
 """Version of the layout; a file of another version is refused."""

@@ -21,6 +21,7 @@ from bilens.errors import BilensError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from messages import refuses
+from reproduction.methods import cluster, extrema, sparse, squares
 from strategies import filled
 
 X, Y = Space("x", 4), Space("y", 3)
@@ -41,10 +42,10 @@ S = decompose.Spectrum(
 )
 
 CALLS = {
-    "agreement": lambda: decompose.agreement(LABELS, LABELS),
-    "block_vectors": lambda: decompose.block_vectors(Q, LABELS, 3),
-    "box": lambda: decompose.box(Q, starts=3, steps=40),
-    "clusters": lambda: decompose.clusters(Q, 2),
+    "agreement": lambda: cluster.agreement(LABELS, LABELS),
+    "block_vectors": lambda: cluster.block_vectors(Q, LABELS, 3),
+    "box": lambda: extrema.box(Q, starts=3, steps=40),
+    "clusters": lambda: cluster.clusters(Q, 2),
     "cp": lambda: decompose.cp(B, 2, steps=3, progress=False),
     "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
     "effective_number": lambda: decompose.effective_number(SCORES),
@@ -56,22 +57,22 @@ CALLS = {
     "eigvalsh_pullback": lambda: decompose.eigvalsh_pullback(Q, F),
     "energies": lambda: decompose.energies(B),
     "holding": lambda: decompose.holding(SCORES, 0.5),
-    "hoyer": lambda: decompose.hoyer(ROWS),
+    "hoyer": lambda: sparse.hoyer(ROWS),
     "input_basis": lambda: decompose.input_basis(B, 2),
-    "inside": lambda: decompose.inside(Q, LABELS),
+    "inside": lambda: cluster.inside(Q, LABELS),
     "interactions": lambda: decompose.interactions(B),
-    "pursuit": lambda: decompose.pursuit(Q, ROWS, 2),
+    "pursuit": lambda: squares.pursuit(Q, ROWS, 2),
     "second_moment": lambda: decompose.second_moment(ROWS, X),
-    "span_residual": lambda: decompose.span_residual(Q, ROWS[:2]),
-    "sparse_eigh": lambda: decompose.sparse_eigh(Q, 2, 2),
+    "span_residual": lambda: squares.span_residual(Q, ROWS[:2]),
+    "sparse_eigh": lambda: sparse.sparse_eigh(Q, 2, 2),
     "spectra_stream": lambda: [
         decompose.spectra_stream(B, k=2).batch(0),
         str(decompose.spectra_stream(B, k=2).settings),
     ],
-    "sphere": lambda: decompose.sphere(Q, 3, steps=20),
-    "squares": lambda: decompose.squares(Q, ROWS[:2]),
-    "sshopm": lambda: decompose.sshopm(B, 3, steps=20),
-    "sufficient_shift": lambda: decompose.sufficient_shift(B),
+    "sphere": lambda: extrema.sphere(Q, 3, steps=20),
+    "squares": lambda: squares.squares(Q, ROWS[:2]),
+    "sshopm": lambda: extrema.sshopm(B, 3, steps=20),
+    "sufficient_shift": lambda: extrema.sufficient_shift(B),
     "svd": lambda: decompose.svd(B),
     "svd_accurate": lambda: decompose.svd_accurate(B),
 }
@@ -128,8 +129,8 @@ def test_no_result_carries_a_graph(name: str) -> None:
         decompose.eigh(Q, 2).reconstruct,
         decompose.eigh_weighted(Q, torch.eye(4), 2).terms,
         decompose.eigh_weighted(Q, torch.eye(4)).reconstruct,
-        decompose.squares(Q, ROWS[:2]).terms,
-        decompose.squares(Q, ROWS[:2]).reconstruct,
+        squares.squares(Q, ROWS[:2]).terms,
+        squares.squares(Q, ROWS[:2]).reconstruct,
         decompose.eigh_many(B, k=2).reconstruct,
         decompose.interactions(B),
     ],
@@ -144,7 +145,7 @@ def test_what_is_evaluated_at_inputs_has_their_gradient(call: Any) -> None:
     [
         decompose.eigh(Q).terms,
         decompose.eigh_weighted(Q, torch.eye(4)).reconstruct,
-        decompose.squares(Q, ROWS[:2]).terms,
+        squares.squares(Q, ROWS[:2]).terms,
         decompose.eigh_many(B, k=2).reconstruct,
         decompose.interactions(B),
         lambda x: decompose.interactions(B).importance(torch.ones(3), x),

@@ -14,6 +14,7 @@ from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from messages import refuses
+from reproduction.methods import transcoder
 
 pytestmark = pytest.mark.bad_input
 
@@ -30,9 +31,9 @@ def train(**settings: Any) -> sae.StandardSAE:
     return coder
 
 
-def transcode(**settings: Any) -> sae.Transcoder:
-    made = sae.Transcoder(4, 4, 6, 2)
-    sae.transcode(made, X, X, **({"steps": 2, "batch_size": 5, "progress": False} | settings))
+def transcode(**settings: Any) -> transcoder.Transcoder:
+    made = transcoder.Transcoder(4, 4, 6, 2)
+    transcoder.transcode(made, X, X, **({"steps": 2, "batch_size": 5, "progress": False} | settings))
     return made
 
 
@@ -97,7 +98,7 @@ REFUSED = {
     "seed = 'a'": [
         lambda: sae.TensorStream(X, 2, "a"),
         lambda: sae.StandardSAE(4, 8, seed="a"),
-        lambda: sae.Transcoder(4, 4, 6, 2, seed="a"),
+        lambda: transcoder.Transcoder(4, 4, 6, 2, seed="a"),
         lambda: transcode(seed="a"),
     ],
     "batch = -1": [
@@ -107,15 +108,15 @@ REFUSED = {
         lambda: sae.IterableStream([X]).batch(-1),
     ],
     "batch = 1.5": [lambda: STREAM.batch(1.5), lambda: sae.IterableStream([X]).batch(1.5)],
-    "d_in = 'a'": [lambda: sae.GatedSAE("a", 3), lambda: sae.Transcoder("a", 4, 6, 2)],
-    "d_sae = 2.5": [lambda: sae.JumpReLUSAE(4, 2.5), lambda: sae.Transcoder(4, 4, 2.5, 2)],
-    "k = 1.5": [lambda: sae.TopKSAE(4, 8, 1.5), lambda: sae.Transcoder(4, 4, 6, 1.5)],
+    "d_in = 'a'": [lambda: sae.GatedSAE("a", 3), lambda: transcoder.Transcoder("a", 4, 6, 2)],
+    "d_sae = 2.5": [lambda: sae.JumpReLUSAE(4, 2.5), lambda: transcoder.Transcoder(4, 4, 2.5, 2)],
+    "k = 1.5": [lambda: sae.TopKSAE(4, 8, 1.5), lambda: transcoder.Transcoder(4, 4, 6, 1.5)],
     "p = 'a'": [lambda: sae.decoder_similarity(X, "a")],
     "vectors of type ndarray": [
         lambda: sae.TensorStream(MATRIX),
         lambda: CODER.encode(MATRIX),
         lambda: CODER(MATRIX),
-        lambda: sae.Transcoder(4, 4, 6, 2)(MATRIX),
+        lambda: transcoder.Transcoder(4, 4, 6, 2)(MATRIX),
     ],
     "codes of type ndarray": [
         lambda: CODER.decode(MATRIX),
@@ -127,8 +128,8 @@ REFUSED = {
     "space of type int": [lambda: CODER.dictionary(4)],
     "features 'a'": [lambda: CODER.dictionary(LAYER.input, "a")],
     "features [0.5]": [lambda: CODER.dictionary(LAYER.input, [0.5])],
-    "transcoder of type TopKSAE": [lambda: sae.transcode(CODER, X, X, steps=1)],
-    "inputs of type ndarray": [lambda: sae.transcode(sae.Transcoder(4, 4, 6, 2), X.numpy(), X, steps=1)],
+    "transcoder of type TopKSAE": [lambda: transcoder.transcode(CODER, X, X, steps=1)],
+    "inputs of type ndarray": [lambda: transcoder.transcode(transcoder.Transcoder(4, 4, 6, 2), X.numpy(), X, steps=1)],
 }
 
 

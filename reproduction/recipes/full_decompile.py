@@ -1,0 +1,549 @@
+"""The full decompile: the layer as interactions of input features and output features, and what a transcoder does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from bilens import decompose, faithfulness, plots, sae
+from bilens.data import Split
+from bilens.decompose import Interactions
+from bilens.dictionary import Dictionary
+from bilens.errors import BilensError
+from bilens.faithfulness import Curve
+from bilens.models import ImageClassifier
+from bilens.sae import StandardSAE, TensorStream, TopKSAE
+from bilens.space import Space
+from bilens.statistics import interval
+from bilens.tensor import BilinearTensor
+from reproduction import charts
+from reproduction.lab import Claim, Lab, Recipe
+from reproduction.measurement import Measurement
+from reproduction.methods import transcoder
+from reproduction.methods.transcoder import Transcoder
+
+COUNTS = tuple(int(base * 10**power) for power in range(1, 8) for base in (1, 3))[:-1]
+"""Interactions kept, 10 to 10,000,000; beyond the number that there are, all of them."""
+
+SHARES = (0.95, 0.99)
+"""Parts of the cross-entropy that all interactions of a pair of dictionaries recover."""
+
+COMPONENTS = 50
+"""SVD components that the outputs are read in; a random rotation stays in their span."""
+
+ENERGY = 0.99
+"""The first directions of the HOSVD basis, those that are also rotated alone, hold this share of ‖B‖²."""
+
+OUTPUT_FEATURES = 80
+"""Features of the SAE on the outputs that are read: those that do most to the logits, mean code times effect."""
+
+K = 32
+"""Codes kept by the SAE on the images and by the sparse transcoders."""
+
+SCORED, WEIGHED = 3000, 5000
+"""Test images that are scored; training images that importances are measured on."""
+
+SIZES = (0.1, 0.2, 1.0)
+"""Numbers stored by the transcoders, as parts of the layer's 2·h·d."""
+
+IMPORTANCE, MAGNITUDE = "importance", "magnitude"
+
+PIXELS, BASIS, ROTATED, TURNED, COMPONENT, CODES, CODES_ROTATED = (
+    "pixels",
+    "HOSVD basis",
+    "HOSVD basis, rotated",
+    "HOSVD basis, first rotated",
+    "principal components",
+    "SAE on images",
+    "SAE on images, rotated",
+)
+INPUTS = (PIXELS, BASIS, ROTATED, TURNED, COMPONENT, CODES, CODES_ROTATED)
+"""Input features, all with the SVD on the outputs."""
+
+SVD, SVD_ROTATED, OUTPUT_SAE, CLASSES = "SVD", "SVD, rotated", "SAE on outputs", "classes"
+OUTPUTS = (SVD, SVD_ROTATED, OUTPUT_SAE, CLASSES)
+"""Output features, all with the HOSVD basis on the inputs."""
+
+BOTH_ORDERS = (PIXELS, BASIS, CODES)
+"""Input features whose interactions are kept by magnitude too."""
+
+TRANSCODERS = {f"transcoder, {K} codes": K, "MLP with ReLU": None}
+"""Codes kept per sample by the layers that are fitted to data; None for all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Input features with the codes of images, and how many numbers a machine needs to have them.
+
+    Args:
+        name: of the features; dictionary: their atoms, or None for the pixels themselves.
+        train: codes of the images that importances are measured on; test: of those that are scored.
+        each: numbers stored for each feature that an interaction names; all: numbers stored whichever are named.
+    """
+
+    name: str
+    dictionary: Dictionary | None
+    train: Float[Tensor, "w m"]
+    test: Float[Tensor, "n m"]
+    each: int = 0
+    all: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Output features: how they are read from the layer and what they do to the centred logits.
+
+    Args:
+        name: of the features; tensor: the layer with them as outputs.
+        effects: (o, classes), what one unit of each adds to the logits; shift: (classes,), what is always added.
+        each: numbers stored for each feature that an interaction names; all: numbers stored whichever are named.
+    """
+
+    name: str
+    tensor: BilinearTensor
+    effects: Float[Tensor, "o classes"]
+    shift: Float[Tensor, " classes"]
+    each: int = 0
+    all: int = 0
+
+
+def measure(lab: Lab, seed: int) -> Measurement:
+    """Curves of every pair of dictionaries and of the transcoders, and how many interactions are needed."""
+    dataset = lab.dataset()
+    model = lab.classifier(seed, hidden=lab.size(300, 40), epochs=lab.size(10, 6))
+    size = lab.size(SCORED, 500)
+    test = Split(dataset.test.images[:size], dataset.test.labels[:size])
+    with torch.no_grad():
+        read = torch.cat([model.hidden_outputs(part) for part in torch.split(dataset.train.images, 4096)])
+        logits = model(test.images)
+    own = faithfulness.cross_entropy(logits, test.labels)
+    layer = model.hidden_tensor()
+    numbers: dict[str, float] = {
+        "accuracy": faithfulness.accuracy(logits, test.labels),
+        "numbers of the layer": float(layer.left.numel() + layer.right.numel() + model.readout.weight.numel()),
+    }
+    curves: list[Curve] = []
+    d, h = layer.input.size, layer.output.size
+    outputs = {output.name: output for output in _outputs(lab, seed, model, read)}
+    for inputs in _inputs(lab, seed, layer, numbers):
+        for output in outputs.values() if inputs.name == BASIS else (outputs[SVD],):
+            by = (IMPORTANCE, MAGNITUDE) if inputs.name in BOTH_ORDERS and output.name == SVD else (IMPORTANCE,)
+            measured, drawn = decompiled(inputs, output, test, own=own, orders=by)
+            numbers |= {f"{name}, {inputs.name} × {output.name}": value for name, value in measured.items()}
+            curves += drawn
+    with torch.no_grad():
+        target = model.hidden_outputs(test.images)
+    for name, kept in TRANSCODERS.items():
+        scores, stored = [], []
+        for share in SIZES:
+            made = Transcoder(d, h, *transcoder_size(share, kept, d, h), seed=seed)
+            title = f"{name}, {share:g} of the layer, seed {seed}"
+            transcoder.transcode(
+                made, dataset.train.images, read, steps=lab.size(1000, 60), batch_size=256, lr=1e-2,
+                seed=seed, title=title,
+            )  # fmt: skip
+            with torch.no_grad():
+                guess, codes = made(test.images), made.encode(test.images)
+                scores.append(faithfulness.score(model.readout(guess), test.labels, own))
+            stored.append(made.numel + model.readout.weight.numel())
+            found = {
+                "accuracy": scores[-1].accuracy,
+                "recovered": _recovered(scores[-1]),
+                "NMSE": float(sae.nmse(target, guess)),
+                "L0": float(sae.l0(codes)),
+                "numbers": float(stored[-1]),
+            }
+            numbers |= {f"{what}, {name}, {share:g} of the layer": value for what, value in found.items()}
+        curves.append(Curve.of(f"stored, {name}", stored, scores))
+    return Measurement.of(numbers, curves)
+
+
+def transcoder_size(share: float, kept: int | None, d: int, h: int) -> tuple[int, int]:
+    """Features and codes kept of a transcoder d → h that stores this share of the layer's 2·h·d numbers."""
+    features = max(1, round(share * 2 * h * d / (d + h + 1)))
+    return features, min(features, kept or features)
+
+
+def decompiled(
+    inputs: Inputs, outputs: Outputs, test: Split, *, own: float, orders: Sequence[str]
+) -> tuple[dict[str, float], list[Curve]]:
+    """Scores of the layer with some of its interactions, in each order: named numbers and curves.
+
+    The curve of an order has the largest error of a (centred) logit against all interactions in the same coordinates,
+    and the residual-mass bound on it. A second curve has the same scores against the numbers that are stored.
+    """
+    tensor = outputs.tensor if inputs.dictionary is None else outputs.tensor.pullback(inputs.dictionary)
+    whole = decompose.interactions(tensor)
+    classes = Space("classes", len(outputs.shift))
+    logits = whole.then(outputs.effects.T, classes)
+    answers = logits(inputs.test)
+    ceiling = faithfulness.score(answers + outputs.shift, test.labels, own)
+    top, total = _recovered(ceiling), whole.coefficients.numel()
+    longest = float(whole.input.lift(inputs.test).norm(dim=1).max())
+    numbers = {"interactions": float(total), "ceiling accuracy": ceiling.accuracy, "ceiling": top}
+    curves = []
+    for order in orders:
+        sizes = outputs.effects.norm(dim=1)
+        scores = whole.magnitude(sizes) if order == MAGNITUDE else whole.importance(sizes, inputs.train)
+        curve_name = f"{inputs.name} × {outputs.name}, by {order}"
+        numbers[f"effective number by {order}"] = decompose.effective_number(scores)
+        numbers[f"holding 90 % by {order}"] = float(decompose.holding(scores, 0.9))
+        found, errors, bounds, stored = [], [], [], []
+        counts = [k for k in COUNTS if k < total]
+        for kept in whole.truncations(counts, scores):
+            part = kept.then(outputs.effects.T, classes)
+            reached = part(inputs.test)
+            found.append(faithfulness.score(reached + outputs.shift, test.labels, own))
+            errors.append(float((reached - answers).abs().max()))
+            bounds.append(float(logits.without(part).bound(longest).max()))
+            stored.append(numbers_stored(kept, inputs, outputs))
+        rest = len(COUNTS) - len(counts)
+        found += [ceiling] * rest
+        stored += [numbers_stored(whole, inputs, outputs)] * rest
+        curves.append(
+            Curve.of(curve_name, list(COUNTS), found, error=errors + [0.0] * rest, bound=bounds + [0.0] * rest)
+        )
+        curves.append(Curve.of(f"stored, {curve_name}", stored, found))
+        for share in SHARES:
+            enough = min(total, needed(COUNTS, [_recovered(score) for score in found], share * top))
+            at = f"{100 * share:g} % by {order}"
+            numbers[f"needed for {at}"] = float(enough)
+            if order == IMPORTANCE:
+                kept = whole.keep(enough, scores)
+                numbers[f"numbers stored for {at}"] = float(numbers_stored(kept, inputs, outputs))
+                numbers[f"at work on an image for {at}"] = kept.active(inputs.test)
+    return numbers, curves
+
+
+def needed(counts: Sequence[int], recovered: Sequence[float], target: float) -> int:
+    """How many interactions bring the score to the target for good: straight in log K between two that were scored."""
+    below = [place for place, value in enumerate(recovered) if value < target]
+    if not below:
+        return counts[0]
+    last = below[-1]
+    if last + 1 == len(counts):
+        return counts[-1]
+    part = (target - recovered[last]) / (recovered[last + 1] - recovered[last])
+    return round(math.exp((1 - part) * math.log(counts[last]) + part * math.log(counts[last + 1])))
+
+
+def numbers_stored(kept: Interactions, inputs: Inputs, outputs: Outputs) -> int:
+    """What a machine needs to run them: the interactions, and the atoms that they name; places are not counted."""
+    named, written = kept.used()
+    atoms = inputs.each * int(named[: kept.input.size].sum()) + outputs.each * int(written.sum())
+    return len(kept) + atoms + inputs.all + outputs.all
+
+
+def rotated(dictionary: Dictionary, seed: int, first: int | None = None) -> tuple[Dictionary, Float[Tensor, "m m"]]:
+    """The same span in random coordinates, codes a ↦ R a and atoms F ↦ R F with R orthogonal, and R.
+
+    Args:
+        dictionary: the features; seed: of R; first: how many features are turned, the others stay; all when None.
+    """
+    m = dictionary.features.size
+    size = m if first is None else first
+    noise = torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    block, triangle = torch.linalg.qr(noise)
+    rotation = torch.eye(m, dtype=torch.float64)
+    rotation[:size, :size] = block * triangle.diagonal().sign()
+    rotation = rotation.to(dictionary.atoms)
+    turned = Dictionary(
+        rotation @ dictionary.atoms,
+        rotation @ dictionary.duals,
+        dictionary.space,
+        Space(f"rotated {dictionary.features.name}", m),
+        dictionary.rank,
+        dictionary.offset,
+    )
+    return turned, rotation
+
+
+def _inputs(lab: Lab, seed: int, layer: BilinearTensor, numbers: dict[str, float]) -> Iterator[Inputs]:
+    """Input features one after the other; the SAE's own measures go into `numbers`."""
+    train, test = lab.dataset().train.images, lab.dataset().test.images[: lab.size(SCORED, 500)]
+    few, d = train[: lab.size(WEIGHED, 1000)], layer.input.size
+    yield Inputs(PIXELS, None, few, test)
+    basis = decompose.input_basis(layer)
+    rank = max(1, int((basis.values > basis.floor).sum()))
+    own = decompose.input_basis(layer, rank).dictionary()
+    energy = basis.values.double().square().cumsum(0) / basis.energy.double()
+    first = min(rank, int((energy < ENERGY).sum()) + 1)
+    numbers["directions with 99 % of the energy"] = float(first)
+    everything, leading = rotated(own, seed)[0], rotated(own, seed, first)[0]
+    moment = decompose.second_moment(train, layer.input)
+    axes = torch.linalg.eigh(moment).eigenvectors.T.flip(0)[:rank].to(layer.left).contiguous()
+    principal = Dictionary(axes, axes, layer.input, Space("principal components", rank), rank)
+    for name, dictionary in ((BASIS, own), (ROTATED, everything), (TURNED, leading), (COMPONENT, principal)):
+        yield Inputs(name, dictionary, dictionary.encode(few), dictionary.encode(test), each=d)
+    coder = TopKSAE(d, lab.size(500, 100), K, seed=seed)
+    stream = TensorStream(train, batch_size=512, seed=seed)
+    sae.train(coder, stream, steps=lab.size(400, 60), title=f"SAE on images, seed {seed}", device="cpu")
+    found = sae.evaluate(coder, test)
+    numbers |= {"L0 of the SAE on images": found.l0, "NMSE of the SAE on images": found.nmse}
+    dictionary = coder.dictionary(layer.input)
+    turned, rotation = rotated(dictionary, seed)
+    with torch.no_grad():
+        codes, scored = coder.encode(few), coder.encode(test)
+    stored = coder.W_enc.numel() + coder.b_enc.numel() + coder.b_dec.numel()
+    yield Inputs(CODES, dictionary, codes, scored, all=stored)
+    yield Inputs(CODES_ROTATED, turned, codes @ rotation.T, scored @ rotation.T, all=stored + rotation.numel())
+
+
+def _outputs(lab: Lab, seed: int, model: ImageClassifier, read: Tensor) -> Iterator[Outputs]:
+    """Output features one after the other."""
+    layer = model.hidden_tensor()
+    weight = model.readout.weight - model.readout.weight.mean(dim=0)
+    h = layer.output.size
+    svd = decompose.svd(layer, min(lab.size(COMPONENTS, 12), h))
+    own = Dictionary(svd.outputs, svd.outputs, layer.output, Space("components", len(svd)), len(svd))
+    coder = StandardSAE(h, lab.size(600, 80), seed=seed)
+    sae.train(
+        coder, TensorStream(read, batch_size=1024, seed=seed), steps=lab.size(250, 60), l1=4.5, similarity=10.0,
+        title=f"SAE on outputs, seed {seed}", device="cpu",
+    )  # fmt: skip
+    found = sae.evaluate(coder, read)
+    does = found.mean_activation * (coder.W_dec.detach() @ weight.T).norm(dim=1).double()
+    most = does.topk(min(lab.size(OUTPUT_FEATURES, 20), coder.d_sae)).indices.sort().values
+    learned = coder.dictionary(layer.output, most)
+    for name, dictionary in ((SVD, own), (SVD_ROTATED, rotated(own, seed)[0]), (OUTPUT_SAE, learned)):
+        offset = weight.new_zeros(h) if dictionary.offset is None else dictionary.offset
+        yield Outputs(
+            name, layer.read(dictionary), dictionary.atoms @ weight.T, weight @ offset, each=h, all=weight.numel()
+        )
+    eye, nothing = torch.eye(model.output.size), weight.new_zeros(model.output.size)
+    yield Outputs(CLASSES, model.tensor().centered(), eye - eye.mean(dim=0), nothing)
+
+
+def _recovered(score: faithfulness.Score) -> float:
+    if score.recovered is None:
+        raise BilensError("a model no better than a guess", "one that has cross-entropy to recover", "train it longer")
+    return score.recovered
+
+
+def claims(measured: Measurement) -> Sequence[Claim]:
+    """Interactions that are needed in each pair of dictionaries, and the transcoders."""
+    table = [
+        Claim(f"test accuracy of the model, {SCORED:,} images", "accuracy", "–", ".2f", 100, " %"),
+        Claim("numbers in the layer and its read-out", "numbers of the layer", "–", ",.0f"),
+        Claim(
+            f"first directions of the HOSVD basis with {100 * ENERGY:g} % of ‖B‖²",
+            "directions with 99 % of the energy",
+            "–",
+            ",.0f",
+        ),
+        Claim("SAE on images: L0", "L0 of the SAE on images", "–", ".1f"),
+        Claim("SAE on images: MSE/‖·‖²", "NMSE of the SAE on images", "–", ".3f"),
+    ]
+    for pair in _pairs():
+        table += [
+            Claim(f"{pair}: interactions", f"interactions, {pair}", "–", ",.0f"),
+            Claim(f"{pair}: accuracy with all", f"ceiling accuracy, {pair}", "–", ".2f", 100, " %"),
+            Claim(f"{pair}: cross-entropy recovered with all", f"ceiling, {pair}", "–", ".1f", 100, " %"),
+        ]
+        for order in (IMPORTANCE, MAGNITUDE):
+            for share in SHARES:
+                at = f"{100 * share:g} % by {order}"
+                table.append(
+                    Claim(
+                        f"{pair}: needed for {100 * share:g} % of that, by {order}",
+                        f"needed for {at}, {pair}",
+                        "–",
+                        ",.0f",
+                    )
+                )
+                if order == IMPORTANCE:
+                    table += [
+                        Claim(f"{pair}: … at work on an image, {100 * share:g} %",
+                              f"at work on an image for {at}, {pair}", "–", ",.0f"),
+                        Claim(f"{pair}: … numbers stored, {100 * share:g} %", f"numbers stored for {at}, {pair}",
+                              "–", ",.0f"),
+                    ]  # fmt: skip
+            table += [
+                Claim(f"{pair}: effective number by {order}", f"effective number by {order}, {pair}", "–", ",.0f"),
+                Claim(f"{pair}: holding 90 % of the squared {order}", f"holding 90 % by {order}, {pair}", "–", ",.0f"),
+            ]
+    for name in TRANSCODERS:
+        for share in SIZES:
+            at = f"{name}, {share:g} of the layer"
+            table += [
+                Claim(f"{at}: numbers stored", f"numbers, {at}", "–", ",.0f"),
+                Claim(f"{at}: accuracy", f"accuracy, {at}", "–", ".2f", 100, " %"),
+                Claim(f"{at}: cross-entropy recovered", f"recovered, {at}", "–", ".1f", 100, " %"),
+                Claim(f"{at}: MSE/‖·‖² of the outputs", f"NMSE, {at}", "–", ".3f"),
+                Claim(f"{at}: L0", f"L0, {at}", "–", ".1f"),
+            ]
+    return [claim for claim in table if claim.number in measured.names]
+
+
+def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
+    """Recovered against interactions by input and output features and by order; the bound; against numbers stored."""
+    band = "mean and 95 % interval over seeds"
+    kept = "interactions kept"
+
+    def group(pair: str, order: str = IMPORTANCE) -> list[Curve]:
+        return [seed.curve(f"{pair}, by {order}") for seed in seeds]
+
+    orthonormal = {name: group(f"{name} × {SVD}") for name in (PIXELS, BASIS, TURNED, ROTATED, COMPONENT)}
+    learned = {name: group(f"{name} × {SVD}") for name in (CODES, CODES_ROTATED, BASIS)}
+    by_output = {name: group(f"{BASIS} × {name}") for name in OUTPUTS}
+    orders = {
+        f"{name}, by {order}": group(f"{name} × {SVD}", order)
+        for name in BOTH_ORDERS
+        for order in (IMPORTANCE, MAGNITUDE)
+    }
+    stored = {
+        f"{BASIS} × {CLASSES}": _alike([seed.curve(f"stored, {BASIS} × {CLASSES}, by {IMPORTANCE}") for seed in seeds]),
+        **{
+            f"{name} × {SVD}": _alike([seed.curve(f"stored, {name} × {SVD}, by {IMPORTANCE}") for seed in seeds])
+            for name in (BASIS, PIXELS, CODES)
+        },
+        **{name: _alike([seed.curve(f"stored, {name}") for seed in seeds]) for name in TRANSCODERS},
+    }
+    return {
+        "decompile-inputs": (
+            charts.bands(orthonormal, "recovered", kept),
+            f"Cross-entropy recovered with the interactions of largest importance, by the features of the input; "
+            f"outputs in {COMPONENTS} SVD components: {band}.",
+        ),
+        "decompile-codes": (
+            charts.bands(learned, "recovered", kept),
+            f"The same with the features of an SAE on the images, with its codes rotated, and in the HOSVD basis: "
+            f"{band}.",
+        ),
+        "decompile-outputs": (
+            charts.bands(by_output, "recovered", kept),
+            f"The same by the features of the output; inputs in the HOSVD basis: {band}.",
+        ),
+        "decompile-orders": (
+            charts.bands(orders, "recovered", kept),
+            f"The interactions kept by data-weighted importance and by magnitude, outputs in SVD components: {band}.",
+        ),
+        "decompile-bound": (
+            plots.certificate(group(f"{BASIS} × {SVD}", MAGNITUDE)[0]),
+            "Largest error of a logit over the test images when the interactions of largest magnitude are kept, and "
+            "the residual-mass bound on it; HOSVD basis and SVD components, first seed.",
+        ),
+        "decompile-stored": (
+            charts.bands(stored, "recovered", "numbers stored"),
+            f"Cross-entropy recovered against the numbers that are stored, interactions and the atoms they name, "
+            f"beside transcoders that are fitted to the layer's inputs and outputs: {band}, at the mean size.",
+        ),
+    }
+
+
+def findings(seeds: Sequence[Measurement]) -> str:
+    """Which features make the layer sparse, what the nulls say, how near the bound is, and who wins at equal size."""
+    enough = f"{100 * SHARES[-1]:g} %"
+
+    def mean(name: str, form: str = ",.0f", scale: float = 1.0) -> str:
+        return interval([seed[name] for seed in seeds]).text(form, scale)
+
+    def count(pair: str, order: str = IMPORTANCE) -> str:
+        return mean(f"needed for {enough} by {order}, {pair}")
+
+    def times(above: str, below: str) -> str:
+        return interval([_ratio(seed, above, below) for seed in seeds]).text(".1f")
+
+    inputs = "; ".join(f"{name} {count(f'{name} × {SVD}')}" for name in INPUTS)
+    outputs = "; ".join(f"{name} {count(f'{BASIS} × {name}')}" for name in OUTPUTS)
+    lit = {name: mean(f"at work on an image for {enough} by {IMPORTANCE}, {name} × {SVD}") for name in (BASIS, CODES)}
+    orders = "; ".join(f"{name} {count(f'{name} × {SVD}', MAGNITUDE)}" for name in BOTH_ORDERS)
+    against = interval([_ratio(seed, COMPONENT, BASIS) for seed in seeds]).mean
+    principal = (
+        "so that the weights' own basis is sparser than one that knows only the images"
+        if against > 1.1
+        else "so that the weights' own basis is no sparser than one that knows only the images (which "
+        "importance favours): both put few directions first"
+    )
+    ceilings = [mean(f"ceiling, {pair}", ".1f", 100) for pair in (f"{CODES} × {SVD}", f"{BASIS} × {OUTPUT_SAE}")]
+    contests = "; ".join(_contest(seeds, share) for share in SIZES)
+    return (
+        f"Interactions needed for {enough} of what all of them recover, by importance, outputs in {COMPONENTS} SVD "
+        f"components: {inputs}. A random rotation of the whole HOSVD basis needs {times(ROTATED, BASIS)} times as many "
+        f"as the basis; part of that is that few directions matter at all: a rotation among the first "
+        f"{mean('directions with 99 % of the energy')} alone, which hold {100 * ENERGY:g} % of ‖B‖², needs "
+        f"{times(TURNED, BASIS)} times as many. The principal components of the images need "
+        f"{times(COMPONENT, BASIS)} times as many, {principal}. Rotating the codes of the SAE, which leaves function "
+        f"and span as they are, takes {times(CODES_ROTATED, CODES)} times as many as its own features, and those "
+        f"{times(CODES, BASIS)} times as many as the HOSVD basis; of what is kept {lit[CODES]} are at work on an "
+        f"image, against {lit[BASIS]} in the HOSVD basis, where every code is dense.\n\nBy magnitude, which needs no "
+        f"data: {orders}. With the HOSVD basis on the inputs, by the output's features: {outputs}. With error in the "
+        f"SAE on images, all of its interactions recover {ceilings[0]} %; the {OUTPUT_FEATURES} features of the SAE on "
+        f"the outputs that do most, read by their pseudoinverse, {ceilings[1]} %.\n\nThe residual-mass bound always "
+        f"holds and {_looseness(seeds[0])}. At equal numbers stored, the places of interactions "
+        f"not counted: {contests}. Pixels, HOSVD, "
+        f"SVD, magnitude and the bound use weights alone; importance, principal components and the SAEs use images "
+        f"without labels; the transcoders are fitted to the layer's outputs on all training images, to the outputs "
+        f"and not to the logits, and no interaction was refitted."
+    )
+
+
+def _looseness(seed: Measurement) -> str:
+    curve = seed.curve(f"{BASIS} × {SVD}, by {MAGNITUDE}")
+    place = COUNTS.index(10_000)
+    if curve.error is None or curve.bound is None or not float(curve.error[place]) > 0:
+        return "has nothing to bound at 10,000 interactions, which are all"
+    ratio = float(curve.bound[place] / curve.error[place])
+    return f"is loose: with 10,000 interactions by magnitude it is {ratio:.0f} times the largest error (first seed)"
+
+
+def _contest(seeds: Sequence[Measurement], share: float) -> str:
+    """What is recovered with as many numbers as the transcoders of one size have."""
+    size = int(seeds[0][f"numbers, {next(iter(TRANSCODERS))}, {share:g} of the layer"])
+    said = {
+        f"{BASIS} × {output}": [
+            _within(seed.curve(f"stored, {BASIS} × {output}, by {IMPORTANCE}"), size) for seed in seeds
+        ]
+        for output in (SVD, CLASSES)
+    }
+    said |= {name: [seed[f"recovered, {name}, {share:g} of the layer"] for seed in seeds] for name in TRANSCODERS}
+    means = {name: interval(values) for name, values in said.items()}
+    best = max((name for name in means if CLASSES not in name), key=lambda name: means[name].mean)
+    listed = ", ".join(f"{name} {value.text('.1f', 100)} %" for name, value in means.items())
+    return f"{size:,} numbers: {listed} (most of those that rebuild the layer's outputs: {best})"
+
+
+def _within(curve: Curve, size: int) -> float:
+    """The most that is recovered with so many numbers stored, straight in log size between two that were scored."""
+    stored, recovered = curve.kept.double(), curve.recovered
+    if recovered is None or size <= float(stored[0]):
+        return 0.0
+    return float(np.interp(math.log(size), stored.log().numpy(), recovered.numpy()))
+
+
+def _ratio(seed: Measurement, above: str, below: str) -> float:
+    at = f"needed for {100 * SHARES[-1]:g} % by {IMPORTANCE}"
+    return seed[f"{at}, {above} × {SVD}"] / seed[f"{at}, {below} × {SVD}"]
+
+
+def _pairs() -> list[str]:
+    return [f"{name} × {SVD}" for name in INPUTS] + [f"{BASIS} × {name}" for name in OUTPUTS if name != SVD]
+
+
+def _alike(curves: Sequence[Curve]) -> list[Curve]:
+    """Curves of one kind whose sizes differ a little from seed to seed, at their mean sizes."""
+    sizes = torch.stack([curve.kept for curve in curves]).double().mean(dim=0).round().to(torch.int64)
+    return [replace(curve, kept=sizes) for curve in curves]
+
+
+RECIPE = Recipe(
+    "decompile",
+    "The full decompile",
+    lambda lab: (
+        f"h = {lab.size(300, 40)}, {lab.size(10, 6)} epochs, AdamW, lr 1e-3, weight decay 1, no noise, "
+        f"{len(lab.dataset().train.labels):,} training images; SAE of {lab.size(500, 100)} features on the images "
+        f"({K} codes), of {lab.size(600, 80)} on the outputs; transcoders trained on 1,000 batches of 256; scored on "
+        f"{lab.size(SCORED, 500):,} test images."
+    ),
+    measure,
+    claims,
+    figures,
+    findings,
+)

@@ -1,0 +1,282 @@
+"""The page of results says what was measured, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from bilens.faithfulness import Curve, Score
+from bilens.statistics import interval
+from bilens.store import Folder
+from reproduction import beside, headline, reproduce, results
+from reproduction.lab import Claim, Lab, Recipe
+from reproduction.measurement import Measurement
+from reproduction.recipes import front, output_sae
+from reproduction.results import Result
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def curve(accuracy: float, name: str = "kept") -> Curve:
+    scores = [Score(accuracy / 2, 1.5, 0.5, 40), Score(accuracy, 0.123456789012, None, 40)]
+    return Curve.of(name, [1, 20], scores, error=[1.0, 0.5], bound=[2.0, 1.0], numbers=[30, 600], beside="other")
+
+
+def recipe(*claims: Claim, reasons: dict[str, str] | None = None) -> Recipe:
+    return Recipe(
+        "toy",
+        "A toy, or two",
+        lambda lab: "Settings of it.",
+        lambda lab, seed: Measurement.of({}),
+        lambda measured: claims,
+        lambda seeds: {"toy-figure": (Figure(), "What it shows.")},
+        lambda seeds: f"Found {sum(seed['accuracy'] for seed in seeds) / len(seeds):.3f}.",
+        lambda seeds: reasons or {},
+    )
+
+
+def result(made: Recipe, *values: float) -> Result:
+    seeds = tuple(Measurement.of({"accuracy": value, "loss": 1 / 3}, [curve(value)]) for value in values)
+    return Result(made, "Settings of it.", 75.4, seeds)
+
+
+def write(made: Recipe, *values: float, quick: bool = False) -> str:
+    captions = {"toy": {"toy-figure": "What it shows."}}
+    return results.page([result(made, *values)], quick=quick, figures=captions, folder="results")
+
+
+def test_the_table_has_the_draft_ours_the_difference_settings_and_seconds() -> None:
+    claim = Claim("share of |λ| (N1)", "accuracy", "97.8", ".2f", 100, " %")
+    said = interval([0.975, 0.985, 0.980])
+    text = write(recipe(claim), 0.975, 0.985, 0.980)
+    row = (
+        f"| share of \\|λ\\| (N1) | 97.8 | 98.00 ± {100 * said.half:.2f} % | +0.20 % | 3 | [toy](#a-toy-or-two) | 75 |"
+    )
+    assert row in text.splitlines()
+    assert "## A toy, or two" in text
+    assert "| its penalty (N8) | – | " in write(recipe(Claim("its penalty (N8)", "loss")), 0.1)
+    assert "Settings of it. 3 seeds, 75 s." in text
+    assert "Found 0.980." in text
+    assert "![toy figure](results/toy-figure.svg)\n\n*What it shows.*" in text
+    assert "Where ours differs" not in text  # the interval holds the draft's value
+    assert "Quick setting" not in text
+    assert "Quick setting" in write(recipe(claim), 0.9, quick=True)
+
+
+def test_where_ours_differs_it_says_by_how_much_and_why() -> None:
+    claims = (
+        Claim("accuracy", "accuracy", "97.8", ".1f", 100, " %"),
+        Claim("loss", "loss", "≤ 0.4", ".2f"),
+        Claim("loss again", "loss", "–", ".2f"),
+    )
+    text = write(recipe(*claims, reasons={"accuracy": "It trained longer."}), 0.985, 0.9851)
+    lines = text[text.index("## Where ours differs") : text.index("## A toy")].splitlines()
+    assert "- It trained longer. This concerns:" in lines
+    (said,) = [line for line in lines if line.startswith("    - ")]
+    assert said.startswith("    - accuracy: 98.5 ± ")
+    assert said.endswith(" % for 97.8 (+0.7 %)")
+    without = write(recipe(*claims), 0.985, 0.9851)
+    assert "- No experiment here says why. This concerns:" in without
+    assert "Where ours differs" not in write(recipe(*claims), 0.985)  # one seed has no interval
+
+
+@pytest.mark.parametrize(
+    ("draft", "low", "high"),
+    [
+        ("97.8", 97.8, 97.8),
+        (".93", 0.93, 0.93),
+        ("98.3 %", 98.3, 98.3),
+        ("≈ 13", 13, 13),
+        ("≤ 0.1", -math.inf, 0.1),
+        ("3–5", 3, 5),
+        ("–", None, None),
+        ("the same", 0, 0),
+        ("87 of 2,000", None, None),
+    ],
+)
+def test_what_the_draft_says_is_read(draft: str, low: float | None, high: float | None) -> None:
+    assert results.reference(draft) == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("draft", "value", "away", "outside"),
+    [
+        ("3–5", 0.04, "0.0", False),
+        ("3–5", 0.07, "+2.0", True),
+        ("3–5", 0.01, "-2.0", True),
+        ("≤ 0.1", -0.5, "0.0", False),
+        ("≤ 0.1", 0.011, "+1.0", True),
+        ("≈ 13", 0.12, "-1.0", True),
+        ("–", 0.12, None, False),
+    ],
+)
+def test_a_difference_is_nothing_inside_a_range(draft: str, value: float, away: str | None, outside: bool) -> None:
+    claim = Claim("x", "x", draft, ".1f", 100)
+    found = interval([value - 1e-4, value + 1e-4])
+    assert results.difference(claim, found) == away
+    assert results.differs(claim, found) is outside
+    wide = interval([value - 1, value + 1])
+    assert not results.differs(claim, wide)
+
+
+def test_numbers_are_kept_to_seven_digits_and_the_page_follows_from_them_alone() -> None:
+    made = recipe(Claim("accuracy", "accuracy", "97.8", ".3f"))
+    content = json.loads(json.dumps(results.encode([result(made, 0.123456789, 0.2)], False)))
+    (read,) = results.decode(content, {"other": recipe(), "toy": made})
+    assert read.settings == "Settings of it."
+    assert read.seconds == 75
+    assert [seed["accuracy"] for seed in read.seeds] == [0.1234568, 0.2]
+    assert read.seeds[0].names == ("accuracy", "loss")
+    one = read.seeds[1].curve("kept")
+    assert one.kept.tolist() == [1, 20]
+    assert one.accuracy.tolist() == [0.1, 0.2]
+    assert one.cross_entropy.tolist() == [1.5, 0.1234568]
+    assert one.recovered is None
+    assert one.bound is not None
+    assert one.bound.tolist() == [2.0, 1.0]
+    assert one.numbers is not None
+    assert (one.samples, one.numbers.tolist(), one.beside) == (40, [30, 600], "other")
+    again = results.encode([read], False)
+    assert again == content
+
+
+def measured_front(lost: float) -> Measurement:
+    """As little of the front as the headline needs, with pair features that lose so much."""
+    layer = front.config(front.OUTPUTS, front.TRAINED, 5, 2)
+    curves = [
+        Curve.of(name, [10, 20, 30, 50], [Score(0.9, 0.3, 0.9, 7)] * 4, numbers=[100, 200, 300, 500])
+        for name in (
+            front.EIGENVECTORS, front.NEXT_DIGIT, front.RANDOM_VECTORS, front.SHARED, front.SHARED_NULL,
+            front.COMPONENTS, front.COMPONENTS_NULL, front.TRUNCATED, front.TRUNCATED_NULL, front.UNITS,
+            front.UNITS_NULL, front.ENTRIES, front.ENTRIES_NULL, layer,
+        )
+    ]  # fmt: skip
+    numbers = {"accuracy": 0.98, "cross-entropy": 0.1, "numbers of the layer": 3000.0, "hidden units": 20.0}
+    for place, row in enumerate(front.PAIR_ROWS):
+        numbers |= {f"accuracy lost, {row}": lost + place / 100, f"recovered, {row}": 0.99 - place / 100}
+        numbers |= {f"numbers stored, {row}": 9000.0, f"NMSE on pairs, {row}": 0.1, f"L0, {row}": 2.0}
+        numbers |= {f"NMSE on outputs, {row}": 0.1 + place / 10, f"NMSE on logits, {row}": 0.1}
+    return Measurement.of(numbers, curves)
+
+
+def test_the_headline_is_each_way_at_its_number_with_its_nulls() -> None:
+    found = {entry.name: entry for entry in headline.entries({"front": [measured_front(0.01), measured_front(0.03)]})}
+    ten = found["10 eigenvectors for each digit"]
+    assert ten.stored == (100, 100)
+    assert ten.lost == pytest.approx((0.08, 0.08))
+    assert ten.recovered == (0.9, 0.9)
+    assert [name for name, entry in found.items() if entry.null] == [
+        "20 of the next digit's instead, refitted",
+        "50 random directions",
+        "50 random output directions",
+        *front.PAIR_ROWS[2:],
+    ]
+    assert found[front.OWN].lost == (0.01, 0.03)
+    lines = headline.table({"front": [measured_front(0.01)]})
+    assert "| 30 SVD components | 300 | 8.00 | 90.00 % |" in lines
+    assert f"| *null: {front.NULL_PAIRS}* | 9,000 | 3.00 | 97.00 % |" in lines
+    said = "\n".join(headline.text({"front": [measured_front(0.01)]}))
+    assert "the trained SAE 3 times as many" in said
+    assert "falls 3.0 times, from an NMSE of 0.3000 to 0.1000" in said
+    assert isinstance(headline.figure({"front": [measured_front(0.01)]}), Figure)
+    assert headline.table({}) == headline.text({}) == []
+    assert headline.figure({}) is None
+
+
+def test_saes_on_outputs_store_the_layer_and_each_active_feature() -> None:
+    main = output_sae.MAIN
+    numbers = {"accuracy of the model": 0.98, f"ever active, {main}": 8.0, f"active, {main}": 6.0}
+    for code in ("ReLU", "pseudoinverse"):
+        numbers |= {f"{code} accuracy, {main}": 0.97, f"{code} recovered from ln 10, {main}": 0.95}
+    found = headline.entries({"front": [measured_front(0.01)], "outputs": [Measurement.of(numbers)]})
+    stored = {entry.name: entry.stored[0] for entry in found}
+    assert stored["SAE on outputs, ReLU codes"] == (3000 - 200) + 8 * (20 + 1 + 10) + 10
+    assert stored["SAE on outputs, pseudoinverse"] == (3000 - 200) + 6 * (20 + 10) + 10
+
+
+def test_the_headline_is_written_between_its_lines_in_a_readme() -> None:
+    page = f"# Title\n{headline.OPEN}\nold\n{headline.CLOSE}\nrest\n"
+    assert headline.between(page, ["", "new", ""]) == f"# Title\n{headline.OPEN}\n\nnew\n\n{headline.CLOSE}\nrest\n"
+    assert headline.between("# Title\n", ["new"]) == "# Title\n"
+
+
+def test_recipes_that_a_run_has_not_measured_are_kept() -> None:
+    made = recipe(Claim("accuracy", "accuracy"))
+    mine = {**results.encode([result(made, 0.5)], False), "captions": {"toy": {"new": "New."}}}
+    old = {
+        "quick": False,
+        "recipes": {"toy": {"numbers": {}}, "other": {"numbers": {"a": [1.0]}}},
+        "captions": {"toy": {"old": "Old."}, "other": {"kept": "Kept."}, "headline": {"headline": "Old."}},
+    }
+    whole = results.merge(mine, old)
+    assert whole["recipes"] == {"toy": mine["recipes"]["toy"], "other": old["recipes"]["other"]}
+    assert whole["captions"] == {"toy": {"new": "New."}, "other": {"kept": "Kept."}}
+    assert whole["kept"] == ["other"]
+    assert results.merge(mine, {**old, "quick": True}) == mine
+    text = results.page([result(made, 0.5)], quick=False, figures={}, folder="results", kept=["other"])
+    assert "The last run measured toy; the other recipes are those of earlier runs." in text
+
+
+def test_a_report_keeps_what_the_documentation_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys = {name: replace(recipe(Claim("accuracy", "accuracy")), name=name) for name in ("toy", "other")}
+    monkeypatch.setattr(reproduce, "RECIPES", toys)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (tmp_path / "README.md").write_text("# Title\n", "utf-8")
+    for name, value in (("toy", 0.5), ("other", 0.25)):
+        lab = Lab(Folder(tmp_path / name, {}), False)
+        lab.run.record(f"{name}/0", Measurement, lambda value=value: Measurement.of({"accuracy": value}))
+        reproduce.report(lab, docs)
+    content = json.loads((docs / "results" / "results.json").read_text("utf-8"))
+    assert {name: found["numbers"]["accuracy"] for name, found in content["recipes"].items()} == {
+        "toy": [0.5],
+        "other": [0.25],
+    }
+    assert content["kept"] == ["toy"]
+    assert (docs / "results.md").read_text("utf-8") == reproduce.page(content)
+    assert (tmp_path / "README.md").read_text("utf-8") == "# Title\n"
+    own = json.loads((tmp_path / "other" / "results" / "results.json").read_text("utf-8"))
+    assert list(own["recipes"]) == ["other"]
+
+
+def test_what_stands_beside_a_recipe_is_said_for_each() -> None:
+    assert set(beside.BESIDE) == set(reproduce.RECIPES)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, object]:
+    return json.loads((DOCS / "results" / "results.json").read_text("utf-8"))
+
+
+def test_no_number_of_the_published_page_is_typed_by_hand(published) -> None:
+    assert (DOCS / "results.md").read_text("utf-8") == reproduce.page(published)
+
+
+def test_the_published_page_has_every_recipe_five_seeds_and_its_figures(published) -> None:
+    assert published["quick"] is False
+    found = results.decode(published, reproduce.RECIPES)
+    assert [one.recipe.name for one in found] == list(reproduce.RECIPES)
+    assert all(len(one.seeds) == 5 for one in found)
+    shown = [name for figures in published["captions"].values() for name in figures]
+    for name in ("headline", *shown):
+        assert (DOCS / "results" / f"{name}.svg").stat().st_size > 1000
+    assert all(published["captions"][name] for name in reproduce.RECIPES if name != "front")
+
+
+def test_the_readme_shows_the_headline_of_the_published_page(published) -> None:
+    found = {one.recipe.name: one.seeds for one in results.decode(published, reproduce.RECIPES)}
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    assert headline.between(readme, headline.readme(found, "docs/results/headline.svg")) == readme
+    assert "| 10 eigenvectors for each digit |" in readme
+
+
+def test_stored_values_are_finite(published) -> None:
+    for one in published["recipes"].values():
+        values = torch.tensor([value for row in one["numbers"].values() for value in row])
+        assert bool(torch.isfinite(values).all())
