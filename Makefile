@@ -26,7 +26,7 @@ demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, 
 	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
 
 reproduce: .venv/installed ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
-	$(BIN)/bilens reproduce --out '$(OUT)' $(FLAGS)
+	$(BIN)/python -m reproduction --out '$(OUT)' $(FLAGS)
 
 test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
 	$(TEST)

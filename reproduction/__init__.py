@@ -3,11 +3,3 @@
 `python -m reproduction svd --seeds 5` in a clone runs a recipe. `recipes` holds one experiment per file, `methods` what
 only they call, and `text` the prose of the page of results.
 """
-
-from bilens import store
-from reproduction.measurement import Measurement
-from reproduction.methods.extrema import Extrema
-from reproduction.methods.squares import Squares
-
-for record in (Measurement, Extrema, Squares):
-    store.register(record)

@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens import store
 from bilens.errors import BilensError, ShapeError
 from bilens.faithfulness import Curve
 
 
+@store.register
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """Numbers, curves and other records of one run, for example of one seed.

@@ -62,7 +62,7 @@ def reproduce(
 ) -> dict[str, Any]:
     """Measure the claims of the founding programme again, over seeds, with 95 % intervals.
 
-    Example: bilens reproduce svd --seeds 5 --out runs/reproduce
+    Example: python -m reproduction svd --seeds 5 --out runs/reproduce
 
     Args:
         names: recipes to run; all when none is named.

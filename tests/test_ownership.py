@@ -17,7 +17,6 @@ from bilens.pairs import Features, PairCodes, SampledStream
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from oracle import array, dense, near, pinv
-from reproduction.methods import transcoder
 
 X, Y, H, Z = Space("x", 4), Space("y", 3), Space("hidden", 5), Space("z", 2)
 CODES = Space("codes", 5)
@@ -173,8 +172,6 @@ def test_coders_train_on_vectors_that_have_a_graph() -> None:
     sae.train(coders[2], list(vectors.detach().split(10)), **settings)
     for coder in coders[:2]:
         assert torch.equal(coder.W_dec, coders[2].W_dec)
-    made = transcoder.Transcoder(4, 4, 6, 2).double()
-    transcoder.transcode(made, vectors, vectors * 2, steps=3, batch_size=10, progress=False)
     assert weight.grad is None
 
 

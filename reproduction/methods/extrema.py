@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bilens import checks
+from bilens import checks, store
 from bilens.checks import instance, number, whole
 from bilens.decompose import symmetric
 from bilens.decompose.graphs import detach
@@ -31,6 +31,7 @@ SINGULAR = 1e-12
 """Part of the largest |eigenvalue| below which a block is taken for singular, and has no maximum to go to."""
 
 
+@store.register
 @dataclass(frozen=True, eq=False)
 class Extrema:
     """Where ascents from many random starts ended, each place once, the highest value first.

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens import store
 from bilens.checks import instance, whole
 from bilens.decompose.graphs import detach
 from bilens.decompose.rounding import at_least_single, lifted
@@ -20,6 +21,7 @@ DEPENDENT = 1e-10
 """A direction is left out when all but this share of the squared norm of v vᵀ lies in the span of those before it."""
 
 
+@store.register
 @dataclass(frozen=True, eq=False)
 class Squares:
     """Directions with their least-squares weights: u·y ≈ Σ_k c_k (v_k·x')², exact when the residual is 0.

@@ -479,8 +479,8 @@ def _matched(rows: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> float:
 def _alike(found: Sequence[Extrema]) -> float:
     """Mean cosine of every two places of one kernel and sign; 1 where each has a single place."""
     cosines = []
-    for extrema in found:
-        rows = torch.nn.functional.normalize(extrema.vectors, dim=1)
+    for places in found:
+        rows = torch.nn.functional.normalize(places.vectors, dim=1)
         cosines += (rows @ rows.T)[torch.triu(torch.ones(len(rows), len(rows)), 1) > 0].tolist()
     return sum(cosines) / len(cosines) if cosines else 1.0
 
