@@ -13,6 +13,7 @@ from bilens.checks import whole
 from bilens.errors import BilensError
 from bilens.progress import bar
 from bilens.store import Folder
+from reproduction import headline, results
 from reproduction.lab import Lab, Recipe
 from reproduction.measurement import Measurement
 from reproduction.recipes import (
@@ -22,11 +23,9 @@ from reproduction.recipes import (
     equal_parameters,
     front,
     full_decompile,
-    headline,
     one_sample,
     output_sae,
     pair_sae,
-    results,
     tensor_svd,
     training,
 )

@@ -21,7 +21,7 @@ LEVELS = {
     ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
-        ("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching", "patterns"), 2
+        ("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2
     ),
     **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
     "recipes": 4,
@@ -40,7 +40,7 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary"},
     "pairs": {"tensor", "dictionary"},
-    "measurement": {"faithfulness"},
+    "pair_coding": {"sae"},
     "store": {"views"},
     "plots": {"views"},
     "explorer": {"plots", "views"},
@@ -53,8 +53,6 @@ APART = {
     "data": {"tensor", "pairs", "dictionary"},  # plain tensors
     "faithfulness": {"tensor", "pairs", "dictionary"},
     "statistics": {"tensor", "pairs", "dictionary"},  # plain numbers
-    "measurement": {"tensor", "pairs", "dictionary"},
-    "patterns": {"pairs", "dictionary"},
     "store": {"models", "data"},  # records only
     "plots": {"models", "data", "sae"},
     "explorer": {"models", "data", "sae"},
