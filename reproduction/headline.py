@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +10,12 @@ from matplotlib.figure import Figure
 from bilens.faithfulness import Curve
 from bilens.statistics import interval
 from reproduction.measurement import Measurement
-from reproduction.recipes import front, front_coders, output_sae, pair_sae
+from reproduction.recipes import front, output_sae
 from reproduction.recipes.front_figure import Point
 
 CAPTION = f"{front.CAPTION} Single marks: the trained SAEs; those on outputs need the layer besides."
 
-OPEN, CLOSE = "<!-- headline: written by bilens reproduce -->", "<!-- end of headline -->"
+OPEN, CLOSE = "<!-- headline: written by python -m reproduction -->", "<!-- end of headline -->"
 """Lines of the README between which the headline stands."""
 
 
@@ -121,54 +120,6 @@ def table(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
         said = interval(entry.lost).text(".2f", 100), interval(entry.recovered).text(".2f", 100)
         lines.append(f"| {name} | {stored} | {said[0]} | {said[1]} % |")
     return lines
-
-
-def text(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """What stands below the table: what wins, what the SAE stores, what training adds, and what its features match."""
-    seeds = measured.get("front", ())
-    if not seeds:
-        return []
-    pairs = measured.get("pairs", ())
-    return [*_brief(measured), *(["", _longer(pairs), "", pair_sae.likeness(pairs)] if pairs else [])]
-
-
-def _brief(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """The first two paragraphs of that, which are README's."""
-    seeds = measured.get("front", ())
-    if not seeds:
-        return []
-    return [
-        f"The layer itself stores {seeds[0]['numbers of the layer']:,.0f} numbers, the trained SAE "
-        f"{front.size(seeds)}: the place of a number among many counts as one more. Lines in italics are nulls of the "
-        f"lines above them. {front.verdict(seeds)}",
-        "",
-        front.trains(seeds),
-    ]
-
-
-def _longer(pairs: Sequence[Measurement]) -> str:
-    """The pair SAE of its own recipe, which is trained for longer than the one that is compared here."""
-
-    def text(number: str, form: str, scale: float = 1.0) -> str:
-        return interval([seed[f"{number}, {pair_sae.MAIN}"] for seed in pairs]).text(form, scale)
-
-    steps, here = pair_sae.VARIANTS[pair_sae.MAIN].steps, front_coders.MAIN.steps
-    return (
-        f"The pair SAE of the table had {here:,} updates. With {steps:,}, in the recipe of its own, it loses "
-        f"{text('accuracy lost', '.2f', 100)} points and recovers {text('recovered', '.2f', 100)} %, with an NMSE of "
-        f"{text('NMSE on pairs', '.3f')} on pairs and {text('NMSE on outputs', '.4f')} on the layer's outputs."
-    )
-
-
-def readme(measured: Mapping[str, Sequence[Measurement]], figure: str) -> list[str]:
-    """The lines that stand between `OPEN` and `CLOSE` in the README."""
-    picture = f"![Cross-entropy recovered against numbers stored, for every way of reading and its null]({figure})"
-    wrapped = [
-        part
-        for line in _brief(measured)
-        for part in textwrap.wrap(line, 120, break_long_words=False, break_on_hyphens=False) or [""]
-    ]
-    return ["", picture, "", *table(measured), "", *wrapped, ""]
 
 
 def between(page: str, lines: Sequence[str]) -> str:

@@ -129,8 +129,7 @@ class Recipe:
         measure: one seed's measurement.
         claims: the lines of the table, given the numbers that were measured.
         figures: of all seeds' measurements, by name, each with its caption.
-        findings: a paragraph on what was found, written from the measurements.
-        reasons: why a number differs from the draft's, by the name of the number, written from the measurements.
+        tables: what else is generated from the measurements, Markdown by the slot of the prose that it fills.
     """
 
     name: str
@@ -139,5 +138,4 @@ class Recipe:
     measure: Callable[[Lab, int], Measurement]
     claims: Callable[[Measurement], Sequence[Claim]]
     figures: Callable[[Sequence[Measurement]], Mapping[str, tuple[Figure, str]]]
-    findings: Callable[[Sequence[Measurement]], str]
-    reasons: Callable[[Sequence[Measurement]], Mapping[str, str]] = lambda seeds: {}
+    tables: Callable[[Sequence[Measurement]], Mapping[str, str]] = lambda seeds: {}

@@ -13,7 +13,7 @@ from bilens.checks import whole
 from bilens.errors import BilensError
 from bilens.progress import bar
 from bilens.store import Folder
-from reproduction import headline, results
+from reproduction import claims, headline, page, results, text
 from reproduction.lab import Lab, Recipe
 from reproduction.measurement import Measurement
 from reproduction.recipes import (
@@ -58,6 +58,7 @@ def reproduce(
     out: Path = Path("runs/reproduce"),
     quick: bool = False,
     docs: Path | None = None,
+    only_text: bool = False,
 ) -> dict[str, Any]:
     """Measure the claims of the founding programme again, over seeds, with 95 % intervals.
 
@@ -68,9 +69,15 @@ def reproduce(
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.
-        docs: a folder of documentation where results.md goes too, with its figures and numbers in results/; recipes
-            that its results.json has and this folder has not stay as they are.
+        docs: a folder of documentation where results.md goes too, with its prose, its figures and numbers in results/;
+            recipes that its results.json has and this folder has not stay as they are.
+        only_text: measure nothing; write results.md in the folder of --docs, and the README beside it, from its
+            results.json.
     """
+    if only_text:
+        if docs is None:
+            raise BilensError("--only-text without --docs", "a folder of documentation", "add --docs docs")
+        return rewritten(docs)
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         raise BilensError(f"recipe {unknown[0]!r}", f"one of {', '.join(RECIPES)}", "choose some of these, or none")
@@ -114,51 +121,64 @@ def report(lab: Lab, docs: Path | None = None) -> dict[str, Any]:
     captions = {name: {key: caption for key, (_, caption) in figures.items()} for name, figures in drawn.items()}
     content = {**results.encode(found, lab.quick), "captions": captions}
     _write(lab.run.path, content, drawn)
+    files.write_text(lab.run.path / "results.md", bare(content))
     if docs is not None:
         published = docs / "results" / "results.json"
         whole = results.merge(content, files.read_json(published)) if published.exists() else content
         _write(docs, whole, drawn)
-        _write_readme(docs, whole)
+        rewritten(docs)
     for result in results.decode(content, RECIPES):
         for claim in result.recipe.claims(result.seeds[0]):
-            print(f"{results.ours(claim, result.seeds):>24}  {claim.text}")
+            print(f"{claims.ours(claim, result.seeds):>24}  {claim.text}")
     print(f"table: {lab.run.path / 'results.md'}")
     return content
 
 
-def page(content: Mapping[str, Any]) -> str:
-    """The results page of what `results.json` holds, its figures in the folder results/ beside it."""
-    found = results.decode(content, RECIPES)
-    kept = content.get("kept", ())
-    captions = {**content["captions"], **_headline(content)[1]}
-    return results.page(found, quick=content["quick"], figures=captions, folder="results", kept=kept)
+def rewritten(docs: Path) -> dict[str, Any]:
+    """Write results.md and the headline of the README from the results.json of a folder of documentation.
+
+    The prose is about full runs of every recipe; without these the page has tables and figures alone.
+
+    Raises:
+        StoreError: there is no results.json. BilensError: prose that its numbers do not bear out.
+    """
+    content = files.read_json(docs / "results" / "results.json")
+    whole = not content["quick"] and set(RECIPES) <= set(content["recipes"])
+    files.write_text(docs / "results.md", prosaic(content) if whole else bare(content))
+    readme = docs.parent / "README.md"
+    if whole and readme.is_file():
+        shown = page.readme(results.decode(content, RECIPES), f"{docs.name}/results/headline.svg", text.templates())
+        files.write_text(readme, headline.between(readme.read_text("utf-8"), ["", *shown, ""]))
+    return content
 
 
-def _headline(content: Mapping[str, Any]) -> tuple[Figure | None, dict[str, dict[str, str]]]:
-    """The figure of all recipes together with its caption, where what it shows was measured."""
-    measured = {result.recipe.name: result.seeds for result in results.decode(content, RECIPES)}
-    whole = headline.figure(measured)
-    return whole, {} if whole is None else {"headline": {"headline": headline.CAPTION}}
+def prosaic(content: Mapping[str, Any]) -> str:
+    """The results page with its prose, of what `results.json` holds, its figures in the folder results/ beside it.
+
+    Raises:
+        BilensError: prose that the numbers do not bear out.
+    """
+    return page.written(results.decode(content, RECIPES), _captions(content), "results", text.templates())
+
+
+def bare(content: Mapping[str, Any]) -> str:
+    """The results page without prose, of what `results.json` holds, its figures in the folder results/ beside it."""
+    return page.bare(results.decode(content, RECIPES), _captions(content), "results", quick=content["quick"])
+
+
+def _captions(content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Captions of the figures, with that of all recipes together where what it shows was measured."""
+    shown = {} if "front" not in content["recipes"] else {"headline": {"headline": headline.CAPTION}}
+    return {**content["captions"], **shown}
 
 
 def _write(folder: Path, content: Mapping[str, Any], drawn: Mapping[str, Mapping[str, tuple[Figure, str]]]) -> None:
-    """The page, and in results/ beside it its figures and numbers."""
+    """The figures and numbers of a page, in results/ beside it."""
     figures = {name: figure for each in drawn.values() for name, (figure, _) in each.items()}
-    whole, _ = _headline(content)
+    whole = headline.figure({result.recipe.name: result.seeds for result in results.decode(content, RECIPES)})
     for name, figure in (figures if whole is None else {"headline": whole, **figures}).items():
         plots.save(figure, folder / "results" / f"{name}.svg")
     files.write_json(folder / "results" / "results.json", content)
-    files.write_text(folder / "results.md", page(content))
 
 
-def _write_readme(docs: Path, content: Mapping[str, Any]) -> None:
-    """The headline in the README beside a folder of documentation, if it has a place for it and these are full runs."""
-    readme = docs.parent / "README.md"
-    if content["quick"] or not readme.is_file():
-        return
-    measured = {result.recipe.name: result.seeds for result in results.decode(content, RECIPES)}
-    lines = headline.readme(measured, f"{docs.name}/results/headline.svg")
-    files.write_text(readme, headline.between(readme.read_text("utf-8"), lines))
-
-
-__all__ = ["RECIPES", "finished", "measured", "page", "report", "reproduce"]
+__all__ = ["RECIPES", "bare", "finished", "measured", "prosaic", "report", "reproduce", "rewritten"]

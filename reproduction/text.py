@@ -9,7 +9,8 @@ prose takes for granted:
 
 `{{lost}}` in the body becomes the mean over seeds with its 95 % interval, times 100. What stands before the arrow is a
 number of the recipe, or a difference (` − `) or ratio (` ÷ `) of two, taken seed by seed; `mean` or `max` after the
-arrow leaves the interval out. A slot may also hold the whole line, without a name. `{{svd.lost}}` is a number that the
+arrow leaves the interval out. A point of a curve is `recovered of CURVE at 50`, or its accuracy, error, bound or
+numbers stored. A slot may also hold the whole line, without a name. `{{svd.lost}}` is a number that the
 template of another recipe names.
 
 `shown` holds where the interval of the difference lies above 0, `open` where it contains 0. When one of them no longer
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bilens.errors import BilensError
+from bilens.faithfulness import Curve
 from bilens.statistics import Interval, interval
 from reproduction.measurement import Measurement
 
@@ -32,6 +34,7 @@ FOLDER = Path(__file__).parent / "text"
 """Where the templates are, one per recipe, `head` for the top of the page and `readme` for the README."""
 
 _SLOT = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+_POINT = re.compile(r"(?P<column>accuracy|recovered|error|bound|numbers) of (?P<curve>.+) at (?P<at>[\d,]+)")
 _OPERATORS: Mapping[str, Callable[[float, float], float]] = {
     " − ": lambda left, right: left - right,
     " ÷ ": lambda left, right: left / right,
@@ -87,7 +90,9 @@ class Slot:
         if self.how == "max":
             return format(max(values) * self.scale, self.form)
         found = interval(values)
-        return found.text(self.form, self.scale) if self.how == "interval" else format(found.mean * self.scale, self.form)
+        return (
+            found.text(self.form, self.scale) if self.how == "interval" else format(found.mean * self.scale, self.form)
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class Template:
         name: of the file; body: Markdown; slots: named numbers; statements: what the prose takes for granted.
 
     Raises:
-        BilensError: a slot is named and never used here or by its name elsewhere cannot be, because it is no name.
+        BilensError: a name of a slot that is no name.
     """
 
     name: str
@@ -181,7 +186,22 @@ def evaluate(number: str, seeds: Sequence[Measurement]) -> list[float]:
             return [apply(a, b) for a, b in zip(evaluate(left, seeds), evaluate(right, seeds), strict=True)]
     if re.fullmatch(r"\d+(\.\d+)?", number):
         return [float(number)] * len(seeds)
+    if (point := _POINT.fullmatch(number)) and number not in seeds[0].names:
+        return [_at(seed.curve(point["curve"]), point["column"], int(point["at"].replace(",", ""))) for seed in seeds]
     return [seed[number] for seed in seeds]
+
+
+def _at(curve: Curve, column: str, kept: int) -> float:
+    """One value of a curve.
+
+    Raises:
+        BilensError: the curve has no such column, or was not scored there.
+    """
+    values = getattr(curve, column)
+    places = [place for place, value in enumerate(curve.kept.tolist()) if value == kept]
+    if values is None or not places:
+        raise BilensError(f"{column} of {curve.name} at {kept:,}", f"a column it has, at one of {curve.kept.tolist()}")
+    return float(values[places[0]])
 
 
 def templates(folder: Path = FOLDER) -> dict[str, Template]:
@@ -209,13 +229,14 @@ def fill(
     measured: Mapping[str, Sequence[Measurement]],
     blocks: Mapping[str, str],
     known: Mapping[str, Template],
+    elsewhere: Mapping[str, str],
 ) -> str:
     """The body of a template with every slot filled.
 
     Args:
         template: the prose; measured: the seeds of every recipe, by its name.
         blocks: what is generated whole, such as a table or a figure, by the slot that it fills.
-        known: all templates, for slots such as {{svd.lost}}.
+        known: all templates, for slots such as {{svd.lost}}; elsewhere: blocks that are there to be used, or not.
 
     Raises:
         BilensError: a slot that nothing fills, or a block that no slot asks for.
@@ -225,8 +246,8 @@ def fill(
     def text(match: re.Match[str]) -> str:
         slot = match[1]
         used.add(slot)
-        if slot in blocks:
-            return blocks[slot]
+        if slot in blocks or slot in elsewhere:
+            return blocks[slot] if slot in blocks else elsewhere[slot]
         if " -> " in slot:
             owner, colon, line = slot.partition(": ")
             inside = bool(colon) and owner in measured

@@ -20,9 +20,7 @@ LEVELS = {
         ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device", "products"), 0
     ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
-    **dict.fromkeys(
-        ("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2
-    ),
+    **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
     "recipes": 4,
     "cli": 5,

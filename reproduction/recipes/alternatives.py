@@ -15,7 +15,6 @@ from bilens.data import Split
 from bilens.faithfulness import Curve
 from bilens.models import ImageClassifier
 from bilens.space import Space
-from bilens.statistics import interval
 from bilens.tensor import BilinearTensor, Kernel
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
@@ -403,74 +402,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """Which methods keep the logits, which are sparse, which are found again, and what the extrema are."""
-
-    def mean(name: str, form: str = ".2f", scale: float = 1.0) -> str:
-        return interval([seed[name] for seed in seeds]).text(form, scale)
-
-    def average(name: str) -> float:
-        return interval([seed[name] for seed in seeds]).mean
-
-    def listed(what: str, form: str = ".2f", scale: float = 1.0) -> str:
-        return ", ".join(f"{method} {mean(f'{method}, {what}', form, scale)}" for method in METHODS)
-
-    def beyond(what: str, sign: int) -> list[str]:
-        gaps = {
-            m: interval([sign * (seed[f"{m}, {what}"] - seed[f"{EIGENVECTORS}, {what}"]) for seed in seeds])
-            for m in METHODS[1:]
-        }
-        return [m for m, gap in gaps.items() if gap.mean > (0 if gap.count == 1 else gap.half)]
-
-    behind, sparser = beyond(f"accuracy at {COMPARED}", -1), beyond("sparsity", 1)
-    if len(behind) == len(METHODS) - 1:
-        faithful = "no alternative is as faithful as the eigenvectors"
-    else:
-        faithful = f"less faithful than the eigenvectors are {', '.join(behind) or 'none'}"
-    above = {m: average(f"{m}, cosine with {OTHERS[0]}") - average(f"{m}, cosine with {OTHERS[1]}") for m in METHODS}
-    surest = max(above, key=lambda method: above[method])
-    places = max(seed["sphere, most places"] for seed in seeds)
-    away = max(seed["sphere, largest distance from λ"] for seed in seeds)
-    sphere = "one place" if places == 1 else f"up to {places:.0f} places"
-    near, real = (
-        average("box, cosine with the nearest test image"),
-        average("box, cosine of test images with the nearest"),
-    )
-    like = "less" if near < real else "no less"
-    blocks = "most of it lies between them" if average("clusters, share inside") < 0.5 else "most of it lies in them"
-    starts = [round(seeds[0][f"starts, {name}"]) for name in ("box_starts", "form_starts")]
-    return (
-        f"Every method is put to one test: a logit is the best weighted sum of squares of its directions, fitted to "
-        f"the weights alone; the next direction is the one that lowers the residual most. By accuracy with at most "
-        f"{COMPARED} per digit {faithful}: {listed(f'accuracy at {COMPARED}', '.1f', 100)} %; with {KEPT[-1]}, "
-        f"{listed(f'accuracy at {KEPT[-1]}', '.1f', 100)} %. Sparser than the eigenvectors are "
-        f"{', '.join(sparser) or 'none'} (Hoyer sparsity: {listed('sparsity')}). The |cos| of matches in another seed "
-        f"is {listed(f'cosine with {OTHERS[0]}')}, and in an untrained model {listed(f'cosine with {OTHERS[1]}')}; the "
-        f"difference is largest for {surest}. Points of the box are positive, so that any two of them are alike. "
-        f"\n\nAscents on the sphere end in {sphere} for each kernel and sign, at most {away:.0e} from the outermost "
-        f"eigenvalue; theory has it that there is one, where the eigenvectors begin. In the pixel box "
-        f"{starts[0]} ascents find {mean('box, places', '.1f')} places per kernel and sign, with cosine "
-        f"{mean('box, cosine of places with one another')} to one another, and {starts[0] // 2 or 1} in an untrained "
-        f"model {mean('box, places, untrained', '.1f')}; {mean('box, pixels on a bound', '.1f', 100)} % of their "
-        f"pixels are black or white. {mean('box, read as its digit', '.0f', 100)} % of the highest are read as their "
-        f"digit, with a logit of {mean('box, highest logit', '.0f')} where test images reach "
-        f"{mean('box, highest logit of a test image', '.0f')} and {mean('box, pixels lit', '.0f', 100)} % of the "
-        f"pixels lit where test images have {mean('box, pixels lit in test images', '.0f', 100)} %; they are {like} "
-        f"like a test image than test images are like one another (cosine {near:.2f} and {real:.2f}).\n\n‖g(x)‖² has "
-        f"{mean('order 4, places', '.1f')} maxima on the sphere that {starts[1]} ascents reach, and in an untrained "
-        f"model {mean('order 4, places, untrained', '.1f')} from {starts[1] // 2 or 1}; matched to the first two "
-        f"eigenvectors of each digit they have |cos| {mean('order 4, cosine with digit eigenvectors')} "
-        f"({mean('order 4, cosine with digit eigenvectors, untrained')} for maxima of an untrained "
-        f"model).\n\n{GROUPS} clusters of pixels "
-        f"hold {mean('clusters, share inside', '.0f', 100)} % of ‖Q‖², "
-        f"{mean('clusters, share by size', '.0f', 100)} % by their sizes alone, "
-        f"so that {blocks}; they agree with those of another seed by "
-        f"{mean(f'clusters, agreement with {OTHERS[0]}')} in the adjusted Rand index "
-        f"({mean(f'clusters, agreement with {OTHERS[1]}')} with an untrained model). Sparse PCA is the truncated power "
-        f"method, with {100 * SHARE:g} % of the pixels a direction."
-    )
-
-
 def _matched(rows: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> float:
     few, many = sorted((rows, others), key=len)
     return float(matching.assign((few @ many.T).abs()).similarity.mean())
@@ -510,5 +441,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
 )

@@ -15,7 +15,6 @@ from bilens import matching
 from bilens.dictionary import Dictionary
 from bilens.models import ImageClassifier
 from bilens.space import Space
-from bilens.statistics import interval
 from bilens.tensor import BilinearTensor, Kernel, Split
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
@@ -299,43 +298,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """What is read from weights, what the non-identifiability hides, and what superposition costs."""
-    n = int(seeds[0]["inputs"])
-
-    def said(name: str, form: str = ".0f", scale: float = 100) -> str:
-        return interval([seed[name] for seed in seeds]).text(form, scale)
-
-    text = [
-        f"Pair and truth table were read from the weights for {said('recovered')} % of the functions. On inputs 0 and "
-        "1, x² = x, so that training leaves an arbitrary part of each linear coefficient on the diagonal, which holds "
-        f"{said('share of the diagonal')} % of the squared quadratic parts. Read without it, "
-        f"{said('recovered without the diagonal')} % of the functions are right, and the kernels of one function in "
-        f"two seeds have cosine {said('cosine with another seed, as trained', '.2f', 1)}; with the diagonal folded "
-        f"into the linear part, {said('cosine with another seed, folded', '.2f', 1)}."
-    ]
-    for name in SHARES:
-        parts = [
-            f"{said(f'recovered, {d}, {name}, trained')} % in {d} dimensions "
-            f"(least squares {said(f'recovered, {d}, {name}, least squares')} %)"
-            for d in range(max(2, n - 3), n + 1)
-        ]
-        text.append(f"With {n} inputs in superposition and {name}: {', '.join(parts)}.")
-    d = max(2, n - 2)
-    corners = [
-        f"{said(f'entries 11, {d}, {name}, trained')} % and {said(f'other entries, {d}, {name}, trained')} % ({name})"
-        for name in SHARES
-    ]
-    text.append(
-        f"In {d} dimensions, the entry 11 and the other entries of the tables are right for {', '.join(corners)}: the "
-        "squared error pays for a corner as often as it comes, and for 11 that is once in 64 where an eighth is on. "
-        f"All functions of pairs need {1 + n + n * (n - 1) // 2} coefficients and a quadratic form of {n - 1} "
-        f"coordinates has {n * (n + 1) // 2}, so that in fewer than {n} dimensions no layer is exact: there tables are "
-        "right only after rounding."
-    )
-    return " ".join(text)
-
-
 RECIPE = Recipe(
     "boolean",
     "Boolean functions and superposition",
@@ -347,5 +309,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
 )

@@ -15,7 +15,6 @@ from bilens.data import Split
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
 from bilens.space import Space
-from bilens.statistics import interval
 from bilens.tensor import BilinearTensor, Kernel
 from bilens.views import View
 from reproduction import charts
@@ -264,40 +263,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }  # fmt: skip
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """What an activation is here, how many eigenvectors are enough, and how near the certificates come."""
-    widths = _widths(seeds[0])
-    last = f"h = {widths[-1]}"
-
-    def mean(name: str, form: str = ".1f") -> str:
-        return interval([seed[name] for seed in seeds]).text(form)
-
-    def ratio(bound: str, error: str) -> str:
-        return interval([seed[bound] / seed[error] for seed in seeds]).text(".1f")
-
-    needs = "; ".join(
-        f"{', '.join(mean(f'needed by {order}, h = {hidden}') for order in ORDERS)} at h = {hidden}"
-        for hidden in widths
-    )
-    ranks = ", ".join(mean(f"effective rank, h = {hidden}") for hidden in widths)
-    k = max(k for k in CERTIFIED if f"mean error, k = {k}, {last}" in seeds[0].names)
-    largest = ratio(f"its bound by {ORDERS[0]}, k = {k}, {last}", f"largest error by {ORDERS[0]}, k = {k}, {last}")
-    average = ratio(f"its bound, k = {k}, {last}", f"mean error, k = {k}, {last}")
-    return (
-        f"The activation of an eigenvector is its term of the logit, λ(v·x)², averaged over the test images of its own "
-        f"digit; the draft does not define it. Above {THRESHOLD:g} are {mean(f'active, raising, {last}')} eigenvectors "
-        f"per digit that raise the logit, and {mean(f'active, either sign, {last}')} with those that lower it; in "
-        f"units of the digit's largest mean, {mean(f'active, relative, {last}')} are above {THRESHOLD:g}. The order "
-        "by mean activation is by |λ| E(v·x)² over all training images, of every digit. Kernels "
-        f"are those of the centred read-out. Eigenvectors per digit from which on less than {100 * DROP:g} point of "
-        f"accuracy is lost, by {', by '.join(ORDERS)}: {needs}. The effective rank is {ranks} at these widths. With "
-        f"{k} eigenvectors per digit the certificate max|λ|‖x‖² is {largest} times the largest error measured, and the "
-        f"data-weighted one on the mean error, Σ|μ|, {average} times the mean error. k eigenvectors per digit store "
-        'k(d + 1) numbers for each digit; on that axis, beside their nulls, they are under "What is recovered, and '
-        'what must be stored".'
-    )
-
-
 def _kernels(tensor: BilinearTensor) -> list[Kernel]:
     return [tensor.kernel(o) for o in range(tensor.output.size)]
 
@@ -314,29 +279,6 @@ def _widths(measured: Measurement) -> list[int]:
     return sorted(h for h in {*WIDTHS, *QUICK_WIDTHS} if f"accuracy, h = {h}" in measured.names)
 
 
-def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
-    """What the counts of eigenvectors depend on."""
-    widths = _widths(seeds[0])
-    last = f"h = {widths[-1]}"
-    relative = interval([seed[f"active, relative, {last}"] for seed in seeds]).text(".1f")
-    ranks = ", ".join(
-        f"{interval([seed[f'effective rank, h = {hidden}'] for seed in seeds]).text('.1f')} at h = {hidden}"
-        for hidden in widths
-    )
-    found = {
-        f"active, raising, {last}": (
-            f"It depends on what an activation is, which the draft does not say: in units of the digit's largest mean "
-            f"term {relative} eigenvectors are above {THRESHOLD:g}."
-        )
-    }
-    for hidden in widths:
-        found[f"needed by {ORDERS[0]}, h = {hidden}"] = (
-            f"Over widths the count grows with the effective rank, here {ranks}, and that depends on the settings of "
-            "training (see what training does to features); that these change the count itself was not measured."
-        )
-    return found
-
-
 RECIPE = Recipe(
     "digits",
     "Digit directions",
@@ -347,6 +289,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
-    reasons,
 )

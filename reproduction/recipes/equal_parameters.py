@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from bilens import faithfulness
 from bilens.data import Dataset
 from bilens.errors import StoreError
-from bilens.statistics import interval
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
@@ -105,44 +104,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """Which differences stand out of the noise of seeds."""
-    said, outside, count = [], 0, 0
-    for name in _measured(*seeds):
-        own = interval([seed[f"accuracy, bilinear, {name}"] for seed in seeds])
-        parts = []
-        for activation, written in list(ACTIVATIONS.items())[1:]:
-            found = interval([seed[f"accuracy less bilinear, {activation}, {name}"] for seed in seeds])
-            parts.append(f"{written} {found.text('.2f', 100)}")
-            count += 1
-            outside += abs(found.mean) > found.half
-        more = [seeds[0][f"parameters less bilinear, {activation}, {name}"] for activation in list(ACTIVATIONS)[1:]]
-        total = seeds[0][f"parameters, bilinear, {name}"]
-        said.append(
-            f"On {DATASETS[name]} the bilinear layer reaches {own.text('.2f', 100)} % with {total:,.0f} parameters; "
-            f"points more or less than it: {', '.join(parts)}. The other models' counts differ from its own by at most "
-            f"{max(map(abs, more)):,.0f} parameters."
-        )
-    if len(seeds) > 1:
-        said.append(
-            f"{outside} of {count} intervals leave out 0, where {0.05 * count:.1f} would be expected to if nothing "
-            f"differed. Differences "
-            "are taken seed by seed, between models that saw the same batches in the same order, and all were trained "
-            "with the one setting that the draft gives for the bilinear layer: nothing was tuned for any of them."
-        )
-    if not {"fashion_mnist", "digits"} & set(_measured(*seeds)):
-        said.append("Fashion-MNIST was not found whole where this was measured, so that its lines are absent.")
-    return " ".join(said)
-
-
-def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
-    """Why ReLU and the bilinear layer are not the same."""
-    return {
-        "accuracy less bilinear, relu, mnist": "All layers were trained with the one setting that the draft gives for "
-        "the bilinear one, and nothing was tuned for ReLU; the draft does not say what it did."
-    }
-
-
 RECIPE = Recipe(
     "parameters",
     "Bilinear, gated and ungated layers at equal parameter counts",
@@ -154,6 +115,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
-    reasons,
 )

@@ -536,52 +536,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     return {}
 
 
-def trains(seeds: Sequence[Measurement]) -> str:
-    """What training the pair SAE adds over atoms drawn at random, and what it does not."""
-
-    def said(what: str, row: str, form: str, scale: float = 1.0) -> str:
-        return interval([seed[f"{what}, {row}"] for seed in seeds]).text(form, scale)
-
-    def times(row: str) -> float:
-        return interval(
-            [seed[f"NMSE on outputs, {NULL_PAIRS}"] / seed[f"NMSE on outputs, {row}"] for seed in seeds]
-        ).mean
-
-    points = interval([seed[f"accuracy lost, {NULL_PAIRS}"] - seed[f"accuracy lost, {OWN}"] for seed in seeds])
-    seen = "" if points.mean > points.half else ", no more than the seeds differ,"
-    together, alone = times(OWN), times(REFIT)
-    error = f"falls {together:.1f} times" if together > 1 else f"grows {1 / together:.1f} times"
-    atoms = (
-        f"better by themselves, too: that error is {alone:.1f} times smaller"
-        if alone > 1
-        else f"not better by themselves: that error is {1 / alone:.1f} times larger"
-    )
-    return (
-        f"**What training adds.** The null has as many atoms and codes as the pair SAE: pair vectors drawn at random, "
-        f"coded by least squares. Training adds {points.text('.2f', 100)} points of accuracy{seen} and takes the "
-        f"cross-entropy recovered from {said('recovered', NULL_PAIRS, '.2f', 100)} to "
-        f"{said('recovered', OWN, '.2f', 100)} %. The error on the layer's outputs {error}, from an NMSE of "
-        f"{said('NMSE on outputs', NULL_PAIRS, '.4f')} to {said('NMSE on outputs', OWN, '.4f')}. The trained atoms are "
-        f"{atoms} than the null's when both are coded alike."
-    )
-
-
-def size(seeds: Sequence[Measurement]) -> str:
-    """How much the pair SAE stores, in layers."""
-    times = [seed[f"numbers stored, {OWN}"] / seed["numbers of the layer"] for seed in seeds]
-    return f"{interval(times).mean:.0f} times as many"
-
-
-def verdict(seeds: Sequence[Measurement]) -> str:
-    """Which way recovers most at the budgets, up to the layer's own size, and how often pair features do."""
-    winners = {best for _, best, _ in _reached(seeds)}
-    if len(winners) > 1:
-        return f"At the sizes compared the best are {', '.join(sorted(winners))}."
-    (best,) = winners
-    never = "" if best == "pair features" else ", and pair features never reach them"
-    return f"At every size up to the layer's own, {best} recover most{never}."
-
-
 def budgets(seeds: Sequence[Measurement]) -> list[str]:
     """What the best way, pair features and their null recover at each budget, as a Markdown table."""
     lines = [
@@ -611,27 +565,14 @@ def _more(mine: Point, other: Point) -> bool:
     return more.mean > (more.half if more.count > 1 else 0)
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """What each way needs, what training adds to pair features, and where they stand."""
+def best(seeds: Sequence[Measurement]) -> str:
+    """The way that recovers most at the budgets, up to the layer's own size; several where no one does at all."""
+    return ", ".join(sorted({name for _, name, _ in _reached(seeds)}))
+
+
+def reach(seeds: Sequence[Measurement]) -> list[str]:
+    """The fewest numbers with which each way, and its null, reaches a share, as a Markdown table."""
     lines = [
-        "One rule counts what is stored: a number that is kept is one, and the place of a number that is kept among "
-        "many is one more. Eigenvectors store k(d + 1) numbers for each digit; shared directions, the first of the "
-        "HOSVD basis of the input, d each and what each of their pairs adds to each logit; truncated SVD components "
-        "their eigenpairs and their effects on the logits; whole ones are read off the layer, which stays; entries of "
-        "the tensor and codes of pairs two each; atoms and offset their effects on the logits, since nothing else is "
-        "needed to run the model. Everything is chosen from weights alone; nothing was fitted to images. Each way is "
-        "shown at its best setting for each size, chosen on the mean of the same test scores, its null likewise. The "
-        "fronts of pair features are of codes by least squares over the atoms of largest |cos|, whatever found the "
-        "atoms, and of the largest codes by what they do to the logits; the trained SAE with its own encoder is a "
-        "point.",
-        "",
-        f"{verdict(seeds)} What training adds to pair features is said at the head of this page. An interval over "
-        "seeds that leaves out 0 decides the last column.",
-        "",
-        *budgets(seeds),
-        "",
-        "The fewest numbers with which the mean over seeds reaches a share of the cross-entropy (–: never):",
-        "",
         f"| way of reading | {' | '.join(f'{100 * target:g} %' for target in TARGETS)} |",
         f"|---|{'---|' * len(TARGETS)}",
     ]
@@ -645,7 +586,12 @@ def findings(seeds: Sequence[Measurement]) -> str:
         lines.append(f"| {title} | {' | '.join(cell(way, target) for target in TARGETS)} |")
         if null:
             lines.append(f"| … its null | {' | '.join(cell(null, target) for target in TARGETS)} |")
-    return "\n".join(lines)
+    return lines
+
+
+def tables(seeds: Sequence[Measurement]) -> Mapping[str, str]:
+    """The best way, what it, pair features and their null recover at each budget, and what each way needs."""
+    return {"best": best(seeds), "budgets": "\n".join(budgets(seeds)), "needed": "\n".join(reach(seeds))}
 
 
 RECIPE = Recipe(
@@ -659,5 +605,5 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
+    tables,
 )

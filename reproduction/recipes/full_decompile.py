@@ -438,76 +438,30 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """Which features make the layer sparse, what the nulls say, how near the bound is, and who wins at equal size."""
-    enough = f"{100 * SHARES[-1]:g} %"
-
-    def mean(name: str, form: str = ",.0f", scale: float = 1.0) -> str:
-        return interval([seed[name] for seed in seeds]).text(form, scale)
-
-    def count(pair: str, order: str = IMPORTANCE) -> str:
-        return mean(f"needed for {enough} by {order}, {pair}")
-
-    def times(above: str, below: str) -> str:
-        return interval([_ratio(seed, above, below) for seed in seeds]).text(".1f")
-
-    inputs = "; ".join(f"{name} {count(f'{name} × {SVD}')}" for name in INPUTS)
-    outputs = "; ".join(f"{name} {count(f'{BASIS} × {name}')}" for name in OUTPUTS)
-    lit = {name: mean(f"at work on an image for {enough} by {IMPORTANCE}, {name} × {SVD}") for name in (BASIS, CODES)}
-    orders = "; ".join(f"{name} {count(f'{name} × {SVD}', MAGNITUDE)}" for name in BOTH_ORDERS)
-    against = interval([_ratio(seed, COMPONENT, BASIS) for seed in seeds]).mean
-    principal = (
-        "so that the weights' own basis is sparser than one that knows only the images"
-        if against > 1.1
-        else "so that the weights' own basis is no sparser than one that knows only the images (which "
-        "importance favours): both put few directions first"
-    )
-    ceilings = [mean(f"ceiling, {pair}", ".1f", 100) for pair in (f"{CODES} × {SVD}", f"{BASIS} × {OUTPUT_SAE}")]
-    contests = "; ".join(_contest(seeds, share) for share in SIZES)
-    return (
-        f"Interactions needed for {enough} of what all of them recover, by importance, outputs in {COMPONENTS} SVD "
-        f"components: {inputs}. A random rotation of the whole HOSVD basis needs {times(ROTATED, BASIS)} times as many "
-        f"as the basis; part of that is that few directions matter at all: a rotation among the first "
-        f"{mean('directions with 99 % of the energy')} alone, which hold {100 * ENERGY:g} % of ‖B‖², needs "
-        f"{times(TURNED, BASIS)} times as many. The principal components of the images need "
-        f"{times(COMPONENT, BASIS)} times as many, {principal}. Rotating the codes of the SAE, which leaves function "
-        f"and span as they are, takes {times(CODES_ROTATED, CODES)} times as many as its own features, and those "
-        f"{times(CODES, BASIS)} times as many as the HOSVD basis; of what is kept {lit[CODES]} are at work on an "
-        f"image, against {lit[BASIS]} in the HOSVD basis, where every code is dense.\n\nBy magnitude, which needs no "
-        f"data: {orders}. With the HOSVD basis on the inputs, by the output's features: {outputs}. With error in the "
-        f"SAE on images, all of its interactions recover {ceilings[0]} %; the {OUTPUT_FEATURES} features of the SAE on "
-        f"the outputs that do most, read by their pseudoinverse, {ceilings[1]} %.\n\nThe residual-mass bound always "
-        f"holds and {_looseness(seeds[0])}. At equal numbers stored, the places of interactions "
-        f"not counted: {contests}. Pixels, HOSVD, "
-        f"SVD, magnitude and the bound use weights alone; importance, principal components and the SAEs use images "
-        f"without labels; the transcoders are fitted to the layer's outputs on all training images, to the outputs "
-        f"and not to the logits, and no interaction was refitted."
-    )
-
-
-def _looseness(seed: Measurement) -> str:
-    curve = seed.curve(f"{BASIS} × {SVD}, by {MAGNITUDE}")
-    place = COUNTS.index(10_000)
-    if curve.error is None or curve.bound is None or not float(curve.error[place]) > 0:
-        return "has nothing to bound at 10,000 interactions, which are all"
-    ratio = float(curve.bound[place] / curve.error[place])
-    return f"is loose: with 10,000 interactions by magnitude it is {ratio:.0f} times the largest error (first seed)"
-
-
-def _contest(seeds: Sequence[Measurement], share: float) -> str:
-    """What is recovered with as many numbers as the transcoders of one size have."""
-    size = int(seeds[0][f"numbers, {next(iter(TRANSCODERS))}, {share:g} of the layer"])
-    said = {
-        f"{BASIS} × {output}": [
-            _within(seed.curve(f"stored, {BASIS} × {output}, by {IMPORTANCE}"), size) for seed in seeds
+def contest(seeds: Sequence[Measurement]) -> list[str]:
+    """What is recovered with as many numbers as the transcoders of each size have, as a Markdown table."""
+    ways = (*(f"{BASIS} × {output}" for output in (SVD, CLASSES)), *TRANSCODERS)
+    lines = [f"| numbers stored | {' | '.join(f'{way}, %' for way in ways)} |", f"|---|{'---|' * len(ways)}"]
+    for share in SIZES:
+        size = int(seeds[0][f"numbers, {next(iter(TRANSCODERS))}, {share:g} of the layer"])
+        cells = [
+            interval(
+                [
+                    seed[f"recovered, {way}, {share:g} of the layer"]
+                    if way in TRANSCODERS
+                    else _within(seed.curve(f"stored, {way}, by {IMPORTANCE}"), size)
+                    for seed in seeds
+                ]
+            ).text(".1f", 100)
+            for way in ways
         ]
-        for output in (SVD, CLASSES)
-    }
-    said |= {name: [seed[f"recovered, {name}, {share:g} of the layer"] for seed in seeds] for name in TRANSCODERS}
-    means = {name: interval(values) for name, values in said.items()}
-    best = max((name for name in means if CLASSES not in name), key=lambda name: means[name].mean)
-    listed = ", ".join(f"{name} {value.text('.1f', 100)} %" for name, value in means.items())
-    return f"{size:,} numbers: {listed} (most of those that rebuild the layer's outputs: {best})"
+        lines.append(f"| {size:,} | {' | '.join(cells)} |")
+    return lines
+
+
+def tables(seeds: Sequence[Measurement]) -> Mapping[str, str]:
+    """Interactions beside networks that were fitted to the layer, at equal numbers stored."""
+    return {"contest": "\n".join(contest(seeds))}
 
 
 def _within(curve: Curve, size: int) -> float:
@@ -516,11 +470,6 @@ def _within(curve: Curve, size: int) -> float:
     if recovered is None or size <= float(stored[0]):
         return 0.0
     return float(np.interp(math.log(size), stored.log().numpy(), recovered.numpy()))
-
-
-def _ratio(seed: Measurement, above: str, below: str) -> float:
-    at = f"needed for {100 * SHARES[-1]:g} % by {IMPORTANCE}"
-    return seed[f"{at}, {above} × {SVD}"] / seed[f"{at}, {below} × {SVD}"]
 
 
 def _pairs() -> list[str]:
@@ -545,5 +494,5 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
+    tables,
 )

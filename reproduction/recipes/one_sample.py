@@ -13,7 +13,6 @@ from torch import Tensor
 from bilens import decompose, plots
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
-from bilens.statistics import interval
 from bilens.tensor import BilinearTensor, Kernel
 from bilens.views import Explanation
 from reproduction.lab import Claim, Lab, Recipe
@@ -168,34 +167,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """How exact the sums are, and what distinguishes wrong predictions from right ones."""
-
-    def mean(name: str, form: str = ".1f") -> str:
-        return interval([seed[name] for seed in seeds]).text(form)
-
-    said = "; ".join(
-        f"{group}: {mean(f'terms, {group}')} terms for a margin of {mean(f'margin, {group}', '.2f')}, with "
-        f"{mean(f'terms over margin, {group}')} times the margin in Σ|term|"
-        for group in GROUPS
-    )
-    worst = max(seed["error of a logit"] for seed in seeds)
-    gap = interval([seed["terms, wrong"] - seed["terms, right, margin alike"] for seed in seeds])
-    if gap.count == 1:
-        verdict = "one seed has no interval, and nothing follows from it"
-    elif abs(gap.mean) > gap.half:
-        verdict = "wrong predictions are other sums than right ones of the same margin"
-    else:
-        verdict = "the interval holds 0, so a difference beyond that of the margins is not shown"
-    return (
-        f"Every logit of every test image is the sum of its eigenvector terms to {worst:.0e}. The margin between the "
-        f"predicted class and the runner-up has a spectrum of its own, that of the difference of the two kernels. "
-        f"Terms are counted, largest first, until their sum stays within {100 * (1 - SHARE):g} % of the margin; "
-        f"medians over images: {said}. Between wrong predictions and the right ones with the nearest margins the count "
-        f"differs by {gap.text('.1f')}: {verdict}."
-    )
-
-
 def _spectrum(tensor: BilinearTensor, kernel: Kernel) -> Spectrum:
     return decompose.eigh(kernel, min(tensor.input.dim, 2 * tensor.hidden))
 
@@ -210,5 +181,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
 )

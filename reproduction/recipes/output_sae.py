@@ -14,7 +14,7 @@ from bilens import faithfulness, plots, sae
 from bilens.checkpoint import discard
 from bilens.models import ImageClassifier
 from bilens.sae import StandardSAE
-from bilens.statistics import Interval, interval
+from bilens.statistics import interval
 from bilens.views import CodeComparison
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
@@ -240,58 +240,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     return found
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """How much of what the ReLU codes lose the pseudoinverse codes of the same features recover."""
-    if not all(_recovered("pseudoinverse", MAIN) in seed.names for seed in seeds):
-        return f"With {MAIN} no feature is active on more than {ACTIVE:.1%} of the images in some seed."
-
-    def said(name: str, form: str = ".1f", scale: float = 100) -> str:
-        return interval([seed[f"{name}, {MAIN}"] for seed in seeds]).text(form, scale)
-
-    relu, active, inverse, own = (said(f"{name} recovered from ln 10") for name in CODES)
-    mean = said("pseudoinverse recovered from mean output")
-    return (
-        f"With {MAIN} (L0 {said('L0', '.2f', 1)}, NMSE {said('NMSE', '.3f', 1)}), ReLU codes recover {relu} % of the "
-        f"cross-entropy, baseline ln 10, and {active} % by the active features alone; pseudoinverse codes of the same "
-        f"{said('active', '.0f', 1)} active features, of rank {said('rank', '.0f', 1)}, recover {inverse} % ({mean} % "
-        f"from the baseline of the mean output). Active means not 0 on more than {ACTIVE:.1%} of the training "
-        "images.\n\n"
-        "Restricted to the features that the encoder activates on each sample, least squares recovers "
-        f"{own} %: the rest of the gain is from codes that the encoder sets to 0. Codes of the two kinds correlate by "
-        f"{said('correlation', '.2f', 1)}. The penalty on similar atoms (N8) changes little: without it ReLU codes "
-        f"recover "
-        f"{_change(seeds, 'ReLU').text('.2f', 100)} points more, pseudoinverse codes "
-        f"{_change(seeds, 'pseudoinverse').text('.2f', 100)}. Atoms of that rank give a projection of the outputs, "
-        f"so that the "
-        "pseudoinverse measures what the atoms span, not how sparse the codes are. The draft's penalties have units "
-        "that are not known; this regime was chosen for its L0, and the sweep shows what another choice would say."
-    )
-
-
-def _change(seeds: Sequence[Measurement], name: str) -> Interval:
-    """What is recovered without the similarity penalty less what is with it, seed by seed."""
-    return interval([seed[_recovered(name, PLAIN)] - seed[_recovered(name, MAIN)] for seed in seeds])
-
-
-def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
-    """What sparsity and fidelity depend on: the penalties, whose units the draft does not give."""
-
-    def said(name: str, form: str, scale: float = 1.0) -> str:
-        values = [[seed[f"{name}, {regime}"] for seed in seeds] for regime in REGIMES]
-        return ", ".join(f"{interval(v).text(form, scale)} with {r}" for r, v in zip(REGIMES, values, strict=True))
-
-    if not all(_recovered("pseudoinverse", regime) in seed.names for regime in REGIMES for seed in seeds):
-        return {}
-    units = "The draft's L1 is in units that cannot be carried over, and L1 decides it, similarity hardly:"
-    return {
-        f"L0, {MAIN}": f"{units} {said('L0', '.1f')}.",
-        f"NMSE, {MAIN}": f"{units} {said('NMSE', '.2f')}.",
-        f"active, {MAIN}": f"{units} {said('active', '.0f')}.",
-        _recovered("ReLU", MAIN): f"{units} {said('ReLU recovered from ln 10', '.1f', 100)} %.",
-        _recovered("pseudoinverse", MAIN): f"{units} {said('pseudoinverse recovered from ln 10', '.1f', 100)} %.",
-    }
-
-
 RECIPE = Recipe(
     "outputs",
     "SAE on the layer's outputs, and the pseudoinverse trick",
@@ -302,6 +250,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
-    reasons,
 )

@@ -20,7 +20,6 @@ from bilens.pair_coding import evaluate_pairs
 from bilens.pairs import PairCodes
 from bilens.sae import Coder, StandardSAE, Stream, TopKSAE
 from bilens.space import Space
-from bilens.statistics import interval
 from bilens.tensor import BilinearTensor
 from bilens.views import View
 from reproduction import charts
@@ -280,90 +279,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """Whether features that saw no data carry the model, what weighting does, and what the features match."""
-
-    def text(number: str, form: str, scale: float = 1.0, variant: str = MAIN) -> str:
-        return interval([seed[f"{number}, {variant}"] for seed in seeds]).text(form, scale)
-
-    weights = "; ".join(
-        f"{name}: {text('NMSE on pairs', '.2f', variant=name)} and {text('NMSE on outputs', '.4f', variant=name)}"
-        for name in VARIANTS
-        if name not in (MAIN, RELU)
-    )
-    return (
-        "Replaced by the pair features, which saw no image, the model loses "
-        f"{text('accuracy lost', '.2f', 100)} points of accuracy and keeps {text('recovered', '.2f', 100)} % of its "
-        "cross-entropy; what atoms that were never trained keep, and how many numbers the features store, is under "
-        '"What is recovered, and what must be stored". '
-        f"They have L0 {text('L0', '.1f')} and NMSE {text('NMSE on pairs', '.3f')} on pairs but "
-        f"{text('NMSE on outputs', '.4f')} on outputs: pairs count alike in the "
-        "one and by how bright both pixels are in the other, and errors of either sign cancel in a sum over many; what "
-        "each of the two does is not separated here. "
-        f"{text('dead', '.1f', 100)} % of the features are dead, which means 0 on every pair.\n\n"
-        "The bias term (Σx)² b_dec is needed: without it the NMSE on outputs is "
-        f"{text('NMSE on outputs without the bias term', '.2f')}. ReLU with an L1 penalty comes to L0 "
-        f"{text('L0', '.1f', variant=RELU)} at NMSE {text('NMSE on pairs', '.3f', variant=RELU)} at h = 300, where "
-        f"TopK has {text('NMSE on pairs', '.3f', variant=list(VARIANTS)[1])} at L0 "
-        f"{text('L0', '.1f', variant=list(VARIANTS)[1])}. NMSE on pairs and on outputs, "
-        f"by vector and weights: {weights}. Pairs drawn by their mean square in the training images are no longer "
-        "read from the weights alone.\n\nThe draft's two-hot vectors u_ij rebuild g only after polarisation, r_ij = "
-        "½(u_ij − ¼u_ii − ¼u_jj), which is how they are scored here; their NMSE on pairs "
-        f"is relative to a different total, so that only NMSE on outputs is comparable. {likeness(seeds)}"
-    )
-
-
-def likeness(seeds: Sequence[Measurement]) -> str:
-    """Whether pair features resemble features from elsewhere more than random directions do."""
-
-    def text(number: str) -> str:
-        return interval([seed[f"{number}, {MAIN}"] for seed in seeds]).text(".2f")
-
-    matched = "; ".join(
-        f"{name} {text(f'matched with {name}')} (random directions {text(f'null with {name}')})" for name in COMPARED
-    )
-    more = [name for name in COMPARED if _surplus(seeds, name, 1) > 0]
-    less = [name for name in COMPARED if _surplus(seeds, name, -1) > 0]
-    verdict = f"more than as many random directions with the second moment of the pair vectors for {', '.join(more)}"
-    if not more:
-        verdict = "none more than as many random directions with the second moment of the pair vectors"
-    if less:
-        verdict += f", and less than these for {', '.join(less)}"
-    return (
-        f"Pair features do not stand for what other ways find unless they resemble it: matched one to one as kernels, "
-        f"other features find pair features with mean |cosine| {matched}: {verdict}."
-    )
-
-
-def _surplus(seeds: Sequence[Measurement], name: str, sign: int) -> float:
-    """The lower end of the interval of what pair features match more (1) or less (−1) than random directions do."""
-    found = interval(
-        [sign * (seed[f"matched with {name}, {MAIN}"] - seed[f"null with {name}, {MAIN}"]) for seed in seeds]
-    )
-    return found.mean if found.count == 1 else found.mean - found.half
-
-
-def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
-    """Why L0, error and dead features are others than the draft's."""
-
-    def said(name: str, variant: str, form: str, scale: float = 1.0) -> str:
-        return interval([seed[f"{name}, {variant}"] for seed in seeds]).text(form, scale)
-
-    uniform = list(VARIANTS)[1]
-    return {
-        f"L0, {MAIN}": f"TopK keeps {K} at most by construction, where the draft's penalty chose.",
-        f"NMSE on pairs, {MAIN}": (
-            "Coder and length of training decide it: TopK has "
-            f"{said('NMSE on pairs', uniform, '.3f')} and ReLU with its penalty {said('NMSE on pairs', RELU, '.3f')} "
-            f"at L0 {said('L0', RELU, '.1f')}, both at h = 300."
-        ),
-        f"dead, {MAIN}": (
-            "Width, coder and what counts as dead, here 0 on every pair, decide it: at h = 300 TopK leaves "
-            f"{said('dead', uniform, '.1f', 100)} % and ReLU with its penalty {said('dead', RELU, '.1f', 100)} %."
-        ),
-    }
-
-
 RECIPE = Recipe(
     "pairs",
     "SAE over input pairs, and the model replaced by it",
@@ -374,6 +289,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
-    reasons,
 )

@@ -14,7 +14,6 @@ from bilens import decompose, faithfulness, matching
 from bilens.decompose import TensorSVD
 from bilens.faithfulness import Curve
 from bilens.models import ImageClassifier, schedule_factor
-from bilens.statistics import interval
 from bilens.tensor import BilinearTensor
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
@@ -213,29 +212,6 @@ def claims(measured: Measurement) -> Sequence[Claim]:
     return [claim for claim in table if claim.number in measured.names]
 
 
-def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
-    """Why the drops, and the agreement of seeds, are others than the draft's."""
-
-    def said(name: str, form: str = ".2f", scale: float = 1.0) -> str:
-        return interval([seed[name] for seed in seeds]).text(form, scale)
-
-    found = {
-        f"accuracy, {FOUNDING}": "The draft does not say how long it trained; 2 epochs reach "
-        f"{said('accuracy, batch 100, step, 2 epochs', scale=100)} %."
-    }
-    for k in (k for k in (10, 20, 30, 50) if f"drop at {k}, {FOUNDING}" in seeds[0].names):
-        found[f"drop at {k}, {FOUNDING}"] = (
-            f"The settings of training decide it: {said(f'drop at {k}, batch 100, step, 2 epochs', scale=100)} points "
-            f"after 2 epochs, {said(f'drop at {k}, batch 512, step', scale=100)} with batches of 512."
-        )
-    for place in range(COMPARED):
-        found[f"best of component {place} with {OTHERS[0]}, {PIXELS[0]}"] = (
-            "Components of near-equal singular values mix, while the spans of the first 5 have a mean cosine of "
-            f"{said(f'span of 5 with {OTHERS[0]}, {PIXELS[0]}')}; the draft does not say how many seeds it compared."
-        )
-    return found
-
-
 def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     """Accuracy against K in each regime, the drop in the order of Σ lr, and the agreement of seeds."""
     groups = {regime: [seed.curve(regime) for seed in seeds] for regime in DRAWN}
@@ -274,45 +250,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """Which settings of training make the drop, and how alike the components of two seeds are."""
-
-    def said(name: str, form: str = ".2f", scale: float = 1.0) -> str:
-        return interval([seed[name] for seed in seeds]).text(form, scale)
-
-    def mean(name: str) -> float:
-        return interval([seed[name] for seed in seeds]).mean
-
-    drops = "; ".join(f"{said(f'drop at 20, {regime}', scale=100)} points with {regime}" for regime in REGIMES)
-    changes = {name: interval(_contrast(seeds, name)) for name in CONTRASTS}
-    told = "; ".join(f"{name} {'+' * (change.mean >= 0)}{change.text('.2f', 100)}" for name, change in changes.items())
-    sure = [name for name, change in changes.items() if abs(change.mean) > change.half]
-    longer, away = "batch 512, step, lr 0.005", [name for name in CONTRASTS if name not in sure]
-    verdict = (
-        f" The intervals leave out 0 for: {'; '.join(sure)}; no effect is shown of: "
-        f"{'; '.join(away) or 'nothing else'}. "
-        f"Σ lr over the updates does not decide alone: at the founding "
-        f"setting's Σ lr batches of 512 lose {said(f'drop at 20, {longer}', scale=100)} points."
-        if sure
-        else ""
-    )
-    null = said(f"component 0 with {OTHERS[1]}, {PIXELS[0]}")
-    spans = ", ".join(f"{said(f'span of {n} with {OTHERS[0]}, {PIXELS[0]}')} (first {n})" for n in SPANS)
-    best, matched = (
-        ", ".join(said(f"{key} {place} with {OTHERS[0]}, {PIXELS[0]}") for place in range(6))
-        for key in ("best of component", "component")
-    )
-    return (
-        f"Accuracy lost with 20 components: {drops}. Changing one thing at a time changes it, in points, by: {told}."
-        f"{verdict}\n\nBetween two seeds, the first six components have a largest cosine of {best}, by the "
-        f"draft's measure, in which one component may serve several; matched one to one, so that none serves twice, "
-        f"{matched}. The first component's match in an untrained "
-        f"model has {null}. What near-equal singular values mix, spans keep: their mean cosines are {spans}.\n\n"
-        "A component is a whole quadratic form, where an eigenvector is one vector: on the axis of numbers stored, "
-        'beside random output directions, components are under "What is recovered, and what must be stored".'
-    )
-
-
 RECIPE = Recipe(
     "svd",
     "Singular value decomposition of the tensor",
@@ -325,6 +262,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
-    reasons,
 )

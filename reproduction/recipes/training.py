@@ -11,19 +11,19 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bilens import decompose, faithfulness, patterns
+from bilens import decompose, faithfulness
 from bilens.data import Dataset, Split
 from bilens.decompose import Spectrum
 from bilens.dictionary import pseudoinverse_duals
 from bilens.errors import BilensError
 from bilens.models import Augmentation, ImageClassifier
 from bilens.space import Space
-from bilens.statistics import Interval, interval
 from bilens.tensor import BilinearTensor, Kernel
 from bilens.views import View
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
+from reproduction.methods import patterns
 
 DECAYS = (0.0, 1.0)
 NOISES = (0.0, 0.3, 1.0)
@@ -460,134 +460,6 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }  # fmt: skip
 
 
-def findings(seeds: Sequence[Measurement]) -> str:
-    """What each training does, what marks an overfitted model, and which masks mislead."""
-    return f"{_said_of_training(seeds)}{_said_of_few(seeds)}{_said_of_masks(seeds)}"
-
-
-def _said_of_training(seeds: Sequence[Measurement]) -> str:
-    deviation = seeds[0]["pixel deviation"]
-    units = " and ".join(f"{noise:g} is {noise / deviation:.1f}" for noise in NOISES[1:])
-    low, middle, high = NOISES
-
-    def all_noises(what: str, decay: float, form: str = ".1f", scale: float = 1) -> str:
-        return ", ".join(_mean(seeds, f"{what}, {_cell(decay, noise)}", form, scale) for noise in NOISES)
-
-    def decayed(noise: float) -> str:
-        return " to ".join(_mean(seeds, f"effective rank, {_cell(decay, noise)}") for decay in DECAYS)
-
-    changed = "; ".join(
-        f"{name}: {_mean(seeds, f'accuracy, {name}', '.2f', 100)} %, {_mean(seeds, f'effective rank, {name}')}, "
-        f"{_mean(seeds, f'roughness, {name}', '.2f')}"
-        for name in AUGMENTATIONS
-    )
-    embedded = _mean(seeds, "effective rank, embedding")
-    return (
-        f"Noise is in raw pixel units, images from 0 to 1; in standard deviations of a pixel {units}. Weight decay "
-        f"{DECAYS[1]:g} takes the effective rank from {decayed(low)} without noise, from {decayed(middle)} at noise "
-        f"{middle:g}; a model with an embedding, weight decay 1 and no noise has {embedded} (none was trained without "
-        f"decay). At noise "
-        f"{low:g}, {middle:g} and {high:g} the test accuracy is {all_noises('accuracy', 1, '.2f', 100)} % with and "
-        f"{all_noises('accuracy', 0, '.2f', 100)} % without weight decay, and the roughness of the leading "
-        f"eigenvectors (1 for white noise) {all_noises('roughness', 1, '.2f')} and "
-        f"{all_noises('roughness', 0, '.2f')}.\n\nAccuracy, effective rank and roughness of thinner models by "
-        f"augmentation: {changed}."
-    )
-
-
-def _said_of_few(seeds: Sequence[Measurement]) -> str:
-    few, every = [_few(*corner) for corner in CORNERS], [_cell(*corner) for corner in CORNERS]
-
-    def gaps(what: str) -> list[Interval]:
-        return [_gap(seeds, f"{what}, {a}", f"{what}, {b}") for a, b in zip(few, every, strict=True)]
-
-    def texts(what: str, form: str, scale: float = 1) -> str:
-        return ", ".join(value.text(form, scale) for value in gaps(what))
-
-    def listed(what: str) -> str:
-        return ", ".join(_mean(seeds, f"{what}, {name}", ".1f", 100) for name in few)
-
-    return (
-        f"\n\nTrained on few images, in the order {'; '.join(every)}, test accuracy is {listed('accuracy')} %, with "
-        f"{listed('accuracy on few')} % on the few. Against models trained on all images, which take six times as "
-        f"many updates in their epochs, the roughness of the leading eigenvectors differs by "
-        f"{texts('roughness', '.2f')} "
-        f"({_verdict('they are rougher', gaps('roughness'))}), the share of them that is nearer to one of the few than "
-        f"to unseen images by {texts('nearer', '.1f', 100)} points "
-        f"({_verdict('memory of single images is seen', gaps('nearer'))}), and the effective rank by "
-        f"{texts('effective rank', '.1f')} ({_verdict('it is larger', gaps('effective rank'))}). Roughness and rank "
-        f"may "
-        f"show the shorter training as well; likeness to single training images does not depend on it."
-    )
-
-
-def _said_of_masks(seeds: Sequence[Measurement]) -> str:
-    right, wrong, mixed, alone, also_wrong, same = MASKS
-
-    def left(name: str, where: str = PAIRS[1]) -> str:
-        return f"left, {name}, {STRENGTH} %, {where}"
-
-    def compared(where: str) -> str:
-        first, second, third, fourth = (
-            _mean(seeds, left(name, where), ".1f", 100) for name in (right, wrong, same, mixed)
-        )
-        return (
-            f"{first} % made in pixel space, {second} % in embedding space, {third} % in embedding space by the choice "
-            f"made for pixel space, {fourth} % with permuted pixels"
-        )
-
-    chosen = [CHOICES[round(seed[f"choice, {right}"])].readers for seed in seeds]
-    makers = ", ".join(f"{READERS[name]} ({chosen.count(name)})" for name in READERS if name in chosen)
-    every = [_cell(*corner) for corner in CORNERS]
-    taken, permuted = (
-        ", ".join(_mean(seeds, f"{what}, {name}", ".1f", 100) for name in every)
-        for what in ("misled", "misled, permuted")
-    )
-    by_space = [_gap(seeds, left(right, where), left(same, where)) for where in PAIRS]
-    still = _verdict("pixel space misleads more by the same choice", by_space)
-    isolating = _gap(seeds, left(alone), left(also_wrong))
-    costs = _verdict("at equal norm isolating costs strength", [_gap(seeds, left(right), left(alone))])
-    purer = _verdict("pixel space isolates better", [_gap(seeds, f"purity, {alone}", f"purity, {also_wrong}")])
-    return (
-        f"\n\nMasks of {STRENGTH} % of an image's norm, chosen on training images of the pair {TUNED[0]} → {TUNED[1]}, "
-        f"take from their class, of the test images of {HELD_OUT[0]} → {HELD_OUT[1]}: {compared(PAIRS[0])}; of all "
-        f"held-out pairs: {compared(PAIRS[1])}. By the same choice of eigenvectors the space is worth "
-        f"{by_space[0].text('.1f', 100)} points on {HELD_OUT[0]} → {HELD_OUT[1]} and {by_space[1].text('.1f', 100)} "
-        f"over "
-        f"all held-out pairs ({still}); the rest of the difference is that embedding space, tuned on {TUNED[0]} → "
-        f"{TUNED[1]}, chooses what carries over worse. Chosen in pixel space, with the number of seeds, "
-        f"were eigenvectors of {makers}; those of one kernel are orthonormal and their own pseudoinverse. The "
-        f"pseudoinverse of all classes' eigenvectors makes a mask that moves the target's and no other: the target has "
-        f"{_mean(seeds, f'purity, {alone}', '.2f')} of the response, in embedding space "
-        f"{_mean(seeds, f'purity, {also_wrong}', '.2f')} ({purer}); such masks take "
-        f"{_mean(seeds, left(alone), '.1f', 100)} % and {_mean(seeds, left(also_wrong), '.1f', 100)} % ({costs}), a "
-        f"difference of {isolating.text('.1f', 100)} points: to isolate a class is not to mislead, and the mask that "
-        f"misleads most is a single eigenvector, where the pseudoinverse changes nothing. In "
-        f"models without embedding another digit's top eigenvector of that norm takes {taken} % of the images from "
-        f"their class, with permuted pixels {permuted} % ({'; '.join(every)})."
-    )
-
-
-def _mean(seeds: Sequence[Measurement], name: str, form: str = ".1f", scale: float = 1) -> str:
-    return interval([seed[name] for seed in seeds]).text(form, scale)
-
-
-def _gap(seeds: Sequence[Measurement], first: str, second: str) -> Interval:
-    """Of the differences seed by seed."""
-    return interval([seed[first] - seed[second] for seed in seeds])
-
-
-def _verdict(claim: str, gaps: Sequence[Interval]) -> str:
-    """Whether a claim that says "above 0" of each difference is borne out."""
-    if gaps[0].count == 1:
-        return f"{claim}: in {sum(value.mean > 0 for value in gaps)} of {len(gaps)}, one seed"
-    shown, against = (sum(sign * value.mean > value.half for value in gaps) for sign in (1, -1))
-    if len(gaps) in (shown, against):
-        every = f" in all {len(gaps)}" if len(gaps) > 1 else ""
-        return f"{claim}: shown{every}" if shown else f"{claim}: no, the opposite is shown{every}"
-    return f"{claim}: shown in {shown} of {len(gaps)}, the opposite in {against}"
-
-
 def _inked(pattern: Tensor) -> Tensor:
     """A pattern with the sign that adds ink in total."""
     return -pattern if float(pattern.sum()) < 0 else pattern
@@ -646,20 +518,6 @@ def _view(name: str, spectra: Sequence[Spectrum], tensor: BilinearTensor) -> Vie
     return View(name, tuple(spectra), sizes, "|λ|", torch.zeros(len(spectra), tensor.output.dim), tensor.output)
 
 
-def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:
-    """Why accuracy and effective rank are others than the published ones: a model with an embedding has others too."""
-
-    def said(name: str, form: str, scale: float = 1.0) -> str:
-        return interval([seed[name] for seed in seeds]).text(form, scale)
-
-    why = (
-        "The published models differ in more than these two settings; an embedding in front of the layer alone makes "
-        f"it {said('accuracy, embedding', '.2f', 100)} % and an effective rank of "
-        f"{said('effective rank, embedding', '.1f')} with weight decay 1 and no noise."
-    )
-    return {f"{name}, {_cell(DECAYS[1], NOISES[0])}": why for name in ("accuracy", "effective rank")}
-
-
 RECIPE = Recipe(
     "training",
     "What training does to features",
@@ -672,6 +530,4 @@ RECIPE = Recipe(
     measure,
     claims,
     figures,
-    findings,
-    reasons,
 )
