@@ -289,23 +289,18 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     told = " ".join(capsys.readouterr().out.split())
     assert f"Example: bilens {name} " in told
     options = {
-        "reproduce": ("--out", "--seeds", "--quick"),
         "explore": ("--out", "--compare", "--open", "--serve", "--port"),
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
         assert option in told
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["reproduce", "nonsense"], "nonsense"),
-        (["reproduce", "svd", "--seeds", "0"], "seeds = 0"),
-    ],
-)
-def test_a_programme_that_cannot_be_run_is_refused(arguments: list[str], told: str, tmp_path, capsys) -> None:
-    assert told in refused(capsys, *arguments, "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_a_command_that_has_moved_says_where(capsys) -> None:
+    assert cli.main(["reproduce", "svd"]) == 2
+    line = (
+        "got bilens reproduce, which has moved; expected python -m reproduction. Run that in a clone of the repository."
+    )
+    assert capsys.readouterr().err == f"bilens: {line}\n"
 
 
 def test_the_version_is_told(capsys) -> None:
@@ -328,7 +323,7 @@ def test_the_module_is_the_command() -> None:
         ("mnist --sae_l1 much", "got --sae-l1 much; expected a number. Run bilens mnist --help."),
         ("mnist --hidden", "got --hidden without a value; expected a whole number. Run bilens mnist --help."),
         ("mnist more", "got argument more; expected the arguments of bilens mnist. Run bilens mnist --help."),
-        ("minst", "got command 'minst'; expected one of mnist, reproduce, decompile, explore. Did you mean mnist?"),
+        ("minst", "got command 'minst'; expected one of mnist, decompile, explore. Did you mean mnist?"),
         (
             "mnist --data cifar",
             "got --data cifar; expected one of mnist, small_mnist, fashion_mnist, digits. Run bilens mnist --help.",

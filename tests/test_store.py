@@ -474,3 +474,32 @@ def test_a_record_saved_over_an_older_one_is_the_old_one_or_the_new_one(tmp_path
     monkeypatch.undo()
     same(old, store.load(tmp_path / "one", type(old)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "one.safetensors"]
+
+
+def test_a_record_of_another_package_is_stored_once_it_is_registered(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(store, "RECORDS", dict(store.RECORDS))
+    pair = dataclasses.make_dataclass("Pair", [("left", int), ("right", Space)], frozen=True)
+    with pytest.raises(StoreError, match="Pair"):
+        store.save(pair(1, Space("x", 2)), tmp_path / "one")
+    assert store.register(pair) is store.register(pair) is pair
+    store.save(pair(1, Space("x", 2)), tmp_path / "one")
+    assert store.load(tmp_path / "one", pair) == pair(1, Space("x", 2))
+    del store.RECORDS["Pair"]
+    with pytest.raises(StoreError, match="'Pair', which no package that is imported has registered"):
+        store.load(tmp_path / "one", pair)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (dataclasses.make_dataclass("Space", ["name"], frozen=True), "a second kind of record named Space"),
+        (dataclasses.make_dataclass("Loose", ["name"]), "Loose, which is not a frozen dataclass"),
+        (int, "int, which is not a frozen dataclass"),
+        ("Pair", "kind of type str"),
+    ],
+)
+def test_what_cannot_be_registered_is_refused(kind: object, told: str) -> None:
+    known = dict(store.RECORDS)
+    with pytest.raises(BilensError, match=told):
+        store.register(kind)  # type: ignore[type-var]
+    assert known == store.RECORDS

@@ -184,9 +184,9 @@ def test_the_report_is_whole(seeds: list[Measurement], lab: Lab) -> None:
         assert all(math.isfinite(seed[claim.number]) for seed in seeds)
         format(claim.scale * seeds[0][claim.number], claim.form)
     for measured in (seeds, seeds[:1]):
-        text = recipe.findings(measured)
-        assert text.endswith(".")
-        assert f"{measured[0]['numbers, MLP with ReLU, 1 of the layer']:,.0f} numbers" in text
+        table = recipe.tables(measured)["contest"]
+        assert f"| {measured[0]['numbers, MLP with ReLU, 1 of the layer']:,.0f} |" in table
+        assert len(table.splitlines()) == 2 + len(recipe.SIZES)
         assert all(caption.endswith(".") for _, caption in recipe.figures(measured).values())
     assert plots.svg(recipe.figures(seeds)["decompile-stored"][0])
     assert "h = 12" in recipe.RECIPE.settings(lab)

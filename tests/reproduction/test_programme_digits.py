@@ -9,7 +9,6 @@ import torch
 
 from bilens import data, decompose, plots
 from bilens.errors import BilensError
-from bilens.statistics import interval
 from bilens.store import Folder
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
@@ -155,7 +154,6 @@ def test_the_recipe_of_digit_directions(lab: Lab, subject) -> None:
     said = digits.claims(first)
     assert {claim.draft for claim in said} >= {"3–5", "≈ 8"}
     assert all(claim.number in seed.names for claim in said for seed in seeds)
-    assert "the draft does not define it" in digits.findings(seeds)
     for figure, caption in digits.figures(seeds).values():
         assert plots.svg(figure)
         assert caption.endswith(".")
@@ -227,9 +225,6 @@ def test_the_recipe_of_one_sample(lab: Lab) -> None:
     assert ["rightly" in told.title for told in explained] == [True, False]
     assert [told.total for told in explained] == pytest.approx([seeds[0]["margin, right"], seeds[0]["margin, wrong"]])
     assert all(claim.number in seed.names for claim in sample.claims(seeds[0]) for seed in seeds)
-    gap = [seed["terms, wrong"] - seed["terms, right, margin alike"] for seed in seeds]
-    assert f"differs by {interval(gap).text('.1f')}" in sample.findings(seeds)
-    assert "one seed has no interval" in sample.findings(seeds[:1])
     figures = sample.figures(seeds)
     assert list(figures) == ["sample-right", "sample-wrong"]
     assert all(plots.svg(figure) for figure, _ in figures.values())

@@ -197,24 +197,12 @@ def test_points_are_those_of_every_seed() -> None:
     assert [(point.numbers, point.recovered) for point in found] == [(30, (0.1, 0.3)), (60, (0.2, 0.4))]
 
 
-def test_what_was_found_is_said_from_the_numbers(seeds) -> None:
-    text = recipe.findings(seeds)
-    assert "One rule counts what is stored" in text
-    assert "| … its null |" in text
-    assert recipe.EIGENVECTORS in text
+def test_tables_say_what_each_way_recovers_and_needs(seeds) -> None:
+    found = recipe.tables(seeds)
+    assert set(found) == {"best", "budgets", "needed"}
+    assert all(name in (*recipe.WAYS, "pair features") for name in found["best"].split(", ") if name in recipe.WAYS)
+    assert "| … its null |" in found["needed"]
+    assert recipe.EIGENVECTORS in found["needed"]
+    assert len(found["budgets"].splitlines()) == 2 + len(recipe.BUDGETS) + 1
     assert isinstance(recipe.figure(seeds, {"one": Point(1000, (0.9, 0.8))}), Figure)
-    better = Measurement.of(
-        {
-            **{name: seeds[0][name] for name in seeds[0].names},
-            f"NMSE on outputs, {recipe.NULL_PAIRS}": 0.4,
-            f"NMSE on outputs, {recipe.OWN}": 0.1,
-            f"NMSE on outputs, {recipe.REFIT}": 0.8,
-            f"accuracy lost, {recipe.NULL_PAIRS}": 0.02,
-            f"accuracy lost, {recipe.OWN}": 0.02,
-        }
-    )
-    said = recipe.trains([better, better])
-    assert "training adds 0.00 ± 0.00 points of accuracy, no more than the seeds differ, and" in said
-    assert "outputs falls 4.0 times (NMSE 0.4000 ± 0.0000 to 0.1000 ± 0.0000" in said
-    assert "The atoms are not better by themselves: that error is 2.0 times larger" in said
     assert isinstance(draw({"a": {"b": ([Point(5, (0.2,))], [])}}, 100.0, {}), Figure)

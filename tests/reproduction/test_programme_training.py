@@ -13,7 +13,6 @@ import torch
 from bilens import data
 from bilens.errors import BilensError
 from bilens.models import ImageClassifier
-from bilens.statistics import Interval
 from bilens.store import Folder
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
@@ -166,19 +165,6 @@ def test_misled_images_are_those_that_another_digits_eigenvector_takes(lab: Lab)
     assert 0 < found["misled, permuted"] < found["misled"]
 
 
-def test_a_verdict_says_no_more_than_the_intervals() -> None:
-    above, below, unclear = Interval(1, 0.5, 3, 0.95), Interval(-1, 0.5, 3, 0.95), Interval(0.2, 0.5, 3, 0.95)
-    for gaps, words in (
-        ([above, above], "larger: shown in all 2"),
-        ([below], "larger: no, the opposite is shown"),
-        ([above], "larger: shown"),
-        ([above, unclear, below], "larger: shown in 1 of 3, the opposite in 1"),
-        ([unclear], "larger: shown in 0 of 1, the opposite in 0"),
-        ([Interval(1, math.inf, 1, 0.95), Interval(-1, math.inf, 1, 0.95)], "larger: in 1 of 2, one seed"),
-    ):
-        assert training._verdict("larger", gaps) == words
-
-
 def test_the_recipe_of_training(lab: Lab) -> None:
     first = lab.run.record("training/0", Measurement, lambda: training.measure(lab, 0))
     again = lab.run.record("training/0", Measurement, lambda: pytest.fail("measured again"))
@@ -205,8 +191,6 @@ def test_the_recipe_of_training(lab: Lab) -> None:
     assert len({claim.text for claim in claims}) == len(claims)
     with pytest.raises(BilensError, match=r"that reads no \d rightly"):
         training.attacked(Attack.on(ImageClassifier(model.input, model.output, 2, embedding=2)), lab.dataset(), 0)
-    assert "deviations of a pixel" in training.findings(seeds)
-    assert "one seed" in training.findings(seeds[:1])
     figures = training.figures(seeds)
     assert [len(figures[name][0].axes) for name in ("training-map", "training-few-map", "training-mask-images")] == [
         100, 64, 12,

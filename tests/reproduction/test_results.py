@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
 from bilens.statistics import interval
 from bilens.store import Folder
-from reproduction import beside, headline, reproduce, results
+from reproduction import claims, headline, page, reproduce, results, text
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
 from reproduction.recipes import front, output_sae
@@ -28,7 +30,7 @@ def curve(accuracy: float, name: str = "kept") -> Curve:
     return Curve.of(name, [1, 20], scores, error=[1.0, 0.5], bound=[2.0, 1.0], numbers=[30, 600], beside="other")
 
 
-def recipe(*claims: Claim, reasons: dict[str, str] | None = None) -> Recipe:
+def recipe(*claims: Claim) -> Recipe:
     return Recipe(
         "toy",
         "A toy, or two",
@@ -36,8 +38,7 @@ def recipe(*claims: Claim, reasons: dict[str, str] | None = None) -> Recipe:
         lambda lab, seed: Measurement.of({}),
         lambda measured: claims,
         lambda seeds: {"toy-figure": (Figure(), "What it shows.")},
-        lambda seeds: f"Found {sum(seed['accuracy'] for seed in seeds) / len(seeds):.3f}.",
-        lambda seeds: reasons or {},
+        lambda seeds: {"sum": f"Found {sum(seed['accuracy'] for seed in seeds) / len(seeds):.3f}."},
     )
 
 
@@ -48,7 +49,7 @@ def result(made: Recipe, *values: float) -> Result:
 
 def write(made: Recipe, *values: float, quick: bool = False) -> str:
     captions = {"toy": {"toy-figure": "What it shows."}}
-    return results.page([result(made, *values)], quick=quick, figures=captions, folder="results")
+    return page.bare([result(made, *values)], captions, "results", quick=quick)
 
 
 def test_the_table_has_the_draft_ours_the_difference_settings_and_seconds() -> None:
@@ -69,21 +70,18 @@ def test_the_table_has_the_draft_ours_the_difference_settings_and_seconds() -> N
     assert "Quick setting" in write(recipe(claim), 0.9, quick=True)
 
 
-def test_where_ours_differs_it_says_by_how_much_and_why() -> None:
-    claims = (
+def test_where_ours_differs_there_is_a_row_with_the_difference() -> None:
+    listed = (
         Claim("accuracy", "accuracy", "97.8", ".1f", 100, " %"),
         Claim("loss", "loss", "≤ 0.4", ".2f"),
         Claim("loss again", "loss", "–", ".2f"),
     )
-    text = write(recipe(*claims, reasons={"accuracy": "It trained longer."}), 0.985, 0.9851)
-    lines = text[text.index("## Where ours differs") : text.index("## A toy")].splitlines()
-    assert "- It trained longer. This concerns:" in lines
-    (said,) = [line for line in lines if line.startswith("    - ")]
-    assert said.startswith("    - accuracy: 98.5 ± ")
-    assert said.endswith(" % for 97.8 (+0.7 %)")
-    without = write(recipe(*claims), 0.985, 0.9851)
-    assert "- No experiment here says why. This concerns:" in without
-    assert "Where ours differs" not in write(recipe(*claims), 0.985)  # one seed has no interval
+    rows = claims.differences([result(recipe(*listed), 0.985, 0.9851)])
+    assert len(rows) == 3
+    assert rows[2].startswith("| accuracy | 97.8 | 98.5 ± ")
+    assert rows[2].endswith(" % | +0.7 % |")
+    assert "## Where ours differs" in write(recipe(*listed), 0.985, 0.9851)
+    assert claims.differences([result(recipe(*listed), 0.985)]) == []  # one seed has no interval
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def test_where_ours_differs_it_says_by_how_much_and_why() -> None:
     ],
 )
 def test_what_the_draft_says_is_read(draft: str, low: float | None, high: float | None) -> None:
-    assert results.reference(draft) == (low, high)
+    assert claims.reference(draft) == (low, high)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +117,10 @@ def test_what_the_draft_says_is_read(draft: str, low: float | None, high: float 
 def test_a_difference_is_nothing_inside_a_range(draft: str, value: float, away: str | None, outside: bool) -> None:
     claim = Claim("x", "x", draft, ".1f", 100)
     found = interval([value - 1e-4, value + 1e-4])
-    assert results.difference(claim, found) == away
-    assert results.differs(claim, found) is outside
+    assert claims.difference(claim, found) == away
+    assert claims.differs(claim, found) is outside
     wide = interval([value - 1, value + 1])
-    assert not results.differs(claim, wide)
+    assert not claims.differs(claim, wide)
 
 
 def test_numbers_are_kept_to_seven_digits_and_the_page_follows_from_them_alone() -> None:
@@ -181,11 +179,8 @@ def test_the_headline_is_each_way_at_its_number_with_its_nulls() -> None:
     lines = headline.table({"front": [measured_front(0.01)]})
     assert "| 30 SVD components | 300 | 8.00 | 90.00 % |" in lines
     assert f"| *null: {front.NULL_PAIRS}* | 9,000 | 3.00 | 97.00 % |" in lines
-    said = "\n".join(headline.text({"front": [measured_front(0.01)]}))
-    assert "the trained SAE 3 times as many" in said
-    assert "falls 3.0 times, from an NMSE of 0.3000 to 0.1000" in said
     assert isinstance(headline.figure({"front": [measured_front(0.01)]}), Figure)
-    assert headline.table({}) == headline.text({}) == []
+    assert headline.table({}) == []
     assert headline.figure({}) is None
 
 
@@ -219,8 +214,6 @@ def test_recipes_that_a_run_has_not_measured_are_kept() -> None:
     assert whole["captions"] == {"toy": {"new": "New."}, "other": {"kept": "Kept."}}
     assert whole["kept"] == ["other"]
     assert results.merge(mine, {**old, "quick": True}) == mine
-    text = results.page([result(made, 0.5)], quick=False, figures={}, folder="results", kept=["other"])
-    assert "The last run measured toy; the other recipes are those of earlier runs." in text
 
 
 def test_a_report_keeps_what_the_documentation_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,14 +232,10 @@ def test_a_report_keeps_what_the_documentation_has(tmp_path: Path, monkeypatch: 
         "other": [0.25],
     }
     assert content["kept"] == ["toy"]
-    assert (docs / "results.md").read_text("utf-8") == reproduce.page(content)
+    assert (docs / "results.md").read_text("utf-8") == reproduce.bare(content)
     assert (tmp_path / "README.md").read_text("utf-8") == "# Title\n"
     own = json.loads((tmp_path / "other" / "results" / "results.json").read_text("utf-8"))
     assert list(own["recipes"]) == ["other"]
-
-
-def test_what_stands_beside_a_recipe_is_said_for_each() -> None:
-    assert set(beside.BESIDE) == set(reproduce.RECIPES)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +244,7 @@ def published() -> dict[str, object]:
 
 
 def test_no_number_of_the_published_page_is_typed_by_hand(published) -> None:
-    assert (DOCS / "results.md").read_text("utf-8") == reproduce.page(published)
+    assert (DOCS / "results.md").read_text("utf-8") == reproduce.prosaic(published)
 
 
 def test_the_published_page_has_every_recipe_five_seeds_and_its_figures(published) -> None:
@@ -270,10 +259,42 @@ def test_the_published_page_has_every_recipe_five_seeds_and_its_figures(publishe
 
 
 def test_the_readme_shows_the_headline_of_the_published_page(published) -> None:
-    found = {one.recipe.name: one.seeds for one in results.decode(published, reproduce.RECIPES)}
+    shown = page.readme(results.decode(published, reproduce.RECIPES), "docs/results/headline.svg", text.templates())
     readme = (DOCS.parent / "README.md").read_text("utf-8")
-    assert headline.between(readme, headline.readme(found, "docs/results/headline.svg")) == readme
+    assert headline.between(readme, ["", *shown, ""]) == readme
     assert "| 10 eigenvectors for each digit |" in readme
+    assert all(len(line) <= 120 for line in shown if not line.startswith(("|", "!")))
+
+
+def test_page_and_readme_are_written_again_without_measuring(published, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    (docs / "results").mkdir(parents=True)
+    (docs / "results" / "results.json").write_text(json.dumps(published), "utf-8")
+    (tmp_path / "README.md").write_text(f"# Title\n{headline.OPEN}\n{headline.CLOSE}\n", "utf-8")
+    reproduce.reproduce(docs=docs, only_text=True, out=tmp_path / "out")
+    assert (docs / "results.md").read_text("utf-8") == (DOCS / "results.md").read_text("utf-8")
+    assert "Training the pair SAE" in (tmp_path / "README.md").read_text("utf-8")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BilensError, match="--only-text without --docs"):
+        reproduce.reproduce(only_text=True)
+
+
+def test_every_recipe_has_its_prose_and_stands_beside_its_nulls() -> None:
+    found = text.templates()
+    assert set(found) == {*reproduce.RECIPES, page.HEAD, page.README}
+    head = found[page.HEAD].body
+    beside = head[head.index("## What stands beside each result") :]
+    for name, made in reproduce.RECIPES.items():
+        assert f"| [{name}](#{claims.anchor(made.title)}) |" in beside
+
+
+def test_no_measured_number_stands_in_the_prose_itself() -> None:
+    """Numbers with a decimal point are settings; what was measured is in slots."""
+    settings = {"0.1", "0.3", "0.001", "0.005", "6.4"}
+    for template in text.templates().values():
+        body = re.sub(r"\{\{.*?\}\}", "", template.body)
+        assert "±" not in body.replace("±15°", "").replace("±2 pixels", "")
+        assert set(re.findall(r"\d+\.\d+", body)) <= settings, template.name
 
 
 def test_stored_values_are_finite(published) -> None:
