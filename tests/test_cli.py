@@ -367,7 +367,7 @@ def swallowed_by_a_callback() -> None:
 
 def test_ctrl_c_in_a_callback_stops_the_command(monkeypatch, capsys) -> None:
     before = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    monkeypatch.setattr(cli, "_parse", lambda name, arguments: swallowed_by_a_callback)
+    monkeypatch.setattr(cli, "_parse", lambda *_: swallowed_by_a_callback)
     assert cli.main(["mnist"]) == 130
     assert "continues" in capsys.readouterr().err
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
@@ -383,7 +383,7 @@ def test_ctrl_c_that_a_library_swallows_stops_the_command_at_the_next_step(monke
             gc.collect()
         steps.begin("two")
 
-    monkeypatch.setattr(cli, "_parse", lambda name, arguments: job)
+    monkeypatch.setattr(cli, "_parse", lambda *_: job)
     assert cli.main(["mnist"]) == 130
     assert "step 2" not in capsys.readouterr().err
 
@@ -393,7 +393,7 @@ def test_warnings_are_one_line_and_matplotlibs_of_its_layout_none(monkeypatch, c
         warnings.warn("one\nline", SmallSetWarning, stacklevel=1)
         warnings.warn("constrained_layout not applied because axes sizes collapsed to zero.", UserWarning, stacklevel=1)
 
-    monkeypatch.setattr(cli, "_parse", lambda name, arguments: warn)
+    monkeypatch.setattr(cli, "_parse", lambda *_: warn)
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("default")

@@ -217,7 +217,7 @@ def test_recipes_that_a_run_has_not_measured_are_kept() -> None:
 
 
 def test_a_report_keeps_what_the_documentation_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toys = {name: replace(recipe(Claim("accuracy", "accuracy")), name=name) for name in ("toy", "other")}
+    toys = {name: replace(recipe(Claim("accuracy", "accuracy")), name=name) for name in ("toy", "other", "never")}
     monkeypatch.setattr(reproduce, "RECIPES", toys)
     docs = tmp_path / "docs"
     docs.mkdir()

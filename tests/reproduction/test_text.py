@@ -107,5 +107,5 @@ def test_prose_that_the_numbers_do_not_bear_out_is_refused() -> None:
     head = "shown accuracy > 0.1\nopen accuracy > loss, h = 5"
     assert template("", head).statements == (sure, unsure)
     text.check(template("", head), SEEDS)
-    with refuses(BilensError, "shown accuracy > loss, h = 5", "toy.md", "write its sentence anew"):
+    with refuses(BilensError, "shown accuracy > loss, h = 5", "toy.md", "Write its sentence anew"):
         text.check(template("", "shown accuracy > loss, h = 5"), SEEDS)
