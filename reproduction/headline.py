@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bilens.faithfulness import Curve
 from bilens.statistics import interval
 from reproduction.measurement import Measurement
-from reproduction.recipes import front, output_sae
+from reproduction.recipes import front, front_read, output_sae
 from reproduction.recipes.front_figure import Point
 
 CAPTION = f"{front.CAPTION} Single marks: the trained SAEs; those on outputs need the layer besides."
@@ -41,16 +41,16 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
     seeds = measured.get("front", ())
     found: list[Entry] = []
     for name, curve, k, null in (
-        ("10 eigenvectors for each digit", front.EIGENVECTORS, 10, False),
-        ("20 eigenvectors for each digit", front.EIGENVECTORS, 20, False),
-        ("20 of the next digit's instead, refitted", front.NEXT_DIGIT, 20, True),
-        ("30 directions shared by all digits", front.SHARED, 30, False),
-        ("50 directions shared by all digits", front.SHARED, 50, False),
-        ("50 random directions", front.SHARED_NULL, 50, True),
-        ("20 SVD components", front.COMPONENTS, 20, False),
-        ("30 SVD components", front.COMPONENTS, 30, False),
-        ("50 SVD components", front.COMPONENTS, 50, False),
-        ("50 random output directions", front.COMPONENTS_NULL, 50, True),
+        ("10 eigenvectors for each digit", front_read.EIGENVECTORS, 10, False),
+        ("20 eigenvectors for each digit", front_read.EIGENVECTORS, 20, False),
+        ("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20, True),
+        ("30 directions shared by all digits", front_read.SHARED, 30, False),
+        ("50 directions shared by all digits", front_read.SHARED, 50, False),
+        ("50 random directions", front_read.SHARED_NULL, 50, True),
+        ("20 SVD components", front_read.COMPONENTS, 20, False),
+        ("30 SVD components", front_read.COMPONENTS, 30, False),
+        ("50 SVD components", front_read.COMPONENTS, 50, False),
+        ("50 random output directions", front_read.COMPONENTS_NULL, 50, True),
     ):
         if seeds and k in seeds[0].curve(curve).kept:
             found.append(_at(name, seeds, curve, k, null))
@@ -62,9 +62,9 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
                 tuple(seed[f"numbers stored, {row}"] for seed in seeds),
                 tuple(seed[f"accuracy lost, {row}"] for seed in seeds),
                 tuple(seed[f"recovered, {row}"] for seed in seeds),
-                row not in (front.OWN, front.REFIT),
+                row not in (front_read.OWN, front_read.REFIT),
             )
-            for row in front.PAIR_ROWS
+            for row in front_read.PAIR_ROWS
         ]
     return found
 
@@ -89,7 +89,7 @@ def _outputs(outputs: Sequence[Measurement], seeds: Sequence[Measurement]) -> li
     main = output_sae.MAIN
     if not outputs or not seeds or any(f"pseudoinverse accuracy, {main}" not in seed.names for seed in outputs):
         return []
-    classes, hidden = front.CLASSES, seeds[0]["hidden units"]
+    classes, hidden = front_read.CLASSES, seeds[0]["hidden units"]
     layer = seeds[0]["numbers of the layer"] - classes * hidden
     found = []
     for code, text, active in (("ReLU", "ReLU codes", "ever active"), ("pseudoinverse", "pseudoinverse", "active")):
@@ -135,7 +135,7 @@ def figure(measured: Mapping[str, Sequence[Measurement]]) -> Figure | None:
     seeds = measured.get("front", ())
     if not seeds:
         return None
-    own = [entry for entry in entries(measured) if entry.name == front.OWN]
+    own = [entry for entry in entries(measured) if entry.name == front_read.OWN]
     marks = {
         entry.name: Point(interval(entry.stored).mean, entry.recovered)
         for entry in (*own, *_outputs(measured.get("outputs", ()), seeds))

@@ -22,8 +22,8 @@ from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.methods import extrema
 from reproduction.methods.squares import Squares
-from reproduction.recipes import alternatives
-from reproduction.recipes.alternatives import BOX, EIGENVECTORS, KEPT, METHODS, ORDER4, SPARSE
+from reproduction.recipes import alternative_methods, alternatives
+from reproduction.recipes.alternative_methods import BOX, EIGENVECTORS, KEPT, METHODS, ORDER4, SPARSE
 
 
 class TinyLab(Lab):
@@ -100,7 +100,7 @@ def test_logits_are_rebuilt_from_the_first_directions_by_least_squares_on_the_we
 
 def test_sparsity_is_of_the_first_directions(seeds) -> None:
     found = [squares_of(*[[1.0, 0, 0, 0]] * 5, [1.0, 1, 1, 1]), squares_of([1.0, 1, 0, 0])]
-    hoyer, pixels = alternatives.sparsity(found)
+    hoyer, pixels = alternative_methods.sparsity(found)
     oracle.near(hoyer, (5 * 1 + (2 - math.sqrt(2))) / 6, rtol=1e-6)
     oracle.near(pixels, (5 * 1 + 2) / 6, rtol=1e-6)
     for seed in seeds:
@@ -113,12 +113,12 @@ def test_directions_are_matched_digit_by_digit_whatever_their_order_and_sign() -
     ours = [squares_of(one, two), squares_of(one, two, three)]
     same = [squares_of(two, [-1.0, 0, 0, 0]), squares_of(two, three, one)]
     less = [squares_of([1.0, 0, 0, 1.0]), squares_of([0, 0, 0, 1.0], two, one)]
-    (cosine, angle), (null, other) = alternatives.stability(ours, [same, less])
+    (cosine, angle), (null, other) = alternative_methods.stability(ours, [same, less])
     oracle.near(cosine, (1 * 0 + 1) / 2, rtol=1e-6)  # one direction of the first digit, for the third model has one
     oracle.near(angle, 0.5, rtol=1e-6)
     oracle.near(null, (math.sqrt(0.5) + 2 / 3) / 2, rtol=1e-6)
     oracle.near(other, (math.sqrt(0.5) + (1 + 1 + 0) / 3) / 2, rtol=1e-6)
-    assert alternatives.stability(ours, [same]) == [pytest.approx((1.0, 1.0))]
+    assert alternative_methods.stability(ours, [same]) == [pytest.approx((1.0, 1.0))]
 
 
 def test_seeds_are_compared_with_other_models(made, tensor, seeds) -> None:
@@ -137,7 +137,7 @@ def test_seeds_are_compared_with_other_models(made, tensor, seeds) -> None:
 
 
 def test_extrema_are_what_they_are_called(made, tensor) -> None:
-    found = alternatives.find(tensor, 5, box_starts=4, form_starts=8, seed=0)
+    found = alternative_methods.find(tensor, 5, box_starts=4, form_starts=8, seed=0)
     for o, (maxima, minima) in enumerate(found.box):
         matrix = oracle.dense(tensor.left, tensor.right, tensor.down)[o]
         for ends, sign in ((maxima, 1), (minima, -1)):
@@ -148,7 +148,7 @@ def test_extrema_are_what_they_are_called(made, tensor) -> None:
         assert float(-tensor.kernel(o)(corners).min()) < float(minima.values[0])
     assert len(found.directions[ORDER4]) == 10
     assert all(len(whole) <= len(found.form) for whole in found.directions[ORDER4])
-    numbers = alternatives.sphere_numbers(tensor, 4, 0)
+    numbers = alternative_methods.sphere_numbers(tensor, 4, 0)
     assert numbers["sphere, most places"] == 1
     assert numbers["sphere, largest distance from λ"] < 1e-5
 
@@ -157,10 +157,10 @@ def test_places_are_alike_by_their_cosines_and_images_have_a_nearest() -> None:
     kernel = Kernel.from_matrix(torch.eye(2).double(), Space("x", 2))
     valley = extrema.box(kernel, -1.0, 1.0, 50)
     assert len(valley) == 4
-    oracle.near(alternatives._alike([valley]), (4 * 0 + 2 * -1) / 6)
-    assert alternatives._alike([extrema.sphere(Kernel.from_matrix(torch.ones(2, 2), Space("x", 2)), 3)]) == 1
+    oracle.near(alternative_methods._alike([valley]), (4 * 0 + 2 * -1) / 6)
+    assert alternative_methods._alike([extrema.sphere(Kernel.from_matrix(torch.ones(2, 2), Space("x", 2)), 3)]) == 1
     images = Split(torch.tensor([[0.2, 0.0], [0.0, 0.3]]), torch.tensor([7, 8]))
-    cosines, labels = alternatives._nearest(torch.tensor([[0.6, 0.8], [5.0, 0.0]]), images)
+    cosines, labels = alternative_methods._nearest(torch.tensor([[0.6, 0.8], [5.0, 0.0]]), images)
     oracle.near(cosines, [0.8, 1.0], rtol=1e-6)
     assert labels.tolist() == [8, 7]
 

@@ -17,13 +17,14 @@ from bilens.space import Space
 from bilens.store import Folder
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
+from reproduction.recipes import decompile_features
 from reproduction.recipes import full_decompile as recipe
 
 SIZES = {
     300: 12,
     10: 4,
-    recipe.SCORED: 100,
-    recipe.WEIGHED: 60,
+    decompile_features.SCORED: 100,
+    decompile_features.WEIGHED: 60,
     500: 40,
     400: 12,
     600: 30,
@@ -74,8 +75,8 @@ def test_keeping_interactions_by_magnitude_is_done_as_by_hand(lab: Lab) -> None:
     mixed, given = (
         Dictionary.from_atoms(torch.tensor(rows), space) for rows, space in ((atoms, layer.input), (read, layer.output))
     )
-    inputs = recipe.Inputs("a", mixed, mixed.encode(test.images), mixed.encode(test.images), each=64)
-    outputs = recipe.Outputs(
+    inputs = decompile_features.Inputs("a", mixed, mixed.encode(test.images), mixed.encode(test.images), each=64)
+    outputs = decompile_features.Outputs(
         "b", layer.read(given), torch.tensor(read @ readout.T), torch.zeros(10).double(), each=12, all=120
     )
     numbers, curves = recipe.decompiled(inputs, outputs, test, own=0.5, orders=(recipe.MAGNITUDE, recipe.IMPORTANCE))
@@ -128,7 +129,7 @@ def test_a_rotation_leaves_what_codes_build_and_the_directions_beyond_it() -> No
     given = Dictionary.from_atoms(rows, space, offset=torch.ones(7).double())
     x = torch.randn(3, 7, generator=torch.Generator().manual_seed(2)).double()
     for first in (None, 2):
-        turned, rotation = recipe.rotated(given, 0, first)
+        turned, rotation = decompile_features.rotated(given, 0, first)
         torch.testing.assert_close(rotation @ rotation.T, torch.eye(5).double())
         torch.testing.assert_close(turned.encode(x), given.encode(x) @ rotation.T)
         torch.testing.assert_close(turned.decode(turned.encode(x)), given.project(x))
@@ -151,8 +152,8 @@ def test_numbers_stored_count_what_is_named() -> None:
     coefficients[2, 1] = 1.0  # feature 0 with the constant
     kept = Interactions(coefficients, Space("codes", 2, constant=True), Space("y", 3))
     nothing = torch.zeros(1, 2)
-    inputs = recipe.Inputs("a", None, nothing, nothing, each=100, all=1000)
-    outputs = recipe.Outputs("b", None, torch.zeros(3, 10), torch.zeros(10), each=10, all=10000)  # type: ignore[arg-type]
+    inputs = decompile_features.Inputs("a", None, nothing, nothing, each=100, all=1000)
+    outputs = decompile_features.Outputs("b", None, torch.zeros(3, 10), torch.zeros(10), each=10, all=10000)  # type: ignore[arg-type]
     assert recipe.numbers_stored(kept, inputs, outputs) == 1 + 100 + 1000 + 10 + 10000
 
 
@@ -161,14 +162,20 @@ def test_exact_features_run_the_model_itself(seeds: list[Measurement], lab: Lab)
         model, test = lab.classifier(number, hidden=12, epochs=4), lab.dataset().test
         own = float((model(test.images[:100]).argmax(dim=1) == test.labels[:100]).double().mean())
         assert measured["accuracy"] == pytest.approx(own)
-        pair = f"{recipe.BASIS} × {recipe.CLASSES}"
+        pair = f"{decompile_features.BASIS} × {decompile_features.CLASSES}"
         assert measured[f"ceiling, {pair}"] == pytest.approx(1, abs=1e-4)
         assert measured[f"interactions, {pair}"] == 24 * 25 / 2 * 10  # twice the hidden units are directions
         assert measured[f"ceiling accuracy, {pair}"] == pytest.approx(own)
-        assert measured[f"interactions, {recipe.PIXELS} × {recipe.SVD}"] == 64 * 65 / 2 * 5
-        same = {measured[f"ceiling, {name} × {recipe.SVD}"] for name in (recipe.PIXELS, recipe.BASIS, recipe.TURNED)}
+        assert measured[f"interactions, {decompile_features.PIXELS} × {decompile_features.SVD}"] == 64 * 65 / 2 * 5
+        same = {
+            measured[f"ceiling, {name} × {decompile_features.SVD}"]
+            for name in (decompile_features.PIXELS, decompile_features.BASIS, decompile_features.TURNED)
+        }
         assert max(same) - min(same) < 1e-4
-        turned = [measured[f"ceiling, {name} × {recipe.SVD}"] for name in (recipe.CODES, recipe.CODES_ROTATED)]
+        turned = [
+            measured[f"ceiling, {name} × {decompile_features.SVD}"]
+            for name in (decompile_features.CODES, decompile_features.CODES_ROTATED)
+        ]
         assert turned[0] == pytest.approx(turned[1], abs=1e-3)
         assert measured["numbers of the layer"] == 2 * 12 * 64 + 120
         for curve in measured.curves:
@@ -194,8 +201,10 @@ def test_the_report_is_whole(seeds: list[Measurement], lab: Lab) -> None:
 
 def test_a_model_no_better_than_a_guess_is_refused() -> None:
     images = Split(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
-    empty = recipe.Inputs("a", None, images.images, images.images)
+    empty = decompile_features.Inputs("a", None, images.images, images.images)
     from_layer = torch.ones(3, 2)
     tensor = recipe.BilinearTensor(from_layer, from_layer, torch.ones(2, 3), Space("x", 2), Space("y", 2))
     with pytest.raises(BilensError, match="no better than a guess"):
-        recipe.decompiled(empty, recipe.Outputs("b", tensor, torch.eye(2), torch.zeros(2)), images, own=1.0, orders=())
+        recipe.decompiled(
+            empty, decompile_features.Outputs("b", tensor, torch.eye(2), torch.zeros(2)), images, own=1.0, orders=()
+        )

@@ -14,7 +14,7 @@ from bilens.store import Folder
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.recipes import front as recipe
-from reproduction.recipes import front_coders
+from reproduction.recipes import front_coders, front_measure, front_read
 from reproduction.recipes.front_coders import Plan
 from reproduction.recipes.front_figure import Point, draw, front, nines, points
 
@@ -38,15 +38,15 @@ def seeds(lab: Lab) -> list[Measurement]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(front_coders, "OUTPUTS", (front_coders.MAIN, Plan(600, 4, 400)))
         patch.setattr(front_coders, "LOGITS", (Plan(600, 1, 600), Plan(700, 2, 600)))
-        return [lab.run.record(f"front/{s}", Measurement, lambda s=s: recipe.measure(lab, s)) for s in (0, 1)]
+        return [lab.run.record(f"front/{s}", Measurement, lambda s=s: front_measure.measure(lab, s)) for s in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def read(lab: Lab) -> recipe.Read:
-    return recipe.Read.of(lab, 0)
+def read(lab: Lab) -> front_read.Read:
+    return front_read.Read.of(lab, 0)
 
 
-def dense(read: recipe.Read) -> np.ndarray:
+def dense(read: front_read.Read) -> np.ndarray:
     """The centred tensor (classes, d, d) of the model, by hand."""
     w, v = (part.weight.detach().double().numpy() for part in (read.model.layer.left, read.model.layer.right))
     d = read.model.readout.weight.detach().double().numpy()
@@ -54,7 +54,7 @@ def dense(read: recipe.Read) -> np.ndarray:
     return (half + half.transpose(0, 2, 1)) / 2
 
 
-def recovered(read: recipe.Read, logits: np.ndarray) -> float:
+def recovered(read: front_read.Read, logits: np.ndarray) -> float:
     def loss(values: np.ndarray) -> float:
         shifted = values - values.max(axis=1, keepdims=True)
         return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(shifted)), read.labels]))
@@ -76,7 +76,7 @@ def test_eigenvectors_and_what_they_store(seeds, read) -> None:
     tensor, x = dense(read), read.images.double().numpy()
     values, vectors = np.linalg.eigh(tensor)
     order = np.argsort(-abs(values), axis=1)
-    for shift, name in ((0, recipe.EIGENVECTORS), (1, recipe.NEXT_DIGIT)):
+    for shift, name in ((0, front_read.EIGENVECTORS), (1, front_read.NEXT_DIGIT)):
         logits = []
         for digit in range(10):
             other = (digit + shift) % 10
@@ -87,14 +87,14 @@ def test_eigenvectors_and_what_they_store(seeds, read) -> None:
         score, stored = at(seeds[0], name, 5)
         assert score == pytest.approx(recovered(read, np.stack(logits, axis=1)), abs=1e-4)
         assert stored == 10 * 5 * (64 + 1)
-        assert seeds[0].curve(name).beside == (recipe.EIGENVECTORS if shift else None)
+        assert seeds[0].curve(name).beside == (front_read.EIGENVECTORS if shift else None)
 
 
 def test_shared_directions_and_what_they_store(seeds, read) -> None:
     tensor, x = dense(read), read.images.double().numpy()
     basis = np.linalg.svd(tensor.transpose(1, 0, 2).reshape(64, -1))[0][:, :10]
     core = np.einsum("ia,oij,jb->oab", basis, tensor, basis)
-    score, stored = at(seeds[0], recipe.SHARED, 10)
+    score, stored = at(seeds[0], front_read.SHARED, 10)
     codes = x @ basis
     assert score == pytest.approx(recovered(read, np.einsum("na,oab,nb->no", codes, core, codes)), abs=1e-4)
     assert stored == 10 * 64 + 10 * 55  # ten directions, and ten numbers for each of their 55 pairs
@@ -108,7 +108,7 @@ def test_components_and_what_they_store(seeds, read) -> None:
     layer = (half + half.transpose(0, 2, 1)) / 2
     rows = np.linalg.svd(layer.reshape(12, -1))[0].T
     effects = rows @ read.readout.detach().double().numpy().T
-    score, stored = at(seeds[0], recipe.COMPONENTS, 5)
+    score, stored = at(seeds[0], front_read.COMPONENTS, 5)
     assert score == pytest.approx(recovered(read, outputs @ rows[:5].T @ effects[:5]), abs=1e-4)
     assert stored == 2 * 12 * 64 + 5 * (12 + 10)
     logits = 0
@@ -117,7 +117,7 @@ def test_components_and_what_they_store(seeds, read) -> None:
         best = np.argsort(-abs(values))[:2]
         term = (read.images.double().numpy() @ vectors[:, best]) ** 2 @ values[best]
         logits = logits + term[:, None] * effect
-    score, stored = at(seeds[0], f"{recipe.TRUNCATED}, 2 eigenpairs", 5)
+    score, stored = at(seeds[0], f"{front_read.TRUNCATED}, 2 eigenpairs", 5)
     assert score == pytest.approx(recovered(read, logits), abs=1e-4)
     assert stored == 5 * (2 * 65 + 10)
 
@@ -129,14 +129,14 @@ def test_entries_and_units_and_what_they_store(seeds, read) -> None:
     kept = np.where(weight >= np.sort(weight.ravel())[-3000], tensor[:, i, j], 0)
     part = np.zeros_like(tensor)
     part[:, i, j], part[:, j, i] = kept, kept
-    score, stored = at(seeds[0], recipe.ENTRIES, 3000)
+    score, stored = at(seeds[0], front_read.ENTRIES, 3000)
     assert score == pytest.approx(recovered(read, np.einsum("ni,oij,nj->no", x, part, x)), abs=1e-4)
     assert stored == 6000
-    assert recipe.entries_stored(read, 20_000) == 10 * 2080  # all of them in order need no places
+    assert front_read.entries_stored(read, 20_000) == 10 * 2080  # all of them in order need no places
     w, v = (part.weight.detach().double().numpy() for part in (read.model.layer.left, read.model.layer.right))
     d = read.readout.detach().double().numpy()
     best = np.argsort(-np.linalg.norm(w, axis=1) * np.linalg.norm(v, axis=1) * np.linalg.norm(d, axis=0))[:10]
-    score, stored = at(seeds[0], recipe.UNITS, 10)
+    score, stored = at(seeds[0], front_read.UNITS, 10)
     assert score == pytest.approx(recovered(read, (x @ w[best].T) * (x @ v[best].T) @ d[:, best].T), abs=1e-4)
     assert stored == 10 * (2 * 64 + 10)
     assert seeds[0]["numbers of the layer"] == 2 * 12 * 64 + 10 * 12
@@ -147,7 +147,7 @@ def test_codes_are_kept_by_what_they_do() -> None:
     atoms, effects = torch.randn(6, 4, generator=generator), torch.randn(6, 3, generator=generator)
     shift, codes = torch.randn(3, generator=generator), torch.randn(10, 2, generator=generator)  # pairs of 4 inputs
     chosen = torch.randint(0, 6, (10, 2), generator=generator)
-    some, whole = recipe.kept_values(Coded(atoms, torch.zeros(4), chosen, codes, 0.0), effects, shift, [7, 20])
+    some, whole = front_measure.kept_values(Coded(atoms, torch.zeros(4), chosen, codes, 0.0), effects, shift, [7, 20])
     i, j = np.triu_indices(4)
     size = abs(codes.numpy()) * np.linalg.norm(effects.numpy(), axis=1)[chosen] * np.where(i < j, 2**0.5, 1)[:, None]
     for kept, count in ((some, 7), (whole, 20)):
@@ -158,20 +158,20 @@ def test_codes_are_kept_by_what_they_do() -> None:
 
 def test_the_pair_sae_stands_beside_its_nulls(seeds, read) -> None:
     first = seeds[0]
-    for row in recipe.PAIR_ROWS[:-1]:
+    for row in front_read.PAIR_ROWS[:-1]:
         assert first[f"L0, {row}"] <= 5
         assert first[f"numbers stored, {row}"] == (100 + 1) * 10 + 2 * first[f"L0, {row}"] * pairs.count(64)
     i, j = np.triu_indices(64)
     mean = dense(read)[:, i, j].mean(axis=1)
     logits = read.images.double().numpy().sum(axis=1, keepdims=True) ** 2 * mean
-    assert first[f"recovered, {recipe.NULL_MEAN}"] == pytest.approx(recovered(read, logits), abs=1e-4)
-    assert first[f"numbers stored, {recipe.NULL_MEAN}"] == 10
-    assert first[f"NMSE on pairs, {recipe.REFIT}"] <= first[f"NMSE on pairs, {recipe.NULL_MEAN}"]
-    name = recipe.config(recipe.OUTPUTS, recipe.DRAWN, 100, 5)
-    assert first.curve(name).beside == recipe.config(recipe.OUTPUTS, recipe.TRAINED, 100, 5)
+    assert first[f"recovered, {front_read.NULL_MEAN}"] == pytest.approx(recovered(read, logits), abs=1e-4)
+    assert first[f"numbers stored, {front_read.NULL_MEAN}"] == 10
+    assert first[f"NMSE on pairs, {front_read.REFIT}"] <= first[f"NMSE on pairs, {front_read.NULL_MEAN}"]
+    name = front_read.config(front_read.OUTPUTS, front_read.DRAWN, 100, 5)
+    assert first.curve(name).beside == front_read.config(front_read.OUTPUTS, front_read.TRAINED, 100, 5)
     score, stored = at(first, name, 5 * 2080)
-    assert score == pytest.approx(first[f"recovered, {recipe.NULL_PAIRS}"], abs=1e-5)
-    assert stored == first[f"numbers stored, {recipe.NULL_PAIRS}"]
+    assert score == pytest.approx(first[f"recovered, {front_read.NULL_PAIRS}"], abs=1e-5)
+    assert stored == first[f"numbers stored, {front_read.NULL_PAIRS}"]
 
 
 def test_a_front_has_what_no_smaller_one_beats() -> None:
@@ -202,7 +202,7 @@ def test_tables_say_what_each_way_recovers_and_needs(seeds) -> None:
     assert set(found) == {"best", "budgets", "needed"}
     assert all(name in (*recipe.WAYS, "pair features") for name in found["best"].split(", ") if name in recipe.WAYS)
     assert "| … its null |" in found["needed"]
-    assert recipe.EIGENVECTORS in found["needed"]
+    assert front_read.EIGENVECTORS in found["needed"]
     assert len(found["budgets"].splitlines()) == 2 + len(recipe.BUDGETS) + 1
     assert isinstance(recipe.figure(seeds, {"one": Point(1000, (0.9, 0.8))}), Figure)
     assert isinstance(draw({"a": {"b": ([Point(5, (0.2,))], [])}}, 100.0, {}), Figure)

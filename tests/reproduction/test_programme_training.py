@@ -16,8 +16,8 @@ from bilens.models import ImageClassifier
 from bilens.store import Folder
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
-from reproduction.recipes import training
-from reproduction.recipes.training import CHOICES, MASKS, Attack, Choice
+from reproduction.recipes import masks, training
+from reproduction.recipes.masks import CHOICES, MASKS, Attack, Choice
 
 PIXELS, EMBEDDING = MASKS[0], MASKS[1]
 
@@ -114,7 +114,7 @@ def test_the_choice_is_the_best_on_the_tuned_pair(subject, lab: Lab) -> None:
             for choice in tried
         ]
         assert len(set(taken)) > 2
-        chosen = training.choose(attack, name, x, norm * torch.tensor([0.2, 0.4]))
+        chosen = masks.choose(attack, name, x, norm * torch.tensor([0.2, 0.4]))
         assert taken[tried.index(chosen)] == pytest.approx(max(taken), abs=1.5 / len(x))
 
 
@@ -122,7 +122,7 @@ def test_what_is_read_of_a_model(lab: Lab) -> None:
     images = lab.dataset()
     model = lab.classifier(0, hidden=30, epochs=4)
     tensor = model.tensor().centered()
-    spectra = training.spectra_of(tensor)
+    spectra = masks.spectra_of(tensor)
     found = training.read(tensor, spectra, images, 300)
     vectors, ranks = [], []
     left, right = tensor.left.double().numpy(), tensor.right.double().numpy()
@@ -149,7 +149,7 @@ def test_misled_images_are_those_that_another_digits_eigenvector_takes(lab: Lab)
     images = lab.dataset()
     model = lab.classifier(0, hidden=30, epochs=4)
     tensor = model.tensor().centered()
-    spectra = training.spectra_of(tensor)
+    spectra = masks.spectra_of(tensor)
     x, labels = images.test.images, images.test.labels
     norm = 0.3 * float(x.norm(dim=1).mean())
     right = model(x).argmax(dim=1) == labels
@@ -160,7 +160,7 @@ def test_misled_images_are_those_that_another_digits_eigenvector_takes(lab: Lab)
         these = right & (labels != target)
         lost += int((model(x[these] + norm * mask).argmax(dim=1) != labels[these]).sum())
         count += int(these.sum())
-    found = training.misled(tensor, spectra, images, 0)
+    found = masks.misled(tensor, spectra, images, 0)
     assert found["misled"] == pytest.approx(lost / count, abs=2 / count)
     assert 0 < found["misled, permuted"] < found["misled"]
 
@@ -190,7 +190,7 @@ def test_the_recipe_of_training(lab: Lab) -> None:
     assert all(math.isfinite(first[claim.number]) for claim in claims)
     assert len({claim.text for claim in claims}) == len(claims)
     with pytest.raises(BilensError, match=r"that reads no \d rightly"):
-        training.attacked(Attack.on(ImageClassifier(model.input, model.output, 2, embedding=2)), lab.dataset(), 0)
+        masks.attacked(Attack.on(ImageClassifier(model.input, model.output, 2, embedding=2)), lab.dataset(), 0)
     figures = training.figures(seeds)
     assert [len(figures[name][0].axes) for name in ("training-map", "training-few-map", "training-mask-images")] == [
         100, 64, 12,

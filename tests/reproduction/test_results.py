@@ -19,7 +19,7 @@ from bilens.store import Folder
 from reproduction import claims, headline, page, reproduce, results, text
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
-from reproduction.recipes import front, output_sae
+from reproduction.recipes import front_read, output_sae
 from reproduction.results import Result
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -146,17 +146,17 @@ def test_numbers_are_kept_to_seven_digits_and_the_page_follows_from_them_alone()
 
 def measured_front(lost: float) -> Measurement:
     """As little of the front as the headline needs, with pair features that lose so much."""
-    layer = front.config(front.OUTPUTS, front.TRAINED, 5, 2)
+    layer = front_read.config(front_read.OUTPUTS, front_read.TRAINED, 5, 2)
     curves = [
         Curve.of(name, [10, 20, 30, 50], [Score(0.9, 0.3, 0.9, 7)] * 4, numbers=[100, 200, 300, 500])
         for name in (
-            front.EIGENVECTORS, front.NEXT_DIGIT, front.RANDOM_VECTORS, front.SHARED, front.SHARED_NULL,
-            front.COMPONENTS, front.COMPONENTS_NULL, front.TRUNCATED, front.TRUNCATED_NULL, front.UNITS,
-            front.UNITS_NULL, front.ENTRIES, front.ENTRIES_NULL, layer,
+            front_read.EIGENVECTORS, front_read.NEXT_DIGIT, front_read.RANDOM_VECTORS, front_read.SHARED, front_read.SHARED_NULL,
+            front_read.COMPONENTS, front_read.COMPONENTS_NULL, front_read.TRUNCATED, front_read.TRUNCATED_NULL, front_read.UNITS,
+            front_read.UNITS_NULL, front_read.ENTRIES, front_read.ENTRIES_NULL, layer,
         )
     ]  # fmt: skip
     numbers = {"accuracy": 0.98, "cross-entropy": 0.1, "numbers of the layer": 3000.0, "hidden units": 20.0}
-    for place, row in enumerate(front.PAIR_ROWS):
+    for place, row in enumerate(front_read.PAIR_ROWS):
         numbers |= {f"accuracy lost, {row}": lost + place / 100, f"recovered, {row}": 0.99 - place / 100}
         numbers |= {f"numbers stored, {row}": 9000.0, f"NMSE on pairs, {row}": 0.1, f"L0, {row}": 2.0}
         numbers |= {f"NMSE on outputs, {row}": 0.1 + place / 10, f"NMSE on logits, {row}": 0.1}
@@ -173,12 +173,12 @@ def test_the_headline_is_each_way_at_its_number_with_its_nulls() -> None:
         "20 of the next digit's instead, refitted",
         "50 random directions",
         "50 random output directions",
-        *front.PAIR_ROWS[2:],
+        *front_read.PAIR_ROWS[2:],
     ]
-    assert found[front.OWN].lost == (0.01, 0.03)
+    assert found[front_read.OWN].lost == (0.01, 0.03)
     lines = headline.table({"front": [measured_front(0.01)]})
     assert "| 30 SVD components | 300 | 8.00 | 90.00 % |" in lines
-    assert f"| *null: {front.NULL_PAIRS}* | 9,000 | 3.00 | 97.00 % |" in lines
+    assert f"| *null: {front_read.NULL_PAIRS}* | 9,000 | 3.00 | 97.00 % |" in lines
     assert isinstance(headline.figure({"front": [measured_front(0.01)]}), Figure)
     assert headline.table({}) == []
     assert headline.figure({}) is None
