@@ -4,7 +4,8 @@ PYTHON ?= python3
 OUT ?= runs/mnist
 FLAGS ?=
 
-ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py pairs decompose)
+ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py pairs decompose) \
+  $(addprefix tests/reproduction/test_,cluster.py extrema.py methods.py sparse.py squares.py)
 BIN := .venv/bin
 # Test files side by side, one thread each.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile

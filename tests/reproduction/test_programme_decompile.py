@@ -15,6 +15,7 @@ from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
 from bilens.space import Space
 from bilens.store import Folder
+from bilens.tensor import BilinearTensor
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.recipes import decompile_features
@@ -203,7 +204,7 @@ def test_a_model_no_better_than_a_guess_is_refused() -> None:
     images = Split(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
     empty = decompile_features.Inputs("a", None, images.images, images.images)
     from_layer = torch.ones(3, 2)
-    tensor = recipe.BilinearTensor(from_layer, from_layer, torch.ones(2, 3), Space("x", 2), Space("y", 2))
+    tensor = BilinearTensor(from_layer, from_layer, torch.ones(2, 3), Space("x", 2), Space("y", 2))
     with pytest.raises(BilensError, match="no better than a guess"):
         recipe.decompiled(
             empty, decompile_features.Outputs("b", tensor, torch.eye(2), torch.zeros(2)), images, own=1.0, orders=()

@@ -150,11 +150,22 @@ def measured_front(lost: float) -> Measurement:
     curves = [
         Curve.of(name, [10, 20, 30, 50], [Score(0.9, 0.3, 0.9, 7)] * 4, numbers=[100, 200, 300, 500])
         for name in (
-            front_read.EIGENVECTORS, front_read.NEXT_DIGIT, front_read.RANDOM_VECTORS, front_read.SHARED, front_read.SHARED_NULL,
-            front_read.COMPONENTS, front_read.COMPONENTS_NULL, front_read.TRUNCATED, front_read.TRUNCATED_NULL, front_read.UNITS,
-            front_read.UNITS_NULL, front_read.ENTRIES, front_read.ENTRIES_NULL, layer,
+            front_read.EIGENVECTORS,
+            front_read.NEXT_DIGIT,
+            front_read.RANDOM_VECTORS,
+            front_read.SHARED,
+            front_read.SHARED_NULL,
+            front_read.COMPONENTS,
+            front_read.COMPONENTS_NULL,
+            front_read.TRUNCATED,
+            front_read.TRUNCATED_NULL,
+            front_read.UNITS,
+            front_read.UNITS_NULL,
+            front_read.ENTRIES,
+            front_read.ENTRIES_NULL,
+            layer,
         )
-    ]  # fmt: skip
+    ]
     numbers = {"accuracy": 0.98, "cross-entropy": 0.1, "numbers of the layer": 3000.0, "hidden units": 20.0}
     for place, row in enumerate(front_read.PAIR_ROWS):
         numbers |= {f"accuracy lost, {row}": lost + place / 100, f"recovered, {row}": 0.99 - place / 100}
