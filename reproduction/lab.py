@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ class Lab:
         if embedding is not None:
             name += f"-embedding-{embedding}"
         if augmentation is not None:
-            name += "".join(f"-{how}-{amount:g}" for how, amount in asdict(augmentation).items() if amount)
+            name += "".join(f"-{how}-{amount:g}" for how, amount in augmentation.settings.items() if amount)
         folder = self.run.path / "models" / name
         if not (folder / "config.json").exists():
             model = ImageClassifier(
@@ -94,7 +94,7 @@ class Lab:
             models.train(
                 model, train.images, train.labels, augmentation=augmentation, checkpoint=checkpoint, **settings
             )
-            changes = {} if augmentation is None else {"augmentation": asdict(augmentation)}
+            changes = {} if augmentation is None else {"augmentation": dict(augmentation.settings)}
             files.write_json(folder / "training.json", {**settings, **changes})
             model.cpu().save_pretrained(folder)
             discard(checkpoint)

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from bilens import faithfulness
 from bilens.data import Dataset, Split
 from bilens.decompose import Spectrum
-from bilens.models import Augmentation, ImageClassifier
+from bilens.models import ImageClassifier
 from bilens.tensor import BilinearTensor
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
 from reproduction.methods import patterns
+from reproduction.methods.distortion import Distortion
 from reproduction.recipes.masks import (
     HELD_OUT,
     MASKS,
@@ -44,9 +45,9 @@ PUBLISHED = {(0.0, 0.0): ("97.5 %", "38.5"), (0.0, 0.3): ("98.3 %", "82"), (1.0,
 
 AUGMENTATIONS = {
     "no augmentation": None,
-    "rotation ±15°": Augmentation(rotation=15.0),
-    "shift ±2 pixels": Augmentation(shift=2),
-    "blur, σ up to 1 pixel": Augmentation(blur=1.0),
+    "rotation ±15°": Distortion(rotation=15.0),
+    "shift ±2 pixels": Distortion(shift=2),
+    "blur, σ up to 1 pixel": Distortion(blur=1.0),
 }
 
 WIDTH, THIN, EMBEDDING = (300, 30), (100, 20), (128, 24)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,10 +18,10 @@ def rotate(images: Float[Tensor, "n d"], image: tuple[int, int], degrees: Float[
     """Each image turned counter-clockwise about its centre: bilinear interpolation, 0 where nothing was.
 
     Args:
-        images: (n, d), flattened; image: (height, width); degrees: one angle an image.
+        images: (n, d), flattened; image: (height, width); degrees: one angle per image.
 
     Raises:
-        ShapeError: images of another size, or not one angle an image.
+        ShapeError: images of another size, or not one angle per image.
     """
     pixels = _pixels(images, image, degrees=degrees)
     height, width = image
@@ -38,10 +40,10 @@ def shift(
     """Each image moved by whole pixels, exactly: down and to the right where positive, 0 where nothing was.
 
     Args:
-        images: (n, d), flattened; image: (height, width); down, right: pixels, one number an image.
+        images: (n, d), flattened; image: (height, width); down, right: pixels, one number per image.
 
     Raises:
-        ShapeError: images of another size, or not one number an image. BilensError: numbers that are not whole.
+        ShapeError: images of another size, or not one number per image. BilensError: numbers that are not whole.
     """
     moved = _pixels(images, image, down=down, right=right)
     for name, by, axis in (("down", down, 1), ("right", right, 2)):
@@ -61,10 +63,10 @@ def blur(images: Float[Tensor, "n d"], image: tuple[int, int], sigma: Float[Tens
     σ = 0 leaves an image as it is. Ink more than 4σ from the edges is spread and kept.
 
     Args:
-        images: (n, d), flattened; image: (height, width); sigma: σ in pixels, one number an image.
+        images: (n, d), flattened; image: (height, width); sigma: σ in pixels, one number per image.
 
     Raises:
-        ShapeError: images of another size, or not one σ an image.
+        ShapeError: images of another size, or not one σ per image.
 
     Source: as `scipy.ndimage.gaussian_filter` with mode "constant".
     """
@@ -84,7 +86,7 @@ def blur(images: Float[Tensor, "n d"], image: tuple[int, int], sigma: Float[Tens
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Distortion:
     """Random changes of images: turned, then moved, then blurred, each image by its own amounts.
 
     Args:
@@ -104,6 +106,11 @@ class Augmentation:
         for name in ("rotation", "blur"):
             object.__setattr__(self, name, number(name, getattr(self, name), 0))
         object.__setattr__(self, "shift", whole("shift", self.shift, 0))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The amounts by name, for the checkpoint of a training."""
+        return asdict(self)
 
     def __call__(
         self, images: Float[Tensor, "n d"], image: tuple[int, int], generator: torch.Generator
