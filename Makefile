@@ -4,7 +4,8 @@ PYTHON ?= python3
 OUT ?= runs/mnist
 FLAGS ?=
 
-ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py pairs decompose)
+ALGEBRA := $(addprefix tests/,test_identities.py test_space.py test_tensor.py test_dictionary.py pairs decompose) \
+  $(addprefix tests/reproduction/test_,cluster.py extrema.py methods.py sparse.py squares.py)
 BIN := .venv/bin
 # Test files side by side, one thread each.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
@@ -26,7 +27,7 @@ demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, 
 	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
 
 reproduce: .venv/installed ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
-	$(BIN)/bilens reproduce --out '$(OUT)' $(FLAGS)
+	$(BIN)/python -m reproduction --out '$(OUT)' $(FLAGS)
 
 test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
 	$(TEST)

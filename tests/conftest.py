@@ -23,14 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--typecheck",
         action="store_true",
-        help="check every annotated shape and type of bilens at run time; leaves out the tests marked bad_input",
+        help="check every annotated shape and type at run time; leaves out the tests marked bad_input",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--typecheck"):
         return
-    if "bilens" in sys.modules:
+    if {"bilens", "reproduction"} & set(sys.modules):
         raise pytest.UsageError("bilens was imported before --typecheck could hook its import")
     from jaxtyping import install_import_hook
 
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
     )
-    config.stash[_HOOK] = install_import_hook("bilens", "checked.check")
+    config.stash[_HOOK] = install_import_hook(["bilens", "reproduction"], "checked.check")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,9 +20,7 @@ LEVELS = {
         ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device", "products"), 0
     ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
-    **dict.fromkeys(
-        ("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching", "patterns"), 2
-    ),
+    **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
     "recipes": 4,
     "cli": 5,
@@ -40,7 +38,7 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary"},
     "pairs": {"tensor", "dictionary"},
-    "measurement": {"faithfulness"},
+    "pair_coding": {"sae"},
     "store": {"views"},
     "plots": {"views"},
     "explorer": {"plots", "views"},
@@ -53,8 +51,6 @@ APART = {
     "data": {"tensor", "pairs", "dictionary"},  # plain tensors
     "faithfulness": {"tensor", "pairs", "dictionary"},
     "statistics": {"tensor", "pairs", "dictionary"},  # plain numbers
-    "measurement": {"tensor", "pairs", "dictionary"},
-    "patterns": {"pairs", "dictionary"},
     "store": {"models", "data"},  # records only
     "plots": {"models", "data", "sae"},
     "explorer": {"models", "data", "sae"},

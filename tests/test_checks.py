@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilens import checks, device, faithfulness, matching, patterns, statistics, store
+from bilens import checks, device, faithfulness, matching, statistics, store
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, SpaceError
 from bilens.space import Space
@@ -199,15 +199,10 @@ REFUSED = {
         lambda: faithfulness.ce_loss_score(1.0, "a", 2.0),
     ],
     "similarities of type ndarray": [lambda: matching.assign(MATRIX)],
-    "tensor of type Kernel": [lambda: matching.kernel_cosines(B, Q), lambda: patterns.masked(Q, X, X, X)],
+    "tensor of type Kernel": [lambda: matching.kernel_cosines(B, Q)],
     "second moment of type ndarray": [lambda: matching.random_directions(MATRIX, 2)],
     "count = 1.5": [lambda: matching.random_directions(torch.eye(2), 1.5)],
     "seed = 'a'": [lambda: matching.random_directions(torch.eye(2), 1, "a")],
-    "patterns of type ndarray": [
-        lambda: patterns.roughness(MATRIX, (2, 2)),
-        lambda: patterns.likeness(MATRIX, torch.eye(4)),
-    ],
-    "pattern of type ndarray": [lambda: patterns.permuted(MATRIX, LABELS, torch.Generator())],
     "level = 'a'": [lambda: statistics.interval([1.0, 2.0], "a")],
     "device 2.5": [lambda: device.choose(2.5)],
     "kind of type str": [lambda: store.load("nowhere", "Spectra")],

@@ -289,23 +289,18 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     told = " ".join(capsys.readouterr().out.split())
     assert f"Example: bilens {name} " in told
     options = {
-        "reproduce": ("--out", "--seeds", "--quick"),
         "explore": ("--out", "--compare", "--open", "--serve", "--port"),
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
         assert option in told
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["reproduce", "nonsense"], "nonsense"),
-        (["reproduce", "svd", "--seeds", "0"], "seeds = 0"),
-    ],
-)
-def test_a_programme_that_cannot_be_run_is_refused(arguments: list[str], told: str, tmp_path, capsys) -> None:
-    assert told in refused(capsys, *arguments, "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_a_command_that_has_moved_says_where(capsys) -> None:
+    assert cli.main(["reproduce", "svd"]) == 2
+    line = (
+        "got bilens reproduce, which has moved; expected python -m reproduction. Run that in a clone of the repository."
+    )
+    assert capsys.readouterr().err == f"bilens: {line}\n"
 
 
 def test_the_version_is_told(capsys) -> None:
@@ -328,7 +323,7 @@ def test_the_module_is_the_command() -> None:
         ("mnist --sae_l1 much", "got --sae-l1 much; expected a number. Run bilens mnist --help."),
         ("mnist --hidden", "got --hidden without a value; expected a whole number. Run bilens mnist --help."),
         ("mnist more", "got argument more; expected the arguments of bilens mnist. Run bilens mnist --help."),
-        ("minst", "got command 'minst'; expected one of mnist, reproduce, decompile, explore. Did you mean mnist?"),
+        ("minst", "got command 'minst'; expected one of mnist, decompile, explore. Did you mean mnist?"),
         (
             "mnist --data cifar",
             "got --data cifar; expected one of mnist, small_mnist, fashion_mnist, digits. Run bilens mnist --help.",
@@ -372,7 +367,7 @@ def swallowed_by_a_callback() -> None:
 
 def test_ctrl_c_in_a_callback_stops_the_command(monkeypatch, capsys) -> None:
     before = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    monkeypatch.setattr(cli, "_parse", lambda name, arguments: swallowed_by_a_callback)
+    monkeypatch.setattr(cli, "_parse", lambda *_: swallowed_by_a_callback)
     assert cli.main(["mnist"]) == 130
     assert "continues" in capsys.readouterr().err
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
@@ -388,7 +383,7 @@ def test_ctrl_c_that_a_library_swallows_stops_the_command_at_the_next_step(monke
             gc.collect()
         steps.begin("two")
 
-    monkeypatch.setattr(cli, "_parse", lambda name, arguments: job)
+    monkeypatch.setattr(cli, "_parse", lambda *_: job)
     assert cli.main(["mnist"]) == 130
     assert "step 2" not in capsys.readouterr().err
 
@@ -398,7 +393,7 @@ def test_warnings_are_one_line_and_matplotlibs_of_its_layout_none(monkeypatch, c
         warnings.warn("one\nline", SmallSetWarning, stacklevel=1)
         warnings.warn("constrained_layout not applied because axes sizes collapsed to zero.", UserWarning, stacklevel=1)
 
-    monkeypatch.setattr(cli, "_parse", lambda name, arguments: warn)
+    monkeypatch.setattr(cli, "_parse", lambda *_: warn)
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("default")

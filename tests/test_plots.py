@@ -12,58 +12,19 @@ import torch
 from matplotlib.image import imread
 
 from bilens import decompose, plots
-from bilens.decompose import Spectrum, Squares
 from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
-from bilens.faithfulness import Curve
 from bilens.history import History
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, Explanation, View
+from bilens.views import CodeComparison, Explanation
+from drawn import CLASSES, PIXELS, images, make_curve, make_spectrum, make_view, texts
 
-PIXELS = Space("pixels", 6, image=(2, 3))
 WORDS = Space("words", 3, ("red", "$x$ & <b>", "blue"))
-CLASSES = Space("classes", 3, ("cat", "dog", "cow"))
-
-T2 = 0.95 * (2 / (1 - 0.95**2)) ** 0.5
-"""Student's t of a 95 % interval with two degrees of freedom, in closed form."""
-
-
-def make_spectrum(values: list[float], space: Space = PIXELS, label: str = "cat", discarded: float = 0.0) -> Spectrum:
-    vectors = torch.eye(space.dim, dtype=torch.float64)[: len(values)]
-    numbers = torch.tensor(values, dtype=torch.float64)
-    return Spectrum(
-        numbers, vectors, torch.zeros_like(numbers), torch.tensor(discarded), numbers.square().sum(), space, label
-    )
-
-
-def make_view(n: int, space: Space = PIXELS) -> View:
-    effects = torch.arange(3.0 * n, dtype=torch.float64).reshape(n, 3) - 1
-    spectra = tuple(make_spectrum([4.0, -1.0], space, f"f{i}") for i in range(n))
-    return View("svd", spectra, torch.arange(n, 0, -1, dtype=torch.float64), "σ", effects, CLASSES)
-
-
-def make_curve(**columns: torch.Tensor) -> Curve:
-    share = torch.tensor([0.2, 0.7, 0.95])
-    return Curve("SVD", torch.tensor([1, 10, 100]), share, 1 - share, share / 2, **columns)
 
 
 def pixels(png: bytes) -> np.ndarray:
     """The picture as (height, width, red green blue), 0 … 255, read by another program than the one that wrote it."""
     return np.rint(255 * imread(io.BytesIO(png), format="png")[:, :, :3]).astype(int)
-
-
-def texts(figure: plots.Figure) -> list[str]:
-    found = [text.get_text() for text in figure.texts]
-    for axes in figure.axes:
-        found += [text.get_text() for text in axes.texts]
-        found += [axes.get_title(loc=loc) for loc in ("left", "center")]
-        found += [label.get_text() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
-        found += [axes.get_xlabel(), axes.get_ylabel()]
-    return found
-
-
-def images(figure: plots.Figure) -> list[matplotlib.image.AxesImage]:
-    return [image for axes in figure.axes for image in axes.get_images()]
 
 
 def test_a_thumbnail_is_green_above_zero_purple_below_and_neutral_at_zero():
@@ -225,13 +186,10 @@ def test_bars_say_how_many_entries_there_are_where_some_are_not_drawn():
 def test_a_chart_says_on_how_many_samples_and_never_mixes_them():
     curve = replace(make_curve(), samples=10_000)
     for which, title in (("accuracy", "Accuracy"), ("recovered", "Cross-entropy recovered")):
-        for figure in (plots.curves([curve, curve], which), plots.bands({"a": [curve, curve]}, which)):
+        for figure in (plots.curves([curve, curve], which),):
             assert figure.axes[0].get_title(loc="left") == f"{title} on 10,000 samples"
     for mixed in (replace(curve, name="pairs", samples=2000), replace(curve, name="pairs", samples=None)):
-        for draw in (
-            lambda mixed=mixed: plots.curves([curve, mixed]),
-            lambda mixed=mixed: plots.bands({"a": [curve], "b": [mixed]}),
-        ):
+        for draw in (lambda mixed=mixed: plots.curves([curve, mixed]),):
             with pytest.raises(BilensError, match=r"on different numbers of samples \('SVD' on 10000, 'pairs' on"):
                 draw()
     labels = [
@@ -267,81 +225,14 @@ def test_curves_go_through_their_points():
         assert axes.get_xlabel() == "components kept"
 
 
-def test_bands_go_through_the_means_and_reach_as_far_as_the_intervals():
-    values = torch.tensor([[0.2, 0.7, 0.95], [0.3, 0.5, 0.95], [0.1, 0.6, 0.95]], dtype=torch.float64)
-    seeds = [replace(make_curve(), accuracy=row) for row in values]
-    axes = plots.bands({"three seeds": seeds, "one seed": [make_curve()]}).axes[0]
-    three, one = axes.get_lines()
-    np.testing.assert_allclose(three.get_xdata(), [1, 10, 100])
-    np.testing.assert_allclose(three.get_ydata(), [0.2, 0.6, 0.95])
-    np.testing.assert_allclose(one.get_ydata(), [0.2, 0.7, 0.95])
-    (band,) = axes.collections  # none for a single seed
-    corners = band.get_paths()[0].vertices
-    for kept, mean, half in ((1, 0.2, T2 * 0.1 / 3**0.5), (10, 0.6, T2 * 0.1 / 3**0.5), (100, 0.95, 0)):
-        here = corners[np.isclose(corners[:, 0], kept), 1]
-        np.testing.assert_allclose([here.min(), here.max()], [mean - half, mean + half], atol=1e-9)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["three seeds", "one seed"]
-    recovered = plots.bands({"": seeds}, "recovered").axes[0]
-    np.testing.assert_allclose(recovered.get_lines()[0].get_ydata(), make_curve().recovered)
-    assert recovered.get_title(loc="left") == "Cross-entropy recovered"
-    assert [axes.get_xlabel(), plots.bands({"": seeds}, x="numbers stored").axes[0].get_xlabel()] == [
-        "components kept",
-        "numbers stored",
-    ]
-
-
 def test_a_long_axis_has_a_tick_for_each_power_of_ten_alone():
     for kept, ticks in (
         ([1, 200, 1000], ["1", "2", "5", "10", "20", "50", "100", "200", "500", "1,000"]),
         ([7850, 80_000, 600_000], ["10,000", "100,000"]),
         ([10, 3000, 30_000_000], ["10", "100", "1,000", "10,000", "100,000", "1,000,000", "10,000,000"]),
     ):
-        axes = plots.bands({"": [replace(make_curve(), kept=torch.tensor(kept))]}).axes[0]
+        axes = plots.curves([replace(make_curve(), kept=torch.tensor(kept))]).axes[0]
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks
-
-
-def test_bands_of_curves_that_do_not_fit_are_refused():
-    for groups in ({}, {"empty": []}, {"full": [make_curve()], "empty": []}):
-        with pytest.raises(BilensError, match="no curves"):
-            plots.bands(groups)
-    other = replace(make_curve(), kept=torch.tensor([1, 10, 50]))
-    with pytest.raises(BilensError, match="'mixed' measured at different points"):
-        plots.bands({"mixed": [make_curve(), other]})
-    with pytest.raises(BilensError, match="accuracy with NaN"):
-        plots.bands({"nan": [replace(make_curve(), accuracy=torch.full((3,), torch.nan))]})
-
-
-def test_dots_show_every_sample_the_mean_and_the_interval():
-    groups = {"left": {"a": [1.0, 3.0, 2.0], "b": [5.0]}, "right": {"a": [0.0, 0.0], "b": [-1.0, 1.0]}}
-    figure = plots.dots(groups, "points, %", line=0)
-    left, right = figure.axes
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["left", "right"]
-    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
-    assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row on top
-    samples, bar, mean, alone, middle, _ = left.get_lines()
-    assert list(samples.get_xdata()) == [1, 3, 2]
-    np.testing.assert_allclose(bar.get_xdata(), [2 - T2 / 3**0.5, 2 + T2 / 3**0.5])
-    assert list(bar.get_ydata()) == [0, 0]
-    assert [list(data) for data in mean.get_data()] == [[2], [0]]
-    assert list(alone.get_xdata()) == list(middle.get_xdata()) == [5]  # one sample: no bar between them
-    assert list(middle.get_ydata()) == [1]
-    np.testing.assert_allclose(right.get_lines()[4].get_xdata(), [-12.7062, 12.7062], rtol=1e-5)  # t of one degree
-    assert all(list(axes.get_lines()[-1].get_xdata()) == [0, 0] for axes in figure.axes)
-    assert left.get_xlim() == right.get_xlim()
-    assert "points, %" in plots.svg(figure).decode()
-    apart = plots.dots(groups, "points", shared=False).axes
-    assert apart[0].get_xlim() != apart[1].get_xlim()
-    assert len(apart[0].get_lines()) == 5  # and no line at 0
-
-
-def test_dots_in_panels_that_do_not_fit_are_refused():
-    for groups in ({}, {"empty": {}}, {"a": {"x": [1.0]}, "b": {"y": [1.0]}}):
-        with pytest.raises(BilensError, match="panels without rows"):
-            plots.dots(groups, "")
-    with pytest.raises(BilensError, match="samples"):
-        plots.dots({"a": {"x": []}}, "")
-    with pytest.raises(BilensError, match="samples"):
-        plots.dots({"a": {"x": [1.0, float("nan")]}}, "")
 
 
 def test_a_certificate_shows_bound_and_error_and_leaves_out_zeros():
@@ -389,23 +280,6 @@ def test_terms_of_an_input_that_is_no_image_are_drawn_and_what_is_none_is_refuse
 def test_an_explanation_refuses_a_sample_of_another_size():
     with pytest.raises(ShapeError, match=r"\(5,\); expected \(6,\)"):
         Explanation("sum", torch.ones(5), make_spectrum([1.0]), 1.0)
-
-
-def test_intervals_are_means_with_student_intervals():
-    figure = plots.intervals(
-        {"ours": {30: [1.0, 2.0, 3.0], 1000: [5.0]}, "theirs": {30: [4.0]}}, "Needed", "h", "count"
-    )
-    axes = figure.axes[0]
-    lines, _, (bars,) = axes.containers[0]
-    np.testing.assert_allclose(lines.get_xdata(orig=False), [30, 1000])
-    np.testing.assert_allclose(lines.get_ydata(orig=False), [2, 5])
-    low, high = bars.get_segments()[0][:, 1]
-    np.testing.assert_allclose([low, high], [2 - 2.48414, 2 + 2.48414], rtol=1e-5)  # t = 4.30265, s = 1, n = 3
-    np.testing.assert_allclose(np.diff(bars.get_segments()[1][:, 1]), 0)  # one sample has no interval
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["30", "1,000"]
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == ("h", "count", "Needed")
-    with pytest.raises(BilensError, match="no samples"):
-        plots.intervals({"ours": {}}, "Needed", "h", "count")
 
 
 @pytest.mark.parametrize("n", [5, 4000])
@@ -456,44 +330,6 @@ def test_a_gallery_has_positive_above_negative_and_no_background():
     png = imread(io.BytesIO(plots.png(figure)), format="png")
     assert png[0, 0, 3] == 0
     assert "f2" in texts(figure)
-
-
-def test_directions_have_a_row_a_method_and_their_weights_above():
-    vectors = torch.eye(6, dtype=torch.float64)
-    one = Squares(torch.tensor([4.0, -1.0]), vectors[:2], torch.tensor(0.5), PIXELS)
-    two = Squares(torch.tensor([0.0, 9.0, 1.0]), -vectors[3:], torch.tensor(0.5), PIXELS)
-    figure = plots.directions({"eigenvectors": one, "others": two}, 2)
-    assert len(figure.axes) == 4
-    for axes, (sign, at) in zip(figure.axes, ((2, 0), (1, 1), (0, 3), (-3, 4)), strict=True):
-        expected = np.zeros(6)
-        expected[at] = sign
-        np.testing.assert_allclose(axes.get_images()[0].get_array().ravel(), expected)
-    assert {"eigenvectors", "others", "c = +4.00", "c = −1.00", "c = +9.00"} <= set(texts(figure))
-    assert figure.axes[0].get_position().y0 > figure.axes[2].get_position().y1
-    assert plots.svg(figure)
-    with pytest.raises(BilensError, match="no directions"):
-        plots.directions({"none": Squares(torch.ones(0), vectors[:0], torch.tensor(1.0), PIXELS)})
-    with pytest.raises(BilensError, match="count"):
-        plots.directions({"one": one}, 0)
-
-
-def test_an_atlas_has_a_row_a_view_and_each_image_a_scale_of_its_own():
-    large = make_view(2)
-    small = replace(make_view(2), name="SAE", spectra=tuple(make_spectrum([v], label="f0") for v in (0.01, -4.0)))
-    figure = plots.atlas([large, small])
-    shown = images(figure)
-    assert len(shown) == 4
-    for image, size in zip(shown, (2, 2, 0.1, 2), strict=True):  # √|λ| of the first pair, whatever its sign
-        assert image.get_clim() == pytest.approx((-size, size))
-        assert image.get_array()[0, 0] == pytest.approx(size)
-    assert {"svd", "SAE", "f0", "f1"} <= set(texts(figure))
-    rows = [axes.get_position().y0 for axes in figure.axes]
-    assert rows[:2] == pytest.approx([max(rows)] * 2)
-    assert rows[2:] == pytest.approx([min(rows)] * 2)
-    assert max(rows) > figure.axes[2].get_position().y1
-    for views in ([], [make_view(2), make_view(3)]):
-        with pytest.raises(BilensError, match="views of different sizes"):
-            plots.atlas(views)
 
 
 def test_files_are_the_same_bytes_each_time_and_of_the_kind_their_name_says(tmp_path: Path):

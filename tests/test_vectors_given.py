@@ -30,7 +30,6 @@ B = BilinearTensor.from_layer(normal(5, 4), normal(5, 4, seed=1), normal(3, 5), 
 ATOMS = Dictionary.from_atoms(normal(6, 4), X, offset=normal(4))
 CODES = PairCodes.of(pairs.stream(B, shuffle=False), torch.relu)
 STANDARD, TOPK, GATED, JUMP = sae.StandardSAE(4, 8), sae.TopKSAE(4, 8, 2), sae.GatedSAE(4, 8), sae.JumpReLUSAE(4, 8)
-MADE = sae.Transcoder(4, 3, 6, 2)
 
 TAKES: dict[str, tuple[int, Callable[[Tensor], Any]]] = {
     "tensor": (4, B),
@@ -49,7 +48,6 @@ TAKES: dict[str, tuple[int, Callable[[Tensor], Any]]] = {
     "decode": (8, TOPK.decode),
     "coder": (4, TOPK),
     "sparse": (4, lambda x: STANDARD.sparse(x).x_hat),
-    "transcoder": (4, MADE),
     "contract": (5, lambda a: pairs.contract(B, a)),
     "contract codes": (5, lambda a: CODES.contract(a, normal(3, 2))),
     "rebuild": (5, lambda a: CODES.rebuild(a, normal(3, 2), bias=normal(2))),
@@ -124,7 +122,6 @@ KEEPS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Any]]] = {
     "a batch": ((6, 4), lambda x: sae.as_stream([x]).batch(0)),
     "training": ((6, 4), lambda x: sae.train(sae.TopKSAE(4, 8, 2), [x], steps=1, progress=False, device="cpu")),
     "evaluating": ((6, 4), lambda x: sae.evaluate(TOPK, x)),
-    "transcoding": ((6, 4), lambda x: sae.transcode(sae.Transcoder(4, 4, 6, 2), x, x, steps=1, progress=False)),
     "similarities": ((3, 4), matching.assign),
     "spans": ((3, 4), lambda x: matching.subspace_cosines(x, x)),
     "moment": ((4, 4), lambda m: matching.random_directions(m, 2)),

@@ -37,11 +37,6 @@ COMMANDS = {
         "Train a bilinear digit classifier and read its features from its weights in four ways.",
         "bilens mnist --out runs/mnist",
     ),
-    "reproduce": Command(
-        "bilens.recipes.reproduce:reproduce",
-        "Measure the claims of the founding programme again, over seeds, with intervals.",
-        "bilens reproduce svd --seeds 5 --out runs/reproduce",
-    ),
     "decompile": Command(
         "bilens.recipes.decompile:decompile",
         "Do the same for a checkpoint that somebody else trained.",
@@ -58,6 +53,10 @@ KINDS = {int: "a whole number", float: "a number", Path: "a path", str: "a text"
 """What an option takes, in words, by its type."""
 
 
+MOVED = {"reproduce": ("python -m reproduction", "run that in a clone of the repository")}
+"""Commands of earlier versions: what is run instead, and where."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 2 after bad input, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -67,12 +66,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"bilens {__version__}")
         return 0
-    if arguments[0] not in COMMANDS:
+    name = arguments[0]
+    if name in MOVED:
+        return _fail(BilensError(f"bilens {name}, which has moved", *MOVED[name]))
+    if name not in COMMANDS:
         names = ", ".join(COMMANDS)
-        return _fail(BilensError(f"command {arguments[0]!r}", f"one of {names}", _nearest(arguments[0], COMMANDS)))
+        return _fail(BilensError(f"command {name!r}", f"one of {names}", _nearest(name, COMMANDS)))
+    command = COMMANDS[name]
+    return run(lambda: _recipe(command.recipe), arguments[1:], program=f"bilens {name}", example=command.example)
+
+
+def run(recipe: Callable[[], Callable[..., object]], arguments: Sequence[str], *, program: str, example: str) -> int:
+    """Run a function as a command: its options are its arguments, its help its docstring, its errors one plain line.
+
+    Args:
+        recipe: gives the function, which is imported only when it is to run, with annotated arguments and a docstring.
+        arguments: what was typed after the program's name; program: that name, as it is typed; example: a whole command
+            that works, for the line that says what is missing.
+
+    Returns:
+        The exit status: 0, 2 after bad input, 130 after Ctrl-C.
+    """
     try:
         with _warnings_in_one_line(), _Interrupts():
-            _parse(arguments[0], arguments[1:])()
+            _parse(recipe(), arguments, program, example)()
     except BilensError as error:
         return _fail(error)
     except KeyboardInterrupt:
@@ -136,13 +153,12 @@ class _Interrupts:
         again.start()
 
 
-def _parse(name: str, arguments: Sequence[str]) -> Callable[[], object]:
+def _parse(recipe: Callable[..., Any], arguments: Sequence[str], program: str, example: str) -> Callable[[], object]:
     """A recipe with its arguments, read by the recipe's signature and docstring.
 
     Raises:
         BilensError: arguments that the recipe does not take.
     """
-    recipe = _recipe(COMMANDS[name].recipe)
     hints = typing.get_type_hints(recipe)
     options = _options(recipe)
     for argument in arguments:
@@ -150,22 +166,20 @@ def _parse(name: str, arguments: Sequence[str]) -> Callable[[], object]:
         if option.startswith("--") and option not in options:
             raise BilensError(
                 f"option {option}",
-                f"an option of bilens {name}",
-                _nearest(option, options, f"run bilens {name} --help"),
+                f"an option of {program}",
+                _nearest(option, options, f"run {program} --help"),
             )
     parser = importlib.import_module("tyro")
     if "-h" in arguments or "--help" in arguments:
-        parser.cli(_shown(recipe, hints, parser), prog=f"bilens {name}", args=["--help"])
+        parser.cli(_shown(recipe, hints, parser), prog=program, args=["--help"])
     complaint = io.StringIO()
     try:
         # Standard output too: the parser asks it whether to write colour codes.
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()):
-            bound: Callable[[], object] = parser.cli(
-                _shown(recipe, hints, parser), prog=f"bilens {name}", args=list(arguments)
-            )
+            bound: Callable[[], object] = parser.cli(_shown(recipe, hints, parser), prog=program, args=list(arguments))
             return bound
     except SystemExit:
-        raise _complaint(name, arguments, hints, complaint.getvalue()) from None
+        raise _complaint(program, example, arguments, hints, complaint.getvalue()) from None
 
 
 def _options(recipe: Callable[..., Any]) -> set[str]:
@@ -212,10 +226,10 @@ def _metavar(kind: Any) -> str:
     return f"{{{','.join(map(str, choices))}}}" if choices else str(plain.__name__).upper()
 
 
-def _complaint(name: str, arguments: Sequence[str], hints: dict[str, Any], text: str) -> BilensError:
+def _complaint(program: str, example: str, arguments: Sequence[str], hints: dict[str, Any], text: str) -> BilensError:
     """The parser's complaint, which is a box of several lines, as one of ours."""
     plain = " ".join(re.sub(r"\x1b\[[0-9;]*m|[^\x00-\x7f]|[|+]|-{3,}", " ", text).split())
-    help = f"run bilens {name} --help"
+    help = f"run {program} --help"
     named = re.search(r"(?:parsing|argument) '?--([\w-]+)", plain)
     if named and (option := named[1].replace("-", "_")) in hints:
         kind = _plain(hints[option])
@@ -227,12 +241,12 @@ def _complaint(name: str, arguments: Sequence[str], hints: dict[str, Any], text:
             help,
         )
     if "Missing from" in plain:
-        wanted = re.search(rf"Missing from bilens {name}: (\S+) (.*?) \(required\)", plain)
+        wanted = re.search(rf"Missing from {re.escape(program)}: (\S+) (.*?) \(required\)", plain)
         what = f"{wanted[1]}: {wanted[2]}".rstrip(".") if wanted else "its first argument"
-        return BilensError(f"bilens {name} alone", what, f"for example: {COMMANDS[name].example}")
+        return BilensError(f"{program} alone", what, f"for example: {example}")
     unknown = re.search(r"Unrecognized options: (.*?) For full", plain)
-    what = f"argument {unknown[1]}" if unknown else f"arguments that bilens {name} does not take ({plain})"
-    return BilensError(what, f"the arguments of bilens {name}", help)
+    what = f"argument {unknown[1]}" if unknown else f"arguments that {program} does not take ({plain})"
+    return BilensError(what, f"the arguments of {program}", help)
 
 
 def _values(arguments: Sequence[str], option: str) -> list[str]:
@@ -281,6 +295,8 @@ def _fail(error: BilensError) -> int:
     print(f"bilens: {error}", file=sys.stderr)
     return 2
 
+
+__all__ = ["COMMANDS", "Command", "main", "run"]
 
 if __name__ == "__main__":
     sys.exit(main())

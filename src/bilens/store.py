@@ -18,12 +18,11 @@ from torch import Tensor
 
 from bilens import checks, files
 from bilens.checks import instance
-from bilens.decompose import CP, Extrema, Spectra, Spectrum, Squares, TensorSVD, WeightedSpectrum
+from bilens.decompose import CP, Spectra, Spectrum, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
-from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
 from bilens.progress import bar
 from bilens.sae import Evaluation
@@ -45,10 +44,8 @@ RECORDS: dict[str, type] = {
         Dictionary,
         Evaluation,
         Explanation,
-        Extrema,
         History,
         Kernel,
-        Measurement,
         PairCodes,
         Row,
         Samples,
@@ -56,13 +53,12 @@ RECORDS: dict[str, type] = {
         Space,
         Spectra,
         Spectrum,
-        Squares,
         TensorSVD,
         View,
         WeightedSpectrum,
     )
 }
-"""Every record that can be stored, by name. A new record is one more line here."""
+"""Every record that can be stored, by name. A new record of bilens is one more line here; others are registered."""
 
 SETTINGS = "settings.json"
 """The file in a run's folder that says what the run was asked for."""
@@ -75,6 +71,32 @@ _AGAIN = "delete it and run the same command again"
 R = TypeVar("R")
 
 
+def register(kind: type[R]) -> type[R]:
+    """Let records of another package be stored: a decorator of a frozen dataclass, or a call.
+
+    Its fields are annotated as those of bilens are: tensors by shape, texts, numbers, records and tuples of these.
+    Records are stored under the name of their class, which is why two classes of one name cannot both be.
+
+    Args:
+        kind: the class. Registering it again changes nothing.
+
+    Returns:
+        The class as it is.
+
+    Raises:
+        StoreError: it is not a frozen dataclass, or another class of its name can be stored.
+    """
+    instance("kind", kind, type, "a class of records", "pass a frozen dataclass")
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
+        raise StoreError(f"{kind.__name__}, which is not a frozen dataclass", "a class of records that never change")
+    if RECORDS.setdefault(kind.__name__, kind) is not kind:
+        raise StoreError(
+            f"a second kind of record named {kind.__name__}", "one class of each name", "give it another name"
+        )
+    return kind
+
+
 def save(record: Any, path: str | Path) -> None:
     """Write a record as `path`.json and `path`.safetensors (no file of tensors when it holds none), in one step.
 
@@ -82,7 +104,7 @@ def save(record: Any, path: str | Path) -> None:
     keys and without spaces: a reader gets the old record or the new one, or an error when a file was altered.
 
     Args:
-        record: a record of bilens, or a tuple of records.
+        record: a record of bilens or of a registered kind, or a tuple of records.
         path: where, without an ending.
 
     Raises:
@@ -523,7 +545,11 @@ def _decode_tensor(content: dict[str, Any], kind: Any, tensors: Mapping[str, Ten
 
 
 def _decode_record(content: dict[str, Any], kind: Any, tensors: Mapping[str, Tensor], name: str) -> Any:
-    record = RECORDS[content["kind"]]
+    record = RECORDS.get(content["kind"])
+    if record is None:
+        raise ValueError(
+            f"{name} of the kind {content['kind']!r:.40}, which no package that is imported has registered"
+        )
     if kind is not Any and kind is not record:
         raise ValueError(f"{name} is a {record.__name__} and not {_title(kind)}")
     kinds = _annotations(record)
@@ -571,6 +597,7 @@ __all__ = [
     "load_batches",
     "read_record",
     "read_summary",
+    "register",
     "save",
     "save_batches",
 ]

@@ -157,10 +157,6 @@ def test_low_precision_is_answered_in_single(dtype):
         decompose.input_basis(tensor, 3),
         decompose.svd(tensor, 2),
         decompose.interactions(tensor),
-        decompose.squares(kernel, plain.vectors[:3]),
-        decompose.sphere(kernel, 2, steps=3),
-        decompose.box(kernel, starts=2, steps=3),
-        decompose.sshopm(tensor, 2, steps=3),
         decompose.eigh_many(tensor, k=2),
     )
     for record in records:
@@ -204,13 +200,8 @@ def test_factors_of_any_size_as_long_as_the_answer_fits(dtype, power):
     lambda kernel: decompose.eigh_weighted(kernel, torch.eye(4)),
     lambda kernel: decompose.eigh_pullback(kernel, Dictionary.from_atoms(torch.eye(4), kernel.input)),
     lambda kernel: decompose.eigvalsh_pullback(kernel, Dictionary.from_atoms(torch.eye(4), kernel.input)),
-    lambda kernel: decompose.sphere(kernel, 2),
-    lambda kernel: decompose.box(kernel, starts=2),
-    lambda kernel: decompose.squares(kernel, torch.eye(4)),
-    lambda kernel: decompose.sparse_eigh(kernel, 1, 2),
     lambda kernel: decompose.input_basis(as_tensor(kernel)),
     lambda kernel: decompose.interactions(as_tensor(kernel)),
-    lambda kernel: decompose.sshopm(as_tensor(kernel), 2),
 ])  # fmt: skip
 @pytest.mark.parametrize(("scale", "words"), [(1e-30, "not 0 but below"), (1e30, "beyond")])
 def test_what_leaves_the_range_of_the_type_is_refused(call, scale, words):

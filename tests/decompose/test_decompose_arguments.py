@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ Q = B.kernel(0)
 ATOMS = Dictionary.from_atoms(filled("normal", 5, 4, 3), X)
 ROWS = filled("normal", 5, 4, 3)
 MATRIX = np.eye(4)
-LABELS = torch.tensor([0, 0, 1, 1])
 SVD, BASIS, SPECTRUM = decompose.svd(B), decompose.input_basis(B), decompose.eigh(Q)
 SPECTRA, TERMS = decompose.eigh_many(B, None, 2), decompose.interactions(B)
 
@@ -39,8 +37,6 @@ REFUSED = {
         lambda: decompose.eigh_many(Q),
         lambda: decompose.spectra_stream(Q),
         lambda: decompose.energies(Q),
-        lambda: decompose.sshopm(Q),
-        lambda: decompose.sufficient_shift(Q),
         lambda: decompose.interactions(Q),
     ],
     "kernel of type BilinearTensor": [
@@ -49,27 +45,16 @@ REFUSED = {
         lambda: decompose.eigh_pullback(B, ATOMS),
         lambda: decompose.eigh_coordinates(B, ATOMS),
         lambda: decompose.eigvalsh_pullback(B, ATOMS),
-        lambda: decompose.sphere(B),
-        lambda: decompose.box(B),
-        lambda: decompose.clusters(B, 2),
-        lambda: decompose.inside(B, LABELS),
-        lambda: decompose.block_vectors(B, LABELS, 1),
-        lambda: decompose.sparse_eigh(B, 1, 1),
-        lambda: decompose.squares(B, ROWS),
-        lambda: decompose.pursuit(B, ROWS, 1),
-        lambda: decompose.span_residual(B, ROWS),
     ],
     "dictionary of type Tensor": [
         lambda: decompose.eigh_pullback(Q, ROWS),
         lambda: decompose.eigh_coordinates(Q, ROWS),
         lambda: decompose.eigvalsh_pullback(Q, ROWS),
     ],
-    "directions of type ndarray": [lambda: decompose.eigh_many(B, MATRIX), lambda: decompose.squares(Q, MATRIX)],
+    "directions of type ndarray": [lambda: decompose.eigh_many(B, MATRIX)],
     "second moment of type ndarray": [lambda: decompose.eigh_weighted(Q, MATRIX)],
     "x of type ndarray": [lambda: decompose.second_moment(MATRIX, X)],
     "input of type int": [lambda: decompose.second_moment(ROWS, 4)],
-    "labels of type list": [lambda: decompose.inside(Q, [0, 0, 1, 1]), lambda: decompose.agreement([0], [0])],
-    "vectors of type ndarray": [lambda: decompose.hoyer(MATRIX), lambda: SPECTRUM.terms(MATRIX)],
     "scores of type list": [lambda: decompose.effective_number([1.0]), lambda: decompose.holding([1.0], 0.5)],
     "scores of type int": [lambda: TERMS.keep(1, 3)],
     "codes of type ndarray": [lambda: TERMS(MATRIX)],
@@ -104,9 +89,6 @@ REFUSED = {
         lambda: decompose.eigh_weighted(Q, torch.eye(4), 1.5),
         lambda: decompose.eigh_pullback(Q, ATOMS, 1.5),
         lambda: decompose.eigh_many(B, None, 1.5),
-        lambda: decompose.block_vectors(Q, LABELS, 1.5),
-        lambda: decompose.sparse_eigh(Q, 1.5, 1),
-        lambda: decompose.pursuit(Q, ROWS, 1.5),
         lambda: SVD.truncate(1.5),
         lambda: SVD.bound(1.5, 1.0),
         lambda: BASIS.bound(1.5, 1.0),
@@ -120,32 +102,16 @@ REFUSED = {
     "rank = 2.0": [lambda: decompose.cp(B, 2.0)],
     "starts = 1.5": [
         lambda: decompose.cp(B, 2, starts=1.5),
-        lambda: decompose.sphere(Q, 1.5),
-        lambda: decompose.box(Q, starts=1.5),
-        lambda: decompose.sshopm(B, 1.5),
     ],
-    "starts = 0": [lambda: decompose.sphere(Q, 0), lambda: decompose.box(Q, starts=0), lambda: decompose.sshopm(B, 0)],
     "steps = 'a'": [
         lambda: decompose.cp(B, 2, steps="a"),
-        lambda: decompose.sphere(Q, steps="a"),
-        lambda: decompose.sparse_eigh(Q, 1, 1, steps="a"),
     ],
-    "count = 2.5": [lambda: decompose.clusters(Q, 2.5)],
-    "nonzero = 1.5": [lambda: decompose.sparse_eigh(Q, 1, 1.5)],
     "seed = 1.5": [
         lambda: decompose.eigh_many(B, None, 2, seed=1.5),
         lambda: decompose.cp(B, 2, seed=1.5),
-        lambda: decompose.sphere(Q, seed=1.5),
-        lambda: decompose.box(Q, seed=1.5),
-        lambda: decompose.sshopm(B, seed=1.5),
-        lambda: decompose.clusters(Q, 2, seed=1.5),
     ],
     "tol = 'x'": [lambda: decompose.eigh_many(B, None, 2, tol="x"), lambda: decompose.cp(B, 2, tol="x")],
     "ridge = None": [lambda: decompose.cp_symmetric(B, 2, ridge=None)],
-    "tolerance = 'x'": [lambda: decompose.sphere(Q, tolerance="x")],
-    "low = 'a'": [lambda: decompose.box(Q, "a")],
-    "high = inf": [lambda: decompose.box(Q, 0, float("inf"))],
-    "shift = 'a'": [lambda: decompose.sshopm(B, shift="a")],
     "share = 'a'": [lambda: decompose.holding(ROWS, "a")],
 }
 
@@ -165,11 +131,6 @@ TAKEN = [
     (lambda k: decompose.eigh_pullback(Q, ATOMS, k), ("values", "vectors")),
     (lambda k: decompose.eigh_many(B, None, k, seed=k, tol=k / 1e6), ("values", "vectors")),
     (lambda k: decompose.cp(B, k, starts=k, seed=k, steps=k, tol=k, ridge=k, progress=False), ("values", "left")),
-    (lambda k: decompose.sphere(Q, k, seed=k, steps=k, tolerance=k), ("values", "vectors")),
-    (lambda k: decompose.box(Q, -k, k, k, seed=k, steps=k, tolerance=k), ("values", "vectors")),
-    (lambda k: decompose.sshopm(B, k, shift=k, seed=k, steps=k, tolerance=k), ("values", "vectors")),
-    (lambda k: decompose.sparse_eigh(Q, k, k, steps=k), ("values", "vectors")),
-    (lambda k: decompose.pursuit(Q, ROWS, k), ("values", "vectors")),
     (lambda k: SPECTRUM.keep(k), ("values", "vectors")),
     (lambda k: SVD.truncate(k), ("left", "down")),
     (lambda k: TERMS.keep(k, TERMS.coefficients), ("coefficients",)),
@@ -189,11 +150,6 @@ def test_an_energy_and_a_norm_may_be_pythons_numbers() -> None:
     assert torch.equal(ours.energy, theirs.energy)
     assert torch.equal(SPECTRA.bound(0.1), SPECTRA.bound(torch.tensor(0.1, dtype=torch.float64)))
     assert torch.equal(SPECTRUM.bound(0.1), SPECTRUM.bound(torch.tensor(0.1, dtype=torch.float64)))
-
-
-@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="clusters need scikit-learn")
-def test_clusters_take_numpys_numbers() -> None:
-    assert torch.equal(decompose.clusters(Q, np.int64(2), seed=np.int64(0)), decompose.clusters(Q, 2))
 
 
 def test_the_settings_of_a_stream_are_pythons_own() -> None:

@@ -7,7 +7,6 @@ these, and to nothing else.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,10 +40,6 @@ S = decompose.Spectrum(
 )
 
 CALLS = {
-    "agreement": lambda: decompose.agreement(LABELS, LABELS),
-    "block_vectors": lambda: decompose.block_vectors(Q, LABELS, 3),
-    "box": lambda: decompose.box(Q, starts=3, steps=40),
-    "clusters": lambda: decompose.clusters(Q, 2),
     "cp": lambda: decompose.cp(B, 2, steps=3, progress=False),
     "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
     "effective_number": lambda: decompose.effective_number(SCORES),
@@ -56,22 +51,13 @@ CALLS = {
     "eigvalsh_pullback": lambda: decompose.eigvalsh_pullback(Q, F),
     "energies": lambda: decompose.energies(B),
     "holding": lambda: decompose.holding(SCORES, 0.5),
-    "hoyer": lambda: decompose.hoyer(ROWS),
     "input_basis": lambda: decompose.input_basis(B, 2),
-    "inside": lambda: decompose.inside(Q, LABELS),
     "interactions": lambda: decompose.interactions(B),
-    "pursuit": lambda: decompose.pursuit(Q, ROWS, 2),
     "second_moment": lambda: decompose.second_moment(ROWS, X),
-    "span_residual": lambda: decompose.span_residual(Q, ROWS[:2]),
-    "sparse_eigh": lambda: decompose.sparse_eigh(Q, 2, 2),
     "spectra_stream": lambda: [
         decompose.spectra_stream(B, k=2).batch(0),
         str(decompose.spectra_stream(B, k=2).settings),
     ],
-    "sphere": lambda: decompose.sphere(Q, 3, steps=20),
-    "squares": lambda: decompose.squares(Q, ROWS[:2]),
-    "sshopm": lambda: decompose.sshopm(B, 3, steps=20),
-    "sufficient_shift": lambda: decompose.sufficient_shift(B),
     "svd": lambda: decompose.svd(B),
     "svd_accurate": lambda: decompose.svd_accurate(B),
 }
@@ -93,7 +79,7 @@ METHODS = {
         (found := decompose.cp(B, 2, steps=3, progress=False)).tensor(), found.bound(ROWS[0, 0]), found.cancellation()
     ],
 }  # fmt: skip
-RECORDS = {"WeightedSpectrum", "Interaction", "TopInteractions", "Extrema", "Squares", "SpectraStream"}
+RECORDS = {"WeightedSpectrum", "Interaction", "TopInteractions", "SpectraStream"}
 """Records with no method that computes beside those evaluated at inputs."""
 
 
@@ -114,8 +100,6 @@ def test_every_public_name_is_held_to_it() -> None:
 
 @pytest.mark.parametrize("name", [*CALLS, *METHODS])
 def test_no_result_carries_a_graph(name: str) -> None:
-    if name in ("clusters", "agreement") and importlib.util.find_spec("sklearn") is None:
-        pytest.skip("needs scikit-learn")
     for value in tensors({**CALLS, **METHODS}[name]()):
         assert not value.requires_grad
         value.numpy()
@@ -128,8 +112,6 @@ def test_no_result_carries_a_graph(name: str) -> None:
         decompose.eigh(Q, 2).reconstruct,
         decompose.eigh_weighted(Q, torch.eye(4), 2).terms,
         decompose.eigh_weighted(Q, torch.eye(4)).reconstruct,
-        decompose.squares(Q, ROWS[:2]).terms,
-        decompose.squares(Q, ROWS[:2]).reconstruct,
         decompose.eigh_many(B, k=2).reconstruct,
         decompose.interactions(B),
     ],
@@ -144,7 +126,6 @@ def test_what_is_evaluated_at_inputs_has_their_gradient(call: Any) -> None:
     [
         decompose.eigh(Q).terms,
         decompose.eigh_weighted(Q, torch.eye(4)).reconstruct,
-        decompose.squares(Q, ROWS[:2]).terms,
         decompose.eigh_many(B, k=2).reconstruct,
         decompose.interactions(B),
         lambda x: decompose.interactions(B).importance(torch.ones(3), x),

@@ -48,9 +48,6 @@ REFUSED = {
         lambda: models.Dense(2.5, 3, "relu"),
     ],
     "beta = 'a'": [lambda: models.Gated(2, 3, "swiglu", beta="a")],
-    "rotation = 'a'": [lambda: models.Augmentation(rotation="a")],
-    "blur = inf": [lambda: models.Augmentation(blur=float("inf"))],
-    "shift = 1.5": [lambda: models.Augmentation(shift=1.5)],
     "checkpoint = 3": [lambda: train(checkpoint=3)],
     "folder = None": [lambda: build().save_pretrained(None), lambda: models.ImageClassifier.from_pretrained(None)],
     "epochs = 1.5": [lambda: train(epochs=1.5)],
@@ -91,5 +88,3 @@ def test_the_config_of_a_model_is_pythons_own(tmp_path: Any) -> None:
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
     assert [config[name] for name in ("hidden", "layers", "embedding", "seed")] == [5, 2, 6, 1]
-    changed = models.Augmentation(np.float32(2), np.int64(1), 1)
-    assert [type(value) for value in (changed.rotation, changed.shift, changed.blur)] == [float, int, float]

@@ -30,12 +30,6 @@ def train(**settings: Any) -> sae.StandardSAE:
     return coder
 
 
-def transcode(**settings: Any) -> sae.Transcoder:
-    made = sae.Transcoder(4, 4, 6, 2)
-    sae.transcode(made, X, X, **({"steps": 2, "batch_size": 5, "progress": False} | settings))
-    return made
-
-
 REFUSED = {
     "coders of type StandardSAE": [lambda: sae.train_many(sae.StandardSAE(4, 8), STREAM, steps=1)],
     "a BilinearTensor; expected a StandardSAE": [lambda: sae.train(LAYER, STREAM, steps=1)],
@@ -86,19 +80,17 @@ REFUSED = {
     "coder of type BilinearTensor": [lambda: sae.evaluate(LAYER, X)],
     "processes of type int": [lambda: train(processes=3)],
     "device 2.5": [lambda: train(device=2.5)],
-    "steps = 1.5": [lambda: train(steps=1.5), lambda: transcode(steps=1.5)],
-    "lr = 'a'": [lambda: train(lr="a"), lambda: train(lr=["a"]), lambda: transcode(lr="a")],
+    "steps = 1.5": [lambda: train(steps=1.5)],
+    "lr = 'a'": [lambda: train(lr="a"), lambda: train(lr=["a"])],
     "l1 = None": [lambda: train(l1=None)],
     "similarity = inf": [lambda: train(similarity=float("inf"))],
-    "warmup = 'a'": [lambda: train(warmup="a"), lambda: transcode(warmup="a")],
-    "decay = 2": [lambda: train(decay=2), lambda: transcode(decay=2)],
+    "warmup = 'a'": [lambda: train(warmup="a")],
+    "decay = 2": [lambda: train(decay=2)],
     "clip = 'a'": [lambda: train(clip="a")],
-    "batch_size = 2.5": [lambda: sae.TensorStream(X, 2.5), lambda: transcode(batch_size=2.5)],
+    "batch_size = 2.5": [lambda: sae.TensorStream(X, 2.5)],
     "seed = 'a'": [
         lambda: sae.TensorStream(X, 2, "a"),
         lambda: sae.StandardSAE(4, 8, seed="a"),
-        lambda: sae.Transcoder(4, 4, 6, 2, seed="a"),
-        lambda: transcode(seed="a"),
     ],
     "batch = -1": [
         lambda: STREAM.batch(-1),
@@ -107,15 +99,14 @@ REFUSED = {
         lambda: sae.IterableStream([X]).batch(-1),
     ],
     "batch = 1.5": [lambda: STREAM.batch(1.5), lambda: sae.IterableStream([X]).batch(1.5)],
-    "d_in = 'a'": [lambda: sae.GatedSAE("a", 3), lambda: sae.Transcoder("a", 4, 6, 2)],
-    "d_sae = 2.5": [lambda: sae.JumpReLUSAE(4, 2.5), lambda: sae.Transcoder(4, 4, 2.5, 2)],
-    "k = 1.5": [lambda: sae.TopKSAE(4, 8, 1.5), lambda: sae.Transcoder(4, 4, 6, 1.5)],
+    "d_in = 'a'": [lambda: sae.GatedSAE("a", 3)],
+    "d_sae = 2.5": [lambda: sae.JumpReLUSAE(4, 2.5)],
+    "k = 1.5": [lambda: sae.TopKSAE(4, 8, 1.5)],
     "p = 'a'": [lambda: sae.decoder_similarity(X, "a")],
     "vectors of type ndarray": [
         lambda: sae.TensorStream(MATRIX),
         lambda: CODER.encode(MATRIX),
         lambda: CODER(MATRIX),
-        lambda: sae.Transcoder(4, 4, 6, 2)(MATRIX),
     ],
     "codes of type ndarray": [
         lambda: CODER.decode(MATRIX),
@@ -127,8 +118,6 @@ REFUSED = {
     "space of type int": [lambda: CODER.dictionary(4)],
     "features 'a'": [lambda: CODER.dictionary(LAYER.input, "a")],
     "features [0.5]": [lambda: CODER.dictionary(LAYER.input, [0.5])],
-    "transcoder of type TopKSAE": [lambda: sae.transcode(CODER, X, X, steps=1)],
-    "inputs of type ndarray": [lambda: sae.transcode(sae.Transcoder(4, 4, 6, 2), X.numpy(), X, steps=1)],
 }
 
 
@@ -203,11 +192,6 @@ def test_sizes_and_seeds_may_be_numpys(tmp_path: Any) -> None:
     assert torch.equal(ours.W_dec, theirs.W_dec)
     theirs.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "cfg.json").read_text("utf-8"))["k"] == 2
-    first, second = (
-        transcode(),
-        transcode(steps=np.int64(2), batch_size=np.int8(5), seed=np.int64(0), lr=np.float64(2e-3)),
-    )
-    assert torch.equal(first.W_dec, second.W_dec)
     stream = sae.TensorStream(X, np.int64(5), np.int64(0))
     assert torch.equal(stream.batch(np.int64(6)), STREAM.batch(6))
 

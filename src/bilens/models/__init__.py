@@ -1,9 +1,8 @@
 """Models whose layers are bilinear, and the ones they are compared with; `.tensor()` is the bridge to the algebra."""
 
-from bilens.models.augmentation import Augmentation
 from bilens.models.classifier import ImageClassifier, matched_width
 from bilens.models.layers import Bilinear, Dense, Gated, swish
-from bilens.models.train import accuracy, check_settings, schedule_factor, train
+from bilens.models.train import Augmentation, accuracy, check_settings, schedule_factor, train
 
 __all__ = [
     "Augmentation",

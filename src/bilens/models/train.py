@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,6 @@ from bilens import device as devices
 from bilens.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
-from bilens.models.augmentation import Augmentation
 from bilens.models.classifier import ImageClassifier
 from bilens.progress import bar
 
@@ -28,6 +27,26 @@ SECONDS_BETWEEN_CHECKPOINTS = 5.0
 
 _REPORT = 25
 """Steps between two updates of the progress bar; each waits for the device."""
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """Random changes of training images, for example small rotations: a callable that says what it does."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What is done, as JSON values: a training is continued with the same settings only."""
+        ...
+
+    def __call__(
+        self, images: Float[Tensor, "n d"], image: tuple[int, int], generator: torch.Generator
+    ) -> Float[Tensor, "n d"]:
+        """Images changed at random; those that are given stay as they are.
+
+        Args:
+            images: (n, d), flattened; image: (height, width); generator: of the CPU, the only source of randomness.
+        """
+        ...
 
 
 def train(
@@ -128,7 +147,7 @@ def train(
         }
         checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
     if augmentation is not None:
-        settings["augmentation"] = dataclasses.asdict(augmentation)
+        settings["augmentation"] = dict(augmentation.settings)
     images, labels = images.to(where, dtype), labels.to(where, torch.int64)
     if test_images is not None and test_labels is not None:
         test_images, test_labels = test_images.to(where, dtype), test_labels.to(where, torch.int64)

@@ -9,10 +9,10 @@ drawn as they are: a dollar sign starts no formula.
 from matplotlib.figure import Figure
 
 from bilens.plots.explored import extremes, input_pairs, logit_weights, overlaps, truncation
-from bilens.plots.features import atlas, directions, effects, gallery, spectrum, terms, view
+from bilens.plots.features import effects, gallery, spectrum, terms, view
 from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale, thumbnail
 from bilens.plots.output import html, on_dark, png, save, svg
-from bilens.plots.scores import bands, certificate, codes, curves, dots, history, intervals, singular_values
+from bilens.plots.scores import certificate, codes, curves, history, singular_values
 from bilens.plots.style import (
     BOTH,
     DIVERGING,
@@ -43,20 +43,15 @@ __all__ = [
     "RULE",
     "Figure",
     "LinearKernel",
-    "atlas",
-    "bands",
     "certificate",
     "codes",
     "curves",
-    "directions",
-    "dots",
     "effects",
     "extremes",
     "gallery",
     "history",
     "html",
     "input_pairs",
-    "intervals",
     "linear_kernels",
     "logit_weights",
     "number",

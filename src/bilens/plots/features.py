@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from bilens.decompose import Spectrum, Squares
+from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.plots.kernels import (
     LinearKernel,
@@ -256,80 +254,6 @@ def gallery(view: View, columns: int = 10, count: int | None = None) -> Figure:
             if column == 0:
                 figure.text((margin - 0.14) / width, box[1] + box[3] / 2, "λ > 0" if sign > 0 else "λ < 0", size=10,
                             color=BOTH, ha="right", va="center")  # fmt: skip
-    return figure
-
-
-@styled
-def atlas(views: Sequence[View]) -> Figure:
-    """A map of features under several settings: one row per view, one column per feature, its first eigenvector.
-
-    Columns have the labels of the first view's features. Each image has a scale of its own: the map shows shapes, and
-    says nothing of sizes.
-
-    Args:
-        views: each with as many features.
-
-    Raises:
-        BilensError: no view, views of different sizes or without features, NaN or infinity.
-    """
-    if not views or len({len(view) for view in views}) > 1:
-        raise BilensError("no views, or views of different sizes", "as many features in each")
-    for view in views:
-        check_view(view)
-    cell = 0.8 if views[0].spectra[0].input.image is not None else 1.9
-    names = [textwrap.wrap(short(item.label, 40), 13 if cell < 1 else 28) for item in views[0].spectra]
-    gap, top = 0.07, 0.2 + 0.13 * max(1, *map(len, names))
-    margin = 0.25 + 0.075 * min(40, max(len(view.name) for view in views))
-    width, height = margin + len(views[0]) * (cell + gap) + 0.1, top + len(views) * (cell + gap) + 0.05
-    figure = Figure(figsize=(width, height))
-    for row, view in enumerate(views):
-        y = height - top - row * (cell + gap) - cell
-        figure.text((margin - 0.12) / width, (y + cell / 2) / height, short(view.name, 40), size=8.5, ha="right",
-                    va="center")  # fmt: skip
-        for column, item in enumerate(view.spectra):
-            x = margin + column * (cell + gap)
-            if row == 0:
-                figure.text((x + cell / 2) / width, 1 - (top - 0.07) / height, "\n".join(names[column]), size=8.5,
-                            color=MUTED, ha="center", va="bottom")  # fmt: skip
-            axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
-            shown = linear_kernels(item.keep(min(1, len(item))), 1)
-            draw_weights(axes, shown[0], shared_scale(shown)) if shown else empty(axes, "–")
-    return figure
-
-
-@styled
-def directions(rows: Mapping[str, Squares], count: int = 6) -> Figure:
-    """Directions of one kernel as several methods find them: one row per method, its first directions side by side.
-
-    Each image shows √|c| v on a scale of its own, with its weight c above.
-
-    Args:
-        rows: the directions of each method, by the name that stands beside them; count: how many of each.
-
-    Raises:
-        BilensError: no row, rows without a direction, NaN or infinity, or a count below 1.
-    """
-    check_count("count", count)
-    if not rows or not all(len(row) for row in rows.values()):
-        raise BilensError("no directions", "at least one in each row")
-    columns = min(count, max(map(len, rows.values())))
-    cell = 1.1 if next(iter(rows.values())).input.image is not None else 2.0
-    margin, gap, top = 0.25 + 0.08 * min(32, max(map(len, rows))), 0.08, 0.24
-    width, height = margin + columns * (cell + gap), len(rows) * (cell + top) + 0.05
-    figure = Figure(figsize=(width, height))
-    for place, (name, row) in enumerate(rows.items()):
-        values, vectors = numbers("weights", row.values), numbers("directions", row.vectors)
-        y = height - (place + 1) * (cell + top)
-        figure.text((margin - 0.12) / width, (y + cell / 2) / height, short(name, 32), size=8.5, ha="right",
-                    va="center")  # fmt: skip
-        for column in range(min(columns, len(row))):
-            x = margin + column * (cell + gap)
-            axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
-            weights = torch.from_numpy(np.sqrt(abs(values[column])) * vectors[column])
-            shown = LinearKernel(column, float(values[column]), weights, row.input)
-            draw_weights(axes, shown, shared_scale([shown]))
-            axes.set_title(f"c = {signed(shown.value)}", size=7.5, pad=3, loc="center",
-                           color=POSITIVE if shown.value > 0 else NEGATIVE)  # fmt: skip
     return figure
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,14 +21,12 @@ from bilens.plots.style import (
     MARKERS,
     MUTED,
     NEGATIVE,
-    check_count,
     log_axis,
     numbers,
     reach,
     short,
     styled,
 )
-from bilens.statistics import interval
 from bilens.views import CodeComparison
 
 _MANY = 3000
@@ -66,7 +63,7 @@ def curves(
     unknown = [curve.name for curve in curves if getattr(curve, against) is None]
     if unknown:
         raise BilensError(f"a curve {unknown[0]!r} without numbers stored", "one that has them", "leave it out")
-    samples = _on_samples(curves)
+    samples = on_samples(curves)
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     views = [curve.name for curve in curves if curve.beside is None]
@@ -77,7 +74,7 @@ def curves(
         if curve.beside is not None:
             style["linestyle"] = (0, (4, 3))
         axes.plot(at, values, label=short(curve.name, 40), clip_on=False, zorder=3, **style)
-    _count_axis(axes, [getattr(curve, against) for curve in curves], _AGAINST[against])
+    count_axis(axes, [getattr(curve, against) for curve in curves], _AGAINST[against])
     axes.grid(axis="y")
     if which != "cross_entropy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -94,7 +91,7 @@ def curves(
 _AGAINST = {"kept": "components kept", "numbers": "numbers stored"}
 
 
-def _on_samples(curves: Sequence[Curve]) -> str:
+def on_samples(curves: Sequence[Curve]) -> str:
     """The end of a title: on how many samples all the curves of one axis were measured.
 
     Raises:
@@ -108,142 +105,6 @@ def _on_samples(curves: Sequence[Curve]) -> str:
         )
     known = counts.pop() if counts else None
     return "" if known is None else f" on {known:,} samples"
-
-
-_SHORT_NAME = 24
-"""Characters of a name, three of which fit below a figure side by side."""
-
-
-@styled
-def bands(
-    groups: Mapping[str, Sequence[Curve]],
-    which: Literal["accuracy", "recovered"] = "accuracy",
-    x: str = "components kept",
-) -> Figure:
-    """Mean of several curves of one kind, for example one per seed, with its 95 % interval as a band.
-
-    Args:
-        groups: curves measured at the same numbers of components, by the name that the legend shows.
-        which: accuracy or cross-entropy recovered; x: what the numbers that are kept count.
-
-    Raises:
-        BilensError: no group, an empty one, curves measured at different points or on different numbers of samples, NaN
-            or infinity.
-    """
-    if not groups or not all(groups.values()):
-        raise BilensError("no curves", "at least one in each group")
-    on = _on_samples([curve for curves in groups.values() for curve in curves])
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    for place, (name, curves) in enumerate(groups.items()):
-        kept = numbers("kept", curves[0].kept)
-        if any(curve.kept.tolist() != curves[0].kept.tolist() for curve in curves):
-            raise BilensError(f"curves of {name!r} measured at different points", "the same points")
-        rows = np.stack([numbers(which, getattr(curve, which)) for curve in curves])
-        means = [interval(column.tolist()) for column in rows.T]
-        middle = np.array([value.mean for value in means])
-        style: dict[str, Any] = {"color": LINES[place % len(LINES)], "marker": MARKERS[place % len(MARKERS)]}
-        axes.plot(kept, middle, label=short(name, 40), clip_on=False, zorder=3, **style)
-        if len(curves) > 1:
-            half = np.array([value.half for value in means])
-            axes.fill_between(kept, middle - half, middle + half, color=style["color"], alpha=0.2, linewidth=0)
-    _count_axis(axes, [curves[0].kept for curves in groups.values()], x)
-    axes.grid(axis="y")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    low = min(float(getattr(curve, which).min()) for curves in groups.values() for curve in curves)
-    axes.set_ylim(min(0.0, low), 1.0)
-    axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which] + on)
-    if len(groups) > 1:
-        columns = 3 if max(map(len, groups)) <= _SHORT_NAME else 2
-        axes.legend(loc="lower right") if len(groups) < 5 else figure.legend(loc="outside lower center", ncols=columns)
-    return figure
-
-
-@styled
-def dots(
-    groups: Mapping[str, Mapping[str, Sequence[float]]],
-    label: str,
-    *,
-    line: float | None = None,
-    shared: bool = True,
-) -> Figure:
-    """Means with their 95 % intervals as bars, one panel per group, one row per name; each sample is a small dot below.
-
-    A single sample has no interval, and then the mean stands alone.
-
-    Args:
-        groups: samples, for example one per seed, by row, by panel; each panel has the same rows.
-        label: of the horizontal axis, with its unit.
-        line: where to draw a vertical line, for example 0 for a difference.
-        shared: whether the panels have one scale.
-
-    Raises:
-        BilensError: no panel, panels with different rows or none, a row without samples, NaN or infinity.
-    """
-    rows = list(next(iter(groups.values()), ()))
-    if not rows or any(list(panel) != rows for panel in groups.values()):
-        raise BilensError("panels without rows, or with different ones", "the same rows in each")
-    longest = min(40, max(map(len, rows)))
-    size = (0.5 + 0.075 * longest + 2.6 * len(groups), 0.95 + 0.27 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
-    for axes, (title, panel) in zip(
-        np.ravel(figure.subplots(1, len(groups), sharex=shared, sharey=True, squeeze=False)),
-        groups.items(),
-        strict=True,
-    ):
-        for place, samples in enumerate(panel.values()):
-            found = interval(samples)
-            axes.plot(samples, [place + 0.3] * len(samples), "o", color=MUTED, markersize=2, zorder=2)
-            if math.isfinite(found.half):
-                ends = (found.mean - found.half, found.mean + found.half)
-                axes.plot(ends, (place, place), color=LINES[0], solid_capstyle="butt", zorder=3)
-            axes.plot([found.mean], [place], "o", color=LINES[0], markersize=5, zorder=4)
-        if line is not None:
-            axes.axvline(line, color=MUTED, linewidth=0.8, zorder=1)
-        axes.grid(axis="x")
-        axes.set_title(short(title, 40))
-        axes.tick_params(axis="y", length=0)
-    axes.set_yticks(range(len(rows)), [short(row, 40) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    figure.supxlabel(label, size=9, color=MUTED)
-    return figure
-
-
-@styled
-def intervals(groups: Mapping[str, Mapping[int, Sequence[float]]], title: str, x: str, y: str) -> Figure:
-    """Mean of samples, for example one per seed, with its 95 % interval as a bar, against a size on a logarithmic axis.
-
-    Args:
-        groups: the samples at each size, by the name that the legend shows.
-        title: of the figure; x: what the sizes are; y: what the samples are, with its unit.
-
-    Raises:
-        BilensError: no group, an empty one, a size below 1, NaN or infinity.
-    """
-    if not groups or not all(groups.values()):
-        raise BilensError("no samples", "at least one size in each group")
-    sizes = sorted({size for samples in groups.values() for size in samples})
-    check_count("size", sizes[0])
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    for place, (name, samples) in enumerate(groups.items()):
-        means = [interval(list(values)) for values in samples.values()]
-        half = [0.0 if math.isinf(value.half) else value.half for value in means]
-        axes.errorbar(
-            list(samples), [value.mean for value in means], half, label=short(name, 40), capsize=3, elinewidth=1,
-            color=LINES[place % len(LINES)], marker=MARKERS[place % len(MARKERS)], zorder=3,
-        )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y")
-    axes.set_title(title)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    if len(groups) > 1:
-        figure.legend(loc="outside lower center", ncols=2)
-    return figure
 
 
 @styled
@@ -262,7 +123,7 @@ def certificate(curve: Curve) -> Figure:
     axes = figure.add_subplot()
     for values, name, color, marker in (
         (bound, "proven bound", MUTED, "v"),
-        (error, f"largest error{_on_samples([curve]) or ' measured'}", LINES[1], "o"),
+        (error, f"largest error{on_samples([curve]) or ' measured'}", LINES[1], "o"),
     ):
         there = values > 0
         axes.plot(kept[there], values[there], label=name, color=color, marker=marker, zorder=3, clip_on=False)
@@ -273,7 +134,7 @@ def certificate(curve: Curve) -> Figure:
         axes.set_yscale("log")
         log_axis(axes.yaxis, positive)
     axes.grid(axis="y")
-    _count_axis(axes, [curve.kept], "components kept")
+    count_axis(axes, [curve.kept], "components kept")
     axes.set_title(f"{short(curve.name, 40)}: |logit − its reconstruction|")
     axes.set_ylabel("logits, log scale")
     axes.legend(loc="best")
@@ -375,7 +236,7 @@ def singular_values(svd: TensorSVD) -> Figure:
     return figure
 
 
-def _count_axis(axes: Any, columns: Sequence[Tensor], label: str) -> None:
+def count_axis(axes: Any, columns: Sequence[Tensor], label: str) -> None:
     """The axis of a count, of components or of numbers: linear up to 60, logarithmic beyond, with plain numbers."""
     kept = sorted({int(value) for column in columns for value in column.tolist()})
     if not kept:

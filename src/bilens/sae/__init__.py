@@ -12,7 +12,6 @@ from bilens.sae.metrics import (
 )
 from bilens.sae.streams import Divisible, IterableStream, Stream, TensorStream, as_stream
 from bilens.sae.train import train, train_many
-from bilens.sae.transcoder import Transcoder, transcode
 
 from_pretrained = Coder.from_pretrained
 """Read a SAELens or an authors' folder as whichever coder it holds."""
@@ -29,7 +28,6 @@ __all__ = [
     "Stream",
     "TensorStream",
     "TopKSAE",
-    "Transcoder",
     "as_stream",
     "dead_fraction",
     "decoder_similarity",
@@ -40,5 +38,4 @@ __all__ = [
     "nmse",
     "train",
     "train_many",
-    "transcode",
 ]

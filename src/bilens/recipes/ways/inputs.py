@@ -13,9 +13,7 @@ from bilens.checkpoint import discard
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve, Row, Score
 from bilens.history import History
-from bilens.pairs import PairCodes
-from bilens.progress import bar
-from bilens.recipes.pair_coder import (
+from bilens.pair_coding import (
     coded,
     codes_stored,
     drawn_pairs,
@@ -24,6 +22,8 @@ from bilens.recipes.pair_coder import (
     random_directions,
     through,
 )
+from bilens.pairs import PairCodes
+from bilens.progress import bar
 from bilens.recipes.ways.details import detail
 from bilens.recipes.ways.subject import MEASURE, Subject
 from bilens.sae import Evaluation, TopKSAE

@@ -1,0 +1,1 @@
+"""What only the programme calls: rivals of eigenvectors, transcoders, and the statistics of images of weights."""

@@ -1,0 +1,1 @@
+"""The experiments of the founding programme, one per file."""

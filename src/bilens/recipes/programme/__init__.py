@@ -1,1 +1,0 @@
-"""The founding programme: one claim or group of claims per file, measured over seeds."""
