@@ -23,10 +23,10 @@ help: ## this list
 
 install: .venv/installed ## the virtual environment .venv with bilens and its tools
 
-demo: .venv/installed ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
+demo: .venv/demo ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
 	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
 
-reproduce: .venv/installed ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
+reproduce: .venv/demo ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
 	$(BIN)/python -m reproduction --out '$(OUT)' $(FLAGS)
 
 test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
@@ -77,9 +77,14 @@ constraints: ## constraints.txt anew, from a fresh environment with the newest v
 clean: ## remove the environment and everything built; keeps runs/
 	rm -rf .venv .venv-bench .venv-wheel .venv-constraints site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.venv/installed: pyproject.toml constraints.txt
+# What the demo needs, and no tools for developing: its installation is the first that a newcomer sees.
+.venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bilens needs Python 3.10 or newer; set PYTHON=…")'
 	$(PYTHON) -m venv .venv
+	$(subst --quiet,,$(PIP)) --editable '.[demo]'
+	@touch $@
+
+.venv/installed: .venv/demo
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
