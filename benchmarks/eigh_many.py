@@ -30,8 +30,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from bilens import decompose
-from bilens.decompose import solver
-from bilens.products import Packed
+from bilens.decompose.many import _solve
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -110,7 +109,7 @@ def products(tensor: BilinearTensor) -> tuple[int, int]:
     """Operations of the search's products with the factors, and bytes of factors that they read."""
     counted = [0, 0]
 
-    class Counting(Packed):
+    class Counting(_solve.Packed):
         def __init__(self, matrix: Tensor, rows: int) -> None:
             super().__init__(matrix, rows)
             self.matrix = matrix
@@ -120,7 +119,7 @@ def products(tensor: BilinearTensor) -> tuple[int, int]:
             counted[1] += self.matrix.nbytes
             return super().__call__(x)
 
-    with patch.object(solver, "Packed", Counting):
+    with patch.object(_solve, "Packed", Counting):
         decompose.eigh_many(tensor, k=K)
     return counted[0], counted[1]
 

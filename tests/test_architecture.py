@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
     **dict.fromkeys(
-        ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device", "products"), 0
+        ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device"), 0
     ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
@@ -193,10 +193,15 @@ def test_no_package_imports_itself_in_a_circle():
 
 @by_file
 def test_nothing_private_is_imported_from_elsewhere(path):
+    """A module whose name begins with an underscore is for the files of its own folder; no other such name is shared."""
+    folder = ".".join(("bilens", *path.relative_to(SOURCE).parent.parts))
     for node in ast.walk(tree(path)):
         for name in imported(node):
-            last = name.rpartition(".")[2]
-            assert not last.startswith("_") or last.endswith("__"), name
+            for place, part in enumerate(parts := name.split(".")):
+                if part.startswith("_") and not part.endswith("__"):
+                    owner, private = ".".join(parts[:place]), ".".join(parts[1 : place + 1])
+                    assert owner == folder, f"{module(path)} imports {name}"
+                    assert private in MODULES, f"{name} is no module"
 
 
 @by_file
@@ -312,7 +317,7 @@ def test_no_keyword_arguments_that_swallow_typos(path):
 def test_no_grab_bags():
     for name in MODULES:
         assert name.split(".")[-1] not in ("utils", "util", "helpers", "misc", "common", "config")
-        assert not name.split(".")[-1].startswith("_") or name == "__main__"
+        assert not name.startswith("_") or name == "__main__"
 
 
 # Docstrings
