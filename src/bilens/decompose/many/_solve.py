@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bilens.decompose import symmetric
 from bilens.decompose.many import _lanczos
@@ -40,6 +41,10 @@ BYTES = {"cpu": 2**28, "cuda": 2**32}
 
 MOST = 1024
 """Kernels at a time at most: products with the factors are at their full rate with far fewer rows."""
+
+PACKED = 2**24
+"""Bytes of a factor from which on its products are oneDNN's: 1.3 to 2 times as fast with 8 to 64 vectors and a factor of
+64 MiB, no faster with one of 3.5 MiB (benchmarks/eigh_many.py, d = 2,048 and d = 576)."""
 
 CONVERTED = 2**24
 """Bytes of each factor, or of hidden units, to hold in float64 at a time, few enough to stay in a cache."""
@@ -107,10 +112,10 @@ def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer
             return _within_span(left, right, weights, ask, ask.method or cheapest(within))
     spans = 2 * (weights != 0).sum(dim=1).clamp(min=1).double() + ask.wanted
     alone = (spans < min(dim, span)) & (EIGH[device] * spans**3 < least / n) & (ask.method is None)
-    few, rest = alone.nonzero()[:, 0], (~alone).nonzero()[:, 0]
-    places = [*few.split(1), rest] if len(rest) else list(few.split(1))
-    parts = [solve(left, right, weights[row], ask) for row in few.split(1)]  # kernels of few hidden units
+    places, rest = list(alone.nonzero()), (~alone).nonzero()[:, 0]
+    parts = [solve(left, right, weights[row], ask) for row in places]  # kernels of few hidden units
     if len(rest):
+        places.append(rest)
         method = ask.method or cheapest(costs(len(rest), hidden, dim, ask, device))
         parts.append(_solve_by(method, Layer(left, right), weights[rest], ask))
     return joined(places, parts)
@@ -194,7 +199,7 @@ def _solve_by(method: Method, layer: Layer, weights: Tensor, ask: Question) -> A
     most = size // (4 * layer.dim**2 * given)
     if method == "factors":
         most = min(max(size // int(1.3 * steps(ask.wanted, layer.dim) * layer.dim * given), 16), MOST)
-    product = Factored(layer, ask.work, min(len(weights), most)) if method == "factors" else None
+    product = Factored(layer, ask.work) if method == "factors" else None
     parts = []
     for w in weights.split(max(1, most)):
         found = _by_lanczos(product, layer, w, ask) if product else _full(layer, w, ask, ask.work)
@@ -268,11 +273,10 @@ def _refined(
 class Factored:
     """Q v of many kernels from the factors: four products of large matrices for all of them."""
 
-    def __init__(self, layer: Layer, work: torch.dtype, n: int) -> None:
+    def __init__(self, layer: Layer, work: torch.dtype) -> None:
         left, right = layer.left.to(work), layer.right.to(work)
-        rows = n * start_vectors(n)
-        self._left, self._right = Packed(left, rows), Packed(right, rows)
-        self._from_left, self._from_right = Packed(left.T, rows), Packed(right.T, rows)
+        self._left, self._right = Packed(left), Packed(right)
+        self._from_left, self._from_right = Packed(left.T), Packed(right.T)
 
     def of(self, weights: Tensor) -> _lanczos.Product:
         """Q_w v = ½ [Lᵀ(w∘Rv) + Rᵀ(w∘Lv)] for each row w of the weights (n, h)."""
@@ -294,14 +298,22 @@ class Factored:
 
 
 class Packed:
-    """x ↦ x Mᵀ for rows x (m, i) and a fixed matrix M (j, i), again and again."""
+    """x ↦ x Mᵀ for rows x (m, i) and a fixed matrix M (j, i), again and again.
 
-    def __init__(self, matrix: Tensor, rows: int) -> None:
-        self.matrix = matrix.T.contiguous()
+    In float32 on a CPU a matrix that no cache holds is kept in the layout of oneDNN, the second library of products
+    that torch has. Everywhere else this is a plain product.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        single = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and matrix.nbytes >= PACKED
+        onednn = single and torch.backends.mkldnn.is_available()
+        self.matrix = matrix.contiguous().to_mkldnn() if onednn else matrix
 
     def __call__(self, x: Tensor) -> Tensor:
         """x Mᵀ, (m, j)."""
-        return x @ self.matrix
+        if self.matrix.is_mkldnn:
+            return functional.linear(x.to_mkldnn(), self.matrix).to_dense()
+        return x @ self.matrix.T
 
 
 def _symmetric(matrices: Tensor) -> Tensor:
