@@ -110,13 +110,9 @@ def products(tensor: BilinearTensor) -> tuple[int, int]:
     counted = [0, 0]
 
     class Counting(_solve.Packed):
-        def __init__(self, matrix: Tensor, rows: int) -> None:
-            super().__init__(matrix, rows)
-            self.matrix = matrix
-
         def __call__(self, x: Tensor) -> Tensor:
             counted[0] += 2 * len(x) * self.matrix.numel()
-            counted[1] += self.matrix.nbytes
+            counted[1] += self.matrix.numel() * x.itemsize
             return super().__call__(x)
 
     with patch.object(_solve, "Packed", Counting):

@@ -16,9 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "bilens"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
-    **dict.fromkeys(
-        ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device"), 0
-    ),
+    **dict.fromkeys(("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device"), 0),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
         ("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching", "patterns"), 2
@@ -193,7 +191,7 @@ def test_no_package_imports_itself_in_a_circle():
 
 @by_file
 def test_nothing_private_is_imported_from_elsewhere(path):
-    """A module whose name begins with an underscore is for the files of its own folder; no other such name is shared."""
+    """A module whose name begins with an underscore is for its own folder; no other such name is shared."""
     folder = ".".join(("bilens", *path.relative_to(SOURCE).parent.parts))
     for node in ast.walk(tree(path)):
         for name in imported(node):

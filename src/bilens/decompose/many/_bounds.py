@@ -20,7 +20,7 @@ def failure(dtype: torch.dtype) -> float:
 
 
 def beyond(
-    small: Tensor, coupling: Tensor, levels: Tensor, columns: Tensor, chosen: Tensor, dim: int, dtype: torch.dtype
+    small: Tensor, coupling: Tensor, levels: Tensor, columns: Tensor, chosen: Tensor, *, dim: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Between which numbers, (n,) each, the eigenvalues lie that are not listed.
 
@@ -44,11 +44,11 @@ def beyond(
         poles, parts = _first_chain(small, coupling)
     free = torch.ones_like(levels, dtype=torch.bool).scatter_(1, chosen, False)
     slack = 64 * torch.finfo(dtype).eps * levels.abs().amax(dim=1)
-    lower = -_above(-levels.flip(1), free.flip(1), -poles, parts, wanted + 1, delta)
-    return lower - slack, _above(levels, free, poles, parts, wanted + 1, delta) + slack
+    lower = -_above(-levels.flip(1), free.flip(1), -poles, parts, count=wanted + 1, delta=delta)
+    return lower - slack, _above(levels, free, poles, parts, count=wanted + 1, delta=delta) + slack
 
 
-def _above(levels: Tensor, free: Tensor, poles: Tensor, parts: Tensor, count: int, delta: float) -> Tensor:
+def _above(levels: Tensor, free: Tensor, poles: Tensor, parts: Tensor, *, count: int, delta: float) -> Tensor:
     """The lowest point above the highest free level where |Σ parts / (poles − t)| is below δ, of some in each gap."""
     size = levels.shape[1]
     first = size - 1 - free.flip(1).int().argmax(dim=1)  # where none is free, the highest of all

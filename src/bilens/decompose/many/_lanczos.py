@@ -26,9 +26,6 @@ CHECKS = (24, 48, 96)
 """Products of the search for copies: first so many, then more for the matrices that these do not resolve. What 96 leave
 open is not complete: it is solved in full, for which 96 steps more would pay half."""
 
-LEAST_STEPS = 4
-"""Steps of that search at least, since 24 products in blocks of 8 would be three steps, which resolve nothing."""
-
 SAMPLE = 16
 """Matrices that are looked at to see whether half of all are done: T of every one would cost a tenth of the search."""
 
@@ -118,7 +115,13 @@ def ends(
         rows, levels, columns = space.rows[done, : space.size], levels[done], columns[done]
         chosen = choose(levels)
         lower, upper = _bounds.beyond(
-            space.small[done, : space.size, : space.size], space.coupling[done], levels, columns, chosen, dim, dtype
+            space.small[done, : space.size, : space.size],
+            space.coupling[done],
+            levels,
+            columns,
+            chosen,
+            dim=dim,
+            dtype=dtype,
         )
         vectors = columns.gather(2, chosen[:, None].expand(-1, space.size, -1)).mT.to(dtype) @ rows
         complete, scale = met[done] & _orthonormal(rows), levels.abs().amax(dim=1)
@@ -135,7 +138,7 @@ def ends(
     order = torch.cat(places).argsort()
     answer = Ends(*(torch.cat(column)[order] for column in zip(*found, strict=True)))
     least = 16 * torch.finfo(dtype).eps
-    return _checked(answer, torch.cat(starts)[order], product, choose, random, max(tol, least))
+    return _checked(answer, torch.cat(starts)[order], product, choose, random=random, tol=max(tol, least))
 
 
 def _met(levels: Tensor, residuals: Tensor, chosen: Tensor, tol: float) -> Tensor:
@@ -153,7 +156,7 @@ def _orthonormal(rows: Tensor) -> Tensor:
 
 
 def _checked(
-    answer: Ends, starts: Tensor, product: Callable[[Tensor], Product], choose: Choice, random: Random, tol: float
+    answer: Ends, starts: Tensor, product: Callable[[Tensor], Product], choose: Choice, *, random: Random, tol: float
 ) -> Ends:
     """The answer, complete only where no further copy of an eigenvalue shows that would have been wanted.
 
@@ -175,7 +178,7 @@ def _checked(
     for products in CHECKS if room else ():
         if not len(open_):
             break
-        multiply, steps = product(open_), min(max(products // block, LEAST_STEPS), room // block)
+        multiply, steps = product(open_), min(products // block, room // block)
         space = Krylov(starts[open_, :block], steps * block, random, besides=answer.vectors[open_])
         for _ in range(steps):
             space.step(multiply)
@@ -234,7 +237,7 @@ class Krylov:
         self.coupling = self._append(rest)
 
     def ritz(self, some: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvalues (n, m) and eigenvectors (n, m, m) of T, as columns, and the residuals (n, m) of the Ritz pairs."""
+        """Eigenvalues (n, m) of T, eigenvectors (n, m, m) as columns, and the residuals (n, m) of the Ritz pairs."""
         levels, columns = symmetric.eigh(self.small[some, : self.size, : self.size])
         residuals = torch.linalg.vector_norm(self.coupling[some] @ columns[:, -self.block :], dim=1)
         return levels, columns, residuals

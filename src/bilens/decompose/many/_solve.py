@@ -43,8 +43,8 @@ MOST = 1024
 """Kernels at a time at most: products with the factors are at their full rate with far fewer rows."""
 
 PACKED = 2**24
-"""Bytes of a factor from which on its products are oneDNN's: 1.3 to 2 times as fast with 8 to 64 vectors and a factor of
-64 MiB, no faster with one of 3.5 MiB (benchmarks/eigh_many.py, d = 2,048 and d = 576)."""
+"""Bytes of a factor from which on its products are oneDNN's: 1.3 to 2 times as fast with 8 to 64 vectors and a factor
+of 64 MiB, no faster with one of 3.5 MiB (benchmarks/eigh_many.py, d = 2,048 and d = 576)."""
 
 CONVERTED = 2**24
 """Bytes of each factor, or of hidden units, to hold in float64 at a time, few enough to stay in a cache."""
@@ -201,11 +201,11 @@ def _solve_by(method: Method, layer: Layer, weights: Tensor, ask: Question) -> A
         most = min(max(size // int(1.3 * steps(ask.wanted, layer.dim) * layer.dim * given), 16), MOST)
     product = Factored(layer, ask.work) if method == "factors" else None
     parts = []
-    for w in weights.split(max(1, most)):
+    for w in torch.split(weights, max(1, most)):
         found = _by_lanczos(product, layer, w, ask) if product else _full(layer, w, ask, ask.work)
         open_ = (~found.exact).nonzero()[:, 0]
         if len(open_) and (method, ask.work) != ("full", torch.float64):
-            there = [found.exact.nonzero()[:, 0], *open_.split(max(1, size // (32 * layer.dim**2)))]
+            there = [found.exact.nonzero()[:, 0], *torch.split(open_, max(1, size // (32 * layer.dim**2)))]
             again = [_full(layer, w[rows], ask, torch.float64) for rows in there[1:]]
             found = joined(there, [Answer(*(field[there[0]] for field in found)), *again])
         parts.append(found)
@@ -306,7 +306,7 @@ class Packed:
 
     def __init__(self, matrix: Tensor) -> None:
         single = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and matrix.nbytes >= PACKED
-        onednn = single and torch.backends.mkldnn.is_available()
+        onednn = single and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self.matrix = matrix.contiguous().to_mkldnn() if onednn else matrix
 
     def __call__(self, x: Tensor) -> Tensor:

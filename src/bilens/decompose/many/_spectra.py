@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -52,7 +53,13 @@ class Spectra:
     def __post_init__(self) -> None:
         detach(self)
         n, k = len(self.values), self.values.shape[-1]
-        shapes = {"values": (n, k), "vectors": (n, k, self.input.dim), "residuals": (n, k), "bounds": (n, 2), "exact": (n,)}
+        shapes = {
+            "values": (n, k),
+            "vectors": (n, k, self.input.dim),
+            "residuals": (n, k),
+            "bounds": (n, 2),
+            "exact": (n,),
+        }
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != shape:
                 raise ShapeError(f"{name} of shape {tuple(getattr(self, name).shape)}", f"{shape}")
@@ -150,6 +157,5 @@ class Spectra:
         if kinds > 1:
             raise BilensError(f"parts of {kinds} kinds", "the same which, tol, k and input in each", "join those alike")
         names = ("values", "vectors", "residuals", "bounds", "exact")
-        return replace(
-            parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, features=features
-        )
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return replace(parts[0], **joined, features=features)
