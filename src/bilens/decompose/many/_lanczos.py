@@ -34,7 +34,7 @@ LOOKS = 12
 
 LITTLE = 0.1
 """Part of a vector that is left when it is made orthogonal to others, below which this is done once more: rounding is
-as much larger beside what is left. 1/√2 is the careful choice of textbooks; √ε is all that is needed here."""
+as much larger beside what is left. Textbooks take 1/√2, for rows orthonormal to ε; here √ε is enough."""
 
 CACHE = 2**22
 """Bytes of rows that are read twice in a row, the second time from the cache: of a core's share of the last level."""
