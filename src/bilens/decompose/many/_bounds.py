@@ -11,7 +11,7 @@ from bilens.decompose import symmetric
 
 POINTS = 24
 """Places within a gap between two Ritz values at which it is asked whether an eigenvalue may lie there: with more of
-them the bound is tighter by less than a twentieth of a gap."""
+them the bound is tighter by less than a twelfth of a gap."""
 
 
 def failure(dtype: torch.dtype) -> float:
