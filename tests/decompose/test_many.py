@@ -563,3 +563,17 @@ def test_rows_are_told_to_be_orthonormal_or_not():
     assert _lanczos._orthonormal(rows).tolist() == [True, False]
     rows[1, 2] = torch.tensor([0, 0, 0.99, 0, 0])
     assert _lanczos._orthonormal(rows).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("least", [0, 2**60], ids=["oneDNN", "plain"])
+def test_products_with_a_factor_are_the_same_however_it_is_held(least, monkeypatch):
+    monkeypatch.setattr(_solve, "PACKED", least)
+    matrix = filled("normal", 30, 20, 0)
+    for held in (matrix, matrix.T):  # in either order in memory
+        x = filled("normal", 7, held.shape[1], 1)
+        single = _solve.Packed(held.float())
+        assert single.matrix.is_mkldnn == (least == 0 and torch.backends.mkldnn.is_available())
+        near(single(x.float()), array(x) @ array(held).T, 30, rtol=1e-6)
+        near(_solve.Packed(held)(x), array(x) @ array(held).T, 30)
+    tensor = planted([[5, -4, 3], [2.5, 2, 1.5]], 30, 1).to(torch.float32)
+    check(tensor, decompose.eigh_many(tensor, None, 3, method="factors"), 3, rtol=1e-6)

@@ -25,10 +25,11 @@ Method = Literal["full", "factors"]
 # machine, and resumed batches fit the others. benchmarks/methods.py holds the choice against the clock.
 
 EIGH = {"cpu": 13.0, "cuda": 600.0}
-"""All eigenpairs of an i × i matrix, in i³ operations, by device: 16 at i = 256 and 11 at 1,024 on a core with AVX2."""
+"""All eigenpairs of an i × i matrix, in i³ operations, by device: on a core with AVX2, 16 at i = 256, 11 at 1,024."""
 
 READ = {"cpu": 8.0, "cuda": 15.0}
-"""Operations in the time in which one byte is read from memory, by device: 5 to 8 on a core with AVX2. It counts where directions are few."""
+"""Operations in the time in which one byte is read from memory, by device: 5 to 8 on a core with AVX2. It counts where
+directions are few."""
 
 REDUCE = 16.0
 """A basis of the span of all factors, in i·(2h + w)² operations: a QR factorisation and Q itself, in float64."""
