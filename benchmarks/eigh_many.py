@@ -30,8 +30,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from bilens import decompose
-from bilens.decompose import solver
-from bilens.products import Packed
+from bilens.decompose.many import _solve
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -110,17 +109,13 @@ def products(tensor: BilinearTensor) -> tuple[int, int]:
     """Operations of the search's products with the factors, and bytes of factors that they read."""
     counted = [0, 0]
 
-    class Counting(Packed):
-        def __init__(self, matrix: Tensor, rows: int) -> None:
-            super().__init__(matrix, rows)
-            self.matrix = matrix
-
+    class Counting(_solve.Packed):
         def __call__(self, x: Tensor) -> Tensor:
             counted[0] += 2 * len(x) * self.matrix.numel()
-            counted[1] += self.matrix.nbytes
+            counted[1] += self.matrix.numel() * x.itemsize
             return super().__call__(x)
 
-    with patch.object(solver, "Packed", Counting):
+    with patch.object(_solve, "Packed", Counting):
         decompose.eigh_many(tensor, k=K)
     return counted[0], counted[1]
 

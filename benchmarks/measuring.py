@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bilens.products import Packed
+from bilens.decompose.many._solve import Packed
 
 RUNS = 5
 
@@ -172,7 +172,7 @@ def product_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     """Operations a second of a product of large matrices, by whichever of torch's two on a CPU is faster."""
     n = 2000 if device == "cpu" else 8192
     a = torch.rand(n, n, device=device).to(dtype)
-    packed = Packed(a, n)
+    packed = Packed(a)
     return (
         2 * n**3 / min(median(lambda: a @ a, runs=3, device=device), median(lambda: packed(a), runs=3, device=device))
     )

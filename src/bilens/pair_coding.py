@@ -14,7 +14,6 @@ from bilens import pairs
 from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
 from bilens.pairs.order import first
-from bilens.products import product
 from bilens.sae import Coder, Evaluation
 from bilens.sae.coder import top_k
 from bilens.tensor import BilinearTensor
@@ -73,7 +72,7 @@ def nearest(
     Args:
         vectors: one per row; atoms: rows of unit norm; k: how many, all atoms where there are fewer.
     """
-    products = product(vectors, atoms)
+    products = vectors @ atoms.T
     chosen = top_k(products.abs(), min(k, len(atoms)))[1]
     picked = products.gather(1, chosen)
     order = picked.abs().argsort(dim=1, descending=True, stable=True)
@@ -208,5 +207,5 @@ def through(inputs: Float[Tensor, "n m"], values: Float[Tensor, "pairs p"]) -> F
         weights = row * 2
         weights[:, 0] = row[:, 0]
         block = values[first(i, m) : first(i + 1, m)]
-        total.index_add_(0, there, product(weights, block.T.contiguous()) * row[:, :1])
+        total.index_add_(0, there, (weights @ block) * row[:, :1])
     return total

@@ -13,7 +13,6 @@ from bilens import checks
 from bilens.checks import instance, number, trusted
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.products import product
 from bilens.scale import NONE, Units, fitted, times_two_to, tracked, units
 from bilens.space import Space
 
@@ -514,7 +513,7 @@ class Kernel:
         if not tracked(weights):  # the gradient in a weight of 0 is not 0
             used = (weights != 0).nonzero()[:, 0]
             left, right, weights = left[used], right[used], weights[used]
-        half = product((left * weights[:, None]).T, right.T)
+        half = (left * weights[:, None]).T @ right
         dense = (half + half.T) / 2
         _check_range("a dense kernel", dense)
         return dense

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import oracle
 from bilens import decompose
-from bilens.decompose import Spectra, krylov, solver
+from bilens.decompose import Spectra
+from bilens.decompose.many import _bounds, _lanczos, _solve
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
 from bilens.space import Space
@@ -23,7 +24,7 @@ from messages import refuses
 from oracle import array, near
 from strategies import SEEDS, dictionaries, filled, layers, orthogonal, samples
 
-METHODS = (None, "full", "formed", "factors")
+METHODS = (None, "full", "factors")
 WHICH = ("magnitude", "positive", "negative", "both")
 
 
@@ -98,7 +99,7 @@ def planted(levels: list[list[float]], d: int, seed: int) -> BilinearTensor:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("which", WHICH)
-@pytest.mark.parametrize("method", ["full", "formed", "factors"])
+@pytest.mark.parametrize("method", ["full", "factors"])
 def test_larger_kernels_in_both_types(method, which, dtype):
     generator = torch.Generator().manual_seed(1)
     left, right, down = (
@@ -113,12 +114,11 @@ def test_larger_kernels_in_both_types(method, which, dtype):
     )
 
 
-@pytest.mark.parametrize("method", ["formed", "factors"])
 @pytest.mark.parametrize("seed", range(3))
-def test_all_copies_of_a_multiple_eigenvalue_are_found(method, seed):
+def test_all_copies_of_a_multiple_eigenvalue_are_found(seed):
     levels = [[5, 5, 5, -4, -4], [3, 3, -3, -3, 2], [6, 6 + 1e-13, 6 - 1e-13, 6, 2], [9, 7, 5, 3, -9]]
     tensor = planted(levels, 64, seed)
-    check(tensor, decompose.eigh_many(tensor, None, 5, method=method, seed=seed), 5)
+    check(tensor, decompose.eigh_many(tensor, None, 5, method="factors", seed=seed), 5)
 
 
 @pytest.mark.parametrize("n", [1, 3, 12])
@@ -287,9 +287,9 @@ def test_bounds_hold_for_spectra_without_gaps(seed):
     d = 80
     basis = orthogonal(d, seed)
     levels = torch.linspace(-1, 1, d, dtype=torch.float64)
-    found = krylov.ends(
+    found = _lanczos.ends(
         lambda rows: lambda x: ((x @ basis.T) * levels) @ basis,
-        solver.Question(4, "magnitude", 1e-8, None, torch.float64, 0).choose,
+        _solve.Question(4, "magnitude", 1e-8, None, torch.float64, 0).choose,
         n=1,
         dim=d,
         block=1,
@@ -328,7 +328,7 @@ def hidden_eigenvalue(level: float, times: float, seed: int) -> float:
     turn = torch.linalg.qr(filled("normal", d - 1, d - 1, seed + 2))[0]
     levels = torch.cat([torch.linspace(-1, 1, d - 2, dtype=torch.float64), torch.tensor([2.0])])
     matrix = (seen @ turn * levels) @ (seen @ turn).T + level * torch.outer(hidden, hidden)
-    found = krylov.ends(
+    found = _lanczos.ends(
         lambda rows: lambda x: x @ matrix,
         lambda values: values.argsort(dim=1, descending=True)[:, :1],
         n=1,
@@ -350,12 +350,12 @@ def test_the_stated_chance_of_a_wrong_bound_is_the_one_that_is_allowed_for(monke
 
     The second search, which would find it, is left out: what is tested is the chance that is stated for the first.
     """
-    monkeypatch.setattr(krylov, "_checked", lambda answer, *_, **__: answer)
+    monkeypatch.setattr(_lanczos, "_checked", lambda answer, *_, **__: answer)
     levels = [1.02 + 0.04 * n for n in range(12)]
     for seed in range(3):
         assert all(hidden_eigenvalue(level, 2.0, seed) >= level for level in levels)
-    stated = krylov.failure
-    monkeypatch.setattr(krylov, "failure", lambda dtype: 1e4 * stated(dtype))
+    stated = _bounds.failure
+    monkeypatch.setattr(_bounds, "failure", lambda dtype: 1e4 * stated(dtype))
     assert any(hidden_eigenvalue(level, 2.0, 0) < level for level in levels)
 
 
@@ -384,7 +384,7 @@ def test_decaying_spectra_stay_orthogonal_and_are_not_solved_again(decay, monkey
     basis = orthogonal(d, 0).float()
     levels = (sizes * (-1) ** torch.arange(d)).float()
     tensor = BilinearTensor(basis, basis, levels.repeat(20, 1), Space("x", d), Space("y", 20))
-    monkeypatch.setattr(solver, "_full", None)  # not asked for
+    monkeypatch.setattr(_solve, "_full", None)  # not asked for
     spectra = decompose.eigh_many(tensor, None, 8, method="factors")
     check(tensor, spectra, 8, rtol=3e-7)
 
@@ -447,7 +447,7 @@ def test_refuses_unknown_words_and_records_that_do_not_fit():
     tensor = planted([[1.0]], 6, 0)
     with refuses(BilensError, "which = 'largest'", "magnitude, positive"):
         decompose.eigh_many(tensor, None, 1, "largest")
-    with refuses(BilensError, "method = 'lanczos'", "full, formed, factors"):
+    with refuses(BilensError, "method = 'lanczos'", "full, factors"):
         decompose.eigh_many(tensor, None, 1, method="lanczos")
     spectra = decompose.eigh_many(tensor, None, 2)
     for field in ("values", "vectors", "residuals", "bounds", "exact"):
@@ -477,7 +477,7 @@ def test_krylov_spaces_that_end_before_the_pairs_do(rank, n, dtype):
             check(tensor, spectra, k, rtol=1e-10 if dtype == torch.float64 else 1e-6)
 
 
-@pytest.mark.parametrize("method", [None, "formed"])
+@pytest.mark.parametrize("method", [None, "factors"])
 def test_eigenvalues_as_near_to_one_another_as_rounding(method):
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
@@ -507,7 +507,7 @@ def test_a_krylov_space_that_is_not_orthonormal_is_not_believed(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     left, right, down = (torch.randn(*s, generator=generator) for s in ((300, 200), (300, 200), (3, 300)))
     tensor = BilinearTensor(left, right, down, Space("x", 200), Space("y", 3))
-    split, full, solved = krylov._Basis.split, solver._full, []
+    split, full, solved = _lanczos.Krylov.split, _solve._full, []
 
     def loose(y, rows):
         along, rest = split(y, rows)
@@ -517,17 +517,17 @@ def test_a_krylov_space_that_is_not_orthonormal_is_not_believed(monkeypatch):
         solved.append(len(weights))
         return full(layer, weights, *rest)
 
-    monkeypatch.setattr(solver, "_full", counted)
+    monkeypatch.setattr(_solve, "_full", counted)
     check(tensor, decompose.eigh_many(tensor, None, 4, method="factors"), 4, rtol=1e-6)
     assert solved == []
-    monkeypatch.setattr(krylov._Basis, "split", staticmethod(loose))
+    monkeypatch.setattr(_lanczos.Krylov, "split", staticmethod(loose))
     check(tensor, decompose.eigh_many(tensor, None, 4, method="factors"), 4, rtol=1e-6)
     assert sum(solved) == 3
 
 
-def of_diagonals(levels: torch.Tensor, k: int, tol: float) -> krylov.Ends:
-    """`krylov.ends` for diagonal matrices of these entries (n, i), one start vector each, the k largest wanted."""
-    return krylov.ends(
+def of_diagonals(levels: torch.Tensor, k: int, tol: float) -> _lanczos.Ends:
+    """`_lanczos.ends` for diagonal matrices of these entries (n, i), one start vector each, the k largest wanted."""
+    return _lanczos.ends(
         lambda rows: lambda x: x * levels[rows][:, None],
         lambda values: values.argsort(dim=1, descending=True)[:, :k],
         n=len(levels),
@@ -558,8 +558,22 @@ def test_a_copy_beside_a_near_eigenvalue_is_not_missed(size, gap):
 
 def test_rows_are_told_to_be_orthonormal_or_not():
     rows = torch.eye(5)[:3].repeat(2, 1, 1)
-    assert krylov._orthonormal(rows).tolist() == [True, True]
+    assert _lanczos._orthonormal(rows).tolist() == [True, True]
     rows[1, 2, 0] = 1e-2
-    assert krylov._orthonormal(rows).tolist() == [True, False]
+    assert _lanczos._orthonormal(rows).tolist() == [True, False]
     rows[1, 2] = torch.tensor([0, 0, 0.99, 0, 0])
-    assert krylov._orthonormal(rows).tolist() == [True, False]
+    assert _lanczos._orthonormal(rows).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("least", [0, 2**60], ids=["oneDNN", "plain"])
+def test_products_with_a_factor_are_the_same_however_it_is_held(least, monkeypatch):
+    monkeypatch.setattr(_solve, "PACKED", least)
+    matrix = filled("normal", 30, 20, 0)
+    for held in (matrix, matrix.T):  # in either order in memory
+        x = filled("normal", 7, held.shape[1], 1)
+        single = _solve.Packed(held.float())
+        assert single.matrix.is_mkldnn == (least == 0 and torch.backends.mkldnn.is_available())
+        near(single(x.float()), array(x) @ array(held).T, 30, rtol=1e-6)
+        near(_solve.Packed(held)(x), array(x) @ array(held).T, 30)
+    tensor = planted([[5, -4, 3], [2.5, 2, 1.5]], 30, 1).to(torch.float32)
+    check(tensor, decompose.eigh_many(tensor, None, 3, method="factors"), 3, rtol=1e-6)

@@ -197,7 +197,7 @@ def test_the_dictionary_of_active_features_keeps_their_numbers(active: list[int]
     for row, label in enumerate(labels):
         assert_close(dictionary.atoms[row], coder.W_dec[int(label)].detach())
     assert_close(dictionary.duals, torch.linalg.pinv(dictionary.atoms.T))
-    y = torch.randn(6, 5, dtype=torch.float64)
+    y = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)).double()
     residual = y - dictionary.project(y)
     assert_close(residual @ dictionary.atoms.T, torch.zeros(6, 2, dtype=torch.float64), rtol=0, atol=1e-9)
 
@@ -253,3 +253,16 @@ def test_wrong_choices_of_features_are_refused() -> None:
         coder.dictionary(space, [2, 2])
     with pytest.raises(ShapeError, match="atoms of shape"):
         coder.dictionary(Space("hidden", 6))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # of torch, within itself
+def test_a_coder_goes_through_vmap_export_and_forward_derivatives() -> None:
+    coder, x = (
+        build("standard").requires_grad_(False),
+        torch.randn(6, 5, generator=torch.Generator().manual_seed(1)).double(),
+    )
+    expected, along = coder(x), torch.ones_like(x)
+    assert_close(torch.vmap(coder)(x.view(2, 3, 5)).view(6, 5), expected)
+    assert_close(torch.export.export(coder, (x,)).module()(x), expected)
+    slope = (coder(x + 1e-6 * along) - coder(x - 1e-6 * along)) / 2e-6
+    assert_close(torch.func.jvp(coder, (x,), (along,))[1], slope, rtol=1e-6, atol=1e-7)

@@ -13,7 +13,6 @@ from bilens.decompose.rounding import at_least_single, gamma, upward
 from bilens.decompose.scale import fitting, kernel_near_one, times_power
 from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
-from bilens.products import product
 from bilens.scale import NEAR
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
@@ -148,7 +147,7 @@ class _Small:
             self.gram, self.root = found
         elif len(rows) > rows.shape[1]:
             self._basis, self.root = torch.linalg.qr(rows)
-        small = product(product(self.root, q.dense()), self.root)
+        small = self.root @ q.dense() @ self.root.T
         self.matrix = (small + small.T) / 2
 
     @property
@@ -187,7 +186,7 @@ def _gram(rows: Tensor) -> Tensor:
     gram = rows.new_empty(dim, dim)
     for start in range(0, dim, GRAM_BLOCK):
         block = slice(start, start + GRAM_BLOCK)
-        gram[block, start:] = product(columns[block], columns[start:])
+        gram[block, start:] = columns[block] @ columns[start:].T
         gram[start + GRAM_BLOCK :, block] = gram[block, start + GRAM_BLOCK :].T
     return gram
 

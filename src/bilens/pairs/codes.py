@@ -16,7 +16,6 @@ from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, first, multiplicity, unranked
 from bilens.pairs.streams import PairStream
 from bilens.pairs.vectors import Features
-from bilens.products import product
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 
@@ -262,7 +261,7 @@ def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor], like: Tensor
         part = codes[:, i:] if chosen is None else codes[chosen, i:]
         weighted = part * 2
         weighted[:, 0] = part[:, 0]
-        added = product(weighted, rows(i).to(codes).T).mul_(part[:, :1])
+        added = (weighted @ rows(i).to(codes)).mul_(part[:, :1])
         if chosen is None:
             total += added
         else:

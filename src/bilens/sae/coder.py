@@ -20,7 +20,6 @@ from bilens import checks
 from bilens.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError, StoreError
-from bilens.products import product
 from bilens.sae import folder as folders
 from bilens.space import Space
 
@@ -111,7 +110,7 @@ class Coder(nn.Module, ABC):
             ShapeError: the last axis of the codes is not d_sae. BilensError: as `encode`.
         """
         acts = checks.vectors("codes", acts, self.W_dec, self.d_sae, expected=f"{self.d_sae} features on the last axis")
-        return product(acts, self.W_dec.T) + self.b_dec
+        return acts @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
         """x̂ = decode(encode(x))."""
@@ -221,7 +220,7 @@ class StandardSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU((x − b_dec) W_enc + b_enc)."""
-        return functional.relu(product(self._centred(x), self.W_enc.T) + self.b_enc)
+        return functional.relu(self._centred(x) @ self.W_enc + self.b_enc)
 
     def sparse(self, x: Float[Tensor, "b d_in"]) -> Sparse:
         """Codes and reconstructions of a batch; on a CPU only of the active codes, or of the features active in it."""
@@ -235,7 +234,7 @@ class StandardSAE(Coder):
             return Sparse(sum_rows(self.W_dec, feature, values, starts(row, len(x))) + self.b_dec, values, feature)
         active = torch.bincount(feature, minlength=self.d_sae).nonzero()[:, 0]
         acts = acts[:, active]
-        return Sparse(product(acts, self.W_dec[active].T) + self.b_dec, acts, active)
+        return Sparse(acts @ self.W_dec[active] + self.b_dec, acts, active)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
         return (self.b_enc,)
@@ -290,7 +289,7 @@ class TopKSAE(Coder):
         return Sparse(sum_rows(self.W_dec, features, values) + self.b_dec, values, features)
 
     def _codes(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        values, features = top_k(product(z, self.W_enc.T) + self.b_enc, self.k)
+        values, features = top_k(z @ self.W_enc + self.b_enc, self.k)
         return functional.relu(values) if self.rectify else values, features
 
     @property
@@ -320,7 +319,7 @@ class JumpReLUSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU(p) · [p > threshold]."""
-        pre = product(self._centred(x), self.W_enc.T) + self.b_enc
+        pre = self._centred(x) @ self.W_enc + self.b_enc
         return functional.relu(pre) * (pre > self.threshold)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
@@ -346,7 +345,7 @@ class GatedSAE(Coder):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """a = ReLU(z ⊙ e^r_mag + b_mag) · [z + b_gate > 0]."""
-        z = product(self._centred(x), self.W_enc.T)
+        z = self._centred(x) @ self.W_enc
         return functional.relu(z * self.r_mag.exp() + self.b_mag) * (z + self.b_gate > 0)
 
     def _biases(self) -> tuple[nn.Parameter, ...]:

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.products import product
 from bilens.sae.coder import FEW, StandardSAE, TopKSAE, starts, sum_rows, top_k
 
 CHUNK = 1024
@@ -109,7 +108,7 @@ class _Sums:
 
     def before(self, z: Tensor) -> Tensor:
         """Z Eᵀ, what the codes are made of."""
-        return product(z, self.encoder)
+        return z @ self.encoder.T
 
     def centred(self, x: Tensor) -> Tensor:
         return x - self.coder.b_dec if self.coder.apply_b_dec_to_input else x
@@ -132,10 +131,10 @@ class _Sums:
                 chosen, acts, active = some, acts[:, some], active[:, some]
         self.uses += uses
         decoder = self.decoder if chosen is None else self.decoder[chosen]
-        r = self._with(self._residual(x, product(acts, decoder.T)[:, : self.d].to(x.dtype)), 1.0)
+        r = self._with(self._residual(x, (acts @ decoder)[:, : self.d].to(x.dtype)), 1.0)
         _add_product(self.d_decoder, chosen, acts.T, r)
         del acts  # before as many numbers more
-        grad = product(r, decoder).mul_(active)
+        grad = (r @ decoder.T).mul_(active)
         _add_product(self.d_encoder, chosen, grad.T, z)
 
     def top_k(self, x: Tensor, values: Tensor, features: Tensor) -> None:
@@ -155,9 +154,9 @@ class _Sums:
         self._count(kept.flatten(), features.flatten())
         acts.zero_().scatter_(1, features, kept.to(acts.dtype))
         # The penalty's slope has the code's sign: it is added to the k codes alone.
-        r = self._with(self._residual(x, product(acts, self.decoder.T)[:, : self.d].to(x.dtype)), 0.0)
+        r = self._with(self._residual(x, (acts @ self.decoder)[:, : self.d].to(x.dtype)), 0.0)
         _add_product(self.d_decoder, None, acts.T, r)
-        acts = product(r, self.decoder)
+        acts = r @ self.decoder.T
         grad = (acts.gather(1, features).to(x.dtype) + self._penalty_slope(kept, features)) * slope
         acts.zero_().scatter_(1, features, grad.to(acts.dtype))
         _add_product(self.d_encoder, None, acts.T, z)
@@ -236,7 +235,7 @@ class _Sums:
 
 def _add_product(total: Tensor, rows: Tensor | None, left: Tensor, right: Tensor) -> None:
     """total += left @ right, in the type of the total; into some of its rows when they are named."""
-    found = product(left, right.T).to(total.dtype)
+    found = (left @ right).to(total.dtype)
     if rows is None:
         total += found
     else:

@@ -14,7 +14,6 @@ from torch.nn import functional
 from bilens import checks
 from bilens.checks import instance, number
 from bilens.errors import BilensError, ShapeError
-from bilens.products import product
 from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream
 
@@ -82,7 +81,7 @@ class _CosineNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, unit: Tensor, p: float) -> Tensor:
-        cosines = product(unit, unit).fill_diagonal_(0)
+        cosines = (unit @ unit.T).fill_diagonal_(0)
         low, high = cosines.aminmax()
         largest = torch.maximum(-low, high)
         cosines.div_(largest.clamp_min(torch.finfo(unit.dtype).tiny))
@@ -91,7 +90,7 @@ class _CosineNorm(torch.autograd.Function):
         # The largest alone gives a total of 2; a total of 0 is a largest of 0, whose gradient is 0.
         total = torch.where(total > 0, total, 1)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(product(slopes, unit.T).mul_(2 * total.pow(1 / p - 1)))
+            ctx.save_for_backward((slopes @ unit).mul_(2 * total.pow(1 / p - 1)))
         return largest * total.pow(1 / p)
 
     @staticmethod

@@ -1,48 +1,54 @@
-"""How many kernels of one layer are solved: by the method that costs least, and where that fails by the sure one."""
+"""How many kernels of one layer are solved: by Lanczos on the factors or in full; steps 1, 3 and 4 of README.md."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from bilens.decompose import krylov, symmetric
-from bilens.products import Packed, product
+from bilens.decompose import symmetric
+from bilens.decompose.many import _lanczos
 
 Which = Literal["magnitude", "positive", "negative", "both"]
 """The k largest |λ|; the k largest λ; the k smallest; the k largest and then the k smallest."""
 
-Method = Literal["full", "formed", "factors"]
-"""Every eigenpair of the formed kernels; Lanczos on the formed kernels; Lanczos on the factors, nothing formed."""
+Method = Literal["full", "factors"]
+"""Every eigenpair of the formed kernels; Lanczos on the factors, nothing formed."""
+
+# The choice of a method counts operations of products of large matrices. What is not one counts as so many of them as
+# would take the same time. The numbers are fixed, not measured when it runs: the same call takes the same way on every
+# machine, and resumed batches fit the others. benchmarks/methods.py holds the choice against the clock.
 
 EIGH = {"cpu": 13.0, "cuda": 600.0}
-"""What all eigenpairs of an i × i matrix cost, in i³ operations of a product of large matrices, by device."""
+"""All eigenpairs of an i × i matrix, in i³ operations, by device: on a core with AVX2, 16 at i = 256, 11 at 1,024."""
 
 READ = {"cpu": 8.0, "cuda": 15.0}
-"""Operations of a product of large matrices in the time in which one byte is read from memory, by device."""
+"""Operations in the time in which one byte is read from memory, by device: 5 to 8 on a core with AVX2. It counts where
+directions are few."""
 
 REDUCE = 16.0
-"""What a basis of the span of all factors costs, in i·(2h + w)² operations of a product of large matrices."""
+"""A basis of the span of all factors, in i·(2h + w)² operations: a QR factorisation and Q itself, in float64."""
 
 LONGER = 0.4
 """With b start vectors a Krylov space converges at b^0.4 times the dimensions, measured on random weights."""
 
-KRYLOV = {"cpu": 2**28, "cuda": 2**32}
-"""Bytes of Krylov vectors to hold at a time."""
+BYTES = {"cpu": 2**28, "cuda": 2**32}
+"""Of Krylov vectors or formed kernels to hold at a time, by device: more gain nothing."""
 
-HIDDEN = 2**27
-"""Bytes of hidden units to hold at a time when residuals are measured."""
+MOST = 1024
+"""Kernels at a time at most: products with the factors are at their full rate with far fewer rows."""
+
+PACKED = 2**24
+"""Bytes of a factor from which on its products are oneDNN's: 1.3 to 2 times as fast with 8 to 64 vectors and a factor
+of 64 MiB, no faster with one of 3.5 MiB (benchmarks/eigh_many.py, d = 2,048 and d = 576)."""
 
 CONVERTED = 2**24
-"""Bytes of each factor to hold in float64 at a time, few enough to stay in a cache."""
-
-FORMED = {"cpu": 2**28, "cuda": 2**32}
-"""Bytes of formed kernels to hold at a time."""
+"""Bytes of each factor, or of hidden units, to hold in float64 at a time, few enough to stay in a cache."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,7 @@ class Question:
         return rising if self.which == "negative" else torch.cat([falling[:, : self.k], rising], dim=1)
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
+class Answer(NamedTuple):
     """Eigenpairs of n kernels in float64: the fields of `Spectra`."""
 
     values: Tensor
@@ -82,17 +87,11 @@ class Answer:
     bounds: Tensor
     exact: Tensor
 
-    @classmethod
-    def empty(cls, n: int, wanted: int, dim: int, device: torch.device) -> Answer:
-        """Room for n kernels, to be filled row by row."""
-        values = torch.zeros(n, wanted, dtype=torch.float64, device=device)
-        exact = torch.zeros(n, dtype=torch.bool, device=device)
-        return cls(values, values.new_zeros(n, wanted, dim), values.clone(), values.new_zeros(n, 2), exact)
 
-    def fill(self, rows: Tensor | slice, other: Answer) -> None:
-        """Write the kernels of another answer into these rows."""
-        self.values[rows], self.vectors[rows] = other.values, other.vectors
-        self.residuals[rows], self.bounds[rows], self.exact[rows] = other.residuals, other.bounds, other.exact
+def joined(places: Sequence[Tensor], parts: Sequence[Answer]) -> Answer:
+    """Answers about some of the kernels each, those of these places, as one about all of them in order."""
+    order = torch.cat(list(places)).argsort()
+    return Answer(*(torch.cat(column)[order] for column in zip(*parts, strict=True)))
 
 
 def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer:
@@ -107,37 +106,33 @@ def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer
         return solve(left[used], right[used], weights[:, used], ask)
     n, (hidden, dim), device = len(weights), left.shape, left.device.type
     span = 2 * hidden + ask.wanted
-    given = costs(n, hidden, dim, ask, device)
+    least = min(costs(n, hidden, dim, ask, device).values())
     if span < dim:
         within = costs(n, hidden, span, ask, device)
-        if ask.method is not None or REDUCE * dim * span**2 + min(within.values()) < min(given.values()):
+        if ask.method is not None or REDUCE * dim * span**2 + min(within.values()) < least:
             return _within_span(left, right, weights, ask, ask.method or cheapest(within))
-    answer = Answer.empty(n, ask.wanted, dim, left.device)
-    alone = torch.zeros(n, dtype=torch.bool, device=left.device)
-    if ask.method is None:
-        spans = 2 * (weights != 0).sum(dim=1).clamp(min=1) + ask.wanted
-        alone = (spans < dim) & (EIGH[device] * spans.double() ** 3 < min(given.values()) / n) & (spans < span)
-    for row in alone.nonzero()[:, 0].tolist():  # kernels of few hidden units
-        answer.fill(slice(row, row + 1), solve(left, right, weights[row : row + 1], ask))
-    rest = (~alone).nonzero()[:, 0]
+    spans = 2 * (weights != 0).sum(dim=1).clamp(min=1).double() + ask.wanted
+    alone = (spans < min(dim, span)) & (EIGH[device] * spans**3 < least / n) & (ask.method is None)
+    places, rest = list(alone.nonzero()), (~alone).nonzero()[:, 0]
+    parts = [solve(left, right, weights[row], ask) for row in places]  # kernels of few hidden units
     if len(rest):
+        places.append(rest)
         method = ask.method or cheapest(costs(len(rest), hidden, dim, ask, device))
-        answer.fill(rest, _solve_by(method, _Layer(left, right), weights[rest], ask))
-    return answer
+        parts.append(_solve_by(method, Layer(left, right), weights[rest], ask))
+    return joined(places, parts)
 
 
 def costs(n: int, hidden: int, dim: int, ask: Question, device: str) -> dict[Method, float]:
-    """What each method would take for n kernels of a layer (h, i), in operations of a product of large matrices."""
-    read = READ[device] * torch.finfo(ask.work).bits / 8
-    form, passes = 2.0 * hidden * dim**2, steps(ask.wanted, dim)
-    block = start_vectors(n)
-    longer = block**LONGER
-    along = 2.0 * (passes * longer) ** 2 * dim * read / 4  # every vector against those before it
-    factors = passes * longer / block * 4.0 * hidden * dim * (2.0 * n * block + read)
+    """What either method takes for n kernels of a layer (h, i), in operations of a product of large matrices.
+
+    In full, 2hi² to form a kernel and 13 i³ to solve it. By the factors, with m vectors of each kernel, 8hi for each;
+    both factors are read twice for all kernels in every step, and each vector is made orthogonal to those before it.
+    """
+    read, block = READ[device] * ask.work.itemsize, start_vectors(n)
+    m = steps(ask.wanted, dim) * block**LONGER
     return {
-        "full": n * (form + EIGH[device] * dim**3),
-        "formed": n * (form + passes * longer * dim**2 * max(2.0, read) + along),
-        "factors": factors + n * along,
+        "full": n * (2.0 * hidden * dim**2 + EIGH[device] * dim**3),
+        "factors": n * m * 8.0 * hidden * dim + m / block * 4.0 * hidden * dim * read + n * m**2 * dim * read / 2,
     }
 
 
@@ -161,15 +156,14 @@ def _within_span(left: Tensor, right: Tensor, weights: Tensor, ask: Question, me
     generator = torch.Generator().manual_seed(ask.seed % 2**63)
     null = torch.randn(ask.wanted, left.shape[1], generator=generator, dtype=torch.float64).to(left.device)
     basis = torch.linalg.qr(torch.cat([left.double(), right.double(), null]).T)[0].T
-    layer = _Layer(left.double() @ basis.T, right.double() @ basis.T)
-    found = _solve_by(method, layer, weights, ask)
-    zero = found.bounds.new_zeros(1)  # of the null vectors that are left out
-    bounds = torch.stack([found.bounds[:, 0].minimum(zero), found.bounds[:, 1].maximum(zero)], dim=1)
-    return replace(found, vectors=found.vectors @ basis, bounds=bounds)
+    found = _solve_by(method, Layer(left.double() @ basis.T, right.double() @ basis.T), weights, ask)
+    low, high = found.bounds.unbind(dim=1)
+    bounds = torch.stack([low.clamp(max=0), high.clamp(min=0)], dim=1)  # of the null vectors that are left out
+    return found._replace(vectors=found.vectors @ basis, bounds=bounds)
 
 
-class _Layer:
-    """L and R, and what the products take of them, each made when it is asked for."""
+class Layer:
+    """L and R, (h, i) each, and what is made of them and of the weights (n, h) of some kernels."""
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
         self.left, self.right = left, right
@@ -179,7 +173,7 @@ class _Layer:
     def formed(self, weights: Tensor, work: torch.dtype) -> Tensor:
         """The kernels (n, i, i), symmetric."""
         left, right = self.left.to(work), self.right.to(work)
-        return _symmetric(torch.stack([product((left * w[:, None]).T, right.T) for w in weights.to(work)]))
+        return _symmetric(torch.stack([(left * w[:, None]).T @ right for w in weights.to(work)]))
 
     def most(self, weights: Tensor) -> Tensor:
         """Σ_h |w_h| ‖L_h‖ ‖R_h‖, which no |λ| of the kernels is above, (n,)."""
@@ -191,7 +185,7 @@ class _Layer:
         """Q v for rows (n, w, i), in float64, some hidden units at a time."""
         n, w, dim = rows.shape
         half, images = weights.double()[:, None] / 2, torch.zeros_like(rows)
-        some = max(1, min(HIDDEN // (8 * n * w), CONVERTED // (8 * dim)))
+        some = max(1, CONVERTED // (8 * max(n * w, dim)))
         for start in range(0, self.hidden, some):
             units = slice(start, start + some)
             left, right = self.left[units].double(), self.right[units].double()
@@ -200,43 +194,38 @@ class _Layer:
         return images
 
 
-def _solve_by(method: Method, layer: _Layer, weights: Tensor, ask: Question) -> Answer:
+def _solve_by(method: Method, layer: Layer, weights: Tensor, ask: Question) -> Answer:
     """By one method, some kernels at a time; those that it leaves open are solved in full in float64."""
-    n, dim, device = len(weights), layer.dim, layer.device
-    size = torch.finfo(ask.work).bits // 8
-    most = FORMED[device.type] // (4 * dim**2 * size)
+    size, given = BYTES[layer.device.type], ask.work.itemsize
+    most = size // (4 * layer.dim**2 * given)
     if method == "factors":
-        most = min(max(KRYLOV[device.type] // int(1.3 * steps(ask.wanted, dim) * dim * size), 16), 1024)
-    factored = _Factored(layer, ask.work, min(n, most) * start_vectors(min(n, most))) if method == "factors" else None
-    answer = Answer.empty(n, ask.wanted, dim, device)
-    for part in torch.split(torch.arange(n, device=device), max(1, most)):
-        w = weights[part]
-        if method == "full":
-            found = _full(layer, w, ask, ask.work)
-        elif factored is not None:
-            found = _by_krylov(functools.partial(_factored, factored, w.to(ask.work)), layer, w, ask)
-        else:
-            found = _by_krylov(functools.partial(_formed, layer.formed(w, ask.work)), layer, w, ask)
-        unsolved = (~found.exact).nonzero()[:, 0]
-        if len(unsolved) and (method, ask.work) != ("full", torch.float64):
-            for rows in torch.split(unsolved, max(1, FORMED[device.type] // (32 * dim**2))):
-                found.fill(rows, _full(layer, w[rows], ask, torch.float64))
-        answer.fill(part, found)
-    return answer
+        most = min(max(size // int(1.3 * steps(ask.wanted, layer.dim) * layer.dim * given), 16), MOST)
+    product = Factored(layer, ask.work) if method == "factors" else None
+    parts = []
+    for w in torch.split(weights, max(1, most)):
+        found = _by_lanczos(product, layer, w, ask) if product else _full(layer, w, ask, ask.work)
+        open_ = (~found.exact).nonzero()[:, 0]
+        if len(open_) and (method, ask.work) != ("full", torch.float64):
+            there = [found.exact.nonzero()[:, 0], *torch.split(open_, max(1, size // (32 * layer.dim**2)))]
+            again = [_full(layer, w[rows], ask, torch.float64) for rows in there[1:]]
+            found = joined(there, [Answer(*(field[there[0]] for field in found)), *again])
+        parts.append(found)
+    return Answer(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _by_krylov(product: Callable[[Tensor], krylov.Product], layer: _Layer, weights: Tensor, ask: Question) -> Answer:
+def _by_lanczos(product: Factored, layer: Layer, weights: Tensor, ask: Question) -> Answer:
     n, hidden, dim = len(weights), layer.hidden, layer.dim
-    block = start_vectors(n)
-    full = 2.0 * hidden * dim**2 + EIGH[layer.device.type] * dim**3
-    found = krylov.ends(
-        product,
+    block, work = start_vectors(n), weights.to(ask.work)
+    full = costs(1, hidden, dim, ask, layer.device.type)["full"]
+    found = _lanczos.ends(
+        lambda rows: product.of(work[rows]),
         ask.choose,
         n=n,
         dim=dim,
         block=block,
-        tol=0.9 * ask.tol,
+        tol=0.9 * ask.tol,  # the residual in float64 is a little another
         expected=int(steps(ask.wanted, dim) * block**LONGER),
+        # Where the products alone have cost what a full solution costs, that is the way.
         limit=dim if ask.method is not None else int(min(dim, max(2 * ask.wanted + 16, full / (8 * hidden * dim)))),
         dtype=ask.work,
         device=layer.device,
@@ -244,40 +233,31 @@ def _by_krylov(product: Callable[[Tensor], krylov.Product], layer: _Layer, weigh
     )
     most = layer.most(weights)  # where the Krylov space bounds nothing
     bounds = torch.stack([found.lower.maximum(-most), found.upper.minimum(most)], dim=1)
-    answer = _refined(
-        layer, weights, ask, vectors=found.vectors, bounds=bounds, complete=found.complete, scale=found.scale
-    )
+    answer = _refined(layer, weights, ask, found.vectors, bounds, complete=found.complete, scale=found.scale)
     # A second witness: the search and the refinement must agree.
     apart = (answer.values - found.values).abs().amax(dim=1)
     least = 16 * torch.finfo(ask.work).eps
-    return replace(answer, exact=answer.exact & (apart <= max(ask.tol, least) * found.scale))
+    return answer._replace(exact=answer.exact & (apart <= max(ask.tol, least) * found.scale))
 
 
-def _full(layer: _Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
+def _full(layer: Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
     """From every eigenpair of the formed kernels."""
     levels, columns = symmetric.eigh(layer.formed(weights, work))
     chosen = ask.choose(levels)
     vectors = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
     levels = levels.double()
     scale = levels.abs().amax(dim=1)
-    slack = 8 * layer.dim**0.5 * torch.finfo(work).eps * scale
+    slack = 8 * layer.dim**0.5 * torch.finfo(work).eps * scale  # of LAPACK, far above what it is seen to be off by
     others = torch.ones_like(levels, dtype=torch.bool).scatter_(1, chosen, False)
     none = ~others.any(dim=1)
     lower = torch.where(none, 0, levels.masked_fill(~others, torch.inf).amin(dim=1) - slack)
     upper = torch.where(none, 0, levels.masked_fill(~others, -torch.inf).amax(dim=1) + slack)
     bounds = torch.stack([lower, upper], dim=1)
-    return _refined(layer, weights, ask, vectors=vectors, bounds=bounds, complete=torch.ones_like(none), scale=scale)
+    return _refined(layer, weights, ask, vectors, bounds, complete=torch.ones_like(none), scale=scale)
 
 
 def _refined(
-    layer: _Layer,
-    weights: Tensor,
-    ask: Question,
-    *,
-    vectors: Tensor,
-    bounds: Tensor,
-    complete: Tensor,
-    scale: Tensor,
+    layer: Layer, weights: Tensor, ask: Question, vectors: Tensor, bounds: Tensor, *, complete: Tensor, scale: Tensor
 ) -> Answer:
     """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
     rows = torch.linalg.qr(vectors.double().mT)[0].mT
@@ -291,30 +271,15 @@ def _refined(
     return Answer(values, rows, residuals, bounds, exact)
 
 
-def _formed(kernels: Tensor, rows: Tensor) -> krylov.Product:
-    kernels = kernels[rows]
-
-    def multiply(x: Tensor) -> Tensor:
-        # A product with one vector is slow in batches, one with two is not.
-        b = x.shape[1]
-        return torch.bmm(x.expand(-1, 2, -1) if b == 1 else x, kernels)[:, :b]
-
-    return multiply
-
-
-def _factored(factored: _Factored, weights: Tensor, rows: Tensor) -> krylov.Product:
-    return factored.of(weights[rows])
-
-
-class _Factored:
+class Factored:
     """Q v of many kernels from the factors: four products of large matrices for all of them."""
 
-    def __init__(self, layer: _Layer, work: torch.dtype, rows: int) -> None:
+    def __init__(self, layer: Layer, work: torch.dtype) -> None:
         left, right = layer.left.to(work), layer.right.to(work)
-        self._left, self._right = Packed(left, rows), Packed(right, rows)
-        self._from_left, self._from_right = Packed(left.T, rows), Packed(right.T, rows)
+        self._left, self._right = Packed(left), Packed(right)
+        self._from_left, self._from_right = Packed(left.T), Packed(right.T)
 
-    def of(self, weights: Tensor) -> krylov.Product:
+    def of(self, weights: Tensor) -> _lanczos.Product:
         """Q_w v = ½ [Lᵀ(w∘Rv) + Rᵀ(w∘Lv)] for each row w of the weights (n, h)."""
         half = weights[:, None] / 2
 
@@ -331,6 +296,25 @@ class _Factored:
             return image.view(n, b, dim)
 
         return multiply
+
+
+class Packed:
+    """x ↦ x Mᵀ for rows x (m, i) and a fixed matrix M (j, i), again and again.
+
+    In float32 on a CPU a matrix that no cache holds is kept in the layout of oneDNN, the second library of products
+    that torch has. Everywhere else this is a plain product.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        single = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and matrix.nbytes >= PACKED
+        onednn = single and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self.matrix = matrix.contiguous().to_mkldnn() if onednn else matrix
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Mᵀ, (m, j)."""
+        if self.matrix.is_mkldnn:
+            return functional.linear(x.to_mkldnn(), self.matrix).to_dense()
+        return x @ self.matrix.T
 
 
 def _symmetric(matrices: Tensor) -> Tensor:

@@ -1,24 +1,22 @@
-"""Top eigenpairs of many kernels of one layer at once, each with its residual and bounds on what was left out."""
+"""Many kernels as a stream of batches, each of which can be asked for directly; and all of them at once."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from bilens import checks
-from bilens.checks import choice, flag, instance, number, reals, whole
-from bilens.decompose.eigen import Spectrum
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import largest_square, lifted, upward
+from bilens.checks import choice, flag, instance, number, whole
+from bilens.decompose.many._solve import Method, Question, Which, solve
+from bilens.decompose.many._spectra import Spectra
 from bilens.decompose.sign import signed
-from bilens.decompose.solver import Method, Question, Which, solve
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
@@ -27,155 +25,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor, hidden_gram
 
 LEAST_SINGLE = 3e-6
-"""Tolerances from here on are met by a search in float32, where the tensor is not in float64."""
-
-
-@dataclass(frozen=True, eq=False)
-class Spectra:
-    """Some eigenpairs of n kernels: u_n·y ≈ Σ_k λ_nk (v_nk·x')².
-
-    Args:
-        values: λ, (n, k), in the order that `which` names; (n, 2k) for "both".
-        vectors: v, (n, k, i), orthonormal rows over the folded input; each one's largest entry is positive.
-        residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64.
-        bounds: (n, 2), every eigenvalue that was left out lies between them: certain where a kernel was solved in full,
-            otherwise an estimate, wrong with the small chance that `eigh_many` states, and for copies of a multiple
-            eigenvalue that a second search did not show. `certified` makes them certain, and wider.
-        exact: (n,), whether all residuals met the tolerance and nothing that was wanted was seen to be missing, as
-            certain as the bounds are.
-        tol: the tolerance, relative to the largest |λ| of each kernel; which: the pairs that were asked for.
-        input: the space of x; features: the space whose coordinates the kernels belong to.
-
-    Raises:
-        ShapeError: the shapes do not fit together.
-    """
-
-    values: Float[Tensor, "n k"]
-    vectors: Float[Tensor, "n k i"]
-    residuals: Float[Tensor, "n k"]
-    bounds: Float[Tensor, "n 2"]
-    exact: Bool[Tensor, " n"]
-    tol: float
-    which: Which
-    input: Space
-    features: Space
-
-    def __post_init__(self) -> None:
-        detach(self)
-        n, k = len(self.values), self.values.shape[-1]
-        for name, value, shape in (
-            ("values", self.values, (n, k)),
-            ("vectors", self.vectors, (n, k, self.input.dim)),
-            ("residuals", self.residuals, (n, k)),
-            ("bounds", self.bounds, (n, 2)),
-            ("exact", self.exact, (n,)),
-        ):
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
-        if self.features.dim != n:
-            raise ShapeError(f"{n} kernels", f"{self.features.dim} of space {self.features.title}")
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def discarded(self) -> Float[Tensor, " n"]:
-        """The largest |λ| that can have been left out of each kernel."""
-        return self.bounds.abs().amax(dim=1)
-
-    @torch.no_grad()
-    def certified(self, energies: Float[Tensor, " n"]) -> Spectra:
-        """The same pairs with bounds ±c that are certain, c² = ‖Q‖² − Σ λ² rounded up.
-
-        ‖Q − Σ λ v vᵀ‖² = ‖Q‖² − Σ λ² in Frobenius norm, for the λ and v kept. No eigenvalue that is left out is larger,
-        nor is what a truncation changes per ‖x'‖²; residuals are included.
-
-        Args:
-            energies: ‖Q‖² of every kernel, from `decompose.energies`.
-
-        Raises:
-            BilensError: energies of another type. ShapeError: not one per kernel.
-        """
-        instance("energies", energies, Tensor)
-        if energies.shape != self.exact.shape:
-            raise ShapeError(f"energies of shape {tuple(energies.shape)}", f"({len(self)},)")
-        energy, unit = energies.to(self.values.device, torch.float64), torch.finfo(self.values.dtype).eps
-        left = energy - self.values.double().square().sum(dim=1)
-        slack = 16 * (self.values.shape[1] + 1) * unit * energy  # of values, vectors and energies, as they are stored
-        most = upward((left.clamp(min=0) + slack).sqrt(), self.values.dtype)
-        return replace(self, bounds=torch.stack([-most, most], dim=1))
-
-    @torch.no_grad()
-    def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
-        """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ (`discarded`_n + 2 ‖residuals_n‖ + rounding) · ‖x'‖², rounded up.
-
-        A certificate where `bounds` are certain. Rounding, of vectors that are orthonormal to the precision of their
-        type, is 4 √k units of the largest |λ|.
-        """
-        values, residuals = self.values.double(), self.residuals.double()
-        rounding = 4 * self.values.shape[1] ** 0.5 * torch.finfo(self.values.dtype).eps * values.abs().amax(dim=1)
-        off = self.discarded.double() + 2.1 * residuals.norm(dim=1) + rounding
-        return upward(largest_square(x_norm, self.input.dim, values)[..., None] * off, self.values.dtype)
-
-    def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
-        """Σ_k λ_nk (v_nk·x')² for each sample and kernel. Types and errors: as `Spectrum.terms`."""
-        n, k = self.values.shape
-        overlaps = lifted(self.input, x) @ self.vectors.reshape(n * k, -1).T.double()
-        terms = (overlaps.square() * self.values.reshape(-1).double()).reshape(*x.shape[:-1], n, k)
-        return terms.sum(dim=-1).to(self.values.dtype)
-
-    @torch.no_grad()
-    def spectrum(self, feature: str | int, energy: Float[Tensor, ""] | float) -> Spectrum:
-        """One kernel's pairs as a `Spectrum`, largest |λ| first.
-
-        Args:
-            feature: its label or number; energy: ‖Q‖² = Σ λ² over all its pairs, of `energies`.
-
-        Raises:
-            SpaceError: no such feature. BilensError: an energy that is no number.
-        """
-        n = self.features.index(feature)
-        order = self.values[n].abs().argsort(descending=True, stable=True)
-        return Spectrum(
-            self.values[n][order],
-            self.vectors[n][order],
-            self.residuals[n][order],
-            self.discarded[n],
-            reals("energy", energy, self.values),
-            self.input,
-            self.features.label(n),
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence[Spectra], features: Space) -> Spectra:
-        """The kernels of several records, one after another.
-
-        Args:
-            parts: at least one, of one layer, `which`, tolerance and k; features: the space of all of them.
-
-        Raises:
-            BilensError: no parts, or parts that were asked for differently.
-        """
-        parts = checks.several("parts", parts, "a list of Spectra", "pass [spectra]")
-        instance("features", features, Space)
-        for part in parts:
-            instance("a part", part, Spectra)
-        if not parts:
-            raise BilensError("no parts", "at least one")
-        asked = {(part.which, part.tol, part.values.shape[1], part.input) for part in parts}
-        if len(asked) > 1:
-            raise BilensError(
-                f"parts of {len(asked)} kinds", "the same which, tol, k and input in each", "join those alike"
-            )
-        return replace(
-            parts[0],
-            values=torch.cat([part.values for part in parts]),
-            vectors=torch.cat([part.vectors for part in parts]),
-            residuals=torch.cat([part.residuals for part in parts]),
-            bounds=torch.cat([part.bounds for part in parts]),
-            exact=torch.cat([part.exact for part in parts]),
-            features=features,
-        )
+"""Tolerances from here on are met by a search in float32, whose rounding in some hundred steps stays below a third."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,17 +134,14 @@ def eigh_many(
 
     All kernels share the factors, so that one product with L and R serves every direction: block Lanczos on all of
     them at once, Q v = ½ [Lᵀ(w∘Rv) + Rᵀ(w∘Lv)] with w = Dᵀu, and no kernel is formed. The pairs found are then refined,
-    and their residuals measured, in float64. Where forming the kernels costs less (small i, large k) they are
-    formed; where 2h < i everything happens in the 2h dimensions that the rows of L and R span; kernels of few hidden
-    units are solved in the span of theirs. A kernel that does not meet the tolerance is formed and solved in full.
+    and their residuals measured, in float64. Where 2h < i everything happens in the 2h dimensions that the rows of L
+    and R span; kernels of few hidden units are solved in the span of theirs. Where it costs less (small i, large k),
+    and for each kernel that does not meet the tolerance, kernels are formed and solved in full.
 
     Bounds of what was left out are exact where a kernel was solved in full. After Lanczos they are an estimate: wrong
-    with a chance, over the random start, of 1e-6 (float64) or 1e-3 (float32), and for multiple eigenvalues. One start
-    vector finds one copy of each, and the others, like members of a cluster closer than the tolerance, are looked for
-    by 24 products from another vector, and more where these do not resolve them. A kernel that shows one, or stays
-    open, is solved in full. On layers built of two equal blocks, all of whose eigenvalues are double, that found every
-    copy that was wanted (`tests/decompose/test_many.py`), but it is no proof; `method="full"` is one, and
-    `Spectra.certified` bounds what was left out with certainty.
+    with a chance, over the random start, of 1e-6 (float64) or 1e-3 (float32), and for multiple eigenvalues whose copies
+    a second search of 24 to 96 products did not show. `method="full"` leaves no doubt, and `Spectra.certified` bounds
+    what was left out with certainty.
 
     Args:
         tensor: the layer.
@@ -305,7 +152,7 @@ def eigh_many(
             are above), the k smallest ("negative"), or the k largest and the k smallest ("both").
         tol: ‖Qv − λv‖ at most, relative to the largest |λ| of the kernel; 1e-5 when None, 1e-10 for float64.
             Eigenvalues are right to its square over the gap to the next. Below 3e-6 all work is in float64.
-        method: None for the one that costs least; "full", "formed" or "factors" to choose.
+        method: None for the one that costs least; "full" or "factors" to choose.
         seed: of the random start; progress: whether to show a bar.
 
     Returns:
