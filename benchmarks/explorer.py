@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bilens.analyses.details import detail
 from measuring import Line, Point, options, rates, report
 
 from bilens import decompose, explorer
 from bilens.explorer import Exploration
-from bilens.recipes.ways.details import detail
+from bilens.features import Samples, View
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import Samples, View
 
 PIXELS = Space("pixels", 784, image=(28, 28))
 DIGITS = Space("digits", 10, labels=tuple("0123456789"))

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from bilens import decompose, plots
-from bilens.recipes import explore
-from bilens.views import Explanation
+from bilens.analyses import explore
+from bilens.features import Explanation
 
 FOLDER = Path(__file__).parent / "assets" / "figures"
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from bilens.analyses.details import detail
 from torch import Tensor
 
 from bilens import decompose
 from bilens.decompose import Spectrum
 from bilens.explorer import Exploration
 from bilens.faithfulness import Curve, Row, Score
+from bilens.features import CodeComparison, Samples, View
 from bilens.history import History
-from bilens.recipes.ways.details import detail
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import CodeComparison, Samples, View
 
 EVIL = "</script><img src=x onerror=\"document.title='run'\"><!--'&{{ 7*7 }}<svg/onload=alert(1)>"
 PIXELS = Space("pixels", 36, image=(6, 6), constant=True)

@@ -22,14 +22,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bilens import BilinearTensor, Dictionary, ImageClassifier, Space, SpaceError, cli, decompose, store
+from bilens.analyses import given
+from bilens.analyses.given import AccuracyWarning, Standardization
 from bilens.data import Dataset, SmallSetWarning, Split
 from bilens.errors import BilensError, StoreError
 from bilens.progress import Steps
-from bilens.recipes import given
-from bilens.recipes.given import AccuracyWarning, Standardization
 
 PIXELS, DIGITS = Space("pixels", 64, image=(8, 8)), Space("digits", 10, tuple("0123456789"))
-UNTRAINED = pytest.mark.filterwarnings("default::bilens.recipes.given.AccuracyWarning")
+UNTRAINED = pytest.mark.filterwarnings("default::bilens.analyses.given.AccuracyWarning")
 SMALL = ["--count", "2", "--pair-features", "16", "--pair-steps", "5"]
 
 

@@ -15,10 +15,10 @@ from bilens import decompose, plots
 from bilens.decompose import Spectrum, Squares
 from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
 from bilens.faithfulness import Curve
+from bilens.features import CodeComparison, Explanation, FeatureSet
 from bilens.history import History
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, Explanation, View
 
 PIXELS = Space("pixels", 6, image=(2, 3))
 WORDS = Space("words", 3, ("red", "$x$ & <b>", "blue"))
@@ -36,10 +36,10 @@ def make_spectrum(values: list[float], space: Space = PIXELS, label: str = "cat"
     )
 
 
-def make_view(n: int, space: Space = PIXELS) -> View:
+def make_view(n: int, space: Space = PIXELS) -> FeatureSet:
     effects = torch.arange(3.0 * n, dtype=torch.float64).reshape(n, 3) - 1
     spectra = tuple(make_spectrum([4.0, -1.0], space, f"f{i}") for i in range(n))
-    return View("svd", spectra, torch.arange(n, 0, -1, dtype=torch.float64), "σ", effects, CLASSES)
+    return FeatureSet("svd", spectra, torch.arange(n, 0, -1, dtype=torch.float64), "σ", effects, CLASSES)
 
 
 def make_curve(**columns: torch.Tensor) -> Curve:

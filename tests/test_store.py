@@ -21,13 +21,13 @@ from bilens import decompose, files, pairs, store
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
+from bilens.features import CodeComparison, Detail, Explanation, FeatureSet, Samples
 from bilens.history import History
 from bilens.measurement import Measurement
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 from messages import refuses
 
 
@@ -64,7 +64,7 @@ def records() -> list:
         Curve.of("kept", [1, 2], [Score(0.1, 2.0, 0.3), Score(0.2, 1.0, 0.6)], error=[1.0, 0.5], bound=[2.0, 1.0]),
         History(("loss",), torch.tensor([1, 2]), torch.tensor([[0.5], [0.25]])),
         Evaluation(1.0, 0.5, 0.25, 0.0, torch.ones(3), torch.zeros(3), 7),
-        View("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
+        FeatureSet("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
         CodeComparison(torch.ones(3), torch.zeros(3), 0.5, 2, 1e-3, 2),
         PairCodes.of(pairs.stream(tensor, shuffle=False), torch.relu),
         Detail(torch.rand(2, 7), torch.zeros(2, 3, 2, dtype=torch.int64), torch.rand(2, 3)),
@@ -302,7 +302,7 @@ def test_shapes_that_do_not_fit_are_refused_on_reading(tmp_path) -> None:
 def test_a_record_of_another_kind_is_refused(tmp_path) -> None:
     store.save(Score(0.5, 1.0, 0.5), tmp_path / "one")
     with pytest.raises(StoreError) as error:
-        store.load(tmp_path / "one", View)
+        store.load(tmp_path / "one", FeatureSet)
     assert "a Score" in message(error)
 
 

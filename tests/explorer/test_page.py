@@ -23,8 +23,8 @@ from bilens.explorer.encoding import floats, pixels, shorts
 from bilens.explorer.exploration import singular
 from bilens.explorer.page import source
 from bilens.faithfulness import Row, Score
+from bilens.features import View
 from bilens.space import Space
-from bilens.views import View
 from explorations import CLASSES, EVIL, PIXELS, make_curve, parts_missing, whole
 from messages import refuses
 

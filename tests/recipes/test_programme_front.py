@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bilens import data, pairs
 from bilens.faithfulness import Curve, Score
 from bilens.measurement import Measurement
-from bilens.recipes.pair_coder import Coded
+from bilens.pair_coding import Coded
 from bilens.recipes.programme import front as recipe
 from bilens.recipes.programme import front_coders
 from bilens.recipes.programme.front_coders import Plan

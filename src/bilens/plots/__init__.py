@@ -12,7 +12,8 @@ from bilens.plots.explored import extremes, input_pairs, logit_weights, overlaps
 from bilens.plots.features import atlas, directions, effects, gallery, spectrum, terms, view
 from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale, thumbnail
 from bilens.plots.output import html, on_dark, png, save, svg
-from bilens.plots.scores import bands, certificate, codes, curves, dots, history, intervals, singular_values
+from bilens.plots.report import report
+from bilens.plots.scores import bands, certificate, chart, codes, curves, dots, history, intervals, singular_values
 from bilens.plots.style import (
     BOTH,
     DIVERGING,
@@ -46,6 +47,7 @@ __all__ = [
     "atlas",
     "bands",
     "certificate",
+    "chart",
     "codes",
     "curves",
     "directions",
@@ -63,6 +65,7 @@ __all__ = [
     "on_dark",
     "overlaps",
     "png",
+    "report",
     "save",
     "shared_scale",
     "signed",

@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
-from bilens import decompose, faithfulness, matching, pairs, sae
+from bilens import decompose, faithfulness, matching, pair_coding, pairs, sae
 from bilens.faithfulness import Curve, Score
 from bilens.measurement import Measurement
 from bilens.models import ImageClassifier
+from bilens.pair_coding import Coded, coded, drawn_pairs, mean_pair, random_directions, through
 from bilens.pairs import PairCodes
-from bilens.recipes import pair_coder
-from bilens.recipes.pair_coder import Coded, coded, drawn_pairs, mean_pair, random_directions, through
 from bilens.recipes.programme import front_coders
 from bilens.recipes.programme.front_coders import MAIN, Plan
 from bilens.recipes.programme.front_figure import Point, draw, front, points
@@ -166,7 +165,7 @@ def components_stored(read: Read, k: int, eigenpairs: int | None = None) -> int:
 
 def codes_stored(read: Read, atoms: int, codes: int) -> int:
     """Effects of the atoms and of the offset on the logits, and each code with its place."""
-    return pair_coder.codes_stored(read.classes, atoms, codes)
+    return pair_coding.codes_stored(read.classes, atoms, codes)
 
 
 def entries_stored(read: Read, entries: int) -> int:

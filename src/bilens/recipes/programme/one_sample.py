@@ -13,11 +13,11 @@ from torch import Tensor
 from bilens import decompose, plots
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
+from bilens.features import Explanation
 from bilens.measurement import Measurement
 from bilens.recipes.programme.lab import Claim, Lab, Recipe
 from bilens.statistics import interval
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import Explanation
 
 SHARE = 0.9
 """Part of the margin that the terms must cover."""

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from bilens import faithfulness, plots, sae
 from bilens.checkpoint import discard
+from bilens.features import CodeComparison
 from bilens.measurement import Measurement
 from bilens.models import ImageClassifier
 from bilens.recipes.programme.lab import Claim, Lab, Recipe
 from bilens.sae import StandardSAE
 from bilens.statistics import Interval, interval
-from bilens.views import CodeComparison
 
 ACTIVE = 1e-3
 """A feature counts as active when its code is not 0 on more than this share of the training images."""

@@ -16,13 +16,13 @@ from bilens.data import Dataset, Split
 from bilens.decompose import Spectrum
 from bilens.dictionary import pseudoinverse_duals
 from bilens.errors import BilensError
+from bilens.features import FeatureSet
 from bilens.measurement import Measurement
 from bilens.models import Augmentation, ImageClassifier
 from bilens.recipes.programme.lab import Claim, Lab, Recipe
 from bilens.space import Space
 from bilens.statistics import Interval, interval
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import View
 
 DECAYS = (0.0, 1.0)
 NOISES = (0.0, 0.3, 1.0)
@@ -250,7 +250,7 @@ def read(tensor: BilinearTensor, spectra: Sequence[Spectrum], images: Dataset, f
     return found
 
 
-def attacked(attack: Attack, images: Dataset, seed: int) -> tuple[dict[str, float], list[View]]:
+def attacked(attack: Attack, images: Dataset, seed: int) -> tuple[dict[str, float], list[FeatureSet]]:
     """Shares of images misled at each norm by each mask, on the held-out pair and on all that share no tuned class."""
     train, test = _right(attack, images.train), _right(attack, images.test)
     norm = float(images.test.images.norm(dim=1).mean())
@@ -640,9 +640,9 @@ def _drawn(pattern: Tensor, space: Space, label: str) -> Spectrum:
     return Spectrum(m.new_ones(1), m[None], m.new_zeros(1), zero, zero + 1, space, label)
 
 
-def _view(name: str, spectra: Sequence[Spectrum], tensor: BilinearTensor) -> View:
+def _view(name: str, spectra: Sequence[Spectrum], tensor: BilinearTensor) -> FeatureSet:
     sizes = torch.stack([spectrum.values.abs().max() for spectrum in spectra])
-    return View(name, tuple(spectra), sizes, "|λ|", torch.zeros(len(spectra), tensor.output.dim), tensor.output)
+    return FeatureSet(name, tuple(spectra), sizes, "|λ|", torch.zeros(len(spectra), tensor.output.dim), tensor.output)
 
 
 def reasons(seeds: Sequence[Measurement]) -> Mapping[str, str]:

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 
 from bilens import data, plots, sae, store
 from bilens.cli import main
+from bilens.features import View
 from bilens.models import ImageClassifier
-from bilens.views import View
 
 BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]
 FLAGS = ["--data", "digits", "--hidden", "24", "--epochs", "12", "--noise", "0.1", *BUDGET]

@@ -15,9 +15,9 @@ import torch
 from safetensors.numpy import load_file
 
 from bilens import data, files, plots
+from bilens.analyses import explore
 from bilens.cli import main
 from bilens.models import ImageClassifier
-from bilens.recipes import explore
 from bilens.space import Space
 
 BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]

@@ -9,8 +9,7 @@ from torch.testing import assert_close
 
 from bilens import pairs, sae
 from bilens.errors import ShapeError
-from bilens.pairs import PairCodes
-from bilens.recipes.pair_coder import (
+from bilens.pair_coding import (
     coded,
     codes_stored,
     drawn_pairs,
@@ -21,6 +20,7 @@ from bilens.recipes.pair_coder import (
     refit,
     through,
 )
+from bilens.pairs import PairCodes
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 

@@ -9,8 +9,8 @@ import torch
 
 import oracle
 from bilens import decompose
+from bilens.analyses import components, details
 from bilens.errors import BilensError
-from bilens.recipes.ways import components, details
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from messages import refuses
