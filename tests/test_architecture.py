@@ -21,10 +21,22 @@ LEVELS = {
     ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(
-        ("decompose", "sae", "models", "data", "faithfulness", "measurement", "statistics", "matching", "patterns"), 2
+        (
+            "decompose",
+            "sae",
+            "models",
+            "data",
+            "faithfulness",
+            "measurement",
+            "statistics",
+            "matching",
+            "patterns",
+            "pair_coding",
+        ),
+        2,
     ),
-    **dict.fromkeys(("views", "store", "plots", "explorer"), 3),
-    "recipes": 4,
+    **dict.fromkeys(("features", "store", "plots", "explorer"), 3),
+    **dict.fromkeys(("analyses", "recipes"), 4),
     "cli": 5,
     "__main__": 6,  # `python -m bilens`
 }
@@ -41,9 +53,10 @@ WITHIN = {
     "tensor": {"dictionary"},
     "pairs": {"tensor", "dictionary"},
     "measurement": {"faithfulness"},
-    "store": {"views"},
-    "plots": {"views"},
-    "explorer": {"plots", "views"},
+    "pair_coding": {"sae"},
+    "store": {"features"},
+    "plots": {"features"},
+    "explorer": {"plots", "features"},
 }
 """The only arrows within a level."""
 
@@ -55,6 +68,7 @@ APART = {
     "statistics": {"tensor", "pairs", "dictionary"},  # plain numbers
     "measurement": {"tensor", "pairs", "dictionary"},
     "patterns": {"pairs", "dictionary"},
+    "features": {"models", "data", "sae"},  # records only
     "store": {"models", "data"},  # records only
     "plots": {"models", "data", "sae"},
     "explorer": {"models", "data", "sae"},
@@ -168,6 +182,8 @@ def test_the_rules_refuse_what_the_design_refuses():
         ("plots", "models"),
         ("store", "plots"),
         ("recipes", "cli"),
+        ("explorer", "analyses"),
+        ("features", "models"),
         ("cli", "recipes"),
         ("data", "tensor"),
     ):

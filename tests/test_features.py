@@ -9,8 +9,9 @@ import torch
 
 import oracle
 from bilens import decompose
-from bilens.analyses import components, details
+from bilens.analyses import components
 from bilens.errors import BilensError
+from bilens.features import detail
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from messages import refuses
@@ -22,7 +23,7 @@ def test_strongest_pairs_count_both_orders_of_two_inputs() -> None:
     """A pair i < j adds 2 Q_ij where both inputs are 1, and an input by itself Q_ii."""
     left, right, weights = filled("normal", 7, 6, 0), filled("normal", 7, 6, 1), filled("normal", 1, 7, 2)
     kernel = Kernel(left, right, weights[0], Space("x", 5, constant=True))
-    found = details.detail([(kernel, decompose.eigh(kernel))], None)
+    found = detail([(kernel, decompose.eigh(kernel))], None)
     dense = oracle.dense(left, right, weights)[0][:5, :5]
     i, j = found.pairs[0].numpy().T
     assert (i <= j).all()
