@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from bilens import decompose
-from bilens.analyses.subject import Run, Subject, kept
+from bilens.analyses.subject import Run, Subject, kept, scored
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve
@@ -49,7 +49,7 @@ def singular_values(subject: Subject, run: Run) -> FeatureSet:
         total=solid,
         detail=detail(zip(kernels, spectra, strict=True), subject.examined),
         curves=curves,
-        scores=tuple(curve.row(k) for curve in curves for k in SCORED if k in curve.kept.tolist()),
+        scores=tuple(row for curve in curves for row in scored(curve, SCORED)),
         numbers={"singular_values": found.values[:50].tolist(), "floor": float(found.floor)},
         charts={"singular-values": _chart(found)},
     )

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 
 from bilens import decompose
-from bilens.analyses.subject import Run, Subject, kept
+from bilens.analyses.subject import Run, Subject, kept, scored
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
 from bilens.features import FeatureSet, detail, singular, stored
@@ -63,7 +63,7 @@ def output_directions(subject: Subject, run: Run) -> FeatureSet:
         are_outputs=True,
         detail=detail(zip(kernels, spectra(), strict=True), subject.examined),
         curves=curves,
-        scores=tuple(curve.row(k) for curve in curves for k in SCORED if k in curve.kept.tolist()),
+        scores=tuple(row for curve in curves for row in scored(curve, SCORED)),
         numbers={"norms": dict(zip([spectrum.label for spectrum in spectra()], norms.tolist(), strict=True))},
     )
 

@@ -16,7 +16,7 @@ from bilens import decompose, faithfulness
 from bilens.analyses.settings import Budget
 from bilens.data import Dataset
 from bilens.errors import BilensError, ShapeError
-from bilens.faithfulness import Row, Score
+from bilens.faithfulness import Curve, Row, Score
 from bilens.models import ImageClassifier
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -247,3 +247,9 @@ def of_classifier(model: ImageClassifier, dataset: Dataset | None, budget: Budge
 def kept(most: int) -> list[int]:
     """The points of a curve: the usual numbers of components below `most`, and `most` itself."""
     return [k for k in _KEPT if k < most] + [most]
+
+
+def scored(curve: Curve, counts: tuple[int, ...]) -> tuple[Row, ...]:
+    """The rows of a table at these points of a curve; of a small model, which has none of them, at its first ones."""
+    measured = [k for k in counts if k in curve.kept.tolist()] or curve.kept.tolist()[:2]
+    return tuple(curve.row(k) for k in measured)
