@@ -84,5 +84,5 @@ def _chart(found: TensorSVD) -> Chart:
         note="Of the tensor before the read-out, largest first.",
         level=float(found.floor),
         level_name="noise below",
-        log=True,
+        log=bool(values.max() > 50 * values.min()),
     )
