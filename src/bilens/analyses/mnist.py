@@ -114,9 +114,10 @@ def mnist(
         classifier.save_pretrained(run.path / "model")
         return history
 
+    known = run.has("training")
     history = run.record("training", History, train)
     discard(run.path / "training.part")
-    read = ImageClassifier.from_pretrained(run.path / "model")
+    read = ImageClassifier.from_pretrained(run.path / "model") if known else classifier
     summary = derive(read, dataset, run, budget, seed=seed, training=history, steps=steps)
     _compare(dataset, trained | {"hidden": classifier.config["hidden"], "seed": seed}, time.monotonic() - started)
     return summary

@@ -8,12 +8,13 @@ drawn as they are: a dollar sign starts no formula.
 
 from matplotlib.figure import Figure
 
+from bilens.plots.charts import chart
 from bilens.plots.explored import extremes, input_pairs, logit_weights, overlaps, truncation
 from bilens.plots.features import atlas, directions, effects, gallery, spectrum, terms, view
 from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale, thumbnail
 from bilens.plots.output import html, on_dark, png, save, svg
 from bilens.plots.report import report
-from bilens.plots.scores import bands, certificate, chart, codes, curves, dots, history, intervals, singular_values
+from bilens.plots.scores import bands, certificate, codes, curves, dots, history, intervals, singular_values
 from bilens.plots.style import (
     BOTH,
     DIVERGING,

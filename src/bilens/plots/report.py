@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from bilens.features import FeatureSet
 from bilens.history import History
+from bilens.plots.charts import chart
 from bilens.plots.features import effects, gallery, spectrum, view
-from bilens.plots.scores import certificate, chart, codes, curves, history
+from bilens.plots.scores import certificate, codes, curves, history
 
 
 def report(sets: Sequence[FeatureSet], training: History | None = None) -> Iterator[tuple[str, Callable[[], Figure]]]:
