@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import torch
 
 import oracle
 from bilens import decompose
 from bilens.analyses import components
+from bilens.analyses.subject import Subject, Unsaved
 from bilens.errors import BilensError
 from bilens.features import detail
 from bilens.space import Space
@@ -36,7 +35,5 @@ def test_strongest_pairs_count_both_orders_of_two_inputs() -> None:
 
 def test_a_layer_of_zeros_has_no_components() -> None:
     zeros = BilinearTensor(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 2), Space("x", 3), Space("hidden", 2))
-    subject, run = SimpleNamespace(hidden=zeros), SimpleNamespace(record=lambda name, kind, make: make())
-    subject.budget = SimpleNamespace(count=5)
     with refuses(BilensError, "a layer whose tensor is 0", "not all 0"):
-        components.singular_values(subject, run)
+        components.singular_values(Subject(zeros), Unsaved())

@@ -93,6 +93,7 @@ def test_coders_are_trained_when_they_are_asked_for(capsys) -> None:
     assert len([row for row in found.all_scores if row.kind == "null"]) == 3
 
 
+@pytest.mark.bad_input
 def test_what_does_not_fit_is_refused() -> None:
     x, y = samples()
     with refuses(BilensError, "a model of type Linear", "nn.Linear parts"):
