@@ -22,7 +22,7 @@ function linesFigure(section, shown) {
   const series = drawn.map((name, place) => ({ name, color: place ? place + 1 : 1, points: shown.rows.map((line) => ({ x: line[0], y: line[place + 1] })) }));
   const ends = [shown.rows[0], shown.rows[shown.rows.length - 1]].filter(Boolean);
   const lowest = Math.min(...series.flatMap((each) => each.points.map((point) => point.y)).filter((y) => y > 0));
-  if (level !== null && (!shown.log || level > lowest / 10)) series.push({ name: shown.level_name, color: 0, points: ends.map((line) => ({ x: line[0], y: level })) });
+  if (level !== null && (!shown.log || level > lowest / 10)) series.push({ name: shown.level_name || "level", color: 0, points: ends.map((line) => ({ x: line[0], y: level })) });
   return figure({
     title: shown.title, of: section.title, name: `${section.name}-${shown.name}`, note: shown.note,
     alt: `Line chart of ${drawn.join(", ")} against ${shown.columns[0]}`,
