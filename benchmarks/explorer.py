@@ -18,10 +18,9 @@ from measuring import Line, Point, options, rates, report
 
 from bilens import decompose, explorer
 from bilens.explorer import Exploration
-from bilens.recipes.ways.details import detail
+from bilens.features import FeatureSet, Samples, detail
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import Samples, View
 
 PIXELS = Space("pixels", 784, image=(28, 28))
 DIGITS = Space("digits", 10, labels=tuple("0123456789"))
@@ -46,7 +45,7 @@ def run(hidden: int, count: int) -> Exploration:
     inputs = (torch.rand(500, 784, generator=generator) * 255).round() / 255
     svd = decompose.svd(layer)
     kernels = {"digits": [model.kernel(o) for o in range(10)], "svd": [svd.kernel(s) for s in range(count)]}
-    views, details = [], {}
+    sets = []
     for name, chosen in kernels.items():
         whole = [decompose.eigh(kernel) for kernel in chosen]
         found = detail(zip(chosen, whole, strict=True), inputs)
@@ -54,10 +53,9 @@ def run(hidden: int, count: int) -> Exploration:
         norms = torch.stack([spectrum.energy.sqrt() for spectrum in whole])
         effects = torch.randn(len(chosen), 10, generator=generator)
         for alias in {"svd": ("svd", "sae", "pairs")}.get(name, (name,)):
-            views.append(View(alias, spectra, norms, "norm of the kernel, ‖Q‖", effects, DIGITS))
-            details[alias] = found
+            sets.append(FeatureSet(alias, spectra, norms, "norm of the kernel, ‖Q‖", effects, DIGITS, detail=found))
     samples = Samples(inputs, torch.arange(500), model(inputs), torch.arange(500) % 10, PIXELS, DIGITS)
-    return Exploration("Random weights", model=model, views=tuple(views), details=details, samples=samples, svd=svd)
+    return Exploration("Random weights", model=model, features=tuple(sets), samples=samples)
 
 
 def loads(browser: Any, page: Path, mark: str, runs: int) -> list[float]:

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from bilens import decompose, plots
-from bilens.recipes import explore
-from bilens.views import Explanation
+from bilens.analyses import explore
+from bilens.features import Explanation
 
 FOLDER = Path(__file__).parent / "assets" / "figures"
 
@@ -21,8 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run of bilens mnist")
     run = explore.read(parser.parse_args().run)
-    views = {view.name: view for view in run.views}
-    digits, detail, samples = views["digits"], run.details["digits"], run.samples
+    sets = {found.name: found for found in run.features}
+    digits, samples = sets["digits"], run.samples
     if samples is None or run.model is None:
         raise SystemExit("this run has no samples")
     spectrum = decompose.eigh(run.model.kernel(3))
@@ -34,15 +34,15 @@ def main() -> None:
     )
     figures = {
         "gallery": plots.gallery(digits),
-        "view": plots.view(views["svd"], count=3),
+        "view": plots.view(sets["svd"], count=3),
         "spectrum": plots.spectrum(spectrum),
-        "truncation": plots.truncation(digits, detail, 3),
-        "logit_weights": plots.logit_weights(views["svd"], 0),
-        "input_pairs": plots.input_pairs(digits, detail, 3),
-        "extremes": plots.extremes(digits, detail, samples, 3),
+        "truncation": plots.truncation(digits, 3),
+        "logit_weights": plots.logit_weights(sets["svd"], 0),
+        "input_pairs": plots.input_pairs(digits, 3),
+        "extremes": plots.extremes(digits, samples, 3),
         "terms": plots.terms(Explanation(f"The logit of {number}", x, top, float(samples.outputs[0, number]))),
-        "curves": plots.curves(run.curves),
-        "certificate": plots.certificate(run.curves[0]),
+        "curves": plots.curves(run.all_curves),
+        "certificate": plots.certificate(run.all_curves[0]),
         "overlaps": plots.overlaps(digits.spectra[3], digits.spectra[8]),
     }
     for name, figure in figures.items():

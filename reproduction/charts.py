@@ -14,12 +14,12 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve
+from bilens.features import FeatureSet
 from bilens.plots import LINES, MUTED, NEGATIVE, POSITIVE, LinearKernel, linear_kernels, shared_scale, signed
 from bilens.plots.kernels import draw_weights
 from bilens.plots.scores import count_axis, on_samples
 from bilens.plots.style import MARKERS, check_count, check_view, empty, numbers, short, styled
 from bilens.statistics import interval
-from bilens.views import View
 from reproduction.methods.squares import Squares
 
 _SHORT_NAME = 24
@@ -159,7 +159,7 @@ def intervals(groups: Mapping[str, Mapping[int, Sequence[float]]], title: str, x
 
 
 @styled
-def atlas(views: Sequence[View]) -> Figure:
+def atlas(views: Sequence[FeatureSet]) -> Figure:
     """A map of features under several settings: one row per view, one column per feature, its first eigenvector.
 
     Columns have the labels of the first view's features. Each image has a scale of its own: the map shows shapes, and

@@ -23,7 +23,7 @@ class Measurement:
 
     Args:
         names: of the numbers, all different; values: (n,), float64.
-        curves: scores against how much is kept; records: others that figures draw, for example a `View`.
+        curves: scores against how much is kept; records: others that figures draw, for example a `FeatureSet`.
 
     Raises:
         ShapeError: names and values do not fit together. BilensError: a name that occurs twice.

@@ -8,8 +8,8 @@ import torch
 from bilens import plots
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
+from bilens.features import FeatureSet
 from bilens.space import Space
-from bilens.views import View
 
 PIXELS = Space("pixels", 6, image=(2, 3))
 CLASSES = Space("classes", 3, ("cat", "dog", "cow"))
@@ -26,10 +26,10 @@ def make_spectrum(values: list[float], space: Space = PIXELS, label: str = "cat"
     )
 
 
-def make_view(n: int, space: Space = PIXELS) -> View:
+def make_view(n: int, space: Space = PIXELS) -> FeatureSet:
     effects = torch.arange(3.0 * n, dtype=torch.float64).reshape(n, 3) - 1
     spectra = tuple(make_spectrum([4.0, -1.0], space, f"f{i}") for i in range(n))
-    return View("svd", spectra, torch.arange(n, 0, -1, dtype=torch.float64), "σ", effects, CLASSES)
+    return FeatureSet("svd", spectra, torch.arange(n, 0, -1, dtype=torch.float64), "σ", effects, CLASSES)
 
 
 def make_curve(**columns: torch.Tensor) -> Curve:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,15 +12,20 @@ from bilens import decompose
 from bilens.decompose import Spectrum
 from bilens.explorer import Exploration
 from bilens.faithfulness import Curve, Row, Score
+from bilens.features import Chart, CodeComparison, FeatureSet, Samples, detail
 from bilens.history import History
-from bilens.recipes.ways.details import detail
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import CodeComparison, Samples, View
 
 EVIL = "</script><img src=x onerror=\"document.title='run'\"><!--'&{{ 7*7 }}<svg/onload=alert(1)>"
 PIXELS = Space("pixels", 36, image=(6, 6), constant=True)
 WORDS = Space("words", 12, ("red", EVIL, *(f"word {i}" for i in range(2, 12))))
+WORDS_OF: dict[str, dict[str, str]] = {
+    "digits": {"title": "Class directions", "tab": "Classes", "feature": "Class"},
+    "svd": {"title": "SVD of the tensor", "tab": "SVD", "feature": "Component", "among": "components"},
+    "sae": {"title": "Features of the outputs", "feature": "SAE feature", "among": "active features", "text": EVIL},
+    "pairs": {"title": EVIL, "feature": "Pair feature"},
+}
 CLASSES = Space("classes", 4, ("cat", "dog", EVIL, "\x1b[31mfish"))
 
 
@@ -41,13 +47,17 @@ def make_tensor(space: Space, output: Space, hidden: int = 5, seed: int = 0) -> 
     )
 
 
-def make_view(name: str, kernels: list[Kernel], output: Space, kept: int = 32) -> tuple[View, list[Spectrum]]:
+def make_set(
+    name: str, kernels: list[Kernel], output: Space, inputs: Tensor | None = None, kept: int = 32, **more: Any
+) -> FeatureSet:
     whole = [decompose.eigh(kernel) for kernel in kernels]
     count = len(kernels)
     generator = torch.Generator().manual_seed(count)
     effects = torch.eye(count) - 1 / count if name == "digits" else torch.randn(count, output.dim, generator=generator)
     spectra = tuple(spectrum.keep(min(kept, len(spectrum))) for spectrum in whole)
-    return View(name, spectra, torch.arange(count, 0, -1).float(), "norm of Q", effects, output), whole
+    found = None if inputs is None else detail(zip(kernels, whole, strict=True), inputs)
+    importance = torch.arange(count, 0, -1).float()
+    return FeatureSet(name, spectra, importance, "norm of Q", effects, output, detail=found, **more)
 
 
 def make_curve(name: str, shift: float = 0.0) -> Curve:
@@ -63,14 +73,22 @@ def whole(space: Space = PIXELS, seed: int = 0, samples: int = 40) -> Exploratio
     other = make_tensor(space, Space("codes", 7), seed=seed + 1)
     logits = [tensor.kernel(o) for o in range(4)]
     codes = [replace(other.kernel(o), label=EVIL if o == 0 else str(o)) for o in range(7)]
-    views, details = [], {}
     inputs = torch.rand(samples, space.size, generator=torch.Generator().manual_seed(seed))
     if space.image is not None:
         inputs = (inputs * 255).round() / 255
-    for name, kernels in (("digits", logits), ("svd", codes), ("sae", codes[:2]), ("pairs", codes[2:])):
-        view, spectra = make_view(name, kernels, CLASSES)
-        views.append(view)
-        details[name] = detail(zip(kernels, spectra, strict=True), inputs)
+    svd = decompose.svd(other)
+    chart = Chart("Singular values", "component", torch.arange(1.0, len(svd) + 1), ("σ", EVIL),
+                  torch.stack([svd.values, svd.values.cumsum(0)], dim=1), note=EVIL, log=True, level=0.5)  # fmt: skip
+    compared = CodeComparison(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.1, 0.9, 0.9]), 0.99, 12, 0.01, 9, 40)
+    sets = (
+        make_set("digits", logits, CLASSES, inputs, **WORDS_OF["digits"], curves=(make_curve("eigenvectors"),),
+                 scores=(Row(EVIL, Score(0.5, 1.2, None, 40)),), notes=(EVIL,)),
+        make_set("svd", codes, CLASSES, inputs, **WORDS_OF["svd"], total=7, charts={"singular-values": chart},
+                 curves=(make_curve(EVIL),)),
+        make_set("sae", codes[:2], CLASSES, inputs, **WORDS_OF["sae"], total=1234, codes={"codes": compared},
+                 words={"Norm of Q": EVIL}),
+        make_set("pairs", codes[2:], CLASSES, inputs, **WORDS_OF["pairs"]),
+    )  # fmt: skip
     numbers = torch.arange(samples)
     shown = Samples(inputs, numbers, tensor(inputs), numbers % 4, space.without_constant(), CLASSES)
     return Exploration(
@@ -78,20 +96,14 @@ def whole(space: Space = PIXELS, seed: int = 0, samples: int = 40) -> Exploratio
         run=EVIL,
         facts={"hidden units": 5, "accuracy": "97.8 %", EVIL: EVIL},
         model=tensor,
-        views=tuple(views),
-        details=details,
+        features=sets,
         samples=shown,
         scores=(
-            Row("never trained", Score(0.75, 1.1, 0.5, 40), 152, "null", beside=EVIL),
             Row("the model itself", Score(0.9781, 0.0712, 1.0, 40), 390, "model"),
-            Row(EVIL, Score(0.5, 1.2, None, 40)),
+            Row("never trained", Score(0.75, 1.1, 0.5, 40), 152, "null", beside=EVIL),
         ),
-        curves=(make_curve("eigenvectors"), make_curve(EVIL)),
-        codes=CodeComparison(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.1, 0.9, 0.9]), 0.99, 12, 0.01, 9, 40),
-        svd=decompose.svd(other),
         history=History(("loss", EVIL), torch.tensor([0, 10]), torch.tensor([[2.0, 0.5], [1.0, 0.25]])),
         notes=("Trained on nothing.", EVIL),
-        totals={"svd": 7, "sae": 1234},
     )
 
 
@@ -99,24 +111,23 @@ def parts_missing() -> dict[str, Exploration]:
     """Runs as they come from weights alone, from an older version, or from a job that was stopped."""
     full = whole()
     words = whole(WORDS)
-    bare = [replace(view, spectra=tuple(s.keep(2) for s in view.spectra)) for view in full.views]
+    sets = full.features
+    bare = tuple(replace(each, detail=None, spectra=tuple(s.keep(2) for s in each.spectra)) for each in sets)
+    unmeasured = tuple(replace(each, curves=(), scores=(), codes={}) for each in sets)
     zero = torch.zeros(1)
     dead = Spectrum(zero, torch.eye(37)[:1], zero, zero[0], zero[0], PIXELS, "dead")
-    nothing = replace(full.views[1], name="sae", spectra=(), importance=zero[:0], effects=torch.zeros(0, 4))
+    one = replace(sets[1], spectra=(dead,), importance=zero, effects=torch.zeros(1, 4), detail=None)
+    nothing = replace(one, name="sae", spectra=(), importance=zero[:0], effects=torch.zeros(0, 4), curves=())
     return {
         "nothing": Exploration(title="Nothing yet"),
-        "no samples": replace(full, samples=None, curves=(), scores=(), codes=None),
-        "no sae": replace(full, views=full.views[:2], details={k: full.details[k] for k in ("digits", "svd")}),
+        "no samples": replace(full, samples=None, features=unmeasured, scores=full.scores[:1]),
+        "no sae": replace(full, features=sets[:2]),
         "no labels": replace(full, samples=replace(full.samples, labels=None)) if full.samples else full,
-        "no details": replace(full, details={}, views=tuple(bare)),
+        "no details": replace(full, features=bare),
         "no model": replace(full, model=None),
-        "no outputs' view": replace(full, views=full.views[1:], details={k: full.details[k] for k in ("svd", "sae")}),
+        "no outputs' view": replace(full, features=sets[1:], scores=full.scores[:1]),
         "words": words,
-        "dead and empty": replace(
-            full,
-            views=(replace(full.views[1], spectra=(dead,), importance=zero, effects=torch.zeros(1, 4)), nothing),
-            details={},
-        ),
+        "dead and empty": replace(full, features=(one, nothing), scores=full.scores[:1]),
     }
 
 
@@ -125,8 +136,9 @@ def speaking(run: Exploration) -> Exploration:
     effects = torch.zeros(2, 10)
     effects[0, [7, 5, 4]] = torch.tensor([0.20, 0.17, -0.46])
     effects[1, 3] = 1.0
-    view = View("speaking", run.views[1].spectra[1:3], torch.tensor([2.0, 1.0]), "σ", effects, Space("digits", 10))
-    return Exploration(title="Speaking", views=(view,))
+    spectra = run.features[1].spectra[1:3]
+    found = FeatureSet("speaking", spectra, torch.tensor([2.0, 1.0]), "σ", effects, Space("digits", 10))
+    return Exploration(title="Speaking", features=(found,))
 
 
 def named() -> Exploration:
@@ -135,13 +147,12 @@ def named() -> Exploration:
     space = Space("measurements", 12, tuple(f"leaf width {i}" for i in range(12)))
     tensor = make_tensor(space, kinds, hidden=9).centered()
     kernels = [tensor.kernel(o) for o in range(3)]
-    view, spectra = make_view("kinds", kernels, kinds)
     x = torch.rand(20, 12, generator=torch.Generator().manual_seed(0))
+    found = make_set("kinds", kernels, kinds, x, title="Kind directions", tab="Kinds", feature="Kind")
     return Exploration(
         title="Twelve measurements",
         model=tensor,
-        views=(replace(view, effects=torch.eye(3) - 1 / 3),),
-        details={"kinds": detail(zip(kernels, spectra, strict=True), x)},
+        features=(replace(found, effects=torch.eye(3) - 1 / 3),),
         samples=Samples(x, torch.arange(20), tensor(x), None, space, kinds),
     )
 
@@ -149,5 +160,5 @@ def named() -> Exploration:
 def unbiased() -> Exploration:
     """A layer without biases over a space with the constant coordinate, in which it has no part."""
     tensor = make_tensor(PIXELS.without_constant(), CLASSES).lift()
-    view, _ = make_view("svd", [tensor.kernel(o) for o in range(4)], CLASSES)
-    return Exploration(title="No biases", views=(view,))
+    found = make_set("svd", [tensor.kernel(o) for o in range(4)], CLASSES, **WORDS_OF["svd"])
+    return Exploration(title="No biases", features=(found,))

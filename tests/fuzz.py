@@ -32,10 +32,10 @@ import safetensors.torch
 import torch
 
 from bilens import checkpoint, cli, data, decompose, explorer, plots, sae, store
+from bilens.analyses.explore import PAGE
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
 from bilens.models import ImageClassifier
-from bilens.recipes.explore import PAGE
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -279,7 +279,7 @@ def resumer(folder: Path, seed: int) -> Callable[[Path], str]:
 
 def stop(run: Path) -> None:
     """Take from a finished run what it had not yet computed while its last coder was being trained."""
-    for path in [run / "summary.json", run / PAGE, *(run / "records").glob("*pairs*"), *(run / "sae_pairs").iterdir()]:
+    for path in [run / "summary.json", run / PAGE, *(run / "records").rglob("*pairs*"), *(run / "sae_pairs").iterdir()]:
         path.unlink()
 
 
@@ -314,7 +314,7 @@ def kinds(folder: Path, only: tuple[str, ...] = ()) -> dict[str, Kind]:
     add("run", lambda place, seed: again[seed](place), lambda place: again[0](place), writes=True)
 
     def stopped(place: Path, seed: int) -> None:
-        with mock.patch("bilens.recipes.ways.inputs.discard"):
+        with mock.patch("bilens.analyses.coders.discard"):
             again[seed](place)
         stop(place)
 

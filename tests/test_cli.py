@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -22,14 +23,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bilens import BilinearTensor, Dictionary, ImageClassifier, Space, SpaceError, cli, decompose, store
+from bilens.analyses import given, settings
+from bilens.analyses.given import AccuracyWarning, Standardization
+from bilens.analyses.settings import FEW, FEW_EPOCHS, Budget, Training
 from bilens.data import Dataset, SmallSetWarning, Split
 from bilens.errors import BilensError, StoreError
 from bilens.progress import Steps
-from bilens.recipes import given
-from bilens.recipes.given import AccuracyWarning, Standardization
 
 PIXELS, DIGITS = Space("pixels", 64, image=(8, 8)), Space("digits", 10, tuple("0123456789"))
-UNTRAINED = pytest.mark.filterwarnings("default::bilens.recipes.given.AccuracyWarning")
+UNTRAINED = pytest.mark.filterwarnings("default::bilens.analyses.given.AccuracyWarning")
 SMALL = ["--count", "2", "--pair-features", "16", "--pair-steps", "5"]
 
 
@@ -511,3 +513,19 @@ def test_the_help_shows_defaults_and_no_none(capsys) -> None:
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "(default: 300)" in told
     assert "None" not in told
+
+
+def test_help_shows_the_defaults_that_the_settings_have(capsys) -> None:
+    assert cli.main(["mnist", "--help"]) == 0
+    text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", capsys.readouterr().out).split())
+    for option, default in {
+        "--hidden": f"{Training.hidden}",
+        "--epochs": f"{Training.epochs}, or {FEW_EPOCHS} over fewer than {FEW:,} images",
+        "--noise": f"{Training.noise:g}",
+        "--sae-features": f"{Budget.sae_features}",
+        "--pair-steps": f"{Budget.pair_steps}, with --small {settings.SMALL.pair_steps}",
+        "--sae-l1": f"{Budget.sae_l1}",
+    }.items():
+        described = text.partition(f" {option} ")[2]
+        assert described[described.index("(default: ") :].startswith(f"(default: {default})"), option
+    assert "None" not in text

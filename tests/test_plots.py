@@ -13,10 +13,10 @@ from matplotlib.image import imread
 
 from bilens import decompose, plots
 from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
+from bilens.features import Chart, CodeComparison, Explanation
 from bilens.history import History
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, Explanation
 from drawn import CLASSES, PIXELS, images, make_curve, make_spectrum, make_view, texts
 
 WORDS = Space("words", 3, ("red", "$x$ & <b>", "blue"))
@@ -415,3 +415,39 @@ def test_another_quantity_is_refused():
 def test_numbers_read_well(value: float, text: str):
     assert plots.number(value) == text
     assert plots.signed(value) == ("+" if value > 0 else "") + text
+
+
+def make_chart(**more: object) -> Chart:
+    values = torch.tensor([[4.0, 4.0], [2.0, 6.0], [0.5, 6.5]])
+    return Chart("Norms", "unit", torch.tensor([1.0, 2.0, 3.0]), ("norm", "so far"), values, **more)
+
+
+def test_a_chart_draws_the_lines_that_it_says_and_its_level() -> None:
+    axes = plots.chart(make_chart(level=0.25, level_name="rounding")).axes[0]
+    norm, level = axes.get_lines()
+    np.testing.assert_allclose(norm.get_ydata(), [4, 2, 0.5])
+    assert level.get_ydata()[0] == 0.25
+    assert [text.get_text() for text in axes.texts] == ["rounding"]
+    assert (axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()) == ("Norms", "unit", "norm")
+    both = plots.chart(make_chart(drawn=2, log=True, level=1e-9)).axes[0]
+    assert len(both.get_lines()) == 2  # a level far below the lines would hide them on a logarithmic scale
+    assert both.get_yscale() == "log"
+
+
+def test_the_report_draws_what_sets_hold() -> None:
+    plain = replace(make_view(3), charts={"norms": make_chart()})
+    names = [name for name, _ in plots.report([plain])]
+    assert names == ["svd", "svd-effects", "svd-norms"]
+    curve = replace(make_curve(error=torch.ones(3), bound=torch.ones(3)), name="mine")
+    outputs = replace(make_view(3), name="kinds", are_outputs=True, curves=(curve,))
+    names = [name for name, figure in plots.report([outputs, make_view(0)]) if figure()]
+    assert names == [
+        "kinds",
+        "kinds-gallery",
+        "kinds-0",
+        "kinds-1",
+        "kinds-2",
+        "kinds-certificate",
+        "accuracy",
+        "recovered",
+    ]

@@ -34,7 +34,7 @@ def lifted(run: Exploration) -> np.ndarray:
 
 
 def test_truncation_shows_the_energy_the_bound_and_the_measured_error(run: Exploration) -> None:
-    figure = plots.truncation(run.views[0], run.details["digits"], 1)
+    figure = plots.truncation(run.features[0], 1)
     share, error = figure.axes
     values, vectors = np.linalg.eigh(kernel(run, 1))
     order = np.argsort(-np.abs(values))
@@ -53,26 +53,28 @@ def test_truncation_shows_the_energy_the_bound_and_the_measured_error(run: Explo
 
 
 def test_truncation_without_samples_bounds_alone(run: Exploration) -> None:
-    alone = replace(run.details["svd"], samples=None, responses=None, errors=None, norm=None, examined=0)
-    figure = plots.truncation(run.views[1], alone, 0)
-    values = run.details["svd"].eigenvalues[0].abs().numpy()
+    alone = replace(run.features[1].detail, samples=None, responses=None, errors=None, norm=None, examined=0)
+    figure = plots.truncation(replace(run.features[1], detail=alone), 0)
+    values = run.features[1].detail.eigenvalues[0].abs().numpy()
     (line,) = figure.axes[1].get_lines()
     np.testing.assert_allclose(line.get_ydata(), values[1 : 1 + len(line.get_ydata())])
     assert "‖x‖ = 1" in figure.axes[1].get_title(loc="left")
 
 
 def test_logit_weights_are_the_effects(run: Exploration) -> None:
-    figure = plots.logit_weights(run.views[1], 2)
+    figure = plots.logit_weights(run.features[1], 2)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
-    np.testing.assert_allclose(widths, run.views[1].effects[2].numpy())
-    many = replace(run.views[1], effects=torch.arange(7.0 * 50).reshape(7, 50) - 25, output=Space("words", 50))
+    np.testing.assert_allclose(widths, run.features[1].effects[2].numpy())
+    many = replace(
+        run.features[1], detail=None, effects=torch.arange(7.0 * 50).reshape(7, 50) - 25, output=Space("words", 50)
+    )
     widths = [bar.get_width() for bar in plots.logit_weights(many, 0, 5).axes[0].patches]
     assert widths == [24, 23, 22, -24, -25]
 
 
 def test_pairs_are_lines_between_their_pixels(run: Exploration) -> None:
-    detail = run.details["digits"]
-    figure = plots.input_pairs(run.views[0], detail, 0)
+    detail = run.features[0].detail
+    figure = plots.input_pairs(run.features[0], 0)
     dense = kernel(run, 0)[:36, :36]
     drawn = figure.axes[0].get_lines()
     assert len(drawn) == 24
@@ -87,14 +89,14 @@ def test_pairs_are_lines_between_their_pixels(run: Exploration) -> None:
 
 def test_pairs_of_words_are_bars() -> None:
     run = whole(WORDS)
-    figure = plots.input_pairs(run.views[0], run.details["digits"], 0)
+    figure = plots.input_pairs(run.features[0], 0)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
-    np.testing.assert_allclose(widths, run.details["digits"].strengths[0][:16].numpy())
+    np.testing.assert_allclose(widths, run.features[0].detail.strengths[0][:16].numpy())
 
 
 def test_extremes_split_values_into_terms(run: Exploration) -> None:
     assert run.samples is not None
-    figure = plots.extremes(run.views[0], run.details["digits"], run.samples, 1, k=3)
+    figure = plots.extremes(run.features[0], run.samples, 1, k=3)
     response = np.einsum("ni,ij,nj->n", lifted(run), kernel(run, 1), lifted(run))
     charts = [axes for axes in figure.axes if axes.patches]
     for axes, expected in zip(charts, (np.sort(response)[::-1][:6], np.sort(response)[:6]), strict=True):
@@ -107,10 +109,10 @@ def test_extremes_say_how_many_have_their_samples_here(run: Exploration) -> None
     few = replace(
         run.samples, labels=None, **{name: getattr(run.samples, name)[:15] for name in ("inputs", "numbers", "outputs")}
     )
-    numbers = run.details["digits"].samples[1].tolist()
+    numbers = run.features[0].detail.samples[1].tolist()
     expected = [sum(number < 15 for number in part) for part in (numbers[:6], numbers[6:])]
     assert 0 < sum(expected) < 12
-    found = [text.get_text() for text in plots.extremes(run.views[0], run.details["digits"], few, 1).texts]
+    found = [text.get_text() for text in plots.extremes(run.features[0], few, 1).texts]
     assert found == [
         f"Where it is {word}" + ("" if there == 6 else f" ({there} of 6: other samples are not here)")
         for word, there in zip(("largest", "smallest"), expected, strict=True)
@@ -118,7 +120,7 @@ def test_extremes_say_how_many_have_their_samples_here(run: Exploration) -> None
 
 
 def test_overlaps_are_the_cosines_of_eigenvectors(run: Exploration) -> None:
-    first, second = run.views[0].spectra[:2]
+    first, second = run.features[0].spectra[:2]
     (picture,) = plots.overlaps(first, second, 4).axes[0].get_images()
     expected = np.abs(first.vectors[:4].numpy() @ second.vectors[:4].numpy().T)
     np.testing.assert_allclose(picture.get_array(), expected, atol=1e-6)
@@ -128,13 +130,13 @@ def test_overlaps_are_the_cosines_of_eigenvectors(run: Exploration) -> None:
 
 def test_every_figure_becomes_svg_png_and_html(run: Exploration, tmp_path: Path) -> None:
     assert run.samples is not None
-    view, detail = run.views[0], run.details["digits"]
+    found = run.features[0]
     figures = {
-        "truncation": plots.truncation(view, detail, 0),
-        "weights": plots.logit_weights(view, 2),
-        "pairs": plots.input_pairs(view, detail, 0),
-        "extremes": plots.extremes(view, detail, run.samples, 0),
-        "overlaps": plots.overlaps(view.spectra[0], view.spectra[1]),
+        "truncation": plots.truncation(found, 0),
+        "weights": plots.logit_weights(found, 2),
+        "pairs": plots.input_pairs(found, 0),
+        "extremes": plots.extremes(found, run.samples, 0),
+        "overlaps": plots.overlaps(found.spectra[0], found.spectra[1]),
     }
     for name, figure in figures.items():
         for ending in ("svg", "png", "html"):
@@ -150,29 +152,29 @@ def test_every_figure_becomes_svg_png_and_html(run: Exploration, tmp_path: Path)
 
 def test_what_cannot_be_drawn_is_refused(run: Exploration) -> None:
     assert run.samples is not None
-    view, detail = run.views[0], run.details["digits"]
+    found = run.features[0]
     for feature in (-1, 4):
         with refuses(BilensError, f"feature {feature}"):
-            plots.logit_weights(view, feature)
+            plots.logit_weights(found, feature)
         with refuses(BilensError, f"feature {feature}"):
-            plots.truncation(view, detail, feature)
-    with refuses(ShapeError, "details of 7 features"):
-        plots.input_pairs(view, run.details["svd"], 0)
+            plots.truncation(found, feature)
+    with refuses(BilensError, "features 'digits' without details"):
+        plots.input_pairs(replace(found, detail=None), 0)
     with refuses(BilensError, "count = 0"):
-        plots.logit_weights(view, 0, 0)
+        plots.logit_weights(found, 0, 0)
     with refuses(BilensError, "k = 0"):
-        plots.extremes(view, detail, run.samples, 0, k=0)
+        plots.extremes(found, run.samples, 0, k=0)
     with refuses(BilensError, "details without samples"):
-        bare = replace(detail, samples=None, responses=None, errors=None, norm=None)
-        plots.extremes(view, bare, run.samples, 0)
+        bare = replace(found.detail, samples=None, responses=None, errors=None, norm=None)
+        plots.extremes(replace(found, detail=bare), run.samples, 0)
     with refuses(SpaceError, "a spectrum"):
-        plots.overlaps(view.spectra[0], replace(view.spectra[0], input=replace(PIXELS, name="other")))
+        plots.overlaps(found.spectra[0], replace(found.spectra[0], input=replace(PIXELS, name="other")))
     with refuses(BilensError, "without eigenvectors"):
-        plots.overlaps(view.spectra[0], view.spectra[0].keep(0))
+        plots.overlaps(found.spectra[0], found.spectra[0].keep(0))
 
 
 def test_details_and_samples_that_do_not_fit_are_refused(run: Exploration) -> None:
-    detail, samples = run.details["digits"], run.samples
+    detail, samples = run.features[0].detail, run.samples
     assert samples is not None
     for change in (
         {"pairs": detail.pairs[:, :3]},

@@ -21,12 +21,12 @@ from bilens import decompose, files, pairs, store
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
+from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 from messages import refuses
 
 
@@ -61,7 +61,24 @@ def records() -> list:
         Curve.of("kept", [1, 2], [Score(0.1, 2.0, 0.3), Score(0.2, 1.0, 0.6)], error=[1.0, 0.5], bound=[2.0, 1.0]),
         History(("loss",), torch.tensor([1, 2]), torch.tensor([[0.5], [0.25]])),
         Evaluation(1.0, 0.5, 0.25, 0.0, torch.ones(3), torch.zeros(3), 7),
-        View("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
+        FeatureSet("svd", (spectrum, spectrum), torch.ones(2), "σ", torch.ones(2, 3), tensor.output),
+        FeatureSet(
+            "mine",
+            (spectrum,),
+            torch.ones(1),
+            "σ",
+            torch.ones(1, 3),
+            tensor.output,
+            title="Mine",
+            scores=(Row("mine", Score(0.5, 1.25, None, 10)),),
+            rivals={"svd": 3},
+            numbers={"values": (1.5, 2), "by name": {"a.b/c": 0.25, "text": "x"}, "none": None, "yes": True},
+            notes=("a", "b"),
+            charts={"a chart": Chart("σ", "rank", torch.ones(2), ("σ",), torch.ones(2, 1), level=0.5)},
+            codes={"codes": CodeComparison(torch.ones(3), torch.zeros(3), 0.5, 2, 1e-3, 2)},
+            words={"σ": "a number"},
+        ),
+        Chart("σ", "rank", torch.ones(2), ("σ", "share"), torch.ones(2, 2), log=True),
         CodeComparison(torch.ones(3), torch.zeros(3), 0.5, 2, 1e-3, 2),
         PairCodes.of(pairs.stream(tensor, shuffle=False), torch.relu),
         Detail(torch.rand(2, 7), torch.zeros(2, 3, 2, dtype=torch.int64), torch.rand(2, 3)),
@@ -87,6 +104,10 @@ def same(a: object, b: object) -> None:
     elif dataclasses.is_dataclass(a):
         for field in dataclasses.fields(a):
             same(getattr(a, field.name), getattr(b, field.name))
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same(a[key], b[key])
     elif isinstance(a, tuple):
         assert len(a) == len(b)
         for one, other in zip(a, b, strict=True):
@@ -186,9 +207,9 @@ def test_a_record_without_a_checksum_is_refused_and_so_is_one_of_an_older_versio
     (tmp_path / "one.json").write_text(json.dumps({n: value for n, value in whole.items() if n != "sha256"}))
     with refuses(StoreError, "one.json without a checksum: of an older version, or altered", "run the same command"):
         store.load(tmp_path / "one", decompose.Spectrum)
-    for other in (1, 2.0, True, "2", None):
+    for other in (1, 2, 3.0, True, "3", None):
         edit(tmp_path, "format", other)
-        with refuses(StoreError, f"one.json of format {other!r}; expected format 2", "run the same command"):
+        with refuses(StoreError, f"one.json of format {other!r}; expected format 3", "run the same command"):
             store.load(tmp_path / "one", decompose.Spectrum)
 
 
@@ -259,7 +280,7 @@ def test_a_tensor_of_another_type_or_shape_is_refused(dtype, shape, tmp_path) ->
 
 
 @pytest.mark.parametrize(
-    "text", ['{"format": 2, "record": ' + "[" * 900 + "]" * 900 + "}", '{"format": 2, "x": "\\ud800"}']
+    "text", ['{"format": 3, "record": ' + "[" * 900 + "]" * 900 + "}", '{"format": 3, "x": "\\ud800"}']
 )
 def test_json_that_no_checksum_can_be_taken_of_is_refused(text: str, tmp_path) -> None:
     (tmp_path / "one.json").write_text(text)
@@ -299,7 +320,7 @@ def test_shapes_that_do_not_fit_are_refused_on_reading(tmp_path) -> None:
 def test_a_record_of_another_kind_is_refused(tmp_path) -> None:
     store.save(Score(0.5, 1.0, 0.5), tmp_path / "one")
     with pytest.raises(StoreError) as error:
-        store.load(tmp_path / "one", View)
+        store.load(tmp_path / "one", FeatureSet)
     assert "a Score" in message(error)
 
 

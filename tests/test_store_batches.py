@@ -76,7 +76,7 @@ def edit(file: Path, old: str, new: str) -> None:
 
 def replace(file: Path, record: object) -> None:
     header = json.loads(file.read_text("utf-8"))
-    files.write_sealed(file, {"format": 2, "record": record, "place": header["place"]})
+    files.write_sealed(file, {"format": 3, "record": record, "place": header["place"]})
 
 
 def copy(file: Path, other: Path) -> None:

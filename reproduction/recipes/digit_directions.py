@@ -14,9 +14,9 @@ from bilens import decompose, faithfulness, plots
 from bilens.data import Split
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
+from bilens.features import FeatureSet
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import View
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
@@ -267,12 +267,12 @@ def _kernels(tensor: BilinearTensor) -> list[Kernel]:
     return [tensor.kernel(o) for o in range(tensor.output.size)]
 
 
-def _view(tensor: BilinearTensor, spectra: Sequence[Spectrum]) -> View:
+def _view(tensor: BilinearTensor, spectra: Sequence[Spectrum]) -> FeatureSet:
     count = len(spectra)
     norms = torch.stack([spectrum.energy.sqrt() for spectrum in spectra])
     shown = tuple(spectrum.keep(min(PICTURED, len(spectrum))) for spectrum in spectra)
     effects = torch.eye(count).to(norms) - 1 / count
-    return View("digits", shown, norms, "norm of the kernel, ‖Q‖", effects, tensor.output)
+    return FeatureSet("digits", shown, norms, "norm of the kernel, ‖Q‖", effects, tensor.output)
 
 
 def _widths(measured: Measurement) -> list[int]:

@@ -15,10 +15,10 @@ from bilens.data import Dataset, Split
 from bilens.decompose import Spectrum
 from bilens.dictionary import pseudoinverse_duals
 from bilens.errors import BilensError
+from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import View
 from reproduction.methods import patterns
 
 TUNED, HELD_OUT = (3, 5), (4, 9)
@@ -154,7 +154,7 @@ def spectra_of(tensor: BilinearTensor) -> list[Spectrum]:
     return [_spectrum(tensor, tensor.kernel(o)) for o in range(tensor.output.size)]
 
 
-def attacked(attack: Attack, images: Dataset, seed: int) -> tuple[dict[str, float], list[View]]:
+def attacked(attack: Attack, images: Dataset, seed: int) -> tuple[dict[str, float], list[FeatureSet]]:
     """Shares of images misled at each norm by each mask, on the held-out pair and on all that share no tuned class."""
     train, test = _right(attack, images.train), _right(attack, images.test)
     norm = float(images.test.images.norm(dim=1).mean())
@@ -266,7 +266,7 @@ def _drawn(pattern: Tensor, space: Space, label: str) -> Spectrum:
     return Spectrum(m.new_ones(1), m[None], m.new_zeros(1), zero, zero + 1, space, label)
 
 
-def view(name: str, spectra: Sequence[Spectrum], tensor: BilinearTensor) -> View:
+def view(name: str, spectra: Sequence[Spectrum], tensor: BilinearTensor) -> FeatureSet:
     """Features to draw side by side, by the size of their first eigenvalue."""
     sizes = torch.stack([spectrum.values.abs().max() for spectrum in spectra])
-    return View(name, tuple(spectra), sizes, "|λ|", torch.zeros(len(spectra), tensor.output.dim), tensor.output)
+    return FeatureSet(name, tuple(spectra), sizes, "|λ|", torch.zeros(len(spectra), tensor.output.dim), tensor.output)

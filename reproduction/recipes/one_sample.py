@@ -13,8 +13,8 @@ from torch import Tensor
 from bilens import decompose, plots
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
+from bilens.features import Explanation
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import Explanation
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
 

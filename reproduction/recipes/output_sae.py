@@ -12,10 +12,10 @@ from torch import Tensor
 
 from bilens import faithfulness, plots, sae
 from bilens.checkpoint import discard
+from bilens.features import CodeComparison
 from bilens.models import ImageClassifier
 from bilens.sae import StandardSAE
 from bilens.statistics import interval
-from bilens.views import CodeComparison
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement

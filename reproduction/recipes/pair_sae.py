@@ -15,13 +15,13 @@ from torch import Tensor
 
 from bilens import decompose, faithfulness, matching, pairs, plots, sae
 from bilens.checkpoint import discard
+from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
 from bilens.pair_coding import evaluate_pairs
 from bilens.pairs import PairCodes
 from bilens.sae import Coder, StandardSAE, Stream, TopKSAE
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-from bilens.views import View
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
@@ -79,7 +79,7 @@ COMPARED = {"SVD components": 20, "digit directions": 10, "SAE features on outpu
 def measure(lab: Lab, seed: int) -> Measurement:
     """Sparsity and error on pairs, and the model replaced by the features, for every variant."""
     numbers: dict[str, float] = {}
-    views: list[View] = []
+    views: list[FeatureSet] = []
     for name, variant in VARIANTS.items():
         model, tensor, coder, codes = trained(lab, seed, name)
         found = scores(lab, model, tensor, coder, codes, variant.two_hot)
@@ -160,7 +160,7 @@ def scores(  # noqa: PLR0917 (what was made for one variant)
     return found
 
 
-def _view(lab: Lab, model: ImageClassifier, codes: PairCodes, coder: Coder) -> View:
+def _view(lab: Lab, model: ImageClassifier, codes: PairCodes, coder: Coder) -> FeatureSet:
     """The features that matter most on training images, by mean code times the size of what they do to the logits."""
     weight = model.readout.weight
     effects = coder.W_dec.detach() @ (weight - weight.mean(dim=0)).T
@@ -168,7 +168,7 @@ def _view(lab: Lab, model: ImageClassifier, codes: PairCodes, coder: Coder) -> V
     importance = codes.expectation(moment.to(codes.values)) * effects.norm(dim=1)
     best = importance.argsort(descending=True)[:PICTURED]
     spectra = tuple(decompose.eigh(codes.kernel(int(k), str(int(k))), 4) for k in best)
-    return View("pairs", spectra, importance[best], "mean code × ‖effect‖", effects[best], model.output)
+    return FeatureSet("pairs", spectra, importance[best], "mean code × ‖effect‖", effects[best], model.output)
 
 
 def matches(lab: Lab, seed: int, model: ImageClassifier, atoms: Float[Tensor, "n h"]) -> dict[str, float]:

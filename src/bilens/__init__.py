@@ -7,6 +7,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bilens.analyses.own import explore
     from bilens.dictionary import Dictionary
     from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
     from bilens.models import Bilinear, ImageClassifier
@@ -26,6 +27,7 @@ _HOMES = {
     "Space": "bilens.space",
     "SpaceError": "bilens.errors",
     "StoreError": "bilens.errors",
+    "explore": "bilens.analyses.own",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Space",
     "SpaceError",
     "StoreError",
+    "explore",
 ]
 
 

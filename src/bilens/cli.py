@@ -33,17 +33,17 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "mnist": Command(
-        "bilens.recipes.mnist:mnist",
+        "bilens.analyses.mnist:mnist",
         "Train a bilinear digit classifier and read its features from its weights in four ways.",
         "bilens mnist --out runs/mnist",
     ),
     "decompile": Command(
-        "bilens.recipes.decompile:decompile",
+        "bilens.analyses.decompile:decompile",
         "Do the same for a checkpoint that somebody else trained.",
         "bilens decompile runs/mnist/model --data mnist --out runs/again",
     ),
     "explore": Command(
-        "bilens.recipes.explore:explore",
+        "bilens.analyses.explore:explore",
         "Write the page that shows everything a run found; open or serve it.",
         "bilens explore runs/mnist --open",
     ),
@@ -194,17 +194,19 @@ def _options(recipe: Callable[..., Any]) -> set[str]:
 def _shown(recipe: Callable[..., Any], hints: dict[str, Any], parser: Any) -> Callable[..., Callable[[], object]]:
     """The recipe for the parser: called, it gives itself with its arguments, to be run later.
 
-    An option whose default is None or empty has it in words in the docstring, and its help shows no None.
+    An option whose default is None has it in words: in `DEFAULTS` of the recipe's module, or else in the docstring.
     """
 
     def bind(*args: Any, **settings: Any) -> Callable[[], object]:
         return functools.partial(recipe, *args, **settings)
 
     parameters = []
+    defaults: dict[str, str] = getattr(sys.modules[recipe.__module__], "DEFAULTS", {})
     for parameter in inspect.signature(recipe).parameters.values():
         kind = hints[parameter.name]
         if parameter.default is None:
-            kind = typing.Annotated[kind, parser.conf.arg(help_behavior_hint="", metavar=_metavar(kind))]
+            default = f"(default: {defaults[parameter.name]})" if parameter.name in defaults else ""
+            kind = typing.Annotated[kind, parser.conf.arg(help_behavior_hint=default, metavar=_metavar(kind))]
         elif parameter.default == ():
             kind = typing.Annotated[kind, parser.conf.arg(help_behavior_hint="")]
         parameters.append(parameter.replace(annotation=kind))

@@ -22,15 +22,15 @@ from bilens.decompose import CP, Spectra, Spectrum, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
+from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.progress import bar
 from bilens.sae import Evaluation
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import CodeComparison, Detail, Explanation, Samples, View
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout; a file of another version is refused."""
 
 RECORDS: dict[str, type] = {
@@ -38,12 +38,14 @@ RECORDS: dict[str, type] = {
     for record in (
         CP,
         BilinearTensor,
+        Chart,
         CodeComparison,
         Curve,
         Detail,
         Dictionary,
         Evaluation,
         Explanation,
+        FeatureSet,
         History,
         Kernel,
         PairCodes,
@@ -54,7 +56,6 @@ RECORDS: dict[str, type] = {
         Spectra,
         Spectrum,
         TensorSVD,
-        View,
         WeightedSpectrum,
     )
 }
@@ -296,6 +297,17 @@ def read_record(run: Path, name: str, kind: type[R]) -> R | None:
     return _load(path, kind, {"run": _checksum(run), "name": name})
 
 
+def read_records(run: Path, folder: str, kind: type[R]) -> tuple[R, ...]:
+    """All records of a run whose names begin with `folder/`, by name.
+
+    Raises:
+        StoreError: as `read_record`.
+    """
+    names = sorted(name for name in _names(run) if name.startswith(f"{folder}/"))
+    found = (read_record(run, name, kind) for name in names)
+    return tuple(record for record in found if record is not None)
+
+
 def read_summary(run: Path, name: str) -> dict[str, Any]:
     """A JSON file that `Folder.write` wrote, without what it says of the folder; empty where there is none.
 
@@ -492,6 +504,8 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"kind": type(value).__name__, "fields": fields}
     if isinstance(value, tuple | list):
         return [_encode(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, Mapping) and "." in name and all(isinstance(key, str) for key in value):  # inside a record
+        return {"mapping": {key: _encode(item, f"{name}.{key}", tensors) for key, item in value.items()}}
     if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise StoreError(f"{name} as {type(value).__name__} {value!r:.40}", "a record, tensor, text or number")
@@ -520,6 +534,11 @@ def _decode(content: Any, kind: Any, tensors: Mapping[str, Tensor], name: str = 
         return tuple(
             _decode(item, k, tensors, f"{name}.{i}") for i, (item, k) in enumerate(zip(content, kinds, strict=True))
         )
+    if isinstance(content, dict) and "mapping" in content:
+        if kind is not Any and get_origin(kind) is not Mapping:
+            raise ValueError(f"{name} is a mapping and not {_title(kind)}")
+        inside = choices[1] if choices else Any
+        return {key: _decode(item, inside, tensors, f"{name}.{key}") for key, item in content["mapping"].items()}
     if isinstance(content, dict):
         return (
             _decode_tensor(content, kind, tensors, name)
@@ -596,6 +615,7 @@ __all__ = [
     "load",
     "load_batches",
     "read_record",
+    "read_records",
     "read_summary",
     "register",
     "save",

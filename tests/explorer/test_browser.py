@@ -27,8 +27,8 @@ from explorations import (
     EVIL,
     PIXELS,
     make_curve,
+    make_set,
     make_tensor,
-    make_view,
     named,
     parts_missing,
     speaking,
@@ -80,18 +80,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     explorer.write([unbiased()], folder / "unbiased.html")
     bare = make_tensor(PIXELS.without_constant(), CLASSES)
     mixed = [
-        make_view(name, [t.kernel(o) for o in range(4)], CLASSES)[0]
-        for name, t in (("svd", run.model), ("sae", bare))
-        if t
+        make_set(name, [t.kernel(o) for o in range(4)], CLASSES) for name, t in (("svd", run.model), ("sae", bare)) if t
     ]
-    explorer.write([Exploration(title="Mixed", views=tuple(mixed))], folder / "mixed.html")
+    explorer.write([Exploration(title="Mixed", features=tuple(mixed))], folder / "mixed.html")
     broad = make_tensor(Space("words", 1100), Space("codes", 2))
-    view, _ = make_view("svd", [broad.kernel(o) for o in range(2)], Space("codes", 2))
-    explorer.write([Exploration(title="Broad", views=(view,))], folder / "broad.html")
+    found = make_set("svd", [broad.kernel(o) for o in range(2)], Space("codes", 2))
+    explorer.write([Exploration(title="Broad", features=(found,))], folder / "broad.html")
     explorer.write([speaking(run)], folder / "speaking.html")
     explorer.write([named()], folder / "named.html")
     curves = (make_curve("a"), replace(make_curve("b"), samples=7), replace(make_curve("c"), samples=None))
-    explorer.write([replace(run, curves=curves)], folder / "mixed samples.html")
+    unmeasured = tuple(replace(found, curves=()) for found in run.features)
+    explorer.write([replace(run, features=unmeasured, curves=curves)], folder / "mixed samples.html")
     assert run.samples is not None
     columns = {name: getattr(run.samples, name)[:15] for name in ("inputs", "numbers", "outputs", "labels")}
     explorer.write([replace(run, samples=replace(run.samples, **columns))], folder / "few samples.html")
@@ -202,7 +201,7 @@ def test_the_logits_are_the_librarys(visit: Open, run: Exploration) -> None:
     computed = np.array([each["y"] for each in found])
     np.testing.assert_allclose(computed, run.samples.outputs.numpy(), atol=1e-3)
     x = run.samples.inputs
-    for o, spectrum in enumerate(run.views[0].spectra):
+    for o, spectrum in enumerate(run.features[0].spectra):
         mine = np.array([each["terms"][o] for each in found])
         expected = spectrum.terms(x).numpy()
         np.testing.assert_allclose(mine, expected, atol=2e-4 * np.abs(expected).max())
@@ -367,7 +366,7 @@ def test_a_view_says_how_many_features_it_was_chosen_from(visit: Open) -> None:
 
 
 def test_the_tile_and_the_page_it_opens_show_the_same_eigenvector(visit: Open, run: Exploration) -> None:
-    for place, spectrum in enumerate(run.views[0].spectra):
+    for place, spectrum in enumerate(run.features[0].spectra):
         values = spectrum.values.tolist()
         first = next(rank for rank, value in enumerate(values, 1) if value > 0)  # of the largest that raise it
         page = visit(f"overview=digits&find={CLASSES.label(place)}" if place < 2 else "overview=digits")

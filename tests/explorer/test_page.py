@@ -16,15 +16,14 @@ import pytest
 import torch
 
 from bilens import explorer, plots
-from bilens.errors import BilensError, SpaceError, StoreError
+from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
 from bilens.explorer import Exploration
 from bilens.explorer.document import Document
 from bilens.explorer.encoding import floats, pixels, shorts
-from bilens.explorer.exploration import singular
 from bilens.explorer.page import source
 from bilens.faithfulness import Row, Score
+from bilens.features import FeatureSet, singular, table
 from bilens.space import Space
-from bilens.views import View
 from explorations import CLASSES, EVIL, PIXELS, make_curve, parts_missing, whole
 from messages import refuses
 
@@ -178,8 +177,36 @@ def test_every_score_and_curve_says_on_how_many_samples_and_nulls_follow_their_v
     ]
     assert [line["samples"] for line in shown["curves"]] == [40, 40]
     assert [line["numbers"] for line in shown["curves"]] == [[38, 152, 456], None]
-    assert shown["codes"] is not None
-    assert shown["codes"]["samples"] == 40
+    figures = [figure for view in shown["views"] for figure in view["figures"]]
+    assert [(figure["kind"], figure["name"]) for figure in figures] == [
+        ("lines", "singular-values"),
+        ("cells", "codes"),
+    ]
+    assert "compared on 40 samples" in figures[1]["note"]
+
+
+def test_a_sets_own_row_gives_way_to_one_of_the_page(run: Exploration) -> None:
+    stated = replace(run, scores=(*run.scores, Row(EVIL, Score(0.25, 1.2, None, 40))))
+    assert [row.score.accuracy for row in stated.all_scores if row.name == EVIL] == [0.25]
+
+
+def test_rivals_are_rows_of_other_sets_beside_the_first_of_ones_own(run: Exploration) -> None:
+    score = Row("mine", Score(0.5, 1.0, 0.5, 40))
+    mine = replace(run.features[3], scores=(score,), rivals={"digits": 4, "svd": 5, "none": 1})
+    rows = table((run.features[0], mine), None)
+    assert [(row.name, row.kind, row.beside) for row in rows] == [
+        (EVIL, "view", None),
+        ("mine", "view", None),
+        ("4 eigenvectors", "rival", "mine"),  # the curve of "svd" has no point at 5, and there is no set "none"
+    ]
+
+
+def test_the_figures_of_a_set_are_its_charts(run: Exploration, document: Document) -> None:
+    (figure,) = document["runs"][0]["views"][1]["figures"]
+    chart = run.features[1].charts["singular-values"]
+    assert figure["columns"] == [chart.x, *chart.columns]
+    np.testing.assert_allclose(np.array(figure["rows"])[:, 1:], chart.values.numpy(), rtol=1e-6)
+    assert document["runs"][0]["views"][2]["words"] == [{"name": "Norm of Q", "value": EVIL}]
 
 
 def test_curves_of_seeds_on_other_samples_are_refused(run: Exploration) -> None:
@@ -189,31 +216,33 @@ def test_curves_of_seeds_on_other_samples_are_refused(run: Exploration) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "kinds", "svd"])
-def test_the_outputs_view_is_known_by_its_kernels_whatever_it_is_called(run: Exploration, name: str) -> None:
-    mine = replace(run.views[0], name=name)
-    others = tuple(view for view in run.views[1:] if view.name != name)
-    other = replace(run.views[1], name="digits" if name != "digits" else "more")
-    shown = explorer.document([replace(run, views=(other, mine, *others), details={}, totals={})])["runs"][0]
+def test_the_outputs_are_known_by_their_kernels_whatever_the_set_is_called(run: Exploration, name: str) -> None:
+    mine = replace(run.features[0], name=name)
+    others = tuple(found for found in run.features[1:] if found.name != name)
+    other = replace(run.features[1], name="digits" if name != "digits" else "more")
+    shown = explorer.document([replace(run, features=(other, mine, *others))])["runs"][0]
     assert shown["outputs_view"] == name
     section = next(view for view in shown["views"] if view["name"] == name)
     assert len(section["features"][0]["eigenvalues"]["shape"]) == 1
     assert section["features"][0]["vectors"]["shape"][0] == 32  # all that are stored, and not the first 16
-    if name != "svd":  # which has words of its own
-        assert (section["title"], section["tab"], section["feature"]) == ("Class directions", "Classes", "Class")
-        assert "Each class is a quadratic form" in section["text"]
-    assert explorer.document([replace(run, views=others, details={}, totals={})])["runs"][0]["outputs_view"] is None
+    assert (section["title"], section["tab"], section["feature"]) == ("Class directions", "Classes", "Class")
+    plain = replace(mine, title="", tab="")
+    section = explorer.document([Exploration("Plain", features=(plain,))])["runs"][0]["views"][0]
+    assert (section["title"], section["tab"]) == (name, name)
+    without = replace(run, features=others, scores=())
+    assert explorer.document([without])["runs"][0]["outputs_view"] is None
 
 
-def test_a_view_with_other_kernels_is_not_the_outputs(run: Exploration) -> None:
-    first = run.views[0]
+def test_a_set_with_other_kernels_is_not_the_outputs(run: Exploration) -> None:
+    first = run.features[0]
     swapped = replace(first, spectra=(first.spectra[1], first.spectra[0], *first.spectra[2:]))
-    assert explorer.document([replace(run, views=(swapped,), details={}, totals={})])["runs"][0]["outputs_view"] is None
-    for wrong in (swapped, replace(run.views[1], name="digits")):
-        with refuses(BilensError, "an outputs' view 'digits' with other kernels than the model's outputs"):
-            replace(run, views=(wrong,), details={}, totals={}, outputs="digits")
-    with refuses(BilensError, "an outputs' view 'none'", "one of the views (digits, svd, sae, pairs)"):
-        replace(run, outputs="none")
-    alone = replace(run, model=None, samples=None, outputs="digits")
+    assert explorer.document([replace(run, features=(swapped,))])["runs"][0]["outputs_view"] is None
+    stated = replace(swapped, are_outputs=True)
+    with refuses(BilensError, "a set 'digits' with other kernels than the model's outputs"):
+        replace(run, features=(stated,))
+    with refuses(BilensError, "7 features that are the 4 outputs"):
+        replace(run.features[1], are_outputs=True)
+    alone = replace(run, features=(stated,), model=None, samples=None)
     assert explorer.document([alone])["runs"][0]["outputs_view"] == "digits"
 
 
@@ -231,8 +260,8 @@ def test_what_a_feature_lowers_is_named_and_the_larger_effect_comes_first(run: E
     rows[3, [4, 9]] = torch.tensor([-0.5, -0.4])
     rows[5, [1, 2]] = torch.tensor([1.0, -1.0])
     rows[6] = 0.1 - torch.eye(10)[8]
-    spectra = (run.views[1].spectra[1],) * 7
-    view = View("svd", spectra, torch.ones(7), "σ", rows, digits)
+    spectra = (run.features[1].spectra[1],) * 7
+    view = FeatureSet("svd", spectra, torch.ones(7), "σ", rows, digits)
     assert [view.speaks(place) for place in range(7)] == [
         "against 4; for 7, 5",
         "against 1; for 0, 3",
@@ -247,9 +276,9 @@ def test_what_a_feature_lowers_is_named_and_the_larger_effect_comes_first(run: E
         (three, torch.eye(3)[1] - 1 / 3, "for 1"),
         (two, torch.tensor([-0.5, 0.5]), "for 1; against 0"),
     ):
-        assert View("svd", spectra[:1], torch.ones(1), "σ", row[None], output).speaks(0) == expected
+        assert FeatureSet("svd", spectra[:1], torch.ones(1), "σ", row[None], output).speaks(0) == expected
     assert (view.raises(0), view.lowers(0), view.raises(3)) == (("7", "5"), ("4",), ())
-    features = explorer.document([Exploration(title="Speaks", views=(view,))])["runs"][0]["views"][0]["features"]
+    features = explorer.document([Exploration(title="Speaks", features=(view,))])["runs"][0]["views"][0]["features"]
     assert [features[0][name] for name in ("speaks", "raises", "lowers")] == ["against 4; for 7, 5", ["7", "5"], ["4"]]
 
 
@@ -345,44 +374,51 @@ def test_a_page_is_written_whole_and_the_same_each_time(run: Exploration, html: 
 
 
 def test_what_is_not_finite_is_refused(run: Exploration) -> None:
-    view = run.views[1]
+    view = run.features[1]
     for broken, what in (
         (replace(view, importance=torch.full((7,), torch.nan)), "importance"),
         (replace(view, effects=torch.full((7, 4), torch.inf)), "effects"),
     ):
         with refuses(BilensError, f"{what} with NaN or infinity"):
-            explorer.page([Exploration(title="Broken", views=(broken,))])
+            explorer.page([Exploration(title="Broken", features=(broken,))])
     with refuses(BilensError, "loss with NaN"):
         explorer.page([Exploration(title="Broken", facts={"loss": float("nan")})])
     with refuses(BilensError, "K with NaN"):
         explorer.page([Exploration(title="Broken", scores=(Row("K", Score(0.5, float("inf"), 0.5)),))])
-    with refuses(BilensError, "codes with NaN"):
-        codes = replace(run.codes, trained=torch.tensor([torch.nan, 0, 0])) if run.codes else None
-        explorer.page([Exploration(title="Broken", codes=codes)])
+    compared = replace(run.features[2].codes["codes"], trained=torch.tensor([torch.nan, 0, 0]))
+    chart = replace(run.features[1].charts["singular-values"], level=float("nan"))
+    for more, what in (({"codes": {"codes": compared}}, "codes"), ({"charts": {"mine": chart}}, "mine")):
+        with refuses(BilensError, f"{what} with NaN"):
+            explorer.page([Exploration(title="Broken", features=(replace(view, **more),))])
 
 
 def test_what_does_not_fit_together_is_refused(run: Exploration) -> None:
-    view = run.views[1]
-    with refuses(BilensError, "two views named 'svd'"):
-        Exploration(title="Twice", views=(view, view))
+    view = run.features[1]
+    with refuses(BilensError, "two sets named 'svd'"):
+        Exploration(title="Twice", features=(view, view))
     score = Score(0.5, 1.0, 0.5)
     with refuses(BilensError, "two scores named 'a'"):
         Exploration(title="Twice", scores=(Row("a", score), Row("a", score)))
     with refuses(BilensError, "'b' beside 'c'"):
         Exploration(title="Beside", scores=(Row("a", score), Row("b", score, 1, "null", beside="c")))
-    with refuses(BilensError, "the text of 'svd' of type tuple"):
-        Exploration(title="Text", texts={"svd": ("title", "text")})
     with refuses(BilensError, "eigenvectors = 0"):
         Exploration(title="None", eigenvectors=0)
     with refuses(BilensError, "details of 4 features", "each of its 7"):
-        Exploration(title="Other", views=(view,), details={"svd": run.details["digits"]})
+        replace(view, detail=run.features[0].detail)
     with refuses(BilensError, "a total of 6 for the 7 features"):
-        Exploration(title="Few", views=(view,), totals={"svd": 6})
+        replace(view, total=6)
+    with refuses(BilensError, "without a name"):
+        replace(view, name="")
+    chart = view.charts["singular-values"]
+    with refuses(BilensError, "3 lines drawn of 2"):
+        replace(chart, drawn=3)
+    with refuses(ShapeError, "values of shape"):
+        replace(chart, values=chart.values[:, :1])
     assert run.samples is not None
     with refuses(SpaceError, "a set of samples"):
         replace(run, samples=replace(run.samples, input=replace(PIXELS.without_constant(), name="others")))
-    with refuses(SpaceError, "the view"):
-        replace(run, views=(replace(view, output=replace(CLASSES, name="others")),), details={})
+    with refuses(SpaceError, "the set"):
+        replace(run, features=(replace(view, output=replace(CLASSES, name="others")),), scores=())
     for runs in ([], [run, run, run]):
         with refuses(BilensError, f"{len(runs)} runs"):
             explorer.document(runs)

@@ -15,7 +15,7 @@ PAGES = sorted((ROOT / "docs" / "reference").glob("*.md"))
 DOCUMENTED = set(re.findall(r"^::: (\S+)", "".join(page.read_text("utf-8") for page in PAGES), flags=re.MULTILINE))
 """Modules and packages of the reference; a package stands for what is in it."""
 
-CLOSED = ("bilens.recipes", "bilens._internal")
+CLOSED = ("bilens.analyses", "bilens._internal")
 """Where nobody else's names are, although the reference may list them."""
 
 
@@ -88,8 +88,8 @@ def test_only_public_names_of_bilens_are_imported(path: Path) -> None:
     "line",
     [
         "from bilens.store import _save",
-        "from bilens.recipes.ways import subject",
-        "from bilens.recipes.explore import explore",
+        "from bilens.analyses.subject import Subject",
+        "from bilens.analyses.explore import explore",
         "from bilens.sae import AnyOldSAE",
         "from bilens import store\n\nstore._save",
         "from bilens import nothing",

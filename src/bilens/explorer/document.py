@@ -1,14 +1,13 @@
 """From records to the plain data of the page, ready for JSON: `docs/explorer-format.md` and `schema.json` describe it.
 
-The typed dictionaries here are that schema in Python. Texts are plain text, never markup; the page alone decides how
-numbers and texts are shown, and it knows nothing of records.
+The typed dictionaries of `layout` are that schema in Python. Texts are plain text, never markup; the page alone decides
+how numbers and texts are shown, and it knows nothing of records.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -17,204 +16,30 @@ from torch import Tensor
 from bilens import plots
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
-from bilens.explorer.encoding import Array, finite, floats, listed, pixels, shorts
-from bilens.explorer.exploration import Exploration, singular
-from bilens.faithfulness import Curve, Kind, Row
+from bilens.explorer.encoding import finite, floats, listed, pixels, shorts
+from bilens.explorer.exploration import Exploration
+from bilens.explorer.layout import (
+    FORMAT,
+    Axis,
+    Cells,
+    Document,
+    Fact,
+    Feature,
+    Line,
+    Lines,
+    Pair,
+    Run,
+    SampleSet,
+    ScoreRow,
+    Section,
+    Seen,
+)
+from bilens.faithfulness import Curve, Row
+from bilens.features import Chart, CodeComparison, FeatureSet, Samples, singular
 from bilens.space import Space
 from bilens.statistics import interval
-from bilens.views import CodeComparison, Detail, Samples, View
-
-FORMAT = 2
-"""Version of the layout; the page refuses another one."""
 
 _BINS = 48
-
-
-class Axis(TypedDict):
-    """A space: its name, what `one` coordinate is called, its size, a label for each coordinate, the image's height and
-    width, and whether 1 is appended.
-    """
-
-    name: str
-    one: str
-    size: int
-    labels: list[str] | None
-    image: list[int] | None
-    constant: bool
-
-
-class Model(TypedDict):
-    """Input → outputs as factors: y_o = Σ_h down_oh (left_h·x')(right_h·x')."""
-
-    left: Array
-    right: Array
-    down: Array
-
-
-class SampleSet(TypedDict):
-    """Inputs, their numbers in the set that they come from, the library's outputs, true classes where known."""
-
-    inputs: Array
-    numbers: list[int]
-    outputs: Array
-    labels: list[int] | None
-
-
-class Pair(TypedDict):
-    """An input pair i ≤ j and what it adds to the feature where both are 1."""
-
-    i: int
-    j: int
-    strength: float
-
-
-class Seen(TypedDict):
-    """A sample, by its place in the sample set, −1 where it is not there, its number, and the feature's value on it."""
-
-    sample: int
-    number: int
-    value: float
-
-
-class Feature(TypedDict):
-    """One feature: xᵀQx = Σ λ (v·x')².
-
-    `eigenvalues` has all λ, or the first ones and then `discarded` > 0, the largest |λ| of the others; `vectors` the
-    first eigenvectors, one a row; `energy` is ‖Q‖², `residual` the largest ‖Qv − λv‖ / |λ₁| of the vectors. `errors`
-    has the largest error of the first k = 1 … pairs over the `examined` samples, whose largest norm is `norm`.
-    """
-
-    label: str
-    importance: float
-    effects: list[float]
-    speaks: str
-    raises: list[str]
-    lowers: list[str]
-    eigenvalues: Array
-    vectors: Array
-    energy: float
-    discarded: float
-    residual: float
-    pairs: list[Pair]
-    largest: list[Seen]
-    smallest: list[Seen]
-    errors: Array | None
-
-
-class Section(TypedDict):
-    """One way of reading features, most important first; `total` is of how many `among`, where known.
-
-    `feature` is what one of them is called, before its label.
-    """
-
-    name: str
-    title: str
-    tab: str
-    feature: str
-    among: str
-    text: str
-    measure: str
-    norm: float | None
-    examined: int
-    total: int | None
-    input: Axis
-    features: list[Feature]
-
-
-class Line(TypedDict):
-    """Scores against components kept: means over seeds with half-widths of 95 % intervals, None for one seed.
-
-    `samples` is how many samples each point was measured on, and `numbers` how many numbers it stores, None where that
-    is not known; `beside` names the line that this one, a null or a rival, is to be compared with.
-    """
-
-    name: str
-    beside: str | None
-    seeds: int
-    samples: int | None
-    kept: list[int]
-    numbers: list[int] | None
-    accuracy: list[float]
-    cross_entropy: list[float]
-    recovered: list[float] | None
-    accuracy_half: list[float] | None
-    cross_entropy_half: list[float] | None
-    recovered_half: list[float] | None
-    error: list[float] | None
-    bound: list[float] | None
-
-
-class ScoreRow(TypedDict):
-    """A line of the table of faithfulness: shares from 0 to 1, cross-entropy in nats.
-
-    A null or a rival comes after the line that it is `beside`.
-    """
-
-    name: str
-    kind: Kind
-    beside: str | None
-    samples: int | None
-    numbers: int | None
-    accuracy: float
-    cross_entropy: float
-    recovered: float | None
-
-
-class Codes(TypedDict):
-    """Codes as trained (x) and through the pseudoinverse (y), counted in bins × bins cells, x first."""
-
-    correlation: float
-    features: int
-    rank: int
-    threshold: float
-    samples: int | None
-    low: list[float]
-    high: list[float]
-    bins: int
-    counts: list[list[int]]
-
-
-class Table(TypedDict):
-    """Columns by name against a first one."""
-
-    columns: list[str]
-    rows: list[list[float]]
-
-
-class Fact(TypedDict):
-    """A line of the summary."""
-
-    name: str
-    value: str | float
-
-
-class Run(TypedDict):
-    """Everything about one run; `outputs_view` names the view whose features are the model's outputs."""
-
-    name: str
-    title: str
-    facts: list[Fact]
-    input: Axis | None
-    output: Axis | None
-    model: Model | None
-    samples: SampleSet | None
-    outputs_view: str | None
-    views: list[Section]
-    scores: list[ScoreRow]
-    curves: list[Line]
-    singular_values: list[float] | None
-    singular_energy: float | None
-    codes: Codes | None
-    training: Table | None
-    notes: list[str]
-
-
-class Document(TypedDict):
-    """The whole page: one run, or two to compare; `palette` is the diverging scale, from −1 to 1, of "#rrggbb"."""
-
-    format: int
-    palette: list[str]
-    runs: list[Run]
 
 
 def document(runs: Sequence[Exploration]) -> Document:
@@ -229,19 +54,14 @@ def document(runs: Sequence[Exploration]) -> Document:
 
 
 def _run(run: Exploration) -> Run:
-    view = run.views[0] if run.views else None
-    space = run.model.input if run.model is not None else view.spectra[0].input if view and len(view) else None
-    output = run.model.output if run.model is not None else view.output if view else None
-    logits = run.outputs_view
+    first, logits = run.features[0] if run.features else None, run.outputs
+    space = run.model.input if run.model is not None else first.spectra[0].input if first and len(first) else None
+    output = run.model.output if run.model is not None else first.output if first else None
     places = {} if run.samples is None else {n: place for place, n in enumerate(run.samples.numbers.tolist())}
-    svd = run.svd
     return {
         "name": _text(run.run),
         "title": _text(run.title),
-        "facts": [
-            {"name": _text(name), "value": _text(value) if isinstance(value, str) else finite(name, value)}
-            for name, value in run.facts.items()
-        ],
+        "facts": [_fact(name, value) for name, value in run.facts.items()],
         "input": None if space is None else _axis(space),
         "output": None if output is None else _axis(output),
         "model": None
@@ -253,12 +73,9 @@ def _run(run: Exploration) -> Run:
         },
         "samples": None if run.samples is None else _samples(run.samples),
         "outputs_view": None if logits is None else _text(logits.name),
-        "views": [_section(run, view, places, whole=view is logits) for view in run.views],
-        "scores": [_score(row) for row in _in_order(run.scores)],
-        "curves": [_line(curve, run.repeats) for curve in run.curves],
-        "singular_values": None if svd is None else listed("singular values", svd.values),
-        "singular_energy": None if svd is None else finite("energy", float(svd.energy)),
-        "codes": None if run.codes is None else _codes(run.codes),
+        "views": [_section(run, found, places, whole=found is logits) for found in run.features],
+        "scores": [_score(row) for row in _in_order(run.all_scores)],
+        "curves": [_line(curve, run.repeats) for curve in run.all_curves],
         "training": None
         if run.history is None
         else {
@@ -268,8 +85,12 @@ def _run(run: Exploration) -> Run:
                 for step, row in zip(run.history.steps.tolist(), run.history.values, strict=True)
             ],
         },
-        "notes": [_text(note) for note in run.notes],
+        "notes": [_text(note) for note in (*run.notes, *(note for found in run.features for note in found.notes))],
     }
+
+
+def _fact(name: str, value: str | float) -> Fact:
+    return {"name": _text(name), "value": _text(value) if isinstance(value, str) else finite(name, value)}
 
 
 def _score(row: Row) -> ScoreRow:
@@ -302,28 +123,30 @@ def _in_order(rows: Sequence[Row]) -> list[Row]:
     return ordered + [row for row in rows if row not in ordered]
 
 
-def _section(run: Exploration, view: View, places: dict[int, int], *, whole: bool) -> Section:
-    words = run.words(view)
-    detail = run.details.get(view.name)
-    count = max((len(spectrum) for spectrum in view.spectra), default=1) if whole else run.eigenvectors
+def _section(run: Exploration, found: FeatureSet, places: dict[int, int], *, whole: bool) -> Section:
+    detail = found.detail
+    count = max((len(spectrum) for spectrum in found.spectra), default=1) if whole else run.eigenvectors
+    figures: list[Lines | Cells] = [_chart(name, chart) for name, chart in found.charts.items()]
     return {
-        "name": _text(view.name),
-        "title": _text(words.title),
-        "tab": _text(words.tab or words.title),
-        "feature": _text(words.feature),
-        "among": _text(words.among),
-        "text": _text(words.text),
-        "measure": _text(view.measure),
+        "name": _text(found.name),
+        "title": _text(found.heading),
+        "tab": _text(found.tab or found.heading),
+        "feature": _text(found.feature),
+        "among": _text(found.among),
+        "text": _text(found.text),
+        "measure": _text(found.measure),
         "norm": None if detail is None or detail.norm is None else finite("norm", detail.norm),
         "examined": 0 if detail is None else detail.examined,
-        "total": run.totals.get(view.name),
-        "input": _axis(view.spectra[0].input if len(view) else Space("input", 1)),
-        "features": [_feature(view, place, detail, places, count) for place in range(len(view))],
+        "total": found.total,
+        "input": _axis(found.spectra[0].input if len(found) else Space("input", 1)),
+        "features": [_feature(found, place, places, count) for place in range(len(found))],
+        "figures": [*figures, *(_codes(name, codes) for name, codes in found.codes.items())],
+        "words": [_fact(word, meaning) for word, meaning in found.words.items()],
     }
 
 
-def _feature(view: View, place: int, detail: Detail | None, places: dict[int, int], count: int) -> Feature:
-    spectrum = view.spectra[place]
+def _feature(found: FeatureSet, place: int, places: dict[int, int], count: int) -> Feature:
+    spectrum, detail = found.spectra[place], found.detail
     kept = spectrum.keep(min(count, len(spectrum)))
     values = spectrum.values if detail is None else detail.eigenvalues[place]
     seen: list[Seen] = []
@@ -346,11 +169,11 @@ def _feature(view: View, place: int, detail: Detail | None, places: dict[int, in
     half = len(seen) // 2
     return {
         "label": _text(spectrum.label or str(place)),
-        "importance": finite("importance", float(view.importance[place])),
-        "effects": listed("effects", view.effects[place]),
-        "speaks": _text(view.speaks(place)),
-        "raises": [_text(label) for label in view.raises(place)],
-        "lowers": [_text(label) for label in view.lowers(place)],
+        "importance": finite("importance", float(found.importance[place])),
+        "effects": listed("effects", found.effects[place]),
+        "speaks": _text(found.speaks(place)),
+        "raises": [_text(label) for label in found.raises(place)],
+        "lowers": [_text(label) for label in found.lowers(place)],
         "eigenvalues": floats("eigenvalues", values),
         "vectors": shorts("eigenvectors", kept.vectors),
         "energy": finite("energy", float(spectrum.energy)),
@@ -424,7 +247,23 @@ def _line(curve: Curve, repeats: Sequence[tuple[Curve, ...]]) -> Line:
     }
 
 
-def _codes(codes: CodeComparison) -> Codes:
+def _chart(name: str, chart: Chart) -> Lines:
+    rows = torch.cat([chart.at[:, None].double(), chart.values.double()], dim=1)
+    return {
+        "kind": "lines",
+        "name": _text(name),
+        "title": _text(chart.title),
+        "note": _text(chart.note),
+        "drawn": chart.drawn,
+        "log": chart.log,
+        "level": None if chart.level is None else finite(name, chart.level),
+        "level_name": _text(chart.level_name),
+        "columns": [_text(chart.x), *(_text(column) for column in chart.columns)],
+        "rows": [listed(name, row) for row in rows],
+    }
+
+
+def _codes(name: str, codes: CodeComparison) -> Cells:
     x, y = (values.detach().cpu().double().numpy() for values in (codes.trained, codes.pseudoinverse))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise BilensError("codes with NaN or infinity", "finite numbers")
@@ -433,11 +272,14 @@ def _codes(codes: CodeComparison) -> Codes:
     ranges = [[start, end] for start, end in zip(low, high, strict=True)]
     counts = np.histogram2d(x, y, bins=_BINS, range=ranges)[0].astype(int)
     return {
-        "correlation": finite("correlation", codes.correlation),
-        "features": codes.features,
-        "rank": codes.rank,
-        "threshold": codes.threshold,
-        "samples": codes.samples,
+        "kind": "cells",
+        "name": _text(name),
+        "title": f"Codes as trained and through the pseudoinverse: r = {finite('correlation', codes.correlation):.3f}",
+        "note": f"Of {codes.features} features (rank {codes.rank}) active on more than {codes.threshold:.1%} of the "
+        f"training samples, compared on {_counted(codes.samples)} samples; darker cells hold more of them, on a "
+        "logarithmic scale. On the dashed line the two agree.",
+        "x": "code as trained (ReLU)",
+        "y": "code through the pseudoinverse",
         "low": [finite("codes", value) for value in low],
         "high": [finite("codes", value) for value in high],
         "bins": _BINS,

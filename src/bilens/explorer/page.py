@@ -13,8 +13,9 @@ from pathlib import Path
 
 from bilens import checks
 from bilens.errors import StoreError
-from bilens.explorer.document import Document, document
+from bilens.explorer.document import document
 from bilens.explorer.exploration import Exploration
+from bilens.explorer.layout import Document
 from bilens.files import dangling, read_bytes, write_text
 
 _APP = Path(__file__).parent / "app"

@@ -8,10 +8,12 @@ drawn as they are: a dollar sign starts no formula.
 
 from matplotlib.figure import Figure
 
+from bilens.plots.charts import chart
 from bilens.plots.explored import extremes, input_pairs, logit_weights, overlaps, truncation
 from bilens.plots.features import effects, gallery, spectrum, terms, view
 from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale, thumbnail
 from bilens.plots.output import html, on_dark, png, save, svg
+from bilens.plots.report import report
 from bilens.plots.scores import certificate, codes, curves, history, singular_values
 from bilens.plots.style import (
     BOTH,
@@ -44,6 +46,7 @@ __all__ = [
     "Figure",
     "LinearKernel",
     "certificate",
+    "chart",
     "codes",
     "curves",
     "effects",
@@ -58,6 +61,7 @@ __all__ = [
     "on_dark",
     "overlaps",
     "png",
+    "report",
     "save",
     "shared_scale",
     "signed",

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from bilens.decompose import Spectrum
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import BilensError
+from bilens.features import Detail, FeatureSet, Samples
 from bilens.plots.kernels import draw_sample, draw_weights, linear_kernels, shared_scale
 from bilens.plots.style import (
     COUNTS_MAP,
@@ -26,22 +27,21 @@ from bilens.plots.style import (
     signed,
     styled,
 )
-from bilens.views import Detail, Samples, View
 
 
 @styled
-def truncation(view: View, detail: Detail, feature: int) -> Figure:
+def truncation(found: FeatureSet, feature: int) -> Figure:
     """The share of ‖Q‖² that a feature's first k eigenvectors hold; the bound on the error beside the error measured.
 
     The bound is |λ_{k+1}| · max ‖x'‖²; without samples it is drawn for ‖x'‖ = 1, and nothing was measured.
 
     Args:
-        view: the features; detail: more of them; feature: which, from 0.
+        found: the features, with details; feature: which, from 0.
 
     Raises:
-        BilensError: no such feature, or NaN or infinity. ShapeError: details of other features.
+        BilensError: no such feature, features without details, or NaN or infinity.
     """
-    _check(view, detail, feature)
+    detail = _detail(found, feature)
     values = numbers("eigenvalues", detail.eigenvalues[feature])
     kept = np.arange(1, len(values) + 1)
     energy = float(np.square(values).sum())
@@ -75,18 +75,18 @@ def truncation(view: View, detail: Detail, feature: int) -> Figure:
 
 
 @styled
-def logit_weights(view: View, feature: int, count: int = 24) -> Figure:
+def logit_weights(found: FeatureSet, feature: int, count: int = 24) -> Figure:
     """What one unit of a feature adds to each output; of many outputs those that it raises and lowers most.
 
     Args:
-        view: the features; feature: which, from 0; count: of outputs shown.
+        found: the features; feature: which, from 0; count: of outputs shown.
 
     Raises:
         BilensError: no such feature, a count below 1, or NaN or infinity.
     """
-    _check(view, None, feature)
+    _check(found, feature)
     check_count("count", count)
-    values = numbers("effects", view.effects[feature])
+    values = numbers("effects", found.effects[feature])
     order = np.arange(len(values))
     if len(values) > count:
         ranked = np.argsort(-values, kind="stable")
@@ -95,31 +95,31 @@ def logit_weights(view: View, feature: int, count: int = 24) -> Figure:
     axes = figure.add_subplot()
     shown = values[order]
     axes.barh(range(len(order)), shown, height=0.7, linewidth=0, color=[POSITIVE if v > 0 else NEGATIVE for v in shown])
-    axes.set_yticks(range(len(order)), [short(view.output.label(int(o)), 20) for o in order])
+    axes.set_yticks(range(len(order)), [short(found.output.label(int(o)), 20) for o in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.grid(axis="x")
-    axes.set_title(f"Logit weights of {short(view.spectra[feature].label or str(feature), 40)}")
+    axes.set_title(f"Logit weights of {short(found.spectra[feature].label or str(feature), 40)}")
     return figure
 
 
 @styled
-def input_pairs(view: View, detail: Detail, feature: int) -> Figure:
+def input_pairs(found: FeatureSet, feature: int) -> Figure:
     """A feature's strongest input pairs as lines over its first eigenvector, or as bars where the input is no image.
 
     A pair i < j adds 2 Q_ij where both inputs are 1, and an input with itself, drawn as a ring, Q_ii.
 
     Args:
-        view: the features; detail: more of them; feature: which, from 0.
+        found: the features, with details; feature: which, from 0.
 
     Raises:
-        BilensError: no such feature, or NaN or infinity. ShapeError: details of other features.
+        BilensError: no such feature, features without details, or NaN or infinity.
     """
-    _check(view, detail, feature)
+    detail = _detail(found, feature)
     strengths = numbers("pair strengths", detail.strengths[feature])
     pairs = detail.pairs[feature].tolist()
-    space = view.spectra[feature].input
+    space = found.spectra[feature].input
     largest = float(np.abs(strengths).max(initial=0.0)) or 1.0
     if space.image is None:
         count = min(16, len(pairs))
@@ -135,7 +135,7 @@ def input_pairs(view: View, detail: Detail, feature: int) -> Figure:
         return figure
     figure = Figure(figsize=(4.4, 4.7), layout="constrained")
     axes = figure.add_subplot()
-    kernels = sorted(linear_kernels(view.spectra[feature], 1), key=lambda kernel: kernel.rank)
+    kernels = sorted(linear_kernels(found.spectra[feature], 1), key=lambda kernel: kernel.rank)
     if kernels:
         draw_weights(axes, kernels[0], shared_scale(kernels[:1]))
         axes.images[0].set_alpha(0.25)
@@ -150,27 +150,26 @@ def input_pairs(view: View, detail: Detail, feature: int) -> Figure:
             axes.plot([column], [row], "o", fillstyle="none", markersize=7, color=style["color"])
         else:
             axes.plot([column, across], [row, other], marker="o", markersize=2, **style)
-    axes.set_title(f"Strongest pixel pairs of {short(view.spectra[feature].label or str(feature), 30)}")
+    axes.set_title(f"Strongest pixel pairs of {short(found.spectra[feature].label or str(feature), 30)}")
     return figure
 
 
 @styled
-def extremes(view: View, detail: Detail, samples: Samples, feature: int, k: int = 6) -> Figure:
+def extremes(found: FeatureSet, samples: Samples, feature: int, k: int = 6) -> Figure:
     """The samples on which a feature is largest and smallest, each value split into what the eigenvectors add.
 
     Args:
-        view: the features; detail: more of them, with samples; samples: the samples; feature: which, from 0.
+        found: the features, with details on samples; samples: the samples; feature: which, from 0.
         k: eigenvectors shown apart; all others are one pale bar.
 
     Raises:
-        BilensError: no such feature, details without samples, k below 1, or NaN or infinity. ShapeError: details of
-            other features.
+        BilensError: no such feature, details without samples, k below 1, or NaN or infinity.
     """
-    _check(view, detail, feature)
+    detail = _detail(found, feature)
     check_count("k", k)
     if detail.samples is None or detail.responses is None:
         raise BilensError("details without samples", "those of a run with images", "name a data set")
-    spectrum = view.spectra[feature].keep(min(k, len(view.spectra[feature])))
+    spectrum = found.spectra[feature].keep(min(k, len(found.spectra[feature])))
     places = {number: place for place, number in enumerate(samples.numbers.tolist())}
     values = numbers("responses", detail.responses[feature])
     seen, half = detail.samples[feature].tolist(), len(values) // 2
@@ -244,8 +243,13 @@ def overlaps(first: Spectrum, second: Spectrum, count: int = 12) -> Figure:
     return figure
 
 
-def _check(view: View, detail: Detail | None, feature: int) -> None:
-    if not 0 <= feature < len(view):
-        raise BilensError(f"feature {feature}", f"0 … {len(view) - 1}")
-    if detail is not None and len(detail) != len(view):
-        raise ShapeError(f"details of {len(detail)} features", f"{len(view)}", "pass the details of the same view")
+def _check(found: FeatureSet, feature: int) -> None:
+    if not 0 <= feature < len(found):
+        raise BilensError(f"feature {feature}", f"0 … {len(found) - 1}")
+
+
+def _detail(found: FeatureSet, feature: int) -> Detail:
+    _check(found, feature)
+    if found.detail is None:
+        raise BilensError(f"features {found.name!r} without details", "those that features.detail gives")
+    return found.detail

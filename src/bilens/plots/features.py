@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
+from bilens.features import Explanation, FeatureSet
 from bilens.plots.kernels import (
     LinearKernel,
     draw_effects,
@@ -36,7 +37,6 @@ from bilens.plots.style import (
     signed,
     styled,
 )
-from bilens.views import Explanation, View
 
 
 @styled
@@ -77,7 +77,7 @@ def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
 
 
 @styled
-def view(view: View, count: int = 8, k: int = 3) -> Figure:
+def view(view: FeatureSet, count: int = 8, k: int = 3) -> Figure:
     """One row per feature: its label, what it speaks for, its top k positive and negative eigenvectors, its effects.
 
     Args:
@@ -182,7 +182,7 @@ def terms(explanation: Explanation) -> Figure:
 
 
 @styled
-def effects(view: View, count: int = 30) -> Figure:
+def effects(view: FeatureSet, count: int = 30) -> Figure:
     """A map of what one unit of each feature adds to each output: features down, outputs across, 0 in the middle.
 
     Args:
@@ -213,7 +213,7 @@ def effects(view: View, count: int = 30) -> Figure:
 
 
 @styled
-def gallery(view: View, columns: int = 10, count: int | None = None) -> Figure:
+def gallery(view: FeatureSet, columns: int = 10, count: int | None = None) -> Figure:
     """The top positive eigenvector of each feature above its top negative one: a picture for a front page.
 
     The two images of a feature share a scale. The background is transparent and the text grey, so that the picture

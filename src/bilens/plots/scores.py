@@ -14,6 +14,7 @@ from torch import Tensor
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve
+from bilens.features import CodeComparison
 from bilens.history import History
 from bilens.plots.style import (
     COUNTS_MAP,
@@ -27,7 +28,6 @@ from bilens.plots.style import (
     short,
     styled,
 )
-from bilens.views import CodeComparison
 
 _MANY = 3000
 

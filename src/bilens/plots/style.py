@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bilens.checks import whole
 from bilens.errors import BilensError
-from bilens.views import View
+from bilens.features import FeatureSet
 
 INK = "#1b1f24"
 """Colour of text."""
@@ -163,7 +163,7 @@ def check_count(name: str, value: int) -> None:
     whole(name, value, 1)
 
 
-def check_view(view: View) -> None:
+def check_view(view: FeatureSet) -> None:
     """Raises BilensError for a view without features, or with NaN or infinity among its effects."""
     if not len(view):
         raise BilensError(f"view {view.name!r} without features", "at least one", "keep more features")

@@ -12,7 +12,6 @@ const GLOSSARY = [
   ["Raises, lowers", "An eigenvector with λ > 0 can only raise its feature, and one with λ < 0 can only lower it, whichever sign the overlap v·x has. v and −v are the same eigenvector."],
   ["Speaks for, against", "The outputs that one unit of the feature raises, or lowers, most: the largest of each sign, at least half as large as the largest of its sign and a quarter of the largest of all."],
   ["Logit weight, effect", "What one unit of the feature adds to the logit of each output, less its mean over the outputs."],
-  ["Mean code × ‖effect‖", "How large the feature is on average over the training images, times the length of its row of logit weights: how much it moves the logits."],
   ["‖Q‖", "The root of the sum of all λ². The share of ‖Q‖² says how much of a feature the first eigenvectors hold."],
   ["Colours", "Blue is what is added and red what is taken off: eigenvalues, terms, logits, pairs. Green and purple are the two sides of an eigenvector, and which is which means nothing."],
   ["Constant", "Biases are weights of one more input that is always 1. “The constant” is an eigenvector that is next to nothing else."],
@@ -25,6 +24,7 @@ const GLOSSARY = [
 /** @param {import("./data.js").Run[]} runs */
 export function aboutPage(runs) {
   const run = runs[0], training = run.training;
+  const words = [...GLOSSARY, ...new Map(runs.flatMap((each) => each.views.flatMap((section) => section.words.map((word) => [word.name, String(word.value)]))))];
   return h("div", { class: "about" }, h("h1", {}, "About this run"),
     runs.map((each) => h("section", {}, runs.length > 1 ? h("h2", {}, each.name) : null,
       each.facts.length ? h("dl", { class: "facts" }, each.facts.map((fact) => h("div", {}, h("dt", {}, fact.name), h("dd", {}, cell(fact.value))))) : null,
@@ -37,7 +37,7 @@ export function aboutPage(runs) {
           series: [{ name, color: 0, points: training.rows.map((line) => ({ x: line[0], y: line[column + 1] })) }] }),
       }).element))) : null,
     h("section", {}, h("h2", { class: "section" }, "Words"),
-      h("dl", { class: "glossary" }, GLOSSARY.flatMap(([word, meaning]) => [h("dt", {}, word), h("dd", {}, meaning)]))),
+      h("dl", { class: "glossary" }, words.flatMap(([word, meaning]) => [h("dt", {}, word), h("dd", {}, meaning)]))),
     h("section", {}, h("h2", { class: "section" }, "This page"),
       h("p", {}, "One file, written by bilens from the run’s records. It loads nothing and sends nothing; all computation happens here. Links keep what you look at, in the part after #, and every figure can be saved or read as a table.")));
 }

@@ -9,24 +9,27 @@
  *   vectors: ArrayData, energy: number, discarded: number, residual: number, pairs: Pair[], largest: Seen[],
  *   smallest: Seen[], errors: ArrayData|null}} Feature
  * @typedef {{name: string, title: string, tab: string, feature: string, among: string, text: string, measure: string, norm: number|null, examined: number,
- *   total: number|null, input: Axis, features: Feature[]}} Section
+ *   total: number|null, input: Axis, features: Feature[], figures: (LinesFigure|CellsFigure)[], words: Fact[]}} Section
+ * @typedef {{name: string, value: string|number}} Fact
+ * @typedef {{kind: "lines", name: string, title: string, note: string, drawn: number, log: boolean, level: number|null, level_name: string,
+ *   columns: string[], rows: number[][]}} LinesFigure
+ * @typedef {{kind: "cells", name: string, title: string, note: string, x: string, y: string, low: number[], high: number[],
+ *   bins: number, counts: number[][]}} CellsFigure
  * @typedef {{name: string, beside: string|null, seeds: number, samples: number|null, kept: number[], numbers: number[]|null, accuracy: number[], cross_entropy: number[],
  *   recovered: number[]|null, accuracy_half: number[]|null, cross_entropy_half: number[]|null,
  *   recovered_half: number[]|null, error: number[]|null, bound: number[]|null}} Line
  * @typedef {{name: string, kind: "model"|"view"|"null"|"rival", beside: string|null, samples: number|null, numbers: number|null,
  *   accuracy: number, cross_entropy: number, recovered: number|null}} ScoreRow
- * @typedef {{correlation: number, features: number, rank: number, threshold: number, samples: number|null, low: number[], high: number[],
- *   bins: number, counts: number[][]}} Codes
- * @typedef {{name: string, title: string, facts: {name: string, value: string|number}[], input: Axis|null,
+ * @typedef {{name: string, title: string, facts: Fact[], input: Axis|null,
  *   output: Axis|null, model: {left: ArrayData, right: ArrayData, down: ArrayData}|null,
  *   samples: {inputs: ArrayData, numbers: number[], outputs: ArrayData, labels: number[]|null}|null,
- *   outputs_view: string|null, views: Section[], scores: ScoreRow[], curves: Line[], singular_values: number[]|null,
- *   singular_energy: number|null, codes: Codes|null, training: {columns: string[], rows: number[][]}|null,
+ *   outputs_view: string|null, views: Section[], scores: ScoreRow[], curves: Line[],
+ *   training: {columns: string[], rows: number[][]}|null,
  *   notes: string[]}} Run
  * @typedef {{format: number, palette: string[], runs: Run[]}} DocumentData
  */
 
-const FORMAT = 2;
+const FORMAT = 3;
 
 /** @returns {DocumentData} */
 export function readDocument() {

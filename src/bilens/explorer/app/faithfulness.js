@@ -1,9 +1,10 @@
 // How much of the model is left when it runs through each source of features.
 
 import { lines } from "./chart.js";
-import { fill, h, s } from "./dom.js";
+import { h } from "./dom.js";
+import { figureOf } from "./extra.js";
 import { figure } from "./figure.js";
-import { cell, number, percent, plural, whole } from "./format.js";
+import { cell, percent, plural, whole } from "./format.js";
 import { link, remember } from "./route.js";
 
 /** @type {Record<string, {words: string, label: string, share: boolean}>} */
@@ -34,9 +35,8 @@ export function faithfulnessPage(runs, route) {
     run.curves.some((line) => line.numbers) ? choice("Against", "axis", Object.entries(AXES), state, changed) : null];
   const diagnostics = [
     ...run.curves.filter((line) => line.error && line.bound).map((line, place) => certificate(line, place)),
-    run.singular_values && run.singular_values.length ? singularValues(run) : null,
-    run.codes ? codes(run.codes) : null,
-  ].filter(Boolean);
+    ...run.views.flatMap((section) => section.figures.map((each) => figureOf(section, each))),
+  ];
   return h("div", { class: "faithfulness" },
     h("h1", {}, "How faithful is each view?"),
     h("p", { class: "lead" }, "Cross-entropy recovered is 1 for the model itself and 0 for a guess that knows nothing."),
@@ -185,50 +185,5 @@ function certificate(line, place) {
     draw: (width) => lines({ width, height: 260, x: { label: "kept", log: true, low: 1, format: whole }, y: { label: "error of a logit, log scale", log: true },
       series: [{ name: "proven bound", color: 0, points: line.kept.map((k, i) => ({ x: k, y: bound[i] })) },
         { name: "largest error measured", color: 2, points: line.kept.map((k, i) => ({ x: k, y: error[i] })) }] }),
-  }).element;
-}
-
-/** @param {import("./data.js").Run} run */
-function singularValues(run) {
-  const values = /** @type {number[]} */ (run.singular_values), energy = run.singular_energy || 0;
-  let sum = 0;
-  const held = values.map((value) => (sum += value * value) / (energy || 1));
-  return figure({
-    title: "Singular values of the layer", name: "singular-values", note: "Of the tensor before the read-out, largest first.",
-    alt: "Line chart of the singular values by component",
-    table: () => ({ columns: ["component", "σ", "share of ‖B‖² so far"], rows: values.map((value, i) => [i + 1, value, held[i]]) }),
-    draw: (width) => lines({ width, height: 260, marks: values.length < 40, x: { label: "component", log: values.length > 60, low: 1, format: whole }, y: { label: "σ", low: 0 },
-      series: [{ name: "σ", color: 1, points: values.map((value, i) => ({ x: i + 1, y: value })) }] }),
-  }).element;
-}
-
-/** @param {import("./data.js").Codes} codes */
-function codes(codes) {
-  const { bins, counts, low, high } = codes;
-  const most = Math.max(1, ...counts.flat());
-  return figure({
-    title: `Codes as trained and through the pseudoinverse: r = ${codes.correlation.toFixed(3)}`, name: "codes",
-    note: `Of ${codes.features} features (rank ${codes.rank}) active on more than ${percent(codes.threshold, 1)} of the training samples, compared ${onSamples(codes.samples)}; darker cells hold more of them, on a logarithmic scale. On the dashed line the two agree.`,
-    alt: `Map of codes through the pseudoinverse against codes as trained, correlation ${codes.correlation.toFixed(3)}`,
-    table: () => ({ columns: ["code as trained, from", "through the pseudoinverse, from", "points"], rows: counts.flatMap((column, i) => column.map((count, j) =>
-      /** @type {[number, number, number]} */ ([low[0] + (high[0] - low[0]) * i / bins, low[1] + (high[1] - low[1]) * j / bins, count]))).filter((cell) => cell[2] > 0).sort((a, b) => b[2] - a[2]) }),
-    most: 460,
-    draw: (width) => {
-      const left = 46, top = 24, size = width - left - 10, tall = size * 0.8, group = s("g", {});
-      const x = (/** @type {number} */ value) => left + (value - low[0]) / (high[0] - low[0]) * size;
-      const y = (/** @type {number} */ value) => top + tall - (value - low[1]) / (high[1] - low[1]) * tall;
-      counts.forEach((column, i) => column.forEach((count, j) => {
-        if (count) group.append(s("rect", { x: left + i * size / bins, y: top + tall - (j + 1) * tall / bins, width: size / bins + 0.3, height: tall / bins + 0.3, class: "heat", "fill-opacity": 0.12 + 0.88 * Math.log(1 + count) / Math.log(1 + most) }));
-      }));
-      const from = Math.max(low[0], low[1]), to = Math.min(high[0], high[1]);
-      group.append(s("line", { x1: x(from), y1: y(from), x2: x(to), y2: y(to), class: "mark" }),
-        s("line", { x1: left, x2: left + size, y1: y(0), y2: y(0), class: "axis" }), s("line", { x1: x(0), x2: x(0), y1: top, y2: top + tall, class: "axis" }),
-        s("text", { x: 0, y: 12, class: "label" }, "code through the pseudoinverse"),
-        s("text", { x: left + size, y: top + tall + 34, class: "label", "text-anchor": "end" }, "code as trained (ReLU)"),
-        s("text", { x: left - 6, y: y(0), dy: "0.32em", class: "tick", "text-anchor": "end" }, "0"),
-        s("text", { x: left - 6, y: top + 8, class: "tick", "text-anchor": "end" }, number(high[1])),
-        s("text", { x: left + size, y: top + tall + 16, class: "tick", "text-anchor": "end" }, number(high[0])));
-      return { height: top + tall + 42, parts: [group] };
-    },
   }).element;
 }

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 
 from bilens import data, plots, sae, store
 from bilens.cli import main
+from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
-from bilens.views import View
 
 BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]
 FLAGS = ["--data", "digits", "--hidden", "24", "--epochs", "12", "--noise", "0.1", *BUDGET]
@@ -86,8 +86,12 @@ def test_everything_is_written(run: Path) -> None:
     expected |= {
         f"sae_{which}/{name}" for which in ("outputs", "pairs") for name in ("cfg.json", "sae_weights.safetensors")
     }
-    expected |= {f"records/{name}.json" for name in ("digits", "svd", "svd_view", "sae_view", "pairs_view", "training")}
-    expected |= {f"figures/{name}.svg" for name in ("digits", "sae", "svd", "pairs", "codes", "accuracy", "gallery")}
+    expected |= {f"records/features/{name}.json" for name in ("digits", "svd", "sae", "pairs")}
+    expected |= {f"records/{name}.json" for name in ("svd", "pairs_nulls", "samples", "logits", "training")}
+    expected |= {f"figures/{name}.svg" for name in ("digits", "sae", "svd", "pairs", "sae-codes", "accuracy")}
+    expected |= {
+        f"figures/{name}.svg" for name in ("digits-gallery", "digits-9", "svd-certificate", "svd-singular-values")
+    }
     assert expected <= written
     assert not [name for name in written if name.endswith(".part")]
 
@@ -167,9 +171,10 @@ def test_pseudoinverse_codes_are_the_least_squares_projection(run: Path, summary
     assert told["accuracy"] == pytest.approx(accuracy, abs=0.004)
 
 
-def test_the_views_hold_what_the_page_shows(run: Path) -> None:
-    for name, count in (("digits", 10), ("svd_view", 3), ("sae_view", 3), ("pairs_view", 3)):
-        view = store.load(run / "records" / name, View)
+def test_the_sets_hold_what_the_page_shows(run: Path) -> None:
+    for name, count in (("digits", 10), ("svd", 3), ("sae", 3), ("pairs", 3)):
+        view = store.load(run / "records" / "features" / name, FeatureSet)
+        assert view.name == name
         assert len(view) == count
         assert view.output.labels == tuple("0123456789")
         assert bool((view.importance[:-1] >= view.importance[1:]).all()) or name == "digits"
@@ -203,9 +208,9 @@ def test_the_job_ends_with_the_page_its_settings_and_what_they_compare_with(run:
 
 
 def test_running_again_computes_nothing_again(run: Path, undrawn) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (run / "records").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (run / "records").rglob("*.json")}
     assert job(run) == 0
-    assert {path: path.stat().st_mtime_ns for path in (run / "records").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (run / "records").rglob("*.json")} == before
 
 
 def test_other_settings_in_the_same_folder_are_refused(run: Path, capsys) -> None:
@@ -222,7 +227,11 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_continues(run: Path, sum
     command = [sys.executable, "-m", "bilens.cli", "mnist", "--out", str(out), *FLAGS]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (out / "records" / "digits.json").exists() and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not (out / "records" / "features" / "digits.json").exists()
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
@@ -231,9 +240,9 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_continues(run: Path, sum
         assert "continues" in told
     else:
         assert process.returncode == 0  # it was done before the signal came
-    kept = (out / "records" / "digits.safetensors").read_bytes()
+    kept = (out / "records" / "features" / "digits.safetensors").read_bytes()
     assert job(out) == 0
-    assert (out / "records" / "digits.safetensors").read_bytes() == kept
+    assert (out / "records" / "features" / "digits.safetensors").read_bytes() == kept
     again = json.loads((out / "summary.json").read_text())
     assert again["model"] == summary["model"]
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 
 from bilens import explorer, files, store
-from bilens.decompose import TensorSVD
+from bilens.analyses.page import PAGE, exploration
 from bilens.errors import BilensError, StoreError
 from bilens.explorer import Exploration, PageServer
-from bilens.faithfulness import Curve, Row, Score
+from bilens.faithfulness import Curve
+from bilens.features import FeatureSet, Samples
 from bilens.history import History
 from bilens.tensor import BilinearTensor
-from bilens.views import CodeComparison, Detail, Samples, View
-
-PAGE = "report.html"
-"""The page's name in a run's folder."""
-
-VIEWS = {"digits": "digits", "svd": "svd_view", "sae": "sae_view", "pairs": "pairs_view"}
-"""The records of the views, by name, in the order shown."""
-
-R = TypeVar("R")
 
 
 def explore(
@@ -81,27 +73,12 @@ def read(run: Path) -> Exploration:
     """
     _settings(run)
     summary = store.read_summary(run, "summary.json")
-    views = {name: view for name, record in VIEWS.items() if (view := store.read_record(run, record, View)) is not None}
-    details = {name: found for name in views if (found := store.read_record(run, f"{name}_detail", Detail)) is not None}
-    model = store.read_record(run, "logits", BilinearTensor)
+    sets = store.read_records(run, "features", FeatureSet)
+    factors = store.read_record(run, "logits", BilinearTensor)
+    samples = store.read_record(run, "samples", Samples)
+    training = store.read_record(run, "training", History)
     try:
-        return Exploration(
-            title="A bilinear network, read from its weights",
-            run=run.resolve().name,
-            facts=_facts(summary),
-            model=model,
-            views=tuple(views.values()),
-            details=details,
-            samples=store.read_record(run, "samples", Samples),
-            scores=tuple(_row(name, entry) for name, entry in summary.get("faithfulness", {}).items()),
-            curves=curves(run),
-            codes=store.read_record(run, "sae_codes", CodeComparison),
-            svd=(svd := store.read_record(run, "svd", TensorSVD)),
-            history=store.read_record(run, "training", History),
-            notes=_notes(summary),
-            totals=_totals(summary, svd),
-            outputs="digits" if "digits" in views else None,
-        )
+        return exploration(run, summary, sets, factors=factors, samples=samples, training=training)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, StoreError):
             raise
@@ -113,14 +90,14 @@ def read(run: Path) -> Exploration:
 
 
 def curves(run: Path) -> tuple[Curve, ...]:
-    """The curves of a run's folder: scores against components kept, for each source of features.
+    """The curves of a run's folder: scores against components kept, for each set of features, in their order.
 
     Raises:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
     _settings(run)
-    found = (store.read_record(run, f"{name}_curve", Curve) for name in VIEWS)
-    return tuple(curve for curve in found if curve is not None)
+    sets = sorted(store.read_records(run, "features", FeatureSet), key=lambda found: found.order)
+    return tuple(curve for found in sets for curve in found.curves)
 
 
 def _check_seeds(run: Path, seeds: tuple[Path, ...]) -> None:
@@ -177,71 +154,6 @@ def _settings(run: Path) -> dict[str, Any]:
                 "write them back as they were, or run it again in another folder",
             )
     return settings
-
-
-def _row(name: str, entry: dict[str, Any]) -> Row:
-    """A row of the table of scores, from its JSON."""
-    score = Score(entry["accuracy"], entry["cross_entropy"], entry["recovered"], entry.get("samples"))
-    return Row(name, score, entry.get("numbers"), entry.get("kind", "view"), entry.get("beside"))
-
-
-def _facts(summary: dict[str, Any]) -> dict[str, str | int | float]:
-    facts: dict[str, str | int | float] = {}
-    if "model" in summary:
-        model = summary["model"]
-        factored, dense = model["tensor_numbers_factored"], model["tensor_numbers_dense"]
-        facts["layer"] = f"{model['inputs']:,} inputs → {model['hidden']:,} hidden → {model['outputs']:,} outputs"
-        facts["parameters"] = f"{model['parameters']:,}"
-        facts["tensor"] = f"{factored:,} numbers as factors; dense {dense / factored:,.0f} × as many, never built"
-        if "test_accuracy" in model:
-            facts["test accuracy"] = f"{model['test_accuracy']:.2%} of {summary['data']['test']:,} images"
-    if "data" in summary:
-        data = summary["data"]
-        facts["data"] = f"{data['name']}: {data['train']:,} to train with, {data['test']:,} to test with"
-    return facts
-
-
-def _totals(summary: dict[str, Any], svd: TensorSVD | None) -> dict[str, int]:
-    """How many features each view was chosen from: components above rounding, active features, features."""
-    totals: dict[str, int] = {}
-    if svd is not None:
-        totals["svd"] = int((svd.values > svd.floor).sum())
-    for name, count in (("sae", "active"), ("pairs", "features")):
-        if name in summary:
-            totals[name] = summary[name][count]
-    return totals
-
-
-def _notes(summary: dict[str, Any]) -> tuple[str, ...]:
-    notes = []
-    if not summary:
-        notes.append("This run is not finished: run the same command again to add what is missing.")
-    if "data" in summary:
-        stated = all("samples" in entry for entry in summary.get("faithfulness", {}).values())
-        notes.append(
-            (f"Scores and curves are measured on all {summary['data']['test']:,} test images. " if stated else "")
-            + "Cross-entropy recovered is 1 for the model itself and 0 for a uniform guess over the "
-            + f"{summary['model']['outputs']} outputs."
-        )
-    if "sae" in summary:
-        sae = summary["sae"]
-        notes.append(
-            f"SAE on outputs: {sae['features']:,} features, L0 {sae['l0']:.2f}, NMSE {sae['nmse']:.3f}, "
-            f"{sae['active']} features active on more than {sae['active_threshold']:.1%} of the training images."
-        )
-    if "pairs" in summary:
-        pairs = summary["pairs"]
-        real, samples = pairs.get("output_nmse"), pairs.get("output_nmse_samples", "some")
-        notes.append(
-            f"SAE on input pairs: {pairs['pairs']:,} pair vectors, {pairs['features']:,} features, L0 "
-            f"{pairs['l0']:.1f}, NMSE {pairs['nmse']:.3f}, {pairs['dead_fraction']:.0%} of the features never active."
-            + (
-                ""
-                if real is None
-                else f" Its reconstruction of the layer's outputs on {samples} test images: NMSE {real:.3f}."
-            )
-        )
-    return tuple(notes)
 
 
 __all__ = ["PAGE", "curves", "explore", "read"]

@@ -1,4 +1,4 @@
-"""Reads the features of an image classifier from its weights in four ways, and measures how faithful each view is."""
+"""Reads the features of an image classifier from its weights with every analysis, and measures how faithful each is."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bilens import data as datasets
+from bilens.analyses import given, samples, summary, table
+from bilens.analyses.given import Standardization
+from bilens.analyses.settings import Budget
+from bilens.analyses.subject import Subject, of_classifier
 from bilens.data import Dataset
+from bilens.features import Samples
 from bilens.history import History
 from bilens.models import ImageClassifier
 from bilens.progress import Steps
-from bilens.recipes import given, summary
-from bilens.recipes.given import Standardization
-from bilens.recipes.ways import details, inputs, outputs
-from bilens.recipes.ways.components import singular_values
-from bilens.recipes.ways.digits import digit_directions
-from bilens.recipes.ways.subject import Budget, Subject
 from bilens.store import Folder
+from bilens.tensor import BilinearTensor
 
 DataName = Literal["mnist", "small_mnist", "fashion_mnist", "digits"]
 
@@ -32,6 +32,7 @@ def decompile(
     mean: float | None = None,
     std: float | None = None,
     count: int = Budget.count,
+    sae_features: int = Budget.sae_features,
     sae_steps: int = Budget.sae_steps,
     sae_l1: float = Budget.sae_l1,
     pair_features: int = Budget.pair_features,
@@ -51,14 +52,22 @@ def decompile(
         mean: of the images that the model was trained on, when they were standardised, (x - mean) / std; folded into
             the weights (default: image_mean of the checkpoint's config, else 0).
         std: goes with it (default: image_std of the checkpoint's config, else 1).
-        count: features of each view to draw.
-        sae_steps: updates of the SAE on the layer's outputs.
+        count: features of each set to draw.
+        sae_features: features of the SAE on the layer's outputs.
+        sae_steps: its updates.
         sae_l1: its L1 penalty.
         pair_features: features of the SAE on input pairs.
         pair_steps: its updates.
         seed: of the sparse coders.
     """
-    budget = Budget(count=count, sae_steps=sae_steps, sae_l1=sae_l1, pair_features=pair_features, pair_steps=pair_steps)
+    budget = Budget(
+        count=count,
+        sae_features=sae_features,
+        sae_steps=sae_steps,
+        sae_l1=sae_l1,
+        pair_features=pair_features,
+        pair_steps=pair_steps,
+    )
     dataset = None if data is None else datasets.load(data)
     model, images = given.read(checkpoint, dataset, mean=mean, std=std)
     run = Folder(out, settings("decompile", model, dataset, budget, seed) | read_from(model, images))
@@ -99,33 +108,47 @@ def derive(
     training: History | None = None,
     steps: Steps | None = None,
 ) -> dict[str, Any]:
-    """Features in four ways, their figures, `summary.json` and `report.html` in the run's folder.
+    """Features by every analysis, their figures, `summary.json` and `report.html` in the run's folder.
 
     The model's spaces are the data's, see `ImageClassifier.over`. The steps are those of the whole job, when it began
     before this.
     """
-    subject = Subject(model.eval().requires_grad_(False).cpu(), dataset, budget, seed)
-    details.factors(subject, run)  # first, so that the page of a run that was stopped can compute with them
+    model = model.eval().requires_grad_(False).cpu()
+    subject = of_classifier(model, dataset, budget, seed)
+    # First, so that the page of a run that was stopped can compute with them.
+    factors = run.record("logits", BilinearTensor, lambda: subject.outputs)
     steps = steps or Steps(count_steps(dataset))
-    steps.begin("kernels of the outputs and their eigenvectors")
-    digits = digit_directions(subject, run)
-    steps.begin("singular value decomposition of the layer")
-    components = singular_values(subject, run)
-    found_outputs = None
-    if dataset is not None:
-        steps.begin("sparse autoencoder on the layer's outputs")
-        found_outputs = outputs.output_features(subject, run)
-    steps.begin("sparse autoencoder on input pairs")
-    pairs = inputs.pair_features(subject, run)
-    found = summary.Findings(
-        subject=subject, digits=digits, components=components, outputs=found_outputs, pairs=pairs, training=training
-    )
+    sets = table.read(subject, run, table.possible(inputs=dataset is not None), steps)
     steps.begin("figures and the page")
-    if dataset is not None:
-        details.samples(subject, run, found.details)
-    return summary.write(found, run)
+    shown = None if dataset is None else run.record("samples", Samples, lambda: samples.shown(subject, sets))
+    facts = about(model, dataset, subject)
+    return summary.write(subject, sets, run, about=facts, factors=factors, samples=shown, training=training)
+
+
+def about(model: ImageClassifier, dataset: Dataset | None, subject: Subject) -> dict[str, Any]:
+    """What the summary says of the model and its data, as JSON."""
+    tensor, original = subject.hidden, subject.original
+    facts: dict[str, Any] = {
+        "model": {
+            "inputs": tensor.input.size,
+            "hidden": model.config["hidden"],
+            "outputs": model.output.size,
+            "parameters": subject.numbers,
+            "tensor_numbers_factored": tensor.numel,
+            "tensor_numbers_dense": tensor.dense_numel,
+        },
+    }
+    if dataset is not None and original is not None:
+        facts["model"] |= {"test_accuracy": original.accuracy, "test_cross_entropy": original.cross_entropy}
+        facts["data"] = {
+            "name": dataset.name,
+            "source": dataset.source,
+            "train": len(dataset.train.labels),
+            "test": len(dataset.test.labels),
+        }
+    return facts
 
 
 def count_steps(dataset: Dataset | None) -> int:
     """How many steps `derive` has."""
-    return 4 if dataset is None else 5
+    return 1 + len(table.possible(inputs=dataset is not None))

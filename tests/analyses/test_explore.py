@@ -15,9 +15,9 @@ import torch
 from safetensors.numpy import load_file
 
 from bilens import data, files, plots
+from bilens.analyses import explore
 from bilens.cli import main
 from bilens.models import ImageClassifier
-from bilens.recipes import explore
 from bilens.space import Space
 
 BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]
@@ -107,7 +107,7 @@ def test_scores_and_curves_are_all_measured_on_all_test_images(run: Path) -> Non
     stated = [entry["samples"] for entry in (*summary["faithfulness"].values(), *curves, *shown["scores"])]
     stated += [entry["samples"] for entry in shown["curves"]]
     assert set(stated) == {count}
-    assert summary["sae"]["code_samples"] == shown["codes"]["samples"] == count
+    assert summary["sae"]["code_samples"] == count
     assert summary["pairs"]["output_nmse_samples"] == count  # of at most 2,000
     eigenvectors = summary["digits"]["curve"]
     assert eigenvectors["numbers"] == [10 * k * (64 + 1) for k in eigenvectors["kept"]]
@@ -127,7 +127,7 @@ def as_of_seed(run: Path, folder: Path, seed: int) -> Path:
     settings = json.loads((folder / "settings.json").read_text())
     settings["seed"] = settings["model"]["seed"] = seed
     files.write_json(folder / "settings.json", settings)
-    for path in (folder / "records").glob("*.json"):
+    for path in (folder / "records").rglob("*.json"):
         header = files.read_sealed(path)
         files.write_sealed(path, header | {"place": header["place"] | {"run": files.checksum(settings)}})
     summary = files.read_sealed(folder / "summary.json")
@@ -175,7 +175,7 @@ def test_a_run_without_images_or_with_inputs_that_are_no_image(tmp_path: Path) -
 def test_a_run_that_was_stopped_early_is_still_a_page(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "summary.json").unlink()
-    for path in (copy / "records").iterdir():
+    for path in (copy / "records").rglob("*.*"):
         if not path.name.startswith(("training", "logits.", "digits.")):
             path.unlink()
     assert main(["explore", str(copy)]) == 0
@@ -215,11 +215,11 @@ def test_a_foreign_folder_is_told(tmp_path: Path, capsys) -> None:
         ("summary.json", '{"model": 3}'),
         ("summary.json", '{"model": {"inputs": "x"}}'),
         ("summary.json", '{"faithfulness": {"x": {"accuracy": 1}}}'),
-        ("records/digits.json", '{"format": 99}'),
-        ("records/digits.json", '{"format": 1, "record": {"kind": "Score", "fields": {}}}'),
-        ("records/digits.safetensors", "damaged"),
+        ("records/features/digits.json", '{"format": 99}'),
+        ("records/features/digits.json", '{"format": 1, "record": {"kind": "Score", "fields": {}}}'),
+        ("records/features/digits.safetensors", "damaged"),
         ("records/samples.safetensors", ""),
-        ("records/svd_detail.json", '{"format": 1, "record": null}'),
+        ("records/features/svd.json", '{"format": 1, "record": null}'),
     ],
 )
 def test_a_damaged_folder_is_told(run: Path, tmp_path: Path, capsys, file: str, text: str) -> None:
@@ -238,16 +238,16 @@ def test_records_of_two_runs_in_one_folder_are_told(run: Path, tmp_path: Path, c
     capsys.readouterr()
     copy = shutil.copytree(run, tmp_path / "run")
     for ending in (".json", ".safetensors"):
-        shutil.copy(other / "records" / f"svd_detail{ending}", copy / "records" / f"svd_detail{ending}")
-    assert "svd_detail.json with a record of another run" in refused(capsys, "explore", copy)
+        shutil.copy(other / "records" / f"features/svd{ending}", copy / "records" / f"features/svd{ending}")
+    assert "svd.json with a record of another run" in refused(capsys, "explore", copy)
 
 
 def test_a_record_in_the_place_of_another_of_the_same_run_is_refused(run: Path, tmp_path: Path, capsys) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     for ending in (".json", ".safetensors"):
-        shutil.copy(run / "records" / f"svd_curve{ending}", copy / "records" / f"digits_curve{ending}")
+        shutil.copy(run / "records" / f"features/svd{ending}", copy / "records" / f"features/digits{ending}")
     line = refused(capsys, "explore", copy)
-    assert "digits_curve.json with the record 'svd_curve'; expected the record 'digits_curve'" in line
+    assert "digits.json with the record 'features/svd'; expected the record 'features/digits'" in line
 
 
 def test_numbers_of_the_summary_and_settings_that_were_altered_are_refused(run: Path, tmp_path: Path, capsys) -> None:
@@ -262,9 +262,9 @@ def test_numbers_of_the_summary_and_settings_that_were_altered_are_refused(run: 
         (copy / file).write_text(whole.replace(old, new), "utf-8")
         assert copy.name in refused(capsys, "explore", copy)
         (copy / file).write_text(whole, "utf-8")
-    for path in (copy / "records").glob("sae_curve.*"):
+    for path in (copy / "records").glob("features/sae.*"):
         path.unlink()
-    assert "without the record 'sae_curve'" in refused(capsys, "explore", copy)
+    assert "without the record 'features/sae'" in refused(capsys, "explore", copy)
     (copy / "summary.json").unlink()
     assert main(["explore", str(copy), "--out", str(tmp_path / "page.html")]) == 0
     assert content(tmp_path / "page.html")["runs"][0]["notes"][0].startswith("This run is not finished")
@@ -286,7 +286,7 @@ def test_the_page_is_a_new_file_or_replaces_a_page_and_nothing_else(run: Path, t
     (tmp_path / "empty.html").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for out in ("thesis.tex", "other.html", "empty.html", "run/settings.json", "run/records/digits.safetensors"):
+    for out in ("thesis.tex", "other.html", "empty.html", "run/settings.json", "run/records/samples.safetensors"):
         assert f"{out}, which exists and is not a page of bilens" in refused(
             capsys, "explore", copy, "--out", tmp_path / out
         )

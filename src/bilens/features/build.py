@@ -1,31 +1,44 @@
-"""What the explorer shows of each feature: all its eigenvalues, its strongest input pairs, and samples to see it on."""
+"""Making the records: more of each feature, and the table of faithfulness of several sets."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bilens.decompose import Spectrum
-from bilens.recipes.ways.subject import EXAMINED, Subject
-from bilens.store import Folder
-from bilens.tensor import BilinearTensor, Kernel
-from bilens.views import Detail, Samples
+from bilens.faithfulness import Row
+from bilens.features.records import Detail, FeatureSet
+from bilens.tensor import Kernel
 
+STORED = 32
+"""Eigenpairs kept for each feature of a set."""
 EXTREMES = 6
 """Samples kept for each feature on which it is largest, and as many on which it is smallest."""
 PAIRS = 24
 """Input pairs kept for each feature."""
-FIRST = 100
-"""Test images kept to choose from, whatever they are."""
-WRONG = 20
-"""Test images kept that the model gets wrong."""
+
+_UNCHANGED = re.compile(r"(ss|species|series)$", re.IGNORECASE)
+
+
+def singular(name: str) -> str:
+    """What one coordinate of a space is called: "digit" for digits, "class" for classes."""
+    if re.search(r"(ss|x|ch|sh)es$", name, re.IGNORECASE):
+        return name[:-2]
+    return name[:-1] if name.endswith("s") and not _UNCHANGED.search(name) else name
+
+
+def stored(spectrum: Spectrum) -> Spectrum:
+    """A spectrum as a set keeps it: the first `STORED` pairs."""
+    return spectrum.keep(min(STORED, len(spectrum)))
 
 
 def detail(features: Iterable[tuple[Kernel, Spectrum]], inputs: Float[Tensor, "m d"] | None) -> Detail:
-    """The record of some features, given each kernel with all of its eigenpairs.
+    """More of some features, given each kernel with all of its eigenpairs.
 
     Args:
         features: kernels and whole spectra, one at a time, so that their vectors need not be held together.
@@ -57,27 +70,21 @@ def detail(features: Iterable[tuple[Kernel, Spectrum]], inputs: Float[Tensor, "m
     return Detail(values, pairs, strengths, samples, responses, errors, norm, len(inputs))
 
 
-def samples(subject: Subject, run: Folder, details: Iterable[Detail]) -> Samples:
-    """The test images that the features are shown on, some others, and some that the model gets wrong."""
+def table(sets: Iterable[FeatureSet], model: Row | None) -> tuple[Row, ...]:
+    """The table of faithfulness of a run: the model itself, the scores of every set, and the rivals beside them.
 
-    def chosen() -> Samples:
-        images, labels = subject.data.test.images[:EXAMINED], subject.data.test.labels[:EXAMINED]
-        logits = subject.logits(images)
-        wrong = (logits.argmax(dim=1) != labels).nonzero()[:WRONG, 0]
-        first = torch.arange(min(FIRST, len(images)))
-        extremes = [found.samples.flatten() for found in details if found.samples is not None]
-        numbers = torch.unique(torch.cat([first, wrong, *extremes]))
-        return Samples(
-            images[numbers], numbers, logits[numbers], labels[numbers], subject.logits.input.without_constant(),
-            subject.logits.output,
-        )  # fmt: skip
-
-    return run.record("samples", Samples, chosen)
-
-
-def factors(subject: Subject, run: Folder) -> BilinearTensor:
-    """Input → centred logits as factors: what the explorer computes with."""
-    return run.record("logits", BilinearTensor, lambda: subject.logits)
+    Args:
+        sets: in their order; model: the model's own row, None where nothing was measured.
+    """
+    sets = tuple(sets)
+    rows = [] if model is None else [model]
+    rows += [row for found in sets for row in found.scores]
+    curves = {found.name: found.curves[0] for found in sets if found.curves}
+    for found in sets:
+        for name, count in found.rivals.items() if found.scores else ():
+            if name in curves and count in curves[name].kept.tolist():
+                rows.append(replace(curves[name].row(count), kind="rival", beside=found.scores[0].name))
+    return tuple({row.name: row for row in rows}.values())
 
 
 def _pairs(kernel: Kernel) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ from rich.console import Console
 
 from bilens import data as datasets
 from bilens import models
+from bilens.analyses import given
+from bilens.analyses.decompile import DataName, count_steps, derive, read_from, settings
+from bilens.analyses.settings import SMALL, Budget, Training, shown
 from bilens.checkpoint import discard
 from bilens.data import Dataset
 from bilens.errors import BilensError
 from bilens.history import History
 from bilens.models import ImageClassifier
 from bilens.progress import Steps, duration
-from bilens.recipes import given
-from bilens.recipes.decompile import DataName, count_steps, derive, read_from, settings
-from bilens.recipes.ways.subject import Budget
 from bilens.store import Folder
+
+DEFAULTS = shown()
+"""The defaults of options that depend on other options, as the help shows them."""
 
 
 def mnist(
@@ -35,6 +39,7 @@ def mnist(
     weight_decay: float | None = None,
     noise: float | None = None,
     count: int = Budget.count,
+    sae_features: int | None = None,
     sae_steps: int | None = None,
     sae_l1: float = Budget.sae_l1,
     pair_features: int | None = None,
@@ -53,32 +58,29 @@ def mnist(
         std: goes with it (default: image_std of the model's config, else 1).
         data: images to train and to measure with.
         small: the 5,000 digits and less work, about a minute, for a first look or a test.
-        hidden: hidden units of the layer; the table in the README has 1000 (default: 300).
-        epochs: passes over the training images (default: 10, or 40 over fewer than 20,000 images).
-        weight_decay: AdamW's (default: 1).
+        hidden: hidden units of the layer; the table in the README has 1000.
+        epochs: passes over the training images.
+        weight_decay: AdamW's.
         noise: standard deviation of the Gaussian noise added to training images, in raw pixel units, black 0 and
-            white 1 (default: 0.3).
-        count: features of each view to draw.
-        sae_steps: updates of the SAE on the layer's outputs (default: 500, with --small 250).
+            white 1.
+        count: features of each set to draw.
+        sae_features: features of the SAE on the layer's outputs.
+        sae_steps: its updates.
         sae_l1: its L1 penalty.
-        pair_features: features of the SAE on input pairs (default: 5000, with --small 2000).
-        pair_steps: its updates (default: 1000, with --small 250).
+        pair_features: features of the SAE on input pairs.
+        pair_steps: its updates.
         seed: of the weights, the batches and the sparse coders.
     """
-    budget = Budget(
-        count=count,
-        sae_steps=_or(sae_steps, 250 if small else Budget.sae_steps),
-        sae_l1=sae_l1,
-        pair_features=_or(pair_features, 2000 if small else Budget.pair_features),
-        pair_steps=_or(pair_steps, 250 if small else Budget.pair_steps),
-    )
+    steps_asked = {"sae_features": sae_features, "sae_steps": sae_steps}
+    steps_asked |= {"pair_features": pair_features, "pair_steps": pair_steps}
+    budget = replace(SMALL if small else Budget(), count=count, sae_l1=sae_l1, **_named(steps_asked))
     dataset = datasets.load("small_mnist" if small and data == "mnist" else data)
+    asked = _named({"hidden": hidden, "epochs": epochs, "weight_decay": weight_decay, "noise": noise})
     if model is not None:
-        training = {"hidden": hidden, "epochs": epochs, "weight_decay": weight_decay, "noise": noise}
-        if asked := [name.replace("_", "-") for name, value in training.items() if value is not None]:
-            raise BilensError(
-                f"--model with --{asked[0]}", "one of them: a given model is not trained", "leave one of them out"
-            )
+        if asked:
+            option = next(iter(asked)).replace("_", "-")
+            do = "leave one of them out"
+            raise BilensError(f"--model with --{option}", "one of them: a given model is not trained", do)
         return _given(model, dataset, out, budget, mean=mean, std=std, seed=seed)
     if mean is not None or std is not None:
         raise BilensError(
@@ -87,11 +89,11 @@ def mnist(
             "leave it out: a model that is trained here sees raw images",
         )
     started = time.monotonic()
-    classifier = ImageClassifier(dataset.input, dataset.output, _or(hidden, 300), seed=seed)
-    rounds = _or(epochs, 40 if len(dataset.train.labels) < 20000 else 10)
-    decay, sigma = 1.0 if weight_decay is None else weight_decay, 0.3 if noise is None else noise
-    models.check_settings(epochs=rounds, weight_decay=decay, noise=sigma, seed=seed)
-    trained = {"epochs": rounds, "weight_decay": decay, "noise": sigma}
+    training = replace(Training.usual(len(dataset.train.labels)), **asked)
+    classifier = ImageClassifier(dataset.input, dataset.output, training.hidden, seed=seed)
+    rounds, decay, noise = training.epochs, training.weight_decay, training.noise
+    models.check_settings(epochs=rounds, weight_decay=decay, noise=noise, seed=seed)
+    trained = {"epochs": rounds, "weight_decay": decay, "noise": noise}
     run = Folder(out, settings("mnist", classifier, dataset, budget, seed) | {"training": trained})
     steps = Steps(1 + count_steps(dataset))
     steps.begin("training the classifier")
@@ -105,16 +107,17 @@ def mnist(
             test_labels=dataset.test.labels,
             epochs=rounds,
             weight_decay=decay,
-            noise=sigma,
+            noise=noise,
             seed=seed,
             checkpoint=run.path / "training.part",
         )
         classifier.save_pretrained(run.path / "model")
         return history
 
+    known = run.has("training")
     history = run.record("training", History, train)
     discard(run.path / "training.part")
-    read = ImageClassifier.from_pretrained(run.path / "model")
+    read = ImageClassifier.from_pretrained(run.path / "model") if known else classifier
     summary = derive(read, dataset, run, budget, seed=seed, training=history, steps=steps)
     _compare(dataset, trained | {"hidden": classifier.config["hidden"], "seed": seed}, time.monotonic() - started)
     return summary
@@ -152,5 +155,6 @@ def _compare(dataset: Dataset, settings: dict[str, Any], seconds: float) -> None
     )
 
 
-def _or(asked: int | None, usual: int) -> int:
-    return usual if asked is None else asked
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were named."""
+    return {name: value for name, value in options.items() if value is not None}

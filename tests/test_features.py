@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import torch
 
 import oracle
 from bilens import decompose
+from bilens.analyses import components
+from bilens.analyses.subject import Subject, Unsaved
 from bilens.errors import BilensError
-from bilens.recipes.ways import components, details
+from bilens.features import detail
 from bilens.space import Space
 from bilens.tensor import BilinearTensor, Kernel
 from messages import refuses
@@ -22,7 +22,7 @@ def test_strongest_pairs_count_both_orders_of_two_inputs() -> None:
     """A pair i < j adds 2 Q_ij where both inputs are 1, and an input by itself Q_ii."""
     left, right, weights = filled("normal", 7, 6, 0), filled("normal", 7, 6, 1), filled("normal", 1, 7, 2)
     kernel = Kernel(left, right, weights[0], Space("x", 5, constant=True))
-    found = details.detail([(kernel, decompose.eigh(kernel))], None)
+    found = detail([(kernel, decompose.eigh(kernel))], None)
     dense = oracle.dense(left, right, weights)[0][:5, :5]
     i, j = found.pairs[0].numpy().T
     assert (i <= j).all()
@@ -35,7 +35,5 @@ def test_strongest_pairs_count_both_orders_of_two_inputs() -> None:
 
 def test_a_layer_of_zeros_has_no_components() -> None:
     zeros = BilinearTensor(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 2), Space("x", 3), Space("hidden", 2))
-    subject, run = SimpleNamespace(hidden=zeros), SimpleNamespace(record=lambda name, kind, make: make())
-    subject.budget = SimpleNamespace(count=5)
     with refuses(BilensError, "a layer whose tensor is 0", "not all 0"):
-        components.singular_values(subject, run)
+        components.singular_values(Subject(zeros), Unsaved())

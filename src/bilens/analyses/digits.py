@@ -1,0 +1,72 @@
+"""The kernel of each output of the model and its eigenvectors over the inputs: for digits, their directions."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from bilens import decompose
+from bilens.analyses.subject import Run, Subject, kept, scored
+from bilens.decompose import Spectrum
+from bilens.faithfulness import Curve
+from bilens.features import FeatureSet, detail, singular, stored
+
+TEXT = (
+    "Each {one} is a quadratic form xᵀQx of the input, and these are the eigenvectors of its Q: nothing but the "
+    "weights was used. The output is the sum of the input's squared overlaps with them, each times its eigenvalue, so "
+    "those with λ > 0 speak for the {one} and those with λ < 0 against it."
+)
+SCORED = (10, 20)
+"""Numbers of eigenvectors in the table of scores."""
+
+
+def output_directions(subject: Subject, run: Run) -> FeatureSet:
+    """The kernel of each (centred) output and its eigenvectors; scores against eigenvectors kept for each output."""
+    tensor = subject.outputs
+    kernels = [tensor.kernel(o) for o in range(tensor.output.size)]
+
+    @cache
+    def spectra() -> tuple[Spectrum, ...]:
+        return tuple(decompose.eigh(kernel) for kernel in kernels)
+
+    def curve() -> Curve:
+        inputs = subject.given
+        whole, norms = tensor(inputs), tensor.input.lift(inputs).norm(dim=1)
+        counts = kept(tensor.input.dim)
+        terms = [spectrum.terms(inputs).cumsum(dim=1) for spectrum in spectra()]
+        scores, errors, bounds = [], [], []
+        for k in counts:
+            outputs = torch.stack([sums[:, k - 1] for sums in terms], dim=1)
+            scores.append(subject.score(outputs))
+            errors.append(float((outputs - whole).abs().max()))
+            bounds.append(max(float(s.keep(k).bound(norms).max()) for s in spectra()))
+        numbers = [len(kernels) * k * (tensor.input.dim + 1) for k in counts]  # k vectors with their values per output
+        name = "eigenvectors kept for each output"
+        return Curve.of(name, counts, scores, error=errors, bound=bounds, numbers=numbers)
+
+    norms = torch.stack([spectrum.energy.sqrt() for spectrum in spectra()])
+    curves = () if subject.original is None else (curve(),)
+    many, one = tensor.output.name, singular(tensor.output.name)
+    return FeatureSet(
+        "digits",
+        tuple(stored(spectrum) for spectrum in spectra()),
+        norms,
+        "norm of the kernel, ‖Q‖",
+        subject.output_effects.to(norms),
+        tensor.output,
+        title=f"{_capital(one)} directions",
+        text=TEXT.format(one=one),
+        tab=_capital(many),
+        feature=_capital(one),
+        among=many,
+        are_outputs=True,
+        detail=detail(zip(kernels, spectra(), strict=True), subject.examined),
+        curves=curves,
+        scores=tuple(row for curve in curves for row in scored(curve, SCORED)),
+        numbers={"norms": dict(zip([spectrum.label for spectrum in spectra()], norms.tolist(), strict=True))},
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

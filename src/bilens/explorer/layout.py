@@ -1,0 +1,214 @@
+"""The data of the page as typed dictionaries, which `docs/explorer-format.md` and `schema.json` describe."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from bilens.explorer.encoding import Array
+from bilens.faithfulness import Kind
+
+FORMAT = 3
+"""Version of the layout; the page refuses another one."""
+
+
+class Axis(TypedDict):
+    """A space: its name, what `one` coordinate is called, its size, a label for each coordinate, the image's height and
+    width, and whether 1 is appended.
+    """
+
+    name: str
+    one: str
+    size: int
+    labels: list[str] | None
+    image: list[int] | None
+    constant: bool
+
+
+class Model(TypedDict):
+    """Input → outputs as factors: y_o = Σ_h down_oh (left_h·x')(right_h·x')."""
+
+    left: Array
+    right: Array
+    down: Array
+
+
+class SampleSet(TypedDict):
+    """Inputs, their numbers in the set that they come from, the library's outputs, true classes where known."""
+
+    inputs: Array
+    numbers: list[int]
+    outputs: Array
+    labels: list[int] | None
+
+
+class Pair(TypedDict):
+    """An input pair i ≤ j and what it adds to the feature where both are 1."""
+
+    i: int
+    j: int
+    strength: float
+
+
+class Seen(TypedDict):
+    """A sample, by its place in the sample set, −1 where it is not there, its number, and the feature's value on it."""
+
+    sample: int
+    number: int
+    value: float
+
+
+class Feature(TypedDict):
+    """One feature: xᵀQx = Σ λ (v·x')².
+
+    `eigenvalues` has all λ, or the first ones and then `discarded` > 0, the largest |λ| of the others; `vectors` the
+    first eigenvectors, one a row; `energy` is ‖Q‖², `residual` the largest ‖Qv − λv‖ / |λ₁| of the vectors. `errors`
+    has the largest error of the first k = 1 … pairs over the `examined` samples, whose largest norm is `norm`.
+    """
+
+    label: str
+    importance: float
+    effects: list[float]
+    speaks: str
+    raises: list[str]
+    lowers: list[str]
+    eigenvalues: Array
+    vectors: Array
+    energy: float
+    discarded: float
+    residual: float
+    pairs: list[Pair]
+    largest: list[Seen]
+    smallest: list[Seen]
+    errors: Array | None
+
+
+class Fact(TypedDict):
+    """A name and what is said of it."""
+
+    name: str
+    value: str | float
+
+
+class Lines(TypedDict):
+    """A figure of a set: lines, of which the first `drawn` are drawn and all are in its table; `rows` begin with x."""
+
+    kind: Literal["lines"]
+    name: str
+    title: str
+    note: str
+    drawn: int
+    log: bool
+    level: float | None
+    level_name: str
+    columns: list[str]
+    rows: list[list[float]]
+
+
+class Cells(TypedDict):
+    """A figure of a set: points counted in bins × bins cells, x first, with the line on which both are equal."""
+
+    kind: Literal["cells"]
+    name: str
+    title: str
+    note: str
+    x: str
+    y: str
+    low: list[float]
+    high: list[float]
+    bins: int
+    counts: list[list[int]]
+
+
+class Section(TypedDict):
+    """A set of features, most important first; `total` is of how many `among`, where known.
+
+    `feature` is what one of them is called, before its label; `figures` are those of the set as a whole, and `words`
+    are explained in the page's glossary.
+    """
+
+    name: str
+    title: str
+    tab: str
+    feature: str
+    among: str
+    text: str
+    measure: str
+    norm: float | None
+    examined: int
+    total: int | None
+    input: Axis
+    features: list[Feature]
+    figures: list[Lines | Cells]
+    words: list[Fact]
+
+
+class Line(TypedDict):
+    """Scores against components kept: means over seeds with half-widths of 95 % intervals, None for one seed.
+
+    `samples` is how many samples each point was measured on, and `numbers` how many numbers it stores, None where that
+    is not known; `beside` names the line that this one, a null or a rival, is to be compared with.
+    """
+
+    name: str
+    beside: str | None
+    seeds: int
+    samples: int | None
+    kept: list[int]
+    numbers: list[int] | None
+    accuracy: list[float]
+    cross_entropy: list[float]
+    recovered: list[float] | None
+    accuracy_half: list[float] | None
+    cross_entropy_half: list[float] | None
+    recovered_half: list[float] | None
+    error: list[float] | None
+    bound: list[float] | None
+
+
+class ScoreRow(TypedDict):
+    """A line of the table of faithfulness: shares from 0 to 1, cross-entropy in nats.
+
+    A null or a rival comes after the line that it is `beside`.
+    """
+
+    name: str
+    kind: Kind
+    beside: str | None
+    samples: int | None
+    numbers: int | None
+    accuracy: float
+    cross_entropy: float
+    recovered: float | None
+
+
+class Table(TypedDict):
+    """Columns by name against a first one."""
+
+    columns: list[str]
+    rows: list[list[float]]
+
+
+class Run(TypedDict):
+    """Everything about one run; `outputs_view` names the view whose features are the model's outputs."""
+
+    name: str
+    title: str
+    facts: list[Fact]
+    input: Axis | None
+    output: Axis | None
+    model: Model | None
+    samples: SampleSet | None
+    outputs_view: str | None
+    views: list[Section]
+    scores: list[ScoreRow]
+    curves: list[Line]
+    training: Table | None
+    notes: list[str]
+
+
+class Document(TypedDict):
+    """The whole page: one run, or two to compare; `palette` is the diverging scale, from −1 to 1, of "#rrggbb"."""
+
+    format: int
+    palette: list[str]
+    runs: list[Run]
