@@ -162,10 +162,10 @@ def test_the_rules_refuse_what_the_design_refuses():
         ("sae", "tensor"),
         ("plots", "models"),
         ("store", "plots"),
-        ("recipes", "cli"),
+        ("analyses", "cli"),
         ("explorer", "analyses"),
         ("features", "models"),
-        ("cli", "recipes"),
+        ("cli", "analyses"),
         ("data", "tensor"),
     ):
         assert not allowed(source, target), f"{source} → {target}"
@@ -294,7 +294,7 @@ def test_no_pickle_and_nothing_global(path):
 
 @by_file
 def test_only_the_command_line_and_recipes_print(path):
-    if top(module(path)) not in ("cli", "recipes"):
+    if top(module(path)) not in ("cli", "analyses"):
         assert not [node.lineno for name, node in calls(path) if name in ("print", "sys.stdout.write")]
 
 

@@ -281,8 +281,9 @@ def test_a_download_serves_without_room_for_a_cache(mirror: Mirror, tmp_path: Pa
         (None, "HTTP Error 404: Not Found"),
         (b"", "timed out"),
         (b"no gzip file", "which is cut short or damaged"),
-        (gzip.compress(b"another file"), "which is cut short or altered"),
+        (gzip.compress(b"another file", mtime=0), "which is cut short or altered"),
     ],
+    ids=["missing", "silent", "not gzip", "altered"],
 )
 def test_a_download_that_fails_is_reported_and_leaves_nothing(
     mirror: Mirror, tmp_path: Path, content: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
