@@ -293,7 +293,7 @@ def test_no_pickle_and_nothing_global(path):
 
 
 @by_file
-def test_only_the_command_line_and_recipes_print(path):
+def test_only_the_command_line_and_analyses_print(path):
     if top(module(path)) not in ("cli", "analyses"):
         assert not [node.lineno for name, node in calls(path) if name in ("print", "sys.stdout.write")]
 

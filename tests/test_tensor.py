@@ -452,6 +452,7 @@ def test_a_difference_of_kernels_is_named_after_both():
     assert (cat - single).left.dtype == torch.float64
 
 
+@pytest.mark.bad_input
 def test_refuses_what_cannot_be_added_or_multiplied():
     tensor = random_tensor()
     kernel, other = tensor.kernel(0), random_tensor(input=Space("z", 3))

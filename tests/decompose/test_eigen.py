@@ -284,6 +284,7 @@ def test_selected_pairs_are_those_and_the_bound_holds(data, kernel) -> None:
     near(float(some.discarded), max(map(abs, left), default=0.0), natural(kernel))
 
 
+@pytest.mark.bad_input
 def test_selects_by_a_tensor_of_places_and_refuses_others() -> None:
     spectrum = decompose.eigh(diagonal(3.0, -2.0, 1.0))
     assert spectrum.select(torch.tensor([2, 0])).values.tolist() == [1.0, 3.0]
