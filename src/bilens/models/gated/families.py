@@ -239,7 +239,7 @@ GGUF_FAMILIES: dict[str, tuple[Layout, ...]] = {
     "phi3": (replace(_GGUF, gate=_GGUF_PHI, up=_GGUF_PHI, rows="halves"),),
     "gemma": (_GGUF_GEMMA,),
     **dict.fromkeys(("gemma2", "gemma3"), (_GGUF_GEMMA_2,)),
-    "gpt-oss": (replace(_GGUF_EXPERTS, norm=f"{_BLOCK}post_attention_norm.weight"),),
+    "gpt-oss": (replace(_GGUF_EXPERTS, norm=f"{_BLOCK}post_attention_norm.weight", activation=""),),
 }
 """Layouts of GGUF files, by `general.architecture`."""
 

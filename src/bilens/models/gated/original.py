@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,24 +104,37 @@ def check(
         generator = torch.Generator().manual_seed(checks.seed(seed))
         size = live.source.config.get("vocab_size") or live.family.config["vocab_size"]
         tokens = torch.randint(size, (1, whole("count", count, 1)), generator=generator)
-    traces = {key: _Trace(model, place) for key, place in live.places.items()}
-    try:
-        with torch.no_grad():
-            model(tokens)
-    finally:
-        for trace in traces.values():
-            trace.stop()
     compared = []
-    for (layer, part), trace in traces.items():
-        if part != "experts":
-            ours = checkpoint.mlp(layer) if part == "mlp" else checkpoint.shared_expert(layer)
-            compared.append(_compared(trace, ours, trace.output, part))
-            continue
-        for number in range(trace.place.count):
-            with torch.no_grad():
-                theirs = trace.expert(number)
-            compared.append(_compared(trace, checkpoint.expert(layer, number), theirs, f"expert {number}"))
+    with torch.no_grad(), _plain_experts(model):
+        traces = {key: _Trace(model, place) for key, place in live.places.items()}
+        try:
+            model(tokens)
+        finally:
+            for trace in traces.values():
+                trace.stop()
+        for (layer, part), trace in traces.items():
+            if part != "experts":
+                ours = checkpoint.mlp(layer) if part == "mlp" else checkpoint.shared_expert(layer)
+                compared.append(_compared(trace, ours, trace.output, part))
+                continue
+            for number in range(trace.place.count):
+                ours, theirs = checkpoint.expert(layer, number), trace.expert(number)
+                compared.append(_compared(trace, ours, theirs, f"expert {number}"))
     return tuple(compared)
+
+
+@contextlib.contextmanager
+def _plain_experts(model: Any) -> Iterator[None]:
+    """Experts one after another for a while: the products of all at once are not made for every size."""
+    if not hasattr(model, "get_experts_implementation"):
+        yield
+        return
+    before = model.get_experts_implementation()
+    model.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(before)
 
 
 def _compared(trace: _Trace, ours: GatedMLP, theirs: Tensor | None, part: str) -> Comparison:
