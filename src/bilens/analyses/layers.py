@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -26,8 +27,8 @@ def layers(model: str, /, *, check: bool = False, layout: str | None = None) -> 
     checkpoint = gated.load(model, layout=_layout(layout))
     entries = checkpoint.entries()
     compared = gated.check(checkpoint) if check else ()
-    console = Console(markup=False, highlight=False)
-    console.print(table(entries, compared))
+    console = Console(markup=False, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    console.print(table(entries, compared), soft_wrap=False)
     exact = sum(entry.bilinear for entry in entries)
     which = "every layer is" if exact == len(entries) else "no layer is" if not exact else f"{exact} of them are"
     console.print(
@@ -68,14 +69,13 @@ def table(entries: tuple[Entry, ...], compared: tuple[Comparison, ...] = ()) -> 
             entry.dtype,
             "exactly" if entry.bilinear else "no",
         ]
-        errors = [
-            one.error
-            for one in compared
-            if one.layer == entry.layer
-            and one.part.partition(" ")[0].rstrip("s") == entry.part.partition(" ")[0].rstrip("s")
-        ]
+        errors = [one.error for one in compared if one.layer == entry.layer and _kind(one.part) == entry.part]
         shown.add_row(*cells, *([f"{max(errors):.1e}"] if errors else []))
     return shown
+
+
+def _kind(part: str) -> str:
+    return "experts" if part.startswith("expert ") else part
 
 
 def _layout(given: str | None) -> gated.Layout | str | None:
