@@ -124,12 +124,12 @@ class SafetensorsFiles:
         return StoreError(f"{self.title} without {_WEIGHTS}", f"{_WEIGHTS}, {_INDEX} or a .gguf file")
 
     def _indexed(self, index: Path, listed: tuple[str, ...]) -> dict[str, str]:
-        files = read_json(index).get("weight_map")
-        fits = isinstance(files, dict) and all(
+        stated = read_json(index).get("weight_map")
+        files: dict[str, str] = stated if isinstance(stated, dict) else {}
+        if not files or not all(
             isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
             for file in files.values()
-        )
-        if not fits:
+        ):
             raise StoreError(f"{index} without a map of tensors to files", "weight_map", "copy or download it again")
         for file in sorted(set(files.values())) if listed else []:
             if file not in listed:
@@ -138,7 +138,7 @@ class SafetensorsFiles:
                     f"all {len(set(files.values()))} files of the model",
                     "copy or download it again",
                 )
-        return dict(files)
+        return files
 
     def names(self) -> tuple[str, ...]:
         """The names of all tensors."""
@@ -206,9 +206,9 @@ class InMemory:
 
     def __init__(self, model: nn.Module) -> None:
         self.title = f"a {type(model).__name__} in memory"
-        config = getattr(model, "config", None)
+        config: Any = getattr(model, "config", None)
         self.config: Mapping[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
-        self._tensors = dict(model.state_dict())
+        self._tensors: dict[str, Tensor] = dict(model.state_dict())
         if any(value.is_meta for value in self._tensors.values()):
             raise BilensError(f"{self.title} with weights on the meta device", "weights in memory", "load them first")
 
