@@ -14,8 +14,9 @@ from bilens.explorer import Exploration
 from bilens.faithfulness import Curve, Row, Score
 from bilens.features import Chart, CodeComparison, FeatureSet, Samples, detail
 from bilens.history import History
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 EVIL = "</script><img src=x onerror=\"document.title='run'\"><!--'&{{ 7*7 }}<svg/onload=alert(1)>"
 PIXELS = Space("pixels", 36, image=(6, 6), constant=True)

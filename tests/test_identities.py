@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import oracle
 from bilens import decompose, pairs
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from oracle import array, near, with_one
 from strategies import SEEDS, dictionaries, kernels, layers, matrices, samples, vectors
 
@@ -71,7 +72,7 @@ def test_identity_01_split_takes_a_folded_kernel_apart(data, layer):
     tensor = layer.tensor()
     d = layer.input.size
     u, x = data.draw(vectors(layer.output.size)), data.draw(samples(d))
-    quadratic, linear, constant = (array(part) for part in tensor.kernel(u).split())
+    quadratic, linear, constant = (array(part) for part in tensor.kernel(u).parts())
     full = oracle.kernel(oracle.tensor(layer, constant=layer.biased), u)
     scale = absolute_of(tensor, u)
     near(quadratic, full[:d, :d], scale)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from bilens import matching, pairs, sae
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.models import Bilinear, Gated, ImageClassifier
 from bilens.pairs import Features, PairCodes, SampledStream
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from oracle import array, dense, near, pinv
 
 X, Y, H, Z = Space("x", 4), Space("y", 3), Space("hidden", 5), Space("z", 2)
@@ -211,7 +212,7 @@ FOLLOWED: dict[str, Callable[[BilinearTensor], Tensor]] = {
     "kernel of a direction": lambda t: t.kernel(normal(3)).norm(),
     "matvec": lambda t: t.kernel(1).matvec(FOLDED),
     "dense": lambda t: t.kernel(1).dense(),
-    "split": lambda t: torch.cat([t.kernel(1).split().quadratic.flatten(), t.kernel(1).split().linear]),
+    "parts": lambda t: torch.cat([t.kernel(1).parts().quadratic.flatten(), t.kernel(1).parts().linear]),
     "inner of kernels": lambda t: t.kernel(1).inner(OTHER.kernel(2)),
     "pair vectors": lambda t: pairs.polarized(t, FIRST, OTHERS),
     "two-hot vectors": lambda t: pairs.two_hot(t, FIRST, OTHERS, INPUTS),

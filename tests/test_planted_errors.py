@@ -12,10 +12,12 @@ import torch
 import bilens.tensor
 import test_traps as traps
 from bilens import pairs
+from bilens._internal import factors
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.pairs import Features, PairCodes
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ PLANTED = {
         ((Features, "polarized"),), one_order, traps.test_pairs_taken_once_have_not_the_singular_values_of_the_tensor
     ),
     "a hidden Gram of its first term": Planted(
-        ((bilens.tensor, "hidden_gram"),),
+        ((factors, "hidden_gram"),),
         first_term,
         traps.test_pairs_taken_once_have_not_the_singular_values_of_the_tensor,
     ),

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 import oracle
 from bilens import decompose, pairs
+from bilens._internal.factors import hidden_gram
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel, hidden_gram
+from bilens.tensor import BilinearTensor
 from largest import Largest
 from messages import refuses
 from oracle import array, near, with_one
@@ -161,7 +163,7 @@ def test_gram_products_are_computed_in_double_precision():
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 8])
 def test_the_gram_of_one_layer_is_made_of_some_rows_at_a_time(rows, monkeypatch):
-    monkeypatch.setattr("bilens.tensor.GRAM_ROWS", rows)
+    monkeypatch.setattr("bilens._internal.factors.GRAM_ROWS", rows)
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.randn(7, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     left.requires_grad_()
@@ -251,7 +253,7 @@ def test_nothing_builds_the_dense_tensor(monkeypatch):
         tensor.read(outputs)(more)
         tensor.pullback(inputs).kernel(0), tensor.coordinates(inputs).norm(), tensor + tensor
         kernel = tensor.kernel(3)
-        kernel(more), kernel.split(), kernel.norm()
+        kernel(more), kernel.parts(), kernel.norm()
         decompose.eigh(kernel, 4), decompose.eigh(kernel)
         decompose.eigh_weighted(kernel, decompose.second_moment(more, kernel.input), 4)
         decompose.svd(tensor, 5).truncate(2), decompose.svd(tensor).kernel(0)

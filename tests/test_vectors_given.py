@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens import checks, matching, pairs, sae
+from bilens import matching, pairs, sae
+from bilens._internal import checks
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.pairs import Features, PairCodes
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 from oracle import array, near
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens.checks import instance
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import BilinearTensor
+from reproduction.checking import instance
 
 
 def roughness(vectors: Float[Tensor, "n d"], image: tuple[int, int]) -> Float[Tensor, " n"]:

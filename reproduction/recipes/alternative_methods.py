@@ -12,7 +12,8 @@ from torch import Tensor
 from bilens import decompose, faithfulness, matching
 from bilens.data import Split
 from bilens.faithfulness import Curve
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.kernel import Kernel
+from bilens.tensor import BilinearTensor
 from reproduction.methods import cluster, extrema, sparse, squares
 from reproduction.methods.extrema import Extrema
 from reproduction.methods.squares import Squares

@@ -15,8 +15,9 @@ from bilens.data import Split
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
 from bilens.features import FeatureSet
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement

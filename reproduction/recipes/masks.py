@@ -16,9 +16,10 @@ from bilens.decompose import Spectrum
 from bilens.dictionary import pseudoinverse_duals
 from bilens.errors import BilensError
 from bilens.features import FeatureSet
+from bilens.kernel import Kernel
 from bilens.models import ImageClassifier
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from reproduction.methods import patterns
 
 TUNED, HELD_OUT = (3, 5), (4, 9)

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bilens import decompose, faithfulness, matching, pairs, plots, sae
-from bilens.checkpoint import discard
 from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
 from bilens.pair_coding import evaluate_pairs
@@ -112,7 +111,7 @@ def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTe
         encode = made.encode if variant.relu else lambda vectors: made.sparse(vectors)[1:]
         make = pairs.two_hot_stream if variant.two_hot else pairs.stream
         codes = PairCodes.of(make(tensor, shuffle=False), encode, width=features)
-    discard(checkpoint)
+    checkpoint.unlink(missing_ok=True)
     return model, tensor, made, codes
 
 

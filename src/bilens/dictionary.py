@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, number, trusted
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, trusted
+from bilens._internal.scale import fitted, near_one, tracked
 from bilens.errors import BilensError, ShapeError
-from bilens.scale import fitted, near_one, tracked
 from bilens.space import Space
 
 

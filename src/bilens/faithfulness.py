@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance, number
-from bilens.checks import whole as whole_number
+from bilens._internal.checks import instance, number
+from bilens._internal.checks import whole as whole_number
 from bilens.errors import BilensError, ShapeError
 
 

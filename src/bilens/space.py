@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError, SpaceError
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from bilens import decompose
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 from strategies import FILLS, SEEDS, filled
 

@@ -14,8 +14,8 @@ import oracle
 from bilens import decompose
 from bilens.decompose import Spectrum, WeightedSpectrum
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 from messages import refuses
 from oracle import array, near, with_one
 from strategies import SEEDS, filled, kernels, orthogonal, samples

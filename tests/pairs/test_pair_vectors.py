@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import pairs
-from bilens.checks import trusted
+from bilens._internal.checks import trusted
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
 from bilens.pairs import Features, Kind

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import flag, instance, number, whole
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, largest_square, upward
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, number, whole
+from bilens._internal.factors import hidden_gram
+from bilens._internal.scale import near_one
+from bilens.decompose.linalg import at_least_single, detach, largest_square, upward
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import Step, bar
-from bilens.scale import near_one
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, hidden_gram
+from bilens.tensor import BilinearTensor
 
 EPSILON = torch.finfo(torch.float64).eps
 

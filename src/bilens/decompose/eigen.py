@@ -10,16 +10,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
-from bilens.decompose.scale import fitting, kernel_near_one, times_power
-from bilens.decompose.sign import signed
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
+from bilens._internal.scale import times_two_to
+from bilens.decompose import linalg
+from bilens.decompose.linalg import (
+    UNIT,
+    at_least_single,
+    detach,
+    fitting,
+    gamma,
+    kernel_near_one,
+    largest_square,
+    lifted,
+    signed,
+    symmetric,
+    upward,
+)
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 
 NEGLIGIBLE = 1e-6
 """Share of Σ|λ| that pairs left out may have for the effective rank to be that of all pairs."""
@@ -230,11 +240,11 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     reduced = 2 * hidden < dim and k is not None and k <= 2 * hidden
     if reduced:
         basis = torch.linalg.qr(torch.cat([double.left, double.right]).T)[0].T
-        values, coefficients = symmetric.eigh(_symmetric(double.matvec(basis) @ basis.T))
+        values, coefficients = linalg.eigh(symmetric(double.matvec(basis) @ basis.T))
         vectors = coefficients.T @ basis
     else:
         matrix = double.dense()
-        values, columns = symmetric.eigh(matrix)
+        values, columns = linalg.eigh(matrix)
         vectors = columns.T
     order = values.abs().argsort(descending=True, stable=True)
     values, vectors = values[order], signed(vectors[order])
@@ -248,7 +258,7 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
             _misfit_of_factors(double, values, vectors) if reduced else _misfit(matrix, values, vectors, hidden, size)
         )
         discarded = _complement(values, vectors, rounded[1].double(), misfit)
-    found, v = times_power(rounded[0].double(), -power), rounded[1].double()
+    found, v = times_two_to(rounded[0].double(), -power), rounded[1].double()
     residuals = (double.matvec(v) - found[:, None] * v).norm(dim=1) + gamma(hidden + dim + 6) * size * v.norm(dim=1)
     return Spectrum(
         *rounded,
@@ -357,22 +367,22 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
         )
     if not bool(torch.isfinite(second_moment).all()):
         raise BilensError("a second moment with NaN or infinity", "finite numbers")
-    moment = _symmetric(second_moment.double())
+    moment = symmetric(second_moment.double())
     # An even power of two out of the way, whose root is one too; and coordinates that are 0 on all of the data.
     half = int(torch.frexp(moment.abs().max()).exponent) // 2
     alive = (moment != 0).any(dim=1)
-    moment = times_power(moment, -2 * half)[alive][:, alive]
-    variances, axes = symmetric.eigh(moment) if len(moment) else (moment.new_zeros(0), moment)
+    moment = times_two_to(moment, -2 * half)[alive][:, alive]
+    variances, axes = linalg.eigh(moment) if len(moment) else (moment.new_zeros(0), moment)
     top = variances.abs().amax() if len(variances) else variances.new_zeros(())
     if len(variances) and bool(variances.min() < -1e-9 * top):
-        least = float(times_power(variances.min(), 2 * half))
+        least = float(times_two_to(variances.min(), 2 * half))
         raise BilensError(f"a second moment with eigenvalue {least:.3g}", "none below 0", "pass E[x x']")
     double, power = kernel_near_one(kernel)
     held = variances > dim * torch.finfo(torch.float64).eps * top
     roots, columns = variances[held].sqrt(), axes[:, held]
     scaled = columns * roots  # Σ^½ up to a rotation, which the eigenvectors of the product absorb
     matrix = double.dense()[alive][:, alive]
-    values, turn = symmetric.eigh(_symmetric(scaled.T @ (matrix @ scaled))) if len(roots) else (roots, scaled[:0])
+    values, turn = linalg.eigh(symmetric(scaled.T @ (matrix @ scaled))) if len(roots) else (roots, scaled[:0])
     order = values.abs().argsort(descending=True, stable=True)[:k]
     count = dim if k is None else k
     mu, readers = values.new_zeros(count), values.new_zeros(count, dim)
@@ -384,7 +394,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     mean = _mean_error(
         double,
         matrix,
-        (times_power(mu.double(), -power - 2 * half), times_power(readers.double(), half)[:, alive]),
+        (times_two_to(mu.double(), -power - 2 * half), times_two_to(readers.double(), half)[:, alive]),
         torch.finfo(dtype).eps,
         (moment, variances, axes),
     )
@@ -415,13 +425,13 @@ def _mean_error(
     delta = matrix - (readers.T * mu) @ readers
     sizes, lengths = mu.abs(), readers.norm(dim=1)
     formed = gamma(len(kernel.left) + 4) * size + gamma(len(mu) + 4) * (sizes * lengths.square()).sum()
-    product = _symmetric(above.T @ (delta @ above))
+    product = symmetric(above.T @ (delta @ above))
     # The eigenvalues are right to n roundings of the norm, as LAPACK's are.
     wrong = gamma(2 * n + 6) * n**0.5 * trace * delta.norm() + gamma(n) * n * product.norm()
     squares = (readers @ above).norm(dim=1).square().amax() * (1 + gamma(n + 4)) if len(mu) else trace * 0
     evaluated = 2 * gamma(n + 2) * (trace * squares).sqrt() * (sizes * lengths).sum()
     summed = (gamma(len(mu) + 3) + unit) * sizes.sum() * squares
-    mean: Tensor = symmetric.eigvalsh(product).abs().sum() + formed * trace + wrong + evaluated + summed
+    mean: Tensor = linalg.eigvalsh(product).abs().sum() + formed * trace + wrong + evaluated + summed
     return mean
 
 
@@ -469,7 +479,7 @@ def _size(kernel: Kernel) -> Tensor:
 
 def _fitting_upward(values: Tensor, power: int, dtype: torch.dtype) -> Tensor:
     """values · 2^power, at least 0, in a type, rounded up."""
-    return upward(times_power(values * (1 + 16 * UNIT), power), dtype)
+    return upward(times_two_to(values * (1 + 16 * UNIT), power), dtype)
 
 
 def _norm(values: Tensor) -> Tensor:
@@ -484,7 +494,3 @@ def _check_k(kernel: Kernel, k: int | None) -> int | None:
     if k is None:
         return None
     return whole("k", k, 1, kernel.input.dim, hint="choose k in that range, or leave it out for all")
-
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.T) / 2

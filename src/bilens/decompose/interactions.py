@@ -12,10 +12,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, number, whole
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
-from bilens.decompose.scale import fitting, tensor_near_one, times_power
+from bilens._internal.checks import instance, number, whole
+from bilens._internal.scale import times_two_to
+from bilens.decompose.linalg import (
+    UNIT,
+    at_least_single,
+    detach,
+    fitting,
+    gamma,
+    largest_square,
+    lifted,
+    tensor_near_one,
+    upward,
+)
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import DENSE_LIMIT, BilinearTensor
@@ -329,7 +338,7 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
     for n in range(len(stream)):
         rows = stream.batch(n) * pairs.multiplicity(*stream.pairs(n))[:, None]
         peak = max(peak, float(rows.abs().amax()))
-        coefficients[n * _PAIRS : n * _PAIRS + len(rows)] = times_power(rows, power)
+        coefficients[n * _PAIRS : n * _PAIRS + len(rows)] = times_two_to(rows, power)
     fitting(near.left.new_tensor(peak), power, dtype, "coefficients", 1e-10)
     return Interactions(coefficients, tensor.input, tensor.output)
 

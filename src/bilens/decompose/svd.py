@@ -10,17 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, trusted, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, gamma, largest_square, upward
-from bilens.decompose.sign import signed
+from bilens._internal.checks import instance, trusted, whole
+from bilens._internal.scale import near_one
+from bilens.decompose import linalg
+from bilens.decompose.linalg import EPSILON, at_least_single, detach, gamma, largest_square, signed, upward
 from bilens.errors import BilensError, ShapeError
-from bilens.scale import near_one
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
-
-EPSILON = torch.finfo(torch.float64).eps
+from bilens.tensor import BilinearTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +146,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)
     gram = replace(tensor, left=left, right=right, down=down).gram()
-    values, vectors = symmetric.largest(gram, tensor.output.dim if k is None else k)
+    values, vectors = linalg.largest(gram, tensor.output.dim if k is None else k)
     return _record(
         tensor,
         values.clamp(min=0).sqrt(),

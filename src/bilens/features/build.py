@@ -13,7 +13,7 @@ from torch import Tensor
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Row
 from bilens.features.records import Detail, FeatureSet
-from bilens.tensor import Kernel
+from bilens.kernel import Kernel
 
 STORED = 32
 """Eigenpairs kept for each feature of a set."""

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import whole
+from bilens._internal.checks import whole
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError, ShapeError
 from bilens.faithfulness import Curve, Row

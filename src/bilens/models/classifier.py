@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_pair, write_pair
 from bilens.models import authors

@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, trusted, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, trusted, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.pairs.order import count, first, multiplicity, unranked
 from bilens.pairs.streams import PairStream
 from bilens.pairs.vectors import Features
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 
 def contract(

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import flag, instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, whole
+from bilens._internal.seeds import derived
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, permuted, unranked
@@ -143,7 +144,7 @@ class PairStream(Batches):
         found = self._spans.get((epoch, number))
         if found is None:
             places = torch.arange(number * size, min((number + 1) * size, self.rows))
-            order = permuted(places, self.rows, self.seed + 0x9E3779B1 * epoch)
+            order = permuted(places, self.rows, derived(epoch, self.seed))
             i, j = unranked(order, len(self.features))
             device = self.features.left.device
             found = i.to(device, non_blocking=True), j.to(device, non_blocking=True)
@@ -261,7 +262,7 @@ class SampledStream(Batches):
         return 1 / (self.rows * (self.ends[places] - before))
 
     def _places(self, n: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + _number(n)) % 2**63)
+        generator = torch.Generator().manual_seed(derived(self.seed, _number(n)))
         drawn = torch.rand(self.batch_size, generator=generator, dtype=torch.float64).to(self.ends.device)
         # The first end beyond the number drawn: a pair of chance 0 ends where the pair before it does.
         return torch.searchsorted(self.ends, drawn, right=True).clamp(max=self.rows - 1)

@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import choice, instance, trusted
+from bilens._internal import checks
+from bilens._internal.checks import choice, instance, trusted
+from bilens._internal.scale import tracked
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import multiplicity, segments, unranked
-from bilens.scale import tracked
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import whole
+from bilens._internal import checks
+from bilens._internal.checks import whole
+from bilens._internal.scale import fitted, near_one, times_two_to
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError
 from bilens.pairs.streams import PairStream
 from bilens.pairs.vectors import Features, Kind
-from bilens.scale import fitted, near_one, times_two_to
 from bilens.tensor import BilinearTensor
 
 

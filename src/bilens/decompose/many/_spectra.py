@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, reals
+from bilens._internal import checks
+from bilens._internal.checks import instance, reals
 from bilens.decompose.eigen import Spectrum
-from bilens.decompose.graphs import detach
+from bilens.decompose.linalg import detach, largest_square, lifted, upward
 from bilens.decompose.many._solve import Which
-from bilens.decompose.rounding import largest_square, lifted, upward
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 
