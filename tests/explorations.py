@@ -160,6 +160,6 @@ def named() -> Exploration:
 
 def unbiased() -> Exploration:
     """A layer without biases over a space with the constant coordinate, in which it has no part."""
-    tensor = make_tensor(PIXELS.without_constant(), CLASSES).lift()
+    tensor = make_tensor(PIXELS.without_constant(), CLASSES).fold()
     found = make_set("svd", [tensor.kernel(o) for o in range(4)], CLASSES, **WORDS_OF["svd"])
     return Exploration(title="No biases", features=(found,))

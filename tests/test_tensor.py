@@ -84,10 +84,10 @@ def test_shift_and_lift(data, layer):
     size = oracle.size(layer, x)
     near(tensor.shift(e)(x), oracle.forward(layer, x) + array(e), size + abs(array(e)))
     assert tensor.shift(e).hidden == tensor.hidden + 1
-    near(tensor.lift()(x), oracle.forward(layer, x), size)
-    assert tensor.lift().input.constant
-    lifted = tensor.lift()
-    assert lifted.lift() is lifted
+    near(tensor.fold()(x), oracle.forward(layer, x), size)
+    assert tensor.fold().input.constant
+    lifted = tensor.fold()
+    assert lifted.fold() is lifted
 
 
 def test_a_space_that_has_its_constant_keeps_it():
@@ -260,7 +260,7 @@ def test_nothing_builds_the_dense_tensor(monkeypatch):
         decompose.svd_accurate(tensor, 5, block=64)
         i = torch.arange(20)
         pairs.polarized(tensor, i, i, inputs), pairs.two_hot(tensor, i, i)
-        pairs.contract(tensor, tensor.input.lift(more))
+        pairs.contract(tensor, tensor.input.fold(more))
         for n in range(3):
             pairs.stream(tensor, inputs, batch_size=32).batch(n)
     assert largest.numel <= 4 * (2 * d + 1) ** 2 < tensor.dense_numel / 2

@@ -218,7 +218,7 @@ def test_biases_are_part_of_every_answer():
     near(decompose.svd(tensor).truncate(2)(x), truth, 100)
     far(bare.norm(), tensor.norm())
 
-    folded = space.with_constant().lift(x)
+    folded = space.with_constant().fold(x)
     far(pairs.contract(bare, x), truth)
     near(pairs.contract(tensor, folded), truth, 100)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import store
-from bilens.decompose.linalg import at_least_single, detach, fitting, kernel_near_one, lifted
+from bilens.decompose.linalg import at_least_single, detach, fitting, folded, kernel_near_one
 from bilens.errors import BilensError, ShapeError
 from bilens.kernel import Kernel
 from bilens.space import Space
@@ -68,7 +68,7 @@ class Squares:
         return self._terms(x).sum(dim=-1).to(self.values.dtype)
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
 
 
 @torch.no_grad()

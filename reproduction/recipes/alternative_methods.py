@@ -127,7 +127,7 @@ def fidelity(
 def sparsity(found: Sequence[Squares]) -> tuple[float, float]:
     """Hoyer's sparsity and the effective number of pixels of the first `COMPARED` directions, means over digits."""
     rows = torch.cat([whole.vectors[:COMPARED] for whole in found])
-    numbers = [decompose.effective_number(row) for row in rows]
+    numbers = [decompose.participation_ratio(row) for row in rows]
     return float(sparse.hoyer(rows).mean()), sum(numbers) / len(numbers)
 
 

@@ -121,7 +121,7 @@ def _stream(lab: Lab, tensor: BilinearTensor, variant: Variant, seed: int) -> St
     if variant.weights == "norm":
         weights = pairs.norms(tensor)
     else:
-        weights = pairs.second_moments(tensor.input.lift(lab.dataset().train.images))
+        weights = pairs.second_moments(tensor.input.fold(lab.dataset().train.images))
     kind: Literal["polarized", "two_hot"] = "two_hot" if variant.two_hot else "polarized"
     return pairs.sampled(tensor, weights, kind=kind, batch_size=1024, seed=seed)
 
@@ -135,7 +135,7 @@ def scores(  # noqa: PLR0917 (what was made for one variant)
     atoms, bias = coder.W_dec.detach(), coder.b_dec.detach()
     rebuild: Callable[..., Tensor] = codes.rebuild_two_hot if two_hot else codes.rebuild
     with torch.no_grad():
-        inputs = tensor.input.lift(test.images)
+        inputs = tensor.input.fold(test.images)
         logits = rebuild(inputs, atoms @ weight.T, bias=bias @ weight.T)
         own = model.readout(model.hidden_outputs(test.images))
         some = inputs[:OUTPUT_SAMPLES]

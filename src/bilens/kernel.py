@@ -86,16 +86,16 @@ class Kernel:
             x: vectors of the input space without the constant coordinate, one per row, of any floating-point type;
                 they are converted to the kernel's. y: the same.
         """
-        x = self.input.lift(x, self.left)
+        x = self.input.fold(x, self.left)
         if y is None:
             return (self.matvec(x) * x).sum(dim=-1)
-        y = self.input.lift(y, self.left)
+        y = self.input.fold(y, self.left)
         factors.check_together(x, y)
         return (self.matvec(x) * y).sum(dim=-1)
 
     def matvec(self, v: Float[Tensor, "*n i"]) -> Float[Tensor, "*n i"]:
         """Q v for each row v of the folded space, from the factors: O(h i) per row."""
-        v = checks.vectors("vectors", v, self.left, self.input.dim, hint="fold them first, space.lift(x)")
+        v = checks.vectors("vectors", v, self.left, self.input.dim, hint="fold them first, space.fold(x)")
         one = ((v @ self.right.T) * self.weights) @ self.left
         two = ((v @ self.left.T) * self.weights) @ self.right
         return (one + two) / 2

@@ -88,7 +88,7 @@ class Space:
         """The same space without the constant coordinate."""
         return replace(self, constant=False)
 
-    def lift(self, x: Float[Tensor, "*n size"], like: Tensor | None = None) -> Float[Tensor, "*n dim"]:
+    def fold(self, x: Float[Tensor, "*n size"], like: Tensor | None = None) -> Float[Tensor, "*n dim"]:
         """x' = [x; 1] when the space has a constant coordinate, x itself otherwise.
 
         Args:

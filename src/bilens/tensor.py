@@ -156,10 +156,10 @@ class BilinearTensor:
             ShapeError: the last axis is not `input.size`, or x and y do not go together. BilensError: whole, complex
                 or 8-bit numbers, sparse vectors, or vectors on another device.
         """
-        x = self.input.lift(x, self.left)
+        x = self.input.fold(x, self.left)
         if y is None:
             return ((x @ self.left.T) * (x @ self.right.T)) @ self.down.T
-        y = self.input.lift(y, self.left)
+        y = self.input.fold(y, self.left)
         factors.check_together(x, y)
         both = (x @ self.left.T) * (y @ self.right.T) + (x @ self.right.T) * (y @ self.left.T)
         return (both / 2) @ self.down.T
@@ -265,7 +265,7 @@ class BilinearTensor:
 
     def _shifted(self, name: str, e: Tensor, detach: bool) -> BilinearTensor:
         factors.check_factor(name, e, (self.output.dim,), f"output {self.output.title}")
-        tensor = self.lift()
+        tensor = self.fold()
         unit = tensor.left.new_zeros(1, tensor.input.dim)
         unit[0, -1] = 1
         e = factors.given(e, self.down, detach)
@@ -279,7 +279,7 @@ class BilinearTensor:
             tensor.output,
         )
 
-    def lift(self) -> BilinearTensor:
+    def fold(self) -> BilinearTensor:
         """The same function over the input space with its constant coordinate (a column of zeros in L and R)."""
         if self.input.constant:
             return self
@@ -298,7 +298,7 @@ class BilinearTensor:
     def __add__(self, other: BilinearTensor) -> BilinearTensor:
         """The sum of two layers side by side: their hidden units together, in the wider of the two types."""
         instance("the other one", other, BilinearTensor)
-        a, b = (self.lift(), other.lift()) if self.input.constant or other.input.constant else (self, other)
+        a, b = (self.fold(), other.fold()) if self.input.constant or other.input.constant else (self, other)
         a.input.require(b.input, "a tensor")
         a.output.require(b.output, "a tensor to output")
         work = torch.promote_types(a.left.dtype, b.left.dtype)
@@ -407,7 +407,7 @@ class BilinearTensor:
         """This tensor and a dictionary of its input, both folded when one of them needs the constant coordinate."""
         instance("dictionary", d, Dictionary)
         if self.input.constant or d.space.constant or d.offset is not None:
-            tensor, d = self.lift(), d.folded()
+            tensor, d = self.fold(), d.fold()
         else:
             tensor = self
         tensor.input.require(d.space, "a dictionary")

@@ -107,8 +107,8 @@ class CP:
 
     def codes(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n r"]:
         """w_r (a_r·x')(b_r·x') for each sample and term; times `outputs` they give ŷ."""
-        lifted = self.input.lift(x)
-        return (lifted @ self.left.T.to(x)) * (lifted @ self.right.T.to(x)) * self.values.to(x)
+        folded = self.input.fold(x)
+        return (folded @ self.left.T.to(x)) * (folded @ self.right.T.to(x)) * self.values.to(x)
 
     def norms(self) -> Float[Tensor, " r"]:
         """‖w_r s_r ⊗ sym(a_r ⊗ b_r)‖ = w_r √(½(1 + (a_r·b_r)²)) for each term."""

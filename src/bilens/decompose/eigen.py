@@ -19,10 +19,10 @@ from bilens.decompose.linalg import (
     at_least_single,
     detach,
     fitting,
+    folded,
     gamma,
     kernel_near_one,
     largest_square,
-    lifted,
     signed,
     symmetric,
     upward,
@@ -144,7 +144,7 @@ class Spectrum:
         up to 1e-10 · ‖Q‖ in float64 for a thousand inputs. What a norm loses in its own type is allowed for, too.
 
         Args:
-            x_norm: ‖x'‖, the norm of the folded input, `input.lift(x).norm(dim=-1)`.
+            x_norm: ‖x'‖, the norm of the folded input, `input.fold(x).norm(dim=-1)`.
 
         Raises:
             BilensError: a norm that is no number, or vectors that are not orthonormal.
@@ -155,7 +155,7 @@ class Spectrum:
         return upward(self._off * square * (1 + 8 * UNIT), self.values.dtype)
 
     @torch.no_grad()
-    def effective_rank(self) -> float:
+    def participation_ratio(self) -> float:
         """(Σ|λ| / ‖λ‖₂)²: how many eigenvalues of equal size would spread as widely; 0 for a kernel that is 0.
 
         Raises:
@@ -172,7 +172,7 @@ class Spectrum:
         return float(sizes.sum() ** 2 / sizes.square().sum())
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
 
     @cached_property
     def _grams(self) -> tuple[Tensor, Tensor]:
@@ -315,7 +315,7 @@ class WeightedSpectrum:
         return self._terms(x).sum(dim=-1).to(self.values.dtype)
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.readers.double().T).square() * self.values.double()
+        return (folded(self.input, x) @ self.readers.double().T).square() * self.values.double()
 
 
 @torch.no_grad()
@@ -329,7 +329,7 @@ def second_moment(x: Float[Tensor, "n d"], input: Space) -> Float[Tensor, "i i"]
     instance("input", input, Space)
     total = torch.zeros(input.dim, input.dim, dtype=torch.float64, device=x.device)
     for start in range(0, max(len(x), 1), 8192):
-        rows = lifted(input, x[start : start + 8192])
+        rows = folded(input, x[start : start + 8192])
         total += rows.T @ rows
     return total / max(len(x), 1)
 

@@ -19,9 +19,9 @@ from bilens.decompose.linalg import (
     at_least_single,
     detach,
     fitting,
+    folded,
     gamma,
     largest_square,
-    lifted,
     tensor_near_one,
     upward,
 )
@@ -117,7 +117,7 @@ class Interactions:
             ShapeError: the last axis is not `input.size`. BilensError: codes that are not floating-point numbers.
         """
         instance("codes", codes, Tensor)
-        z = lifted(self.input, codes).to(self.coefficients.dtype)
+        z = folded(self.input, codes).to(self.coefficients.dtype)
         i, j = self._pairs()
         live, _ = self.used()
         y, upper = z.new_empty(len(z), self.output.dim), z.new_zeros(self.input.dim, self.input.dim)
@@ -171,7 +171,7 @@ class Interactions:
         Args:
             effects: as in `magnitude`; codes: of the samples, one per row.
         """
-        z = lifted(self.input, codes)
+        z = folded(self.input, codes)
         top = z.abs().amax() if z.numel() else z.new_ones(())
         z = (z / torch.where(top > 0, top, 1)).square()  # so that no fourth power leaves the range
         i, j = self._pairs()
@@ -284,7 +284,7 @@ class Interactions:
     @torch.no_grad()
     def active(self, codes: Float[Tensor, "n size"]) -> float:
         """How many interactions are active on a sample, the mean over samples: those whose two codes are not 0."""
-        z = (lifted(self.input, codes) != 0).to(torch.float32)
+        z = (folded(self.input, codes) != 0).to(torch.float32)
         i, j = self._pairs()
         together = (z.T @ z).double()[i, j] / len(z)
         return float((self.coefficients != 0).sum(dim=1).double() @ together)
@@ -344,7 +344,7 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
 
 
 @torch.no_grad()
-def effective_number(scores: Float[Tensor, "*n"]) -> float:
+def participation_ratio(scores: Float[Tensor, "*n"]) -> float:
     """The participation ratio (Σ s²)² / Σ s⁴: n for n equal scores, 1 for a single one that is not 0.
 
     Raises:

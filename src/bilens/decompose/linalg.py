@@ -202,13 +202,13 @@ def largest_square(x_norm: Tensor | float, dim: int, like: Tensor) -> Float[Tens
     return (norm * (1 + slack)).square()
 
 
-def lifted(input: Space, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n i"]:
+def folded(input: Space, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n i"]:
     """x' in float64, from x of any floating type, exactly.
 
     Raises:
         BilensError: x is no tensor of floating-point numbers. ShapeError: its last axis is not `input.size`.
     """
-    return input.lift(x).double()
+    return input.fold(x).double()
 
 
 def detach(record: Any) -> None:

@@ -62,7 +62,7 @@ def detail(features: Iterable[tuple[Kernel, Spectrum]], inputs: Float[Tensor, "m
         chosen = torch.cat([order[:few], order.flip(0)[:few]])
         measured.append((chosen, response[chosen], errors))
         if norm is None:
-            norm = float(spectrum.input.lift(inputs).norm(dim=1).max())
+            norm = float(spectrum.input.fold(inputs).norm(dim=1).max())
     values, pairs, strengths = (torch.stack(column) for column in zip(*rows, strict=True))
     if inputs is None:
         return Detail(values, pairs, strengths)

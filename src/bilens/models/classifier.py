@@ -149,7 +149,7 @@ class ImageClassifier(nn.Module):
         Raises:
             ShapeError: the last axis of x is not `input.size`.
         """
-        x = self.input.lift(x)
+        x = self.input.fold(x)
         if self.embedding is not None:
             x = self.embedding(x)
         for layer in self.layers:

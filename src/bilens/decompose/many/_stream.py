@@ -228,7 +228,7 @@ def spectra_stream(
 
 
 @torch.no_grad()
-def energies(
+def squared_norms(
     tensor: BilinearTensor, directions: Float[Tensor, "n o"] | Dictionary | None = None, *, block: int = 1024
 ) -> Float[Tensor, " n"]:
     """‖Q_u‖² = Σ λ² of the kernel of every direction, wᵀGw with the hidden Gram G, in float64 inside.
