@@ -30,11 +30,11 @@ LEVELS = {
 WITHIN = {
     "checks": {"errors"},
     "space": {"errors", "checks"},
-    "scale": {"errors"},
+    "scale": {"errors", "checks"},
     "factors": {"errors", "checks", "scale", "space"},
     "files": {"errors"},
     "checkpoint": {"errors", "files"},
-    "history": {"errors"},
+    "history": {"checks"},
     "device": {"errors"},
     "tensor": {"dictionary", "kernel"},
     "pairs": {"tensor", "kernel", "dictionary"},

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-import bilens.tensor
 import test_traps as traps
 from bilens import pairs
 from bilens._internal import factors
@@ -86,7 +85,7 @@ PLANTED = {
         traps.test_pairs_taken_once_have_not_the_singular_values_of_the_tensor,
     ),
     "biases dropped when they are folded": Planted(
-        ((bilens.tensor, "_with_column"),), without_bias, traps.test_biases_are_part_of_every_answer
+        ((factors, "with_column"),), without_bias, traps.test_biases_are_part_of_every_answer
     ),
     "an offset dropped by a dictionary": Planted(
         ((Dictionary, "fold"),),

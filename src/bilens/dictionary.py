@@ -64,7 +64,7 @@ class Dictionary:
             checks.floating(name, value)
             if tuple(value.shape) != expected:
                 raise ShapeError(f"{name} of shape {tuple(value.shape)}", said)
-            checks.weights(name, value)
+            checks.finite(name, value)
             if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
                 raise BilensError(
                     f"{name} as {value.dtype} on {value.device}",

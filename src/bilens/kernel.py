@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens._internal import checks, factors
 from bilens._internal.checks import instance, number, trusted
-from bilens._internal.scale import Units, fitted, tracked, units
+from bilens._internal.scale import Units, tracked, units
 from bilens.space import Space
 
 
@@ -24,7 +24,7 @@ class KernelParts(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Kernel:
+class Kernel(factors.Factored):
     """Q = ½ Σ_h w_h (L_h R_hᵀ + R_h L_hᵀ), the symmetric matrix with u·y = x'ᵀ Q x', held as factors.
 
     Its rank is at most twice the number of weights that are not zero. The factors are copied and detached, and those of
@@ -107,7 +107,7 @@ class Kernel:
             BilensError: entries beyond the range of the type.
         """
         left, right, weights = self.left, self.right, self.weights
-        if not tracked(weights):  # the gradient in a weight of 0 is not 0
+        if not tracked(weights) and checks.holds((weights == 0).any(), False):  # the gradient in a weight of 0 is not 0
             used = (weights != 0).nonzero()[:, 0]
             left, right, weights = left[used], right[used], weights[used]
         half = (left * weights[:, None]).T @ right
@@ -125,7 +125,8 @@ class Kernel:
     @property
     def rank_bound(self) -> int:
         """min(i, 2 · number of weights that are not zero), an upper bound on the rank of Q."""
-        return min(self.input.dim, 2 * int((self.weights != 0).sum()))
+        used = len(self.weights) if self.weights.is_meta else int((self.weights != 0).sum())
+        return min(self.input.dim, 2 * used)
 
     def __add__(self, other: Kernel) -> Kernel:
         """The sum of two kernels, (Q + P)(x) = Q(x) + P(x), with the factors of both, in the wider of the two types.
@@ -157,36 +158,20 @@ class Kernel:
     __rmul__ = __mul__
 
     def _beside(self, other: Kernel, sign: str) -> Kernel:
-        instance("the other one", other, Kernel)
-        self.input.require(other.input, "a kernel")
+        self._require(other)
         work = torch.promote_types(self.left.dtype, other.left.dtype)
         a, b = self.to(work), other.to(self.left.device).to(work)
         weights = torch.cat([a.weights, b.weights if sign == "+" else -b.weights])
         label = f"{a.label} {sign} {b.label}" if a.label and b.label else ""
         return trusted(Kernel, torch.cat([a.left, b.left]), torch.cat([a.right, b.right]), weights, self.input, label)
 
-    def inner(self, other: Kernel) -> Float[Tensor, ""]:
-        """Frobenius inner product ⟨Q₁, Q₂⟩ from the factors, in float64 inside.
-
-        Raises:
-            SpaceError: kernels over other spaces. BilensError: a product beyond the range of the type.
-        """
-        instance("the other one", other, Kernel)
-        self.input.require(other.input, "a kernel")
-        work = torch.promote_types(self.left.dtype, other.left.dtype)
-        return fitted(*factors.inner(self._units, other._units), work, "an inner product")
-
-    def norm(self) -> Float[Tensor, ""]:
-        """Frobenius norm ‖Q‖, in float64 inside, at any scale that the type holds.
-
-        Raises:
-            BilensError: a norm beyond the range of the type.
-        """
-        return factors.norm(self._units, self.left.dtype)
-
     @property
     def _units(self) -> Units:
         return units(self.left, self.right, self.weights[None])
+
+    def _require(self, other: Kernel) -> None:
+        instance("the other one", other, Kernel)
+        self.input.require(other.input, "a kernel")
 
     def to(self, target: torch.dtype | torch.device | str) -> Kernel:
         """The same kernel in float32 or float64, or on another device.

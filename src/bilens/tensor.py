@@ -12,7 +12,7 @@ from bilens._internal import checks, factors
 from bilens._internal.checks import instance, number, trusted
 from bilens._internal.scale import Units, fitted, times_two_to, units
 from bilens.dictionary import Dictionary
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import BilensError
 from bilens.kernel import Kernel
 from bilens.space import Space
 
@@ -21,7 +21,7 @@ DENSE_LIMIT = 2**30
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BilinearTensor:
+class BilinearTensor(factors.Factored):
     """B_oij = ½ Σ_h D_oh (L_hi R_hj + R_hi L_hj): symmetric in i and j, with y = B(x, x).
 
     It holds 2·h·i + o·h numbers instead of o·i². Biases live in the last column of L and R when `input.constant` is
@@ -51,7 +51,7 @@ class BilinearTensor:
     output: Space
 
     def __post_init__(self) -> None:
-        _check_tensor(self.left, self.right, self.down, self.input, self.output)
+        factors.check_tensor(self.left, self.right, self.down, self.input, self.output)
         factors.own(self, "left", "right", "down")
 
     @classmethod
@@ -83,16 +83,16 @@ class BilinearTensor:
         """
         instance("input", input, Space)
         detach = checks.flag("detach", detach)
-        _check_matrix("left", left, "(hidden, input)")
-        _check_matrix("right", right, "(hidden, input)")
+        factors.check_matrix("left", left, "(hidden, input)")
+        factors.check_matrix("right", right, "(hidden, input)")
         if down is None:
             down = torch.eye(len(left), dtype=left.dtype, device=left.device)
-        _check_tensor(left, right, down, input.without_constant(), output)
+        factors.check_tensor(left, right, down, input.without_constant(), output)
         left, right, down = (checks.owned(factor, detach=detach) for factor in (left, right, down))
         if input.constant or left_bias is not None or right_bias is not None:
             input = input.with_constant()
-            left = _with_column("left_bias", left, left_bias, detach)
-            right = _with_column("right_bias", right, right_bias, detach)
+            left = factors.with_column("left_bias", left, left_bias, detach)
+            right = factors.with_column("right_bias", right, right_bias, detach)
         tensor = trusted(cls, left, right, down, input, output)
         return tensor if down_bias is None else tensor._shifted("down_bias", down_bias, detach)
 
@@ -112,8 +112,8 @@ class BilinearTensor:
         instance("output", output, Space)
         detach = checks.flag("detach", detach)
         factors.check_factor("matrix", matrix, (output.dim, input.size), f"{output.title} × {input.title}")
-        _check_output(output)
-        lifted = _with_column("bias", checks.owned(matrix, detach=detach), None)
+        factors.check_output(output)
+        lifted = factors.with_column("bias", checks.owned(matrix, detach=detach), None)
         left = torch.zeros_like(lifted)
         left[:, -1] = 1
         eye = torch.eye(len(matrix), dtype=lifted.dtype, device=lifted.device)
@@ -133,7 +133,8 @@ class BilinearTensor:
     def reads_hidden(self) -> bool:
         """Whether the outputs are the hidden units themselves, D = I, as before a read-out."""
         o, h = self.down.shape
-        return o == h and bool((self.down == torch.eye(o, dtype=self.down.dtype, device=self.down.device)).all())
+        eye = torch.eye(o, dtype=self.down.dtype, device=self.down.device)
+        return o == h and checks.holds((self.down == eye).all(), False)
 
     @property
     def numel(self) -> int:
@@ -241,7 +242,7 @@ class BilinearTensor:
         """
         instance("output", output, Space)
         factors.check_factor("matrix", matrix, (output.dim, self.output.dim), f"{output.title} × {self.output.title}")
-        _check_output(output)
+        factors.check_output(output)
         down = factors.given(matrix, self.down, detach) @ self.down
         factors.check_range("a layer with its read-out", down)
         return trusted(BilinearTensor, self.left, self.right, down, self.input, output)
@@ -283,7 +284,7 @@ class BilinearTensor:
         """The same function over the input space with its constant coordinate (a column of zeros in L and R)."""
         if self.input.constant:
             return self
-        left, right = _with_column("bias", self.left, None), _with_column("bias", self.right, None)
+        left, right = factors.with_column("bias", self.left, None), factors.with_column("bias", self.right, None)
         return trusted(BilinearTensor, left, right, self.down, self.input.with_constant(), self.output)
 
     def to(self, target: torch.dtype | torch.device | str) -> BilinearTensor:
@@ -333,27 +334,6 @@ class BilinearTensor:
 
     __rmul__ = __mul__
 
-    def inner(self, other: BilinearTensor) -> Float[Tensor, ""]:
-        """Frobenius inner product ⟨B₁, B₂⟩ = Σ (D₁ᵀD₂) ∘ G₁₂, from the factors, in float64 inside.
-
-        G₁₂ = ½[(L₁L₂ᵀ)∘(R₁R₂ᵀ) + (L₁R₂ᵀ)∘(R₁L₂ᵀ)]. This is a metric of weights; the inner product of the functions
-        under a Gaussian input is another: 2⟨B₁, B₂⟩ + tr B₁ · tr B₂.
-
-        Raises:
-            SpaceError: the tensors are over other spaces. BilensError: a product beyond the range of the type.
-        """
-        self._require(other)
-        work = torch.promote_types(self.left.dtype, other.left.dtype)
-        return fitted(*factors.inner(self._units, other._units), work, "an inner product")
-
-    def norm(self) -> Float[Tensor, ""]:
-        """Frobenius norm ‖B‖ = √⟨B, B⟩, at any scale that the type holds.
-
-        Raises:
-            BilensError: a norm beyond the range of the type.
-        """
-        return factors.norm(self._units, self.left.dtype)
-
     def cosine(self, other: BilinearTensor) -> Float[Tensor, ""]:
         """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖), at any scale; 0 when one of them is zero."""
         self._require(other)
@@ -398,10 +378,7 @@ class BilinearTensor:
                 f"at most {limit:,} bytes",
                 "work on the factors, or pass a larger limit",
             )
-        dense = self.left.new_empty(self.output.dim, self.input.dim, self.input.dim)
-        for o in range(self.output.dim):
-            dense[o] = self.kernel(o).dense()
-        return dense
+        return torch.stack([self.kernel(o).dense() for o in range(self.output.dim)])
 
     def match(self, d: Dictionary) -> tuple[BilinearTensor, Dictionary]:
         """This tensor and a dictionary of its input, both folded when one of them needs the constant coordinate."""
@@ -412,34 +389,3 @@ class BilinearTensor:
             tensor = self
         tensor.input.require(d.space, "a dictionary")
         return tensor, d
-
-
-def _check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output: Space) -> None:
-    factors.check_factors(left, right, input)
-    instance("output", output, Space)
-    factors.check_factor("down", down, (output.dim, len(left)), f"output {output.title} × hidden")
-    factors.check_alike(left, right=right, down=down)
-    _check_output(output)
-
-
-def _check_output(output: Space) -> None:
-    if output.constant:
-        raise BilensError(
-            f"output space {output.title} with a constant coordinate", "one without", "use without_constant()"
-        )
-
-
-def _check_matrix(name: str, value: Tensor, shape: str) -> None:
-    checks.floating(name, value)
-    if value.ndim != 2:
-        raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape)
-
-
-def _with_column(name: str, matrix: Tensor, bias: Tensor | None, detach: bool = True) -> Tensor:
-    """[matrix, bias], the bias in the type of the matrix, with zeros where there is none."""
-    if bias is None:
-        return torch.cat([matrix, matrix.new_zeros(len(matrix), 1)], dim=1)
-    factors.check_factor(name, bias, (len(matrix),), "hidden")
-    bias = factors.given(bias, matrix, detach)
-    factors.check_range(name, bias)
-    return torch.cat([matrix, bias[:, None]], dim=1)

@@ -182,7 +182,7 @@ def test_refuses_codes_of_another_width(shape):
         lambda codes: pairs.contract(random_tensor(), codes),
         lambda codes: relu_codes().contract(codes, torch.eye(3, dtype=torch.float64)),
     ):
-        with refuses(ShapeError, f"codes of shape {shape}", "(samples, 6)", "Lift the inputs first"):
+        with refuses(ShapeError, f"codes of shape {shape}", "(samples, 6)", "Fold the inputs first"):
             call(torch.zeros(shape, dtype=torch.float64))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,45 @@ from bilens.space import Space
 
 GRAM_ROWS = 256
 """Rows of one layer's hidden Gram at a time: fewer save more of the half above the diagonal, more are faster."""
+
+
+F = TypeVar("F", bound="Factored")
+
+
+class Factored:
+    """What tensors and kernels have in common: their Frobenius inner products, from the factors."""
+
+    left: Float[Tensor, "h i"]
+
+    @property
+    def _units(self) -> Units:
+        raise NotImplementedError
+
+    def _require(self: F, other: F) -> None:
+        raise NotImplementedError
+
+    def inner(self: F, other: F) -> Float[Tensor, ""]:
+        """Frobenius inner product ⟨B₁, B₂⟩ = Σ (D₁ᵀD₂) ∘ G₁₂, from the factors, in float64 inside; for a kernel D = wᵀ.
+
+        G₁₂ = ½[(L₁L₂ᵀ)∘(R₁R₂ᵀ) + (L₁R₂ᵀ)∘(R₁L₂ᵀ)]. This is a metric of weights; the inner product of the functions
+        under a Gaussian input is another: 2⟨B₁, B₂⟩ + tr B₁ · tr B₂.
+
+        Raises:
+            SpaceError: they are over other spaces. BilensError: a product beyond the range of the type.
+        """
+        self._require(other)
+        work = torch.promote_types(self.left.dtype, other.left.dtype)
+        return fitted(*inner(self._units, other._units), work, "an inner product")
+
+    def norm(self) -> Float[Tensor, ""]:
+        """Frobenius norm √⟨B, B⟩, in float64 inside, at any scale that the type holds.
+
+        Raises:
+            BilensError: a norm beyond the range of the type.
+        """
+        own = self._units
+        square, exponent = inner(own, own)  # an even exponent: twice that of the largest output
+        return fitted(_root(square), exponent // 2, self.left.dtype, "a norm")
 
 
 def hidden_gram(
@@ -49,11 +90,6 @@ def inner(a: Units, b: Units) -> tuple[Tensor, Tensor]:
     return (down * gram).sum(), most
 
 
-def norm(a: Units, dtype: torch.dtype) -> Tensor:
-    square, exponent = inner(a, a)  # an even exponent: twice that of the largest output
-    return fitted(_root(square), exponent // 2, dtype, "a norm")
-
-
 def _root(square: Tensor) -> Tensor:
     """Its square root, with 0 for what rounding made negative, and gradient 0 at 0."""
     positive = square > 0
@@ -82,18 +118,43 @@ def given(value: Tensor, like: Tensor, detach: bool) -> Tensor:
 
 def moved(name: str, target: torch.dtype | torch.device | str, *factors: Tensor) -> list[Tensor]:
     """Factors in another type or on another device."""
-    target = checks.target(target)
+    target = _target(target)
+    if isinstance(target, torch.device):
+        checks.in_memory(name, *factors)
     moved = [factor.to(target) for factor in factors]
     for before, after in zip(factors, moved, strict=True):
         if after.dtype == torch.float32 and before.dtype == torch.float64:
-            lost = not bool(after.detach().any()) and bool(before.detach().any())
-            check_range(name, torch.full_like(after.detach(), torch.inf) if lost else after)
+            check_range(name, after)
+            if checks.holds(before.detach().any() & ~after.detach().any(), False):  # all of it rounds to 0
+                check_range(name, torch.full_like(after.detach(), torch.inf))
     return moved
+
+
+def _target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.device:
+    """A type that a record can have, float32 or float64, or a device of this machine.
+
+    Records hold no half precision: rounding to 8 or 11 bits would break what is said of norms, kernels and spectra.
+
+    Raises:
+        BilensError: neither of them.
+    """
+    if value in (torch.float32, torch.float64):
+        return value
+    try:
+        if not isinstance(value, str | torch.device) or str(value).startswith("meta"):
+            raise TypeError
+        return torch.empty(0, device=value).device
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise BilensError(
+            f"target = {value}" if isinstance(value, torch.dtype) else checks.got("target", value),
+            "torch.float32, torch.float64 or a device of this machine",
+            "pass torch.float64, or 'cpu' for example",
+        ) from error
 
 
 def check_range(name: str, value: Tensor) -> None:
     """Refuse what was computed from finite numbers and left the range of its type."""
-    if bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value).all()):
+    if checks.holds(torch.isfinite(value.detach().sum()), True) or bool(torch.isfinite(value).all()):
         return
     limits = torch.finfo(value.dtype)
     raise BilensError(
@@ -126,7 +187,7 @@ def check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str)
     checks.floating(name, value)
     if tuple(value.shape) != shape:
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape} ({meaning})", "check which axis is which")
-    checks.weights(name, value)
+    checks.finite(name, value)
 
 
 def check_factors(left: Tensor, right: Tensor, input: Space) -> None:
@@ -146,3 +207,34 @@ def check_alike(left: Tensor, **others: Tensor) -> None:
                 f"{left.dtype} on {left.device} like left",
                 "convert one of them with .to(...)",
             )
+
+
+def check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output: Space) -> None:
+    check_factors(left, right, input)
+    instance("output", output, Space)
+    check_factor("down", down, (output.dim, len(left)), f"output {output.title} × hidden")
+    check_alike(left, right=right, down=down)
+    check_output(output)
+
+
+def check_output(output: Space) -> None:
+    if output.constant:
+        raise BilensError(
+            f"output space {output.title} with a constant coordinate", "one without", "use without_constant()"
+        )
+
+
+def check_matrix(name: str, value: Tensor, shape: str) -> None:
+    checks.floating(name, value)
+    if value.ndim != 2:
+        raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape)
+
+
+def with_column(name: str, matrix: Tensor, bias: Tensor | None, detach: bool = True) -> Tensor:
+    """[matrix, bias], the bias in the type of the matrix, with zeros where there is none."""
+    if bias is None:
+        return torch.cat([matrix, matrix.new_zeros(len(matrix), 1)], dim=1)
+    check_factor(name, bias, (len(matrix),), "hidden")
+    bias = given(bias, matrix, detach)
+    check_range(name, bias)
+    return torch.cat([matrix, bias[:, None]], dim=1)

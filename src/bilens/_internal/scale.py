@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens._internal.checks import holds
 from bilens.errors import BilensError
 
 NEAR = 8
@@ -94,7 +95,7 @@ def fitted(value: Float[Tensor, "..."], exponent: Int[Tensor, "..."], dtype: tor
     found = times_two_to(value, exponent).to(dtype)
     limits = torch.finfo(dtype)
     wrong = ~torch.isfinite(found) | ((found.abs() < limits.tiny) & (value != 0))
-    if bool(wrong.any()):
+    if holds(wrong.any(), False):
         worst = int(wrong.flatten().nonzero()[0, 0])
         one, power = float(value.detach().flatten()[worst]), int(exponent.expand_as(value).flatten()[worst])
         size = f"about 1e{math.log10(abs(one)) + power * math.log10(2):+.0f}" if math.isfinite(one) else str(one)

@@ -63,16 +63,7 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         detach(self)
-        k = len(self.values)
-        for name, value, shape in (
-            ("values", self.values, (k,)),
-            ("vectors", self.vectors, (k, self.input.dim)),
-            ("residuals", self.residuals, (k,)),
-            ("discarded", self.discarded, ()),
-            ("energy", self.energy, ()),
-        ):
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -294,14 +285,7 @@ class WeightedSpectrum:
 
     def __post_init__(self) -> None:
         detach(self)
-        k = len(self.values)
-        for name, value, shape in (
-            ("values", self.values, (k,)),
-            ("readers", self.readers, (k, self.input.dim)),
-            ("discarded", self.discarded, ()),
-        ):
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)

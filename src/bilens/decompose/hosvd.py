@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal import checks
 from bilens._internal.checks import instance, whole
 from bilens._internal.scale import times_two_to
 from bilens.decompose import linalg
@@ -25,7 +26,6 @@ from bilens.decompose.linalg import (
     upward,
 )
 from bilens.dictionary import Dictionary
-from bilens.errors import ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -58,11 +58,7 @@ class InputBasis:
 
     def __post_init__(self) -> None:
         detach(self)
-        if tuple(self.vectors.shape) != (len(self.values), self.input.dim):
-            raise ShapeError(
-                f"vectors of shape {tuple(self.vectors.shape)}",
-                f"({len(self.values)}, {self.input.dim})",
-            )
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)

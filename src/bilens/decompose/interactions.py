@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bilens import pairs
+from bilens._internal import checks
 from bilens._internal.checks import instance, number, whole
 from bilens._internal.scale import times_two_to
 from bilens.decompose.linalg import (
@@ -92,14 +93,8 @@ class Interactions:
 
     def __post_init__(self) -> None:
         detach(self)
-        expected = (pairs.count(self.input.dim), self.output.dim)
-        if tuple(self.coefficients.shape) != expected:
-            raise ShapeError(
-                f"coefficients of shape {tuple(self.coefficients.shape)}",
-                f"{expected}: pairs of {self.input.title} × {self.output.title}",
-            )
-        if not bool(torch.isfinite(torch.stack(self.coefficients.aminmax())).all()):
-            raise BilensError("coefficients with NaN or infinity", "finite numbers")
+        checks.shapes(self, p=pairs.count(self.input.dim), o=self.output.dim)
+        checks.finite("coefficients", self.coefficients)
 
     def __len__(self) -> int:
         """How many interactions are not 0."""

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal import checks
 from bilens._internal.checks import reals, trusted
 from bilens._internal.scale import times_two_to, units
 from bilens.errors import BilensError
@@ -124,6 +125,7 @@ def kernel_near_one(kernel: Kernel) -> tuple[Kernel, int]:
     Each hidden unit is rescaled by itself, so that a large row beside a small one loses nothing. Units that add nothing
     are left out; a kernel without any other keeps one unit of zeros. Detached.
     """
+    checks.in_memory("a kernel", kernel.left)
     left, right, weights = (factor.detach().double() for factor in (kernel.left, kernel.right, kernel.weights))
     used = (weights != 0) & (left != 0).any(dim=1) & (right != 0).any(dim=1)
     if not bool(used.any()):
@@ -136,6 +138,7 @@ def kernel_near_one(kernel: Kernel) -> tuple[Kernel, int]:
 
 def tensor_near_one(tensor: BilinearTensor) -> tuple[BilinearTensor, int]:
     """The tensor in float64 over a power of two, as `kernel_near_one`; all of its units are kept."""
+    checks.in_memory("a tensor", tensor.left)
     near = units(tensor.left.detach(), tensor.right.detach(), tensor.down.detach())
     some = (near.down != 0).any(dim=1)
     top = near.exponents[some].max() if bool(some.any()) else near.exponents.new_zeros(())

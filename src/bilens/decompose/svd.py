@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
+from bilens._internal import checks
 from bilens._internal.checks import instance, trusted, whole
 from bilens._internal.scale import near_one
 from bilens.decompose import linalg
 from bilens.decompose.linalg import EPSILON, at_least_single, detach, gamma, largest_square, signed, upward
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import BilensError
 from bilens.kernel import Kernel
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -47,13 +48,7 @@ class TensorSVD:
 
     def __post_init__(self) -> None:
         detach(self)
-        if tuple(self.outputs.shape) != (len(self.values), self.tensor.output.dim):
-            raise ShapeError(
-                f"outputs of shape {tuple(self.outputs.shape)}",
-                f"({len(self.values)}, {self.tensor.output.dim})",
-            )
-        if self.residuals.shape != self.values.shape:
-            raise ShapeError(f"residuals of shape {tuple(self.residuals.shape)}", f"({len(self.values)},)")
+        checks.shapes(self, o=self.tensor.output.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -246,6 +241,7 @@ def _check_kept(svd: TensorSVD, k: int) -> int:
 
 def _check_k(tensor: BilinearTensor, k: int | None) -> int | None:
     instance("tensor", tensor, BilinearTensor)
+    checks.in_memory("a tensor", tensor.left)
     if k is None:
         return None
     return whole("k", k, 1, tensor.output.dim, hint="choose k in that range, or leave it out for all")

@@ -64,7 +64,8 @@ class PairResponses:
         instance("space", self.space, Space)
         for name, value in (("left", self.left), ("right", self.right), ("down", self.down)):
             if value is not None:
-                checks.weights(name, value)
+                checks.floating(name, value)
+                checks.finite(name, value)
                 if value.dtype != self.left.dtype:
                     raise BilensError(
                         f"{name} as {value.dtype}", f"{self.left.dtype} like left", "use PairResponses.of"
@@ -96,7 +97,7 @@ class PairResponses:
         return trusted(cls, tensor.left.T.contiguous(), tensor.right.T.contiguous(), read_out, tensor.input)
 
     def __len__(self) -> int:
-        """PairResponses, m."""
+        """Features, m."""
         return len(self.left)
 
     @property
