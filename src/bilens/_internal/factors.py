@@ -177,12 +177,6 @@ def counted(hidden: int) -> str:
     return f"{hidden} hidden unit{'' if hidden == 1 else 's'}"
 
 
-def numbers(value: Tensor) -> str:
-    """Type, device and graph of a record's numbers, as its `repr` shows them."""
-    where = "" if value.device.type == "cpu" else f" on {value.device}"
-    return f"{str(value.dtype).removeprefix('torch.')}{where}{', with a graph' if value.requires_grad else ''}"
-
-
 def check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str) -> None:
     checks.floating(name, value)
     if tuple(value.shape) != shape:
