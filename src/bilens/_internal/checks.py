@@ -315,7 +315,7 @@ def shapes(record: Any, **sizes: int) -> None:
     Raises:
         BilensError: not a tensor. ShapeError: another number of axes, or an axis of another size.
     """
-    for name, axes in _axes(type(record)):
+    for name, axes in _axes(record.__class__):
         value = getattr(record, name)
         if value is None:
             continue

@@ -165,6 +165,7 @@ def check_range(name: str, value: Tensor) -> None:
 
 
 def check_together(x: Tensor, y: Tensor) -> None:
+    """Two sets of vectors, as many of both."""
     try:
         torch.broadcast_shapes(x.shape, y.shape)  # type: ignore[no-untyped-call]
     except RuntimeError:
@@ -174,10 +175,12 @@ def check_together(x: Tensor, y: Tensor) -> None:
 
 
 def counted(hidden: int) -> str:
+    """Hidden units and how many, for a line."""
     return f"{hidden} hidden unit{'' if hidden == 1 else 's'}"
 
 
 def check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    """A dense and finite matrix or vector of this shape."""
     checks.floating(name, value)
     if tuple(value.shape) != shape:
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape} ({meaning})", "check which axis is which")
@@ -185,6 +188,7 @@ def check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str)
 
 
 def check_factors(left: Tensor, right: Tensor, input: Space) -> None:
+    """L and R of one layer over an input space."""
     checks.floating("left", left)
     instance("input", input, Space)
     if left.ndim != 2 or len(left) < 1:
@@ -194,6 +198,7 @@ def check_factors(left: Tensor, right: Tensor, input: Space) -> None:
 
 
 def check_alike(left: Tensor, **others: Tensor) -> None:
+    """One type and device for all factors."""
     for name, value in others.items():
         if value.dtype != left.dtype or value.device != left.device:
             raise BilensError(
@@ -204,6 +209,7 @@ def check_alike(left: Tensor, **others: Tensor) -> None:
 
 
 def check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output: Space) -> None:
+    """L, R and D of one layer and its spaces."""
     check_factors(left, right, input)
     instance("output", output, Space)
     check_factor("down", down, (output.dim, len(left)), f"output {output.title} × hidden")
@@ -212,6 +218,7 @@ def check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output
 
 
 def check_output(output: Space) -> None:
+    """A space of outputs has no constant coordinate."""
     if output.constant:
         raise BilensError(
             f"output space {output.title} with a constant coordinate", "one without", "use without_constant()"
@@ -219,6 +226,7 @@ def check_output(output: Space) -> None:
 
 
 def check_matrix(name: str, value: Tensor, shape: str) -> None:
+    """A matrix, of whatever size."""
     checks.floating(name, value)
     if value.ndim != 2:
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape)
