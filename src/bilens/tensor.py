@@ -215,7 +215,7 @@ class BilinearTensor(factors.Factored):
         instance("dictionary", d, Dictionary)
         self.output.require(d.space, "a dictionary")
         tensor = self if d.offset is None else self.shift(-d.offset, detach=False)
-        down = d.duals.to(self.down) @ tensor.down
+        down = factors.given(d.duals, self.down, False) @ tensor.down
         factors.check_range("codes", down)
         return trusted(BilinearTensor, tensor.left, tensor.right, down, tensor.input, d.features)
 
@@ -244,7 +244,7 @@ class BilinearTensor(factors.Factored):
 
     def _mapped(self, rows: Tensor, input: Space) -> BilinearTensor:
         """L Fᵀ and R Fᵀ for these rows F."""
-        rows = rows.to(self.left)
+        rows = factors.given(rows, self.left, False)
         left, right = self.left @ rows.T, self.right @ rows.T
         for factor in (left, right):
             factors.check_range("a layer of features", factor)

@@ -352,8 +352,8 @@ def trusted(kind: type[T], *values: object) -> T:
         kind: its class; values: of all of its fields, in their order.
     """
     record = object.__new__(kind)
-    for field, value in zip(dataclasses.fields(kind), values, strict=True):  # type: ignore[arg-type]
-        object.__setattr__(record, field.name, value)
+    for name, value in zip(kind.__match_args__, values, strict=True):  # type: ignore[attr-defined]
+        object.__setattr__(record, name, value)  # not by dataclasses.fields, which torch.compile does not follow
     return record
 
 

@@ -113,13 +113,15 @@ def own(record: object, *names: str) -> None:
 
 def given(value: Tensor, like: Tensor, detach: bool) -> Tensor:
     """An argument in the type and on the device of a record, without its graph unless that is asked for."""
+    if not like.is_meta:
+        checks.in_memory("weights", value)
     return (value.detach() if checks.flag("detach", detach) else value).to(like)
 
 
 def moved(name: str, target: torch.dtype | torch.device | str, *factors: Tensor) -> list[Tensor]:
     """Factors in another type or on another device."""
     target = _target(target)
-    if isinstance(target, torch.device):
+    if isinstance(target, torch.device) and target.type != "meta":
         checks.in_memory(name, *factors)
     moved = [factor.to(target) for factor in factors]
     for before, after in zip(factors, moved, strict=True):
@@ -141,7 +143,7 @@ def _target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.devi
     if value in (torch.float32, torch.float64):
         return value
     try:
-        if not isinstance(value, str | torch.device) or str(value).startswith("meta"):
+        if not isinstance(value, str | torch.device):
             raise TypeError
         return torch.empty(0, device=value).device
     except (TypeError, RuntimeError, AssertionError) as error:

@@ -319,7 +319,7 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
     >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2, ("age", "dose")), output=Space("y", 1, ("risk",)))
     >>> interactions(B).top()
        first  second  output  coefficient    share
-    0  age    dose    risk             +3  100.00%
+    1  age    dose    risk             +3  100.00%
 
     In other coordinates, give the tensor those first: `tensor.pullback(inputs).read(outputs)`.
 
