@@ -40,9 +40,9 @@ def values(left: Tensor, right: Tensor, down: Tensor, bias: Tensor, x: Tensor) -
 
 def expected(left: Tensor, right: Tensor, down: Tensor, bias: Tensor, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Outputs and the kernel of the first hidden unit's column, from NumPy alone."""
-    l, r, d, b, rows = (part.numpy() for part in (left, right, down, bias, x))
-    y = ((rows @ l.T + b) * (rows @ r.T)) @ d.T + d[:, 0]
-    lifted = np.concatenate([l, b[:, None]], axis=1), np.concatenate([r, np.zeros((len(r), 1))], axis=1)
+    w, v, d, b, rows = (part.numpy() for part in (left, right, down, bias, x))
+    y = ((rows @ w.T + b) * (rows @ v.T)) @ d.T + d[:, 0]
+    lifted = np.concatenate([w, b[:, None]], axis=1), np.concatenate([v, np.zeros((len(v), 1))], axis=1)
     dense = np.einsum("h,hi,hj->ij", d[:, 0] @ d, *lifted)
     dense[-1, -1] += d[:, 0] @ d[:, 0]
     return y, (dense + dense.T) / 2
