@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import flag, instance, number, whole
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, largest_square, upward
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, number, whole
+from bilens._internal.factors import hidden_gram
+from bilens._internal.scale import near_one
+from bilens.decompose.linalg import at_least_single, detach, largest_square, upward
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import Step, bar
-from bilens.scale import near_one
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, hidden_gram
+from bilens.tensor import BilinearTensor
 
 EPSILON = torch.finfo(torch.float64).eps
 
@@ -107,8 +107,8 @@ class CP:
 
     def codes(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n r"]:
         """w_r (a_r·x')(b_r·x') for each sample and term; times `outputs` they give ŷ."""
-        lifted = self.input.lift(x)
-        return (lifted @ self.left.T.to(x)) * (lifted @ self.right.T.to(x)) * self.values.to(x)
+        folded = self.input.fold(x)
+        return (folded @ self.left.T.to(x)) * (folded @ self.right.T.to(x)) * self.values.to(x)
 
     def norms(self) -> Float[Tensor, " r"]:
         """‖w_r s_r ⊗ sym(a_r ⊗ b_r)‖ = w_r √(½(1 + (a_r·b_r)²)) for each term."""

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_pair, write_pair
 from bilens.models import authors
@@ -99,8 +99,8 @@ class ImageClassifier(nn.Module):
             )
         self.config: dict[str, Any] = {
             "format": _FORMAT,
-            "input": _to_json(self.input),
-            "output": _to_json(self.output),
+            "input": self.input.to_json(),
+            "output": self.output.to_json(),
             "hidden": hidden,
             "layers": layers,
             "embedding": embedding,
@@ -149,7 +149,7 @@ class ImageClassifier(nn.Module):
         Raises:
             ShapeError: the last axis of x is not `input.size`.
         """
-        x = self.input.lift(x)
+        x = self.input.fold(x)
         if self.embedding is not None:
             x = self.embedding(x)
         for layer in self.layers:
@@ -219,7 +219,7 @@ class ImageClassifier(nn.Module):
                 )
         other = copy.deepcopy(self)
         other.input, other.output = input.without_constant(), output.without_constant()
-        other.config = self.config | {"input": _to_json(other.input), "output": _to_json(other.output)}
+        other.config = self.config | {"input": other.input.to_json(), "output": other.output.to_json()}
         return other
 
     def standardized(self, mean: float, std: float) -> ImageClassifier:
@@ -361,15 +361,6 @@ def _layer(
     return kind(*sizes, activation, bias, input=input, output=output, generator=generator)
 
 
-def _to_json(space: Space) -> dict[str, Any]:
-    return {
-        "name": space.name,
-        "size": space.size,
-        "labels": None if space.labels is None else list(space.labels),
-        "image": None if space.image is None else list(space.image),
-    }
-
-
 def _settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in a config that `save_pretrained` wrote; their values are checked when the model is built."""
     if config.get("format") != _FORMAT:
@@ -393,34 +384,12 @@ def _settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         )
     settings = {name: config[name] for name in expected}
     for name in ("input", "output"):
-        settings[name] = _from_json(path, name, config[name])
+        try:
+            settings[name] = Space.from_json(config[name])
+        except BilensError as error:
+            known = "its name, size, labels and image shape"
+            raise StoreError(f"{path} with the {name} space {config[name]!s:.80}", known, "write it again") from error
     return settings
-
-
-def _from_json(path: Path, what: str, entry: Any) -> Space:
-    problem = StoreError(
-        f"{path} with the {what} space {str(entry)[:80]}", "its name, size, labels and image shape", "write it again"
-    )
-    if not isinstance(entry, dict) or set(entry) != {"name", "size", "labels", "image"}:
-        raise problem
-    labels, image = entry["labels"], entry["image"]
-    if (
-        not isinstance(entry["name"], str)
-        or type(entry["size"]) is not int
-        or entry["size"] >= 2**31
-        or not (labels is None or (isinstance(labels, list) and all(isinstance(text, str) for text in labels)))
-        or not (image is None or (isinstance(image, list) and [type(side) for side in image] == [int, int]))
-    ):
-        raise problem
-    try:
-        return Space(
-            entry["name"],
-            entry["size"],
-            None if labels is None else tuple(labels),
-            None if image is None else (image[0], image[1]),
-        )
-    except BilensError as error:
-        raise problem from error
 
 
 def _check(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

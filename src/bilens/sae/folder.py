@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens import checks
-from bilens.checkpoint import POINTER
+from bilens._internal import checks
+from bilens._internal.checkpoint import POINTER
 from bilens.errors import StoreError
 from bilens.files import read_json, read_pair, write_pair
 

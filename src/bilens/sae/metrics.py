@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bilens import checks
-from bilens.checks import instance, number
+from bilens._internal import checks
+from bilens._internal.checks import instance, number
 from bilens.errors import BilensError, ShapeError
 from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream

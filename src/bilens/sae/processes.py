@@ -10,8 +10,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from bilens import checkpoint as checkpoints
-from bilens import device as devices
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import device as devices
 from bilens.sae.streams import Divisible, Stream
 
 

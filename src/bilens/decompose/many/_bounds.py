@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bilens.decompose import symmetric
+from bilens.decompose import linalg
 
 POINTS = 24
 """Places within a gap between two Ritz values at which it is asked whether an eigenvalue may lie there: with more of
@@ -80,5 +80,5 @@ def _first_chain(small: Tensor, coupling: Tensor) -> tuple[Tensor, Tensor]:
         rows[:, step + 1] = image[:, 0] / length.clamp(min=torch.finfo(length.dtype).tiny)
     rows = rows[:, :-1]
     left = torch.linalg.vector_norm(coupling @ rows[:, -1, -block:, None], dim=1)  # what leaves the block's space
-    levels, columns = symmetric.eigh(rows @ small @ rows.mT)
+    levels, columns = linalg.eigh(rows @ small @ rows.mT)
     return levels, columns[:, 0] * columns[:, -1] * torch.hypot(length, left)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.decompose import symmetric
+from bilens.decompose import linalg
 from bilens.decompose.many import _lanczos
 
 Which = Literal["magnitude", "positive", "negative", "both"]
@@ -242,7 +242,7 @@ def _by_lanczos(product: Factored, layer: Layer, weights: Tensor, ask: Question)
 
 def _full(layer: Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
     """From every eigenpair of the formed kernels."""
-    levels, columns = symmetric.eigh(layer.formed(weights, work))
+    levels, columns = linalg.eigh(layer.formed(weights, work))
     chosen = ask.choose(levels)
     vectors = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
     levels = levels.double()
@@ -262,7 +262,7 @@ def _refined(
     """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
     rows = torch.linalg.qr(vectors.double().mT)[0].mT
     images = layer.images(weights, rows)
-    values, turn = symmetric.eigh(_symmetric(rows @ images.mT))
+    values, turn = linalg.eigh(_symmetric(rows @ images.mT))
     order = ask.choose(values)
     turn, values = turn.gather(2, order[:, None].expand(-1, turn.shape[1], -1)).mT, values.gather(1, order)
     rows, images = turn @ rows, turn @ images
