@@ -10,6 +10,12 @@ SOURCE = PAGE.parents[1] / "src" / "bilens"
 BEGIN, END = "<!-- files: written by docs/architecture.py -->", "<!-- end of files -->"
 
 
+def first_line(path: Path) -> str:
+    """What a file says it is, as a cell of a table."""
+    said = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return said.splitlines()[0].replace("|", "\\|")
+
+
 def files() -> str:
     """One table per folder, one row per file: its name, and the first line of its docstring."""
     folders: dict[str, list[str]] = {}
@@ -17,14 +23,12 @@ def files() -> str:
         name = path.relative_to(SOURCE)
         if name.name == "__init__.py" and path.parent != SOURCE:
             continue  # its line is the folder's
-        said = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-        folders.setdefault(name.parent.as_posix(), []).append(f"| `{name.name}` | {said.splitlines()[0].replace("|", chr(92) + "|")} |")
+        folders.setdefault(name.parent.as_posix(), []).append(f"| `{name.name}` | {first_line(path)} |")
     tables = []
     for folder, rows in sorted(folders.items()):
         package = SOURCE / folder / "__init__.py"
-        said = ast.get_docstring(ast.parse(package.read_text("utf-8"))) or ""
         title = "bilens" if folder == "." else f"bilens/{folder}"
-        about = "" if folder == "." else f"{said.splitlines()[0]}\n\n"
+        about = "" if folder == "." else f"{first_line(package)}\n\n"
         tables.append(f"### {title}\n\n{about}| file | holds |\n|---|---|\n" + "\n".join(rows))
     return "\n\n".join(tables)
 
