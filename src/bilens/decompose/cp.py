@@ -14,6 +14,7 @@ from bilens._internal import checks
 from bilens._internal.checks import flag, instance, number, whole
 from bilens._internal.factors import hidden_gram
 from bilens._internal.scale import near_one
+from bilens._internal.shown import line
 from bilens.decompose.linalg import at_least_single, detach, largest_square, upward
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import Step, bar
@@ -47,7 +48,7 @@ SETTLED = 1e-5
 """Fall of the error in a chunk below which float32 is no longer enough."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CP:
     """B̂ = Σ_r w_r · s_r ⊗ sym(a_r ⊗ b_r), so that ŷ = Σ_r w_r (a_r·x')(b_r·x') s_r, and how far it is from B.
 
@@ -85,6 +86,8 @@ class CP:
     converged: bool
     input: Space
     output: Space
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         detach(self)
