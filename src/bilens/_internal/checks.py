@@ -30,6 +30,9 @@ _HINTS = {
 }
 """How to get a value of each type, for the message."""
 
+_SHAPE = re.compile(r"\[Tensor, ['\"]([^'\"*]*)['\"]\]")
+"""The axes in an annotation like `Float[Tensor, "k i"]`."""
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types that weights and vectors may have."""
 
@@ -331,7 +334,7 @@ def shapes(record: Any, **sizes: int) -> None:
 @functools.cache
 def _axes(kind: type) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The fields of a dataclass that are tensors, and the names of their axes."""
-    found = ((field.name, re.search(r'\[Tensor, "([^"*]*)"\]', str(field.type))) for field in dataclasses.fields(kind))
+    found = ((field.name, _SHAPE.search(str(field.type))) for field in dataclasses.fields(kind))
     return tuple((name, tuple(match[1].split())) for name, match in found if match)
 
 
