@@ -35,7 +35,7 @@ def undrawn() -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("explore") / "run"
     flags = ["--data", "digits", "--hidden", "12", "--epochs", "3", "--noise", "0.1"]
-    assert main(["mnist", "--out", str(out), *flags, *BUDGET]) == 0
+    assert main(["demo", "--out", str(out), *flags, *BUDGET]) == 0
     return out
 
 
@@ -163,7 +163,7 @@ def test_a_run_without_images_or_with_inputs_that_are_no_image(tmp_path: Path) -
     labels = tuple("abcdefghijkl")
     ImageClassifier(Space("words", 12, labels), Space("out", 3), 4).save_pretrained(tmp_path / "model")
     flags = ["--count", "3", "--pair-features", "8", "--pair-steps", "5"]
-    assert main(["decompile", str(tmp_path / "model"), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert main(["read", str(tmp_path / "model"), "--out", str(tmp_path / "run"), *flags]) == 0
     shown = content(tmp_path / "run" / "report.html")["runs"][0]
     assert shown["input"]["labels"] == list(labels)
     assert shown["samples"] is None
@@ -210,7 +210,7 @@ def test_a_foreign_folder_is_told(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("settings.json", '{"command": "mnist"'),
+        ("settings.json", '{"command": "demo"'),
         ("summary.json", "no JSON"),
         ("summary.json", '{"model": 3}'),
         ("summary.json", '{"model": {"inputs": "x"}}'),
@@ -234,7 +234,7 @@ def test_records_of_two_runs_in_one_folder_are_told(run: Path, tmp_path: Path, c
     other = tmp_path / "other"
     ImageClassifier(Space("words", 12), Space("out", 3), 4).save_pretrained(tmp_path / "model")
     flags = ["--count", "2", "--pair-features", "8", "--pair-steps", "5"]
-    assert main(["decompile", str(tmp_path / "model"), "--out", str(other), *flags]) == 0
+    assert main(["read", str(tmp_path / "model"), "--out", str(other), *flags]) == 0
     capsys.readouterr()
     copy = shutil.copytree(run, tmp_path / "run")
     for ending in (".json", ".safetensors"):
@@ -273,7 +273,7 @@ def test_numbers_of_the_summary_and_settings_that_were_altered_are_refused(run: 
 def test_settings_of_odd_types_are_refused(run: Path, tmp_path: Path, capsys) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     settings = json.loads((copy / "settings.json").read_text())
-    for name, value in (("seed", [1]), ("seed", None), ("weights", {}), ("model", 3), ("command", ["mnist"])):
+    for name, value in (("seed", [1]), ("seed", None), ("weights", {}), ("model", 3), ("command", ["demo"])):
         files.write_json(copy / "settings.json", settings | {name: value})
         refused(capsys, "explore", run, "--seeds", copy)
         refused(capsys, "explore", copy)
@@ -300,23 +300,9 @@ def test_the_page_is_a_new_file_or_replaces_a_page_and_nothing_else(run: Path, t
     assert (copy / "report.html").read_text() == "my notes"
 
 
-def test_open_and_serve(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_open_shows_the_page(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr(webbrowser, "open", shown.append)
     page = tmp_path / "page.html"
     assert main(["explore", str(run), "--open", "--out", str(page)]) == 0
     assert shown == [page.as_uri()]
-    told: list[str] = []
-
-    def stop(server: explore.PageServer) -> None:
-        told.append(server.url)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(explore.PageServer, "serve_forever", stop)
-    assert main(["explore", str(run), "--serve", "--open", "--port", "0", "--out", str(page)]) == 0
-    assert told[0].startswith("http://127.0.0.1:")
-    assert shown[1:] == told
-    out = capsys.readouterr().out
-    assert told[0] in out
-    assert "stopped" in out
-    assert "--port" in refused(capsys, "explore", run, "--serve", "--port", "70000", "--out", page)

@@ -76,7 +76,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         flags = ["--data", "digits", "--count", "3", "--out", str(out / "run")]
         with warnings.catch_warnings():
             warnings.simplefilter("default", AccuracyWarning)  # it was never trained
-            assert main(["decompile", str(out / "model"), *flags]) == 0
+            assert main(["read", str(out / "model"), *flags]) == 0
     return out / "run"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 import torch
 
 from bilens import explorer
-from bilens.explorer import Exploration, PageServer
+from bilens.explorer import Exploration
 from bilens.explorer.page import source
 from bilens.space import Space
 from explorations import (
@@ -687,21 +686,6 @@ def test_a_link_keeps_inputs_of_any_number(visit: Open) -> None:
     page.get_by_label("word 3", exact=True).fill("2.5")
     again = visit(_hash(page), name="wide")
     np.testing.assert_array_equal(_logits(again), _logits(page))
-
-
-def test_the_page_is_the_same_from_the_server(browser: Browser, pages: Path) -> None:
-    with PageServer(pages / "whole.html") as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        page = browser.new_page()
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text))
-        page.goto(server.url + "#feature=svd:3")
-        assert page.locator("h1").inner_text() == "Component 3"
-        page.close()
-        server.shutdown()
-        thread.join()
-    assert [text for text in told if "favicon" not in text and "404" not in text] == []
 
 
 def test_data_of_another_format_are_told(browser: Browser, run: Exploration, tmp_path: Path) -> None:

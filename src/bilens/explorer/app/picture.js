@@ -14,7 +14,7 @@ export function usePalette(palette) {
 }
 
 /**
- * Colour of a number between −1 and 1: the same steps as the library's thumbnails.
+ * Colour of a number between −1 and 1: the same steps as the library's figures.
  * @param {number} share
  */
 function step(share) {
