@@ -12,7 +12,7 @@ import torch
 from matplotlib.image import imread
 
 from bilens import decompose, plots
-from bilens.errors import BilensError, StoreError
+from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.features import Chart, CodeComparison, Explanation
 from bilens.history import History
 from bilens.space import Space

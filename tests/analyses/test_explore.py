@@ -55,9 +55,9 @@ def test_the_main_job_ends_with_the_page_and_explore_writes_the_same(run: Path, 
 def test_the_page_holds_what_the_run_found(run: Path) -> None:
     shown = content(run / "report.html")["runs"][0]
     summary = json.loads((run / "summary.json").read_text())
-    assert [view["name"] for view in shown["views"]] == ["digits", "svd", "sae", "pairs"]
-    assert [len(view["features"]) for view in shown["views"]] == [10, 3, 3, 3]
-    totals = {view["name"]: view["total"] for view in shown["views"]}
+    assert [view["name"] for view in shown["sets"]] == ["digits", "svd", "sae", "pairs"]
+    assert [len(view["features"]) for view in shown["sets"]] == [10, 3, 3, 3]
+    totals = {view["name"]: view["total"] for view in shown["sets"]}
     assert totals == {"digits": None, "svd": 12, "sae": summary["sae"]["active"], "pairs": 64}
     assert {row["name"]: row["accuracy"] for row in shown["scores"]} == pytest.approx(
         {name: score["accuracy"] for name, score in summary["faithfulness"].items()}
@@ -168,7 +168,7 @@ def test_a_run_without_images_or_with_inputs_that_are_no_image(tmp_path: Path) -
     assert shown["input"]["labels"] == list(labels)
     assert shown["samples"] is None
     assert shown["curves"] == []
-    assert [view["name"] for view in shown["views"]] == ["digits", "svd", "pairs"]
+    assert [view["name"] for view in shown["sets"]] == ["digits", "svd", "pairs"]
     assert shown["model"] is not None
 
 
@@ -180,11 +180,11 @@ def test_a_run_that_was_stopped_early_is_still_a_page(run: Path, tmp_path: Path)
             path.unlink()
     assert main(["explore", str(copy)]) == 0
     shown = content(copy / "report.html")["runs"][0]
-    assert [view["name"] for view in shown["views"]] == ["digits"]
+    assert [view["name"] for view in shown["sets"]] == ["digits"]
     assert shown["facts"] == []
     assert shown["model"] is not None  # written before the views, so that what is there can be computed with
-    assert shown["outputs_view"] == "digits"
-    assert shown["views"][0]["title"] == "Digit directions"
+    assert shown["outputs_set"] == "digits"
+    assert shown["sets"][0]["title"] == "Digit directions"
 
 
 def refused(capsys, *arguments: object) -> str:

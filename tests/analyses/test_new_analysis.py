@@ -108,7 +108,7 @@ def test_it_is_on_the_page_and_there_after_its_line_is_gone(run: Path, tmp_path:
     assert main(["explore", str(run), "--out", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").read_bytes() == (run / "report.html").read_bytes()
     page = shown(tmp_path / "page.html")
-    view = page["views"][1]
+    view = page["sets"][1]
     assert [view[name] for name in ("name", "title", "tab", "feature", "text", "total")] == [
         "units", "Hidden units", "Units", "Unit", TEXT, 6,
     ]  # fmt: skip

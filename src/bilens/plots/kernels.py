@@ -102,7 +102,7 @@ def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = 
 
 
 def draw_sample(axes: Any, x: Float[Tensor, " d"], space: Space) -> None:
-    """A sample: ink on paper, or bars of its largest entries when it is no image, blue above 0 and red below."""
+    """A sample: ink on paper, or bars of its largest entries when it is no image, right of the axis where positive."""
     values = numbers("a sample", x)
     if space.image is not None:
         axes.imshow(values.reshape(space.image), cmap="gray_r", vmin=min(0.0, float(values.min())),
@@ -110,7 +110,7 @@ def draw_sample(axes: Any, x: Float[Tensor, " d"], space: Space) -> None:
         _frame(axes)
     else:
         scale = float(np.abs(values).max()) or 1.0
-        _bars(axes, values, space, scale=scale, colors=(POSITIVE, NEGATIVE), color=MUTED, entries=8)
+        _bars(axes, values, space, scale=scale, colors=(MUTED, MUTED), color=MUTED, entries=8)
 
 
 def _frame(axes: Any) -> None:

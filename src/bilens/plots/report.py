@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 from matplotlib.figure import Figure
 
@@ -18,7 +19,7 @@ def report(sets: Sequence[FeatureSet], training: History | None = None) -> Itera
     """The figures of some sets of features, each by the name of its file, drawn when it is called.
 
     Every set has its features; outputs have a figure for each of them and a gallery, others their effects. Curves are
-    drawn together, and those with a certificate with it.
+    drawn together, against the numbers that they store where all say so, and those with a certificate with it.
 
     Args:
         sets: in their order; training: how the model was trained.
@@ -40,11 +41,9 @@ def report(sets: Sequence[FeatureSet], training: History | None = None) -> Itera
                 yield f"{found.name}-certificate", partial(certificate, curve)
     measured = [curve for found in sets for curve in found.curves]
     if measured and len({curve.samples for curve in measured}) == 1:
-        yield "accuracy", partial(curves, measured)
+        axis: Literal["kept", "numbers"] = "kept" if any(curve.numbers is None for curve in measured) else "numbers"
+        yield "accuracy", partial(curves, measured, against=axis)
         if all(curve.recovered is not None for curve in measured):
-            yield "recovered", partial(curves, measured, "recovered")
-            counted = [curve for curve in measured if curve.numbers is not None]
-            if counted:
-                yield "numbers", partial(curves, counted, "recovered", against="numbers")
+            yield "recovered", partial(curves, measured, "recovered", against=axis)
     if training is not None:
         yield "training", partial(history, training)
