@@ -423,23 +423,23 @@ def test_every_score_and_chart_says_on_how_many_samples(visit: Open) -> None:
     assert null.inner_text().split("\n")[0].startswith("null")
     assert "never trained" in null.inner_text()
     assert table.locator("tbody tr").nth(2).get_attribute("class") == "beside"  # after its row
-    page.get_by_label("numbers stored").check()
+    page.get_by_role("radio", name="numbers stored").check()
     assert "axis=numbers" in _hash(page)
     assert charts.locator("h3").all_inner_texts() == ["Accuracy on 40 samples"]
     assert "numbers stored" in (charts.locator("svg").text_content() or "")
     assert charts.locator("svg polyline").count() == 1  # the other curve's numbers are not known
     assert "It is not known for" in charts.locator(".note").inner_text()
     again = visit(_hash(page))
-    assert again.get_by_label("numbers stored").is_checked()
+    assert again.get_by_role("radio", name="numbers stored").is_checked()
 
 
 def test_curves_share_an_axis_of_numbers_stored_and_none_of_components(visit: Open) -> None:
     page = visit("faithfulness", name="counted")
     charts = page.locator("figure", has=page.locator("h3", has_text="Accuracy on"))
-    assert page.get_by_label("numbers stored").is_checked()
+    assert page.get_by_role("radio", name="numbers stored").is_checked()
     assert charts.count() == 1
     assert charts.locator("svg polyline").count() == 3
-    page.get_by_label("components kept").check()
+    page.get_by_role("radio", name="components kept").check()
     assert "axis=kept" in _hash(page)
     titles = charts.locator("h3").all_inner_texts()
     assert titles == ["Accuracy on 40 samples: eigenvectors", "Accuracy on 40 samples: components"]

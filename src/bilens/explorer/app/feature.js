@@ -209,7 +209,7 @@ function selected(parts) {
 
 /**
  * The largest eigenvectors of both signs, side by side.
- * @param {Pick<Parts, "feature"|"kernels"|"section"|"scale"|"name"|"of"> & {both?: boolean}} parts
+ * @param {Pick<Parts, "feature"|"kernels"|"set"|"scale"|"name"|"of"> & {both?: boolean}} parts
  * @param {number} level
  * @param {{selected: number}|null} model
  * @param {((rank: number) => void)|null} select
