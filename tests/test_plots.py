@@ -412,7 +412,19 @@ def test_the_report_draws_what_sets_hold() -> None:
         "kinds-0",
         "kinds-1",
         "kinds-2",
+        "kinds-accuracy",
+        "kinds-recovered",
         "kinds-certificate",
-        "accuracy",
-        "recovered",
     ]
+    other = replace(curve, name="other", numbers=torch.tensor([9, 90, 900]))
+    sets = [replace(outputs, curves=(replace(curve, numbers=other.numbers),)), replace(plain, curves=(other,))]
+    drawn = {name: figure() for name, figure in plots.report(sets) if name.endswith(("accuracy", "recovered"))}
+    axes = {name: figure.axes[0] for name, figure in drawn.items()}
+    assert {name: (shown.get_xlabel(), len(shown.get_lines())) for name, shown in axes.items()} == {
+        "kinds-accuracy": ("components kept", 1),  # unlike components never share an axis
+        "kinds-recovered": ("components kept", 1),
+        "svd-accuracy": ("components kept", 1),
+        "svd-recovered": ("components kept", 1),
+        "accuracy": ("numbers stored", 2),
+        "recovered": ("numbers stored", 2),
+    }

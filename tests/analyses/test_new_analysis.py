@@ -99,8 +99,8 @@ def test_it_is_in_the_folder_and_in_the_summary(run: Path) -> None:
 
 def test_it_is_in_the_figures(run: Path) -> None:
     names = {path.stem for path in (run / "figures").iterdir()}
-    assert {"units", "units-effects", "units-norms", "digits", "digits-gallery", "accuracy"} <= names
-    assert "hidden units kept" in (run / "figures" / "accuracy.svg").read_text("utf-8")
+    assert {"units", "units-effects", "units-norms", "digits", "digits-gallery", "units-accuracy"} <= names
+    assert "hidden units kept" in (run / "figures" / "units-accuracy.svg").read_text("utf-8")
 
 
 def test_it_is_on_the_page_and_there_after_its_line_is_gone(run: Path, tmp_path: Path) -> None:

@@ -23,13 +23,12 @@ const AXES = { kept: "components kept", numbers: "numbers stored" };
  */
 export function faithfulnessPage(runs, route) {
   const run = runs[0];
-  // Ten eigenvectors of each output and ten components are not alike: all are drawn together only by what they store.
-  const counted = run.curves.some((line) => line.numbers), usual = run.curves.every((line) => line.numbers) ? "numbers" : "kept";
-  const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy",
-    axis: counted && Object.hasOwn(AXES, route.more.axis || "") ? route.more.axis : usual };
+  const counted = run.curves.some((line) => line.numbers);
+  const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy", axis: counted && route.more.axis === "numbers" ? "numbers" : "kept" };
   const charts = h("div", {});
   const changed = () => {
-    remember(link("faithfulness", state.measure === "accuracy" ? "" : state.measure, { axis: state.axis === usual ? "" : state.axis }));
+    remember(link("faithfulness", state.measure === "accuracy" ? "" : state.measure, { axis: state.axis === "kept" ? "" : state.axis }));
+    // Ten eigenvectors of each output and ten components are not alike: they share an axis only of what they store.
     const groups = bySamples(run.curves).flatMap((curves) => (state.axis === "numbers" ? [curves] : byKind(curves)));
     charts.className = groups.length > 1 && state.axis === "kept" ? "two" : "charts";
     fill(charts, groups.map((curves, place) => curvesFigure(run, curves, place, state)));

@@ -110,7 +110,7 @@ function panel(set, state, tab) {
     links.forEach((each, place) => { each.tabIndex = place ? -1 : 0; });
     status.textContent = found.length === tiles.length ? "" : `${plural(found.length, "feature")} of ${tiles.length}`;
   };
-  const search = h("input", { type: "search", id: "find", value: state.find, placeholder: "name, or “for 3”, “against 4”",
+  const search = h("input", { type: "search", id: "find", value: state.find, placeholder: "name, or “for 3”",
     autocomplete: "off", input: (/** @type {any} */ event) => {
       state.find = event.target.value;
       arrange();
