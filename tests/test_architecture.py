@@ -16,7 +16,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "bilens"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
-    **dict.fromkeys(("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device"), 0),
+    **dict.fromkeys(
+        ("errors", "checks", "space", "scale", "files", "progress", "checkpoint", "history", "device", "schedules"), 0
+    ),
     **dict.fromkeys(("dictionary", "tensor", "pairs"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("features", "store", "plots", "explorer"), 3),
@@ -36,6 +38,7 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary"},
     "pairs": {"tensor", "dictionary"},
+    "models": {"faithfulness"},
     "pair_coding": {"sae"},
     "store": {"features"},
     "plots": {"features"},
