@@ -7,10 +7,8 @@ import functools
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "bilens"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -121,7 +119,18 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
-by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: module(path) or "bilens")
+def by_file(rule: Callable[[Path], None]) -> Callable[[], None]:
+    """One test per rule, of every file of the library; what it finds is said with the file's name."""
+
+    def test() -> None:
+        for path in FILES:
+            try:
+                rule(path)
+            except AssertionError as broken:
+                raise AssertionError(f"{path.relative_to(SOURCE)}: {broken}") from broken
+
+    test.__name__ = rule.__name__
+    return test
 
 
 def test_every_module_has_a_level():
