@@ -34,7 +34,6 @@ ANSWER_SECONDS = 5.0
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
-
 _ELSEWHERE = "name another folder, or unset BILENS_DATA to look elsewhere"
 
 
@@ -66,9 +65,8 @@ class Split:
             )
         low, high = (float(value) for value in self.images.aminmax())
         if not (low >= 0 and high <= 1):
-            raise BilensError(
-                f"pixels from {low:g} to {high:g}", "pixels from 0 to 1", "divide them by their largest value"
-            )
+            hint = "divide them by their largest value"
+            raise BilensError(f"pixels from {low:g} to {high:g}", "pixels from 0 to 1", hint)
 
     def __len__(self) -> int:
         return len(self.images)
