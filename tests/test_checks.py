@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from bilens import checks, device, faithfulness, matching, statistics, store
+from bilens import faithfulness, matching, statistics, store
+from bilens._internal import checks, device
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, SpaceError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 
 pytestmark = pytest.mark.bad_input

@@ -21,11 +21,11 @@ DIGITS = Space("digits", 3, labels=("zero", "one", "two"))
 @given(st.data(), st.integers(1, 6), st.booleans())
 def test_lift_appends_a_one_where_the_space_has_it(data, size, constant):
     space, x = Space("x", size, constant=constant), data.draw(samples(size))
-    near(space.lift(x), with_one(x) if constant else x, 0)
-    near(space.lift(x[0]), with_one(x[0]) if constant else x[0], 0)
-    near(space.lift(x[None]), with_one(x[None]) if constant else x[None], 0)
-    assert space.lift(x).shape[-1] == space.dim == size + constant
-    assert space.lift(x.float()).dtype == torch.float32
+    near(space.fold(x), with_one(x) if constant else x, 0)
+    near(space.fold(x[0]), with_one(x[0]) if constant else x[0], 0)
+    near(space.fold(x[None]), with_one(x[None]) if constant else x[None], 0)
+    assert space.fold(x).shape[-1] == space.dim == size + constant
+    assert space.fold(x.float()).dtype == torch.float32
 
 
 def test_constant_on_and_off():
@@ -85,7 +85,7 @@ def test_refuses_an_image_of_another_size():
 @pytest.mark.bad_input
 def test_lift_refuses_other_sizes(shape):
     with refuses(ShapeError, str(shape), "'digits' (3+1)", "3 coordinates"):
-        DIGITS.with_constant().lift(torch.zeros(shape))
+        DIGITS.with_constant().fold(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, number, trusted
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, trusted
+from bilens._internal.scale import fitted, near_one, tracked
 from bilens.errors import BilensError, ShapeError
-from bilens.scale import fitted, near_one, tracked
 from bilens.space import Space
 
 
@@ -64,7 +64,7 @@ class Dictionary:
             checks.floating(name, value)
             if tuple(value.shape) != expected:
                 raise ShapeError(f"{name} of shape {tuple(value.shape)}", said)
-            checks.weights(name, value)
+            checks.finite(name, value)
             if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
                 raise BilensError(
                     f"{name} as {value.dtype} on {value.device}",
@@ -231,7 +231,7 @@ class Dictionary:
         duals, rank = pseudoinverse_duals(atoms)
         return trusted(Dictionary, atoms, duals, self.space, features, rank, self.offset)
 
-    def folded(self) -> Dictionary:
+    def fold(self) -> Dictionary:
         """The affine dictionary as a linear one on the folded space, with one more atom: [b; 1], last.
 
         [y; 1] = [[A, 0], [b, 1]]ᵀ [a; 1]. The duals are the pseudoinverse of the folded atoms. A dictionary whose space
@@ -278,5 +278,5 @@ def _check_no_constant(space: Space) -> None:
         raise BilensError(
             f"an offset over space {space.title}, which has a constant coordinate",
             "the offset as the atom [offset; 1]",
-            "pass no offset, or use a space without the constant and `folded()`",
+            "pass no offset, or use a space without the constant and `fold()`",
         )

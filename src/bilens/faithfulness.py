@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance, number
-from bilens.checks import whole as whole_number
+from bilens._internal import checks
+from bilens._internal.checks import instance, number
+from bilens._internal.checks import whole as whole_number
 from bilens.errors import BilensError, ShapeError
 
 
@@ -114,10 +115,7 @@ class Curve:
     beside: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("accuracy", "cross_entropy", "recovered", "error", "bound", "numbers"):
-            column = getattr(self, name)
-            if column is not None and column.shape != self.kept.shape:
-                raise ShapeError(f"{name} of shape {tuple(column.shape)}", f"({len(self.kept)},)")
+        checks.shapes(self)
         if self.samples is not None:
             object.__setattr__(self, "samples", whole_number("samples", self.samples, 1))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.errors import ShapeError
+from bilens._internal import checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +28,7 @@ class History:
     values: Float[Tensor, "n names"]
 
     def __post_init__(self) -> None:
-        if tuple(self.values.shape) != (len(self.steps), len(self.names)):
-            raise ShapeError(
-                f"values of shape {tuple(self.values.shape)}",
-                f"({len(self.steps)}, {len(self.names)}): log points × names",
-            )
+        checks.shapes(self, names=len(self.names))
 
     def __getitem__(self, name: str) -> Float[Tensor, " n"]:
         """The column of one number."""

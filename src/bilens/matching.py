@@ -9,11 +9,12 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
+from bilens._internal.factors import hidden_gram
+from bilens._internal.scale import near_one, units
 from bilens.errors import BilensError, ShapeError
-from bilens.scale import near_one, units
-from bilens.tensor import BilinearTensor, hidden_gram
+from bilens.tensor import BilinearTensor
 
 
 @dataclass(frozen=True, eq=False)

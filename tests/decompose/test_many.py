@@ -190,9 +190,13 @@ def test_the_certificate_bounds_what_is_left_out(data, layer):
 def test_one_kernel_as_a_spectrum_with_its_energy():
     tensor = planted([[5, -7, 2], [3, -2, 1.5]], 12, 0)
     spectra = decompose.eigh_many(tensor, None, 2, "both")
-    energy = decompose.energies(tensor)
+    energy = decompose.squared_norms(tensor)
     near(energy, (matrices(tensor) ** 2).sum((1, 2)), 100)
-    near(decompose.energies(tensor, tensor.down.new_ones(1, 2), block=5)[0], (matrices(tensor).sum(0) ** 2).sum(), 200)
+    near(
+        decompose.squared_norms(tensor, tensor.down.new_ones(1, 2), block=5)[0],
+        (matrices(tensor).sum(0) ** 2).sum(),
+        200,
+    )
     spectrum = spectra.spectrum(0, energy[0])
     near(spectrum.values[:2], [-7.0, 5.0], 7)
     assert float(spectrum.values[2].abs()) >= float(spectrum.values[3].abs())
@@ -360,7 +364,7 @@ def test_the_stated_chance_of_a_wrong_bound_is_the_one_that_is_allowed_for(monke
 def test_certified_bounds_hold_and_are_the_energy_that_is_left(seed, dtype):
     tensor = random_tensor(seed, dtype)
     spectra = decompose.eigh_many(tensor, None, 2)
-    energies = decompose.energies(tensor)
+    energies = decompose.squared_norms(tensor)
     found = spectra.certified(energies)
     for n in range(len(spectra)):
         q = oracle.dense(*(array(f.double()) for f in (tensor.left, tensor.right, tensor.down)))[n]
@@ -431,7 +435,7 @@ def test_refusals():
     with refuses(BilensError, "batch_size = 0", "at least 1"):
         decompose.spectra_stream(tensor, None, 1, batch_size=0)
     with refuses(BilensError, "block = 0", "at least 1"):
-        decompose.energies(tensor, block=0)
+        decompose.squared_norms(tensor, block=0)
     for n in (-1, 1):
         with refuses(BilensError, f"batch = {n}", "0 ≤ batch ≤ 0"):
             decompose.spectra_stream(tensor, None, 1).batch(n)

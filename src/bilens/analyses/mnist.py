@@ -11,10 +11,10 @@ from rich.console import Console
 
 from bilens import data as datasets
 from bilens import models
+from bilens._internal.checkpoint import discard
 from bilens.analyses import given
 from bilens.analyses.decompile import DataName, count_steps, derive, read_from, settings
 from bilens.analyses.settings import SMALL, Budget, Training, shown
-from bilens.checkpoint import discard
 from bilens.data import Dataset
 from bilens.errors import BilensError
 from bilens.history import History

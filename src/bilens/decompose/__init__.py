@@ -8,11 +8,11 @@ from bilens.decompose.interactions import (
     Interaction,
     Interactions,
     TopInteractions,
-    effective_number,
     holding,
     interactions,
+    participation_ratio,
 )
-from bilens.decompose.many import Spectra, SpectraStream, eigh_many, energies, spectra_stream
+from bilens.decompose.many import Spectra, SpectraStream, eigh_many, spectra_stream, squared_norms
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
 
 __all__ = [
@@ -28,19 +28,19 @@ __all__ = [
     "WeightedSpectrum",
     "cp",
     "cp_symmetric",
-    "effective_number",
     "eigh",
     "eigh_coordinates",
     "eigh_many",
     "eigh_pullback",
     "eigh_weighted",
     "eigvalsh_pullback",
-    "energies",
     "holding",
     "input_basis",
     "interactions",
+    "participation_ratio",
     "second_moment",
     "spectra_stream",
+    "squared_norms",
     "svd",
     "svd_accurate",
 ]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bilens._internal.factors import hidden_gram
+from bilens._internal.scale import near_one
 from bilens.progress import Step, bar
-from bilens.scale import near_one
-from bilens.tensor import BilinearTensor, hidden_gram
+from bilens.tensor import BilinearTensor
 
 EPSILON = torch.finfo(torch.float64).eps
 
@@ -180,7 +181,8 @@ def norms_of(factors: Factors) -> Tensor:
     """‖c_r ⊗ sym(a_r ⊗ b_r)‖, (R,)."""
     a, b, c = factors[0], factors[-2], factors[-1]
     products = (a.square().sum(dim=1) * b.square().sum(dim=1) + (a * b).sum(dim=1).square()) / 2
-    return c.norm(dim=1) * products.sqrt()
+    norms: Tensor = c.norm(dim=1) * products.sqrt()
+    return norms
 
 
 def balanced(factors: Factors) -> Factors:

@@ -8,13 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import flag, instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, number, whole
 from bilens.decompose._cp_fit import EPSILON, Factors, Target, balanced, fit, norms_of
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, largest_square, upward
-from bilens.decompose.sign import signed
-from bilens.errors import BilensError, ShapeError
+from bilens.decompose.linalg import at_least_single, detach, largest_square, signed, upward
+from bilens.errors import BilensError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -61,10 +59,7 @@ class CP:
 
     def __post_init__(self) -> None:
         detach(self)
-        for name, dim in (("outputs", self.output.dim), ("left", self.input.dim), ("right", self.input.dim)):
-            shape = tuple(getattr(self, name).shape)
-            if shape != (len(self.values), dim):
-                raise ShapeError(f"{name} of shape {shape}", f"{(len(self.values), dim)}")
+        checks.shapes(self, o=self.output.dim, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -76,8 +71,8 @@ class CP:
 
     def codes(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n r"]:
         """w_r (a_r·x')(b_r·x') for each sample and term; times `outputs` they give ŷ."""
-        lifted = self.input.lift(x)
-        return (lifted @ self.left.T.to(x)) * (lifted @ self.right.T.to(x)) * self.values.to(x)
+        folded = self.input.fold(x)
+        return (folded @ self.left.T.to(x)) * (folded @ self.right.T.to(x)) * self.values.to(x)
 
     def norms(self) -> Float[Tensor, " r"]:
         """‖w_r s_r ⊗ sym(a_r ⊗ b_r)‖ = w_r √(½(1 + (a_r·b_r)²)) for each term."""

@@ -10,16 +10,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
-from bilens.decompose.scale import fitting, kernel_near_one, times_power
-from bilens.decompose.sign import signed
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
+from bilens._internal.scale import times_two_to
+from bilens.decompose import linalg
+from bilens.decompose.linalg import (
+    UNIT,
+    at_least_single,
+    detach,
+    fitting,
+    folded,
+    gamma,
+    kernel_near_one,
+    largest_square,
+    signed,
+    symmetric,
+    upward,
+)
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 
 NEGLIGIBLE = 1e-6
 """Share of Σ|λ| that pairs left out may have for the effective rank to be that of all pairs."""
@@ -53,16 +63,7 @@ class Spectrum:
 
     def __post_init__(self) -> None:
         detach(self)
-        k = len(self.values)
-        for name, value, shape in (
-            ("values", self.values, (k,)),
-            ("vectors", self.vectors, (k, self.input.dim)),
-            ("residuals", self.residuals, (k,)),
-            ("discarded", self.discarded, ()),
-            ("energy", self.energy, ()),
-        ):
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -134,7 +135,7 @@ class Spectrum:
         up to 1e-10 · ‖Q‖ in float64 for a thousand inputs. What a norm loses in its own type is allowed for, too.
 
         Args:
-            x_norm: ‖x'‖, the norm of the folded input, `input.lift(x).norm(dim=-1)`.
+            x_norm: ‖x'‖, the norm of the folded input, `input.fold(x).norm(dim=-1)`.
 
         Raises:
             BilensError: a norm that is no number, or vectors that are not orthonormal.
@@ -145,7 +146,7 @@ class Spectrum:
         return upward(self._off * square * (1 + 8 * UNIT), self.values.dtype)
 
     @torch.no_grad()
-    def effective_rank(self) -> float:
+    def participation_ratio(self) -> float:
         """(Σ|λ| / ‖λ‖₂)²: how many eigenvalues of equal size would spread as widely; 0 for a kernel that is 0.
 
         Raises:
@@ -162,7 +163,7 @@ class Spectrum:
         return float(sizes.sum() ** 2 / sizes.square().sum())
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
 
     @cached_property
     def _grams(self) -> tuple[Tensor, Tensor]:
@@ -230,11 +231,11 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     reduced = 2 * hidden < dim and k is not None and k <= 2 * hidden
     if reduced:
         basis = torch.linalg.qr(torch.cat([double.left, double.right]).T)[0].T
-        values, coefficients = symmetric.eigh(_symmetric(double.matvec(basis) @ basis.T))
+        values, coefficients = linalg.eigh(symmetric(double.matvec(basis) @ basis.T))
         vectors = coefficients.T @ basis
     else:
         matrix = double.dense()
-        values, columns = symmetric.eigh(matrix)
+        values, columns = linalg.eigh(matrix)
         vectors = columns.T
     order = values.abs().argsort(descending=True, stable=True)
     values, vectors = values[order], signed(vectors[order])
@@ -248,7 +249,7 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
             _misfit_of_factors(double, values, vectors) if reduced else _misfit(matrix, values, vectors, hidden, size)
         )
         discarded = _complement(values, vectors, rounded[1].double(), misfit)
-    found, v = times_power(rounded[0].double(), -power), rounded[1].double()
+    found, v = times_two_to(rounded[0].double(), -power), rounded[1].double()
     residuals = (double.matvec(v) - found[:, None] * v).norm(dim=1) + gamma(hidden + dim + 6) * size * v.norm(dim=1)
     return Spectrum(
         *rounded,
@@ -284,14 +285,7 @@ class WeightedSpectrum:
 
     def __post_init__(self) -> None:
         detach(self)
-        k = len(self.values)
-        for name, value, shape in (
-            ("values", self.values, (k,)),
-            ("readers", self.readers, (k, self.input.dim)),
-            ("discarded", self.discarded, ()),
-        ):
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -305,7 +299,7 @@ class WeightedSpectrum:
         return self._terms(x).sum(dim=-1).to(self.values.dtype)
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.readers.double().T).square() * self.values.double()
+        return (folded(self.input, x) @ self.readers.double().T).square() * self.values.double()
 
 
 @torch.no_grad()
@@ -319,7 +313,7 @@ def second_moment(x: Float[Tensor, "n d"], input: Space) -> Float[Tensor, "i i"]
     instance("input", input, Space)
     total = torch.zeros(input.dim, input.dim, dtype=torch.float64, device=x.device)
     for start in range(0, max(len(x), 1), 8192):
-        rows = lifted(input, x[start : start + 8192])
+        rows = folded(input, x[start : start + 8192])
         total += rows.T @ rows
     return total / max(len(x), 1)
 
@@ -357,22 +351,22 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
         )
     if not bool(torch.isfinite(second_moment).all()):
         raise BilensError("a second moment with NaN or infinity", "finite numbers")
-    moment = _symmetric(second_moment.double())
+    moment = symmetric(second_moment.double())
     # An even power of two out of the way, whose root is one too; and coordinates that are 0 on all of the data.
     half = int(torch.frexp(moment.abs().max()).exponent) // 2
     alive = (moment != 0).any(dim=1)
-    moment = times_power(moment, -2 * half)[alive][:, alive]
-    variances, axes = symmetric.eigh(moment) if len(moment) else (moment.new_zeros(0), moment)
+    moment = times_two_to(moment, -2 * half)[alive][:, alive]
+    variances, axes = linalg.eigh(moment) if len(moment) else (moment.new_zeros(0), moment)
     top = variances.abs().amax() if len(variances) else variances.new_zeros(())
     if len(variances) and bool(variances.min() < -1e-9 * top):
-        least = float(times_power(variances.min(), 2 * half))
+        least = float(times_two_to(variances.min(), 2 * half))
         raise BilensError(f"a second moment with eigenvalue {least:.3g}", "none below 0", "pass E[x x']")
     double, power = kernel_near_one(kernel)
     held = variances > dim * torch.finfo(torch.float64).eps * top
     roots, columns = variances[held].sqrt(), axes[:, held]
     scaled = columns * roots  # Σ^½ up to a rotation, which the eigenvectors of the product absorb
     matrix = double.dense()[alive][:, alive]
-    values, turn = symmetric.eigh(_symmetric(scaled.T @ (matrix @ scaled))) if len(roots) else (roots, scaled[:0])
+    values, turn = linalg.eigh(symmetric(scaled.T @ (matrix @ scaled))) if len(roots) else (roots, scaled[:0])
     order = values.abs().argsort(descending=True, stable=True)[:k]
     count = dim if k is None else k
     mu, readers = values.new_zeros(count), values.new_zeros(count, dim)
@@ -384,7 +378,7 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     mean = _mean_error(
         double,
         matrix,
-        (times_power(mu.double(), -power - 2 * half), times_power(readers.double(), half)[:, alive]),
+        (times_two_to(mu.double(), -power - 2 * half), times_two_to(readers.double(), half)[:, alive]),
         torch.finfo(dtype).eps,
         (moment, variances, axes),
     )
@@ -415,13 +409,13 @@ def _mean_error(
     delta = matrix - (readers.T * mu) @ readers
     sizes, lengths = mu.abs(), readers.norm(dim=1)
     formed = gamma(len(kernel.left) + 4) * size + gamma(len(mu) + 4) * (sizes * lengths.square()).sum()
-    product = _symmetric(above.T @ (delta @ above))
+    product = symmetric(above.T @ (delta @ above))
     # The eigenvalues are right to n roundings of the norm, as LAPACK's are.
     wrong = gamma(2 * n + 6) * n**0.5 * trace * delta.norm() + gamma(n) * n * product.norm()
     squares = (readers @ above).norm(dim=1).square().amax() * (1 + gamma(n + 4)) if len(mu) else trace * 0
     evaluated = 2 * gamma(n + 2) * (trace * squares).sqrt() * (sizes * lengths).sum()
     summed = (gamma(len(mu) + 3) + unit) * sizes.sum() * squares
-    mean: Tensor = symmetric.eigvalsh(product).abs().sum() + formed * trace + wrong + evaluated + summed
+    mean: Tensor = linalg.eigvalsh(product).abs().sum() + formed * trace + wrong + evaluated + summed
     return mean
 
 
@@ -469,7 +463,7 @@ def _size(kernel: Kernel) -> Tensor:
 
 def _fitting_upward(values: Tensor, power: int, dtype: torch.dtype) -> Tensor:
     """values · 2^power, at least 0, in a type, rounded up."""
-    return upward(times_power(values * (1 + 16 * UNIT), power), dtype)
+    return upward(times_two_to(values * (1 + 16 * UNIT), power), dtype)
 
 
 def _norm(values: Tensor) -> Tensor:
@@ -484,7 +478,3 @@ def _check_k(kernel: Kernel, k: int | None) -> int | None:
     if k is None:
         return None
     return whole("k", k, 1, kernel.input.dim, hint="choose k in that range, or leave it out for all")
-
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.T) / 2

@@ -8,18 +8,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, upward
-from bilens.decompose.scale import fitting, tensor_near_one, times_power
-from bilens.decompose.sign import signed
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
+from bilens._internal.scale import times_two_to
+from bilens.decompose import linalg
+from bilens.decompose.linalg import (
+    EPSILON,
+    UNIT,
+    at_least_single,
+    detach,
+    fitting,
+    gamma,
+    largest_square,
+    signed,
+    symmetric,
+    tensor_near_one,
+    upward,
+)
 from bilens.dictionary import Dictionary
-from bilens.errors import ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-
-EPSILON = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +58,7 @@ class InputBasis:
 
     def __post_init__(self) -> None:
         detach(self)
-        if tuple(self.vectors.shape) != (len(self.values), self.input.dim):
-            raise ShapeError(
-                f"vectors of shape {tuple(self.vectors.shape)}",
-                f"({len(self.values)}, {self.input.dim})",
-            )
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -122,9 +126,8 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     crossed = outer * (right @ left.T)  # its transpose is the other one
     one = left.T @ ((outer * (right @ right.T)) @ left + crossed @ right)
     two = right.T @ (crossed.T @ left + (outer * (left @ left.T)) @ right)
-    gram = (one + two) / 4
-    gram = (gram + gram.T) / 2
-    squares, columns = symmetric.eigh(gram)
+    gram = symmetric(one + two) / 4
+    squares, columns = linalg.eigh(gram)
     squares, vectors = squares.flip(0), signed(columns.T.flip(0))
     sigma = squares.clamp(min=0).sqrt()
     count, dtype = dim if k is None else k, at_least_single(tensor.left.dtype)
@@ -135,8 +138,8 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
         fitting(sigma[:count], power, dtype, "singular values", 1e-7 * float(_sizes(near).norm())),
         kept,
         fitting(squares.clamp(min=0).sum(), 2 * power, torch.float64, "squares of singular values"),
-        times_power(sigma.new_tensor(noise), power).to(dtype),
-        upward(times_power(beyond, 2 * power), torch.float64),
+        times_two_to(sigma.new_tensor(noise), power).to(dtype),
+        upward(times_two_to(beyond, 2 * power), torch.float64),
         tensor.input,
     )
 

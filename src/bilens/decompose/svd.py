@@ -10,17 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, trusted, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, gamma, largest_square, upward
-from bilens.decompose.sign import signed
-from bilens.errors import BilensError, ShapeError
-from bilens.scale import near_one
+from bilens._internal import checks
+from bilens._internal.checks import instance, trusted, whole
+from bilens._internal.scale import near_one
+from bilens.decompose import linalg
+from bilens.decompose.linalg import EPSILON, at_least_single, detach, gamma, largest_square, signed, upward
+from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
-
-EPSILON = torch.finfo(torch.float64).eps
+from bilens.tensor import BilinearTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +48,7 @@ class TensorSVD:
 
     def __post_init__(self) -> None:
         detach(self)
-        if tuple(self.outputs.shape) != (len(self.values), self.tensor.output.dim):
-            raise ShapeError(
-                f"outputs of shape {tuple(self.outputs.shape)}",
-                f"({len(self.values)}, {self.tensor.output.dim})",
-            )
-        if self.residuals.shape != self.values.shape:
-            raise ShapeError(f"residuals of shape {tuple(self.residuals.shape)}", f"({len(self.values)},)")
+        checks.shapes(self, o=self.tensor.output.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -149,7 +141,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)
     gram = replace(tensor, left=left, right=right, down=down).gram()
-    values, vectors = symmetric.largest(gram, tensor.output.dim if k is None else k)
+    values, vectors = linalg.largest(gram, tensor.output.dim if k is None else k)
     return _record(
         tensor,
         values.clamp(min=0).sqrt(),
@@ -249,6 +241,7 @@ def _check_kept(svd: TensorSVD, k: int) -> int:
 
 def _check_k(tensor: BilinearTensor, k: int | None) -> int | None:
     instance("tensor", tensor, BilinearTensor)
+    checks.in_memory("a tensor", tensor.left)
     if k is None:
         return None
     return whole("k", k, 1, tensor.output.dim, hint="choose k in that range, or leave it out for all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bilens.checks import whole
+from bilens._internal.checks import whole
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, Samples, table

@@ -9,9 +9,10 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import whole
+from bilens._internal import checks
+from bilens._internal.checks import whole
 from bilens.decompose import Spectrum
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
 from bilens.space import Space
 
@@ -44,18 +45,7 @@ class Detail:
     examined: int = 0
 
     def __post_init__(self) -> None:
-        n, dim = self.eigenvalues.shape
-        wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
-            ("pairs", self.pairs, (n, self.strengths.shape[-1], 2)),
-            ("strengths", self.strengths, (n, self.strengths.shape[-1])),
-            ("errors", self.errors, (n, dim)),
-        ]
-        if self.samples is not None:
-            wanted += [("samples", self.samples, (n, self.samples.shape[-1]))]
-            wanted += [("responses", self.responses, (n, self.samples.shape[-1]))]
-        for name, value, shape in wanted:
-            if value is not None and tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
+        checks.shapes(self)
 
     def __len__(self) -> int:
         return len(self.eigenvalues)
@@ -89,7 +79,7 @@ class Chart:
     level_name: str = ""
 
     def __post_init__(self) -> None:
-        _check_shapes(("at", self.at, (len(self.at),)), ("values", self.values, (len(self.at), len(self.columns))))
+        checks.shapes(self, c=len(self.columns))
         if whole("drawn", self.drawn, 1) > len(self.columns):
             raise BilensError(f"{self.drawn} lines drawn of {len(self.columns)}", "at most as many as there are")
 
@@ -119,11 +109,7 @@ class CodeComparison:
     samples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.trained.shape != self.pseudoinverse.shape or self.trained.ndim != 1:
-            raise ShapeError(
-                f"codes of shape {tuple(self.trained.shape)} and {tuple(self.pseudoinverse.shape)}",
-                "two lists of one length",
-            )
+        checks.shapes(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +133,7 @@ class Samples:
     output: Space
 
     def __post_init__(self) -> None:
-        m = len(self.inputs)
-        for name, value, shape in (
-            ("inputs", self.inputs, (m, self.input.size)),
-            ("numbers", self.numbers, (m,)),
-            ("outputs", self.outputs, (m, self.output.dim)),
-            ("labels", self.labels, (m,)),
-        ):
-            if value is not None and tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one sample per row")
+        checks.shapes(self, d=self.input.size, o=self.output.dim)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -180,8 +158,7 @@ class Explanation:
     total: float
 
     def __post_init__(self) -> None:
-        if tuple(self.x.shape) != (self.spectrum.input.size,):
-            raise ShapeError(f"a sample of shape {tuple(self.x.shape)}", f"({self.spectrum.input.size},)")
+        checks.shapes(self, d=self.spectrum.input.size)
 
     @property
     def terms(self) -> Float[Tensor, " k"]:
@@ -257,7 +234,7 @@ class FeatureSet:
         if not self.name:
             raise BilensError("a set of features without a name", "one for file names and links")
         n = len(self.spectra)
-        _check_shapes(("importance", self.importance, (n,)), ("effects", self.effects, (n, self.output.dim)))
+        checks.shapes(self, n=n, o=self.output.dim)
         if self.detail is not None and len(self.detail) != n:
             raise BilensError(
                 f"details of {len(self.detail)} features for {self.name!r}",
@@ -312,9 +289,3 @@ class FeatureSet:
             return ()
         least = max(float(effect.max()) / 2, float(effect.abs().max()) / 4)
         return tuple(self.output.label(o) for o in best if float(effect[o]) >= least > 0)
-
-
-def _check_shapes(*wanted: tuple[str, Tensor, tuple[int, ...]]) -> None:
-    for name, value, shape in wanted:
-        if tuple(value.shape) != shape:
-            raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")

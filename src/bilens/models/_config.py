@@ -35,16 +35,6 @@ _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of weights that are read."""
 
 
-def space_entry(space: Space) -> dict[str, Any]:
-    """A space without its constant coordinate as JSON values."""
-    return {
-        "name": space.name,
-        "size": space.size,
-        "labels": None if space.labels is None else list(space.labels),
-        "image": None if space.image is None else list(space.image),
-    }
-
-
 def settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in a config that `save_pretrained` wrote; their values are checked when the model is built."""
     if config.get("format") != FORMAT:
@@ -56,25 +46,12 @@ def settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         )
     settings = {name: config[name] for name in _ENTRIES}
     for name in ("input", "output"):
-        settings[name] = _space(path, name, config[name])
+        try:
+            settings[name] = Space.from_json(config[name])
+        except BilensError as error:
+            known = "its name, size, labels and image shape"
+            raise StoreError(f"{path} with the {name} space {config[name]!s:.80}", known, "write it again") from error
     return settings
-
-
-def _space(path: Path, what: str, entry: Any) -> Space:
-    try:
-        space = Space(**entry)
-    except (BilensError, TypeError) as error:
-        raise _no_space(path, what, entry) from error
-    if space.size >= 2**31:
-        raise _no_space(path, what, entry)
-    return space
-
-
-def _no_space(path: Path, what: str, entry: Any) -> StoreError:
-    shown = str(entry)[:80]
-    return StoreError(
-        f"{path} with the {what} space {shown}", "its name, size, labels and image shape", "write it again"
-    )
 
 
 def check(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_pair, write_pair
 from bilens.models import _config, authors
@@ -88,8 +88,8 @@ class ImageClassifier(nn.Module):
             )
         self.config: dict[str, Any] = {
             "format": _config.FORMAT,
-            "input": _config.space_entry(self.input),
-            "output": _config.space_entry(self.output),
+            "input": self.input.to_json(),
+            "output": self.output.to_json(),
             "hidden": hidden,
             "layers": layers,
             "embedding": embedding,
@@ -138,7 +138,7 @@ class ImageClassifier(nn.Module):
         Raises:
             ShapeError: the last axis of x is not `input.size`.
         """
-        x = self.input.lift(x)
+        x = self.input.fold(x)
         if self.embedding is not None:
             x = self.embedding(x)
         for layer in self.layers:
@@ -208,10 +208,7 @@ class ImageClassifier(nn.Module):
                 )
         other = copy.deepcopy(self)
         other.input, other.output = input.without_constant(), output.without_constant()
-        other.config = self.config | {
-            "input": _config.space_entry(other.input),
-            "output": _config.space_entry(other.output),
-        }
+        other.config = self.config | {"input": other.input.to_json(), "output": other.output.to_json()}
         return other
 
     def standardized(self, mean: float, std: float) -> ImageClassifier:

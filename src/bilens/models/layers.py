@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bilens import checkpoint as checkpoints
-from bilens import checks, faithfulness, schedules
-from bilens import device as devices
-from bilens.checks import instance, whole
+from bilens import faithfulness, schedules
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import checks
+from bilens._internal import device as devices
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.models.classifier import ImageClassifier

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 
 

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens import checks
-from bilens.checks import flag, instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError, StoreError
 from bilens.sae import folder as folders

@@ -23,8 +23,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from bilens import checkpoint as checkpoints
-from bilens import device as devices
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import device as devices
 from bilens.errors import BilensError, StoreError
 from bilens.files import read_json, write_json
 from bilens.sae.processes import POINTER, Processes

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens import checks
+from bilens._internal import checks
 from bilens.errors import StoreError
 from bilens.files import read_json, read_pair, write_pair
 from bilens.sae.processes import POINTER

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bilens import checks
-from bilens.checks import instance, number
+from bilens._internal import checks
+from bilens._internal.checks import instance, number
 from bilens.errors import BilensError, ShapeError
 from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream
@@ -138,11 +138,7 @@ class Evaluation:
     rows: int
 
     def __post_init__(self) -> None:
-        if self.frequency.ndim != 1 or self.frequency.shape != self.mean_activation.shape:
-            raise ShapeError(
-                f"frequency {tuple(self.frequency.shape)} and mean_activation {tuple(self.mean_activation.shape)}",
-                "(d_sae,) twice",
-            )
+        checks.shapes(self)
 
     @property
     def active(self) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bilens import checkpoint as checkpoints
-from bilens import device as devices
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import device as devices
 from bilens.errors import StoreError
 from bilens.sae.streams import Divisible, Stream
 

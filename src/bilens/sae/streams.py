@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import flag, instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, whole
+from bilens._internal.seeds import derived
 from bilens.errors import BilensError, ShapeError
 
 
@@ -117,7 +118,7 @@ class TensorStream:
         """The order of one epoch; the last one asked for is kept."""
         if epoch not in self._orders:
             self._orders.clear()
-            generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + epoch) % 2**63)
+            generator = torch.Generator().manual_seed(derived(self.seed, epoch))
             order = torch.randperm(self.rows, generator=generator)
             self._orders[epoch] = order.to(self.vectors.device)
         return self._orders[epoch]

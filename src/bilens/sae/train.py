@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bilens import checkpoint as checkpoints
-from bilens import checks
-from bilens.checks import instance, whole
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar

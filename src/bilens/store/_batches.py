@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from bilens import checks
+from bilens._internal import checks
 from bilens.errors import BilensError, StoreError
 from bilens.progress import bar
 from bilens.store._folder import Folder, checksum, read_record, settings_of

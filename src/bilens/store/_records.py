@@ -13,18 +13,20 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from jaxtyping import AbstractArray, jaxtyped
 from torch import Tensor
 
-from bilens import checks, files
-from bilens.checks import instance
+from bilens import files
+from bilens._internal import checks
+from bilens._internal.checks import instance
 from bilens.decompose import CP, Spectra, Spectrum, TensorSVD, WeightedSpectrum
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
 from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
 from bilens.history import History
+from bilens.kernel import Kernel
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 FORMAT = 3
 """Version of the layout; a file of another version is refused."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.decompose import symmetric
+from bilens.decompose import linalg
 from bilens.decompose.many import _bounds
 
 Product = Callable[[Tensor], Tensor]
@@ -230,7 +230,7 @@ class Krylov:
 
     def ritz(self, some: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues (n, m) of T, eigenvectors (n, m, m) as columns, and the residuals (n, m) of the Ritz pairs."""
-        levels, columns = symmetric.eigh(self.small[some, : self.size, : self.size])
+        levels, columns = linalg.eigh(self.small[some, : self.size, : self.size])
         residuals = torch.linalg.vector_norm(self.coupling[some] @ columns[:, -self.block :], dim=1)
         return levels, columns, residuals
 

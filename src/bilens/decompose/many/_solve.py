@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.decompose import symmetric
+from bilens.decompose import linalg
 from bilens.decompose.many import _lanczos
 
 Which = Literal["magnitude", "positive", "negative", "both"]
@@ -123,7 +123,7 @@ def cheaper_by_factors(n: int, layer: Layer, ask: Question) -> bool:
     hidden, dim, read, block = layer.hidden, layer.dim, READ[layer.device.type] * ask.work.itemsize, start_vectors(n)
     m = steps(ask.wanted, dim) * block**LONGER
     products, reading = n * m * 8.0 * hidden * dim, m / block * 4.0 * hidden * dim * read
-    return products + reading + n * m**2 * dim * read / 2 < n * in_full(layer)
+    return bool(products + reading + n * m**2 * dim * read / 2 < n * in_full(layer))
 
 
 def in_full(layer: Layer) -> float:
@@ -201,7 +201,7 @@ def _by_lanczos(product: Factored, layer: Layer, weights: Tensor, ask: Question)
 
 def _full(layer: Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
     """From every eigenpair of the formed kernels."""
-    levels, columns = symmetric.eigh(layer.formed(weights, work))
+    levels, columns = linalg.eigh(layer.formed(weights, work))
     chosen = ask.choose(levels)
     vectors = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
     levels = levels.double()
@@ -219,7 +219,7 @@ def _refined(layer: Layer, weights: Tensor, ask: Question, found: _lanczos.Ends)
     """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
     rows = torch.linalg.qr(found.vectors.double().mT)[0].mT
     images = layer.images(weights, rows)
-    values, turn = symmetric.eigh(_symmetric(rows @ images.mT))
+    values, turn = linalg.eigh(_symmetric(rows @ images.mT))
     order = ask.choose(values)
     turn, values = turn.gather(2, order[:, None].expand(-1, turn.shape[1], -1)).mT, values.gather(1, order)
     rows, images = turn @ rows, turn @ images
