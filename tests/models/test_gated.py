@@ -169,7 +169,7 @@ def test_a_bad_record_is_refused(name: str) -> None:
         (lambda: Gate("silu", limit=0.0), "limit"),
         (lambda: Norm("batch"), "norm = 'batch'"),
         (lambda: Norm("rms", drawn(2, 2)), r"gain of shape \(2, 2\)"),
-        (lambda: Norm("layer", drawn(2), drawn(3)), "a gain of 2 and a bias of 3 numbers"),
+        (lambda: Norm("layer", drawn(2), drawn(3)), r"bias of shape \(3,\); expected \(2,\)"),
         (lambda: Norm("rms", drawn(2), eps=-1), "eps"),
         (lambda: Layout("a.weight", "b.{layer}", "c.{layer}"), r"gate = 'a.weight' in a layout"),
         (lambda: Layout("a.{layer}", "a.{layer}", "c.{layer}"), "rows = 'apart' with gate"),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import whole
+from bilens._internal import checks
+from bilens._internal.checks import whole
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.models.gated.families import EXAMPLE, FAMILIES, GGUF_FAMILIES, Family, Layout, bias_name, recognised
 from bilens.models.gated.ggufs import GGUFFile

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bilens.checks import choice, instance, number
+from bilens._internal.checks import choice, instance, number
 from bilens.errors import BilensError, StoreError
 from bilens.files import read_json
 from bilens.models.gated.mlp import Gate

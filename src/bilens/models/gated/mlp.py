@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bilens import checks
-from bilens.checks import choice, instance, number, whole
+from bilens._internal import checks, shown
+from bilens._internal.checks import choice, instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -85,7 +85,7 @@ class Gate:
         return self.activate(z) * (v + self.shift if self.shift else v)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Norm:
     """What stands before (or after) an MLP: γ ⊙ normalize(x) + β.
 
@@ -107,16 +107,16 @@ class Norm:
     def __post_init__(self) -> None:
         choice("norm", self.kind, ("rms", "layer", "none"))
         object.__setattr__(self, "eps", number("eps", self.eps, 0))
+        checks.shapes(self)
         for name in ("gain", "bias"):
             value = getattr(self, name)
             if value is not None:
-                checks.floating(name, value)
                 checks.weights(name, value)
-                if value.ndim != 1:
-                    raise ShapeError(f"{name} of shape {tuple(value.shape)}", "one number for each coordinate")
                 object.__setattr__(self, name, checks.owned(value))
-        if self.gain is not None and self.bias is not None and len(self.gain) != len(self.bias):
-            raise ShapeError(f"a gain of {len(self.gain)} and a bias of {len(self.bias)} numbers", "as many of both")
+
+    def __repr__(self) -> str:
+        """For example "Norm(kind 'rms', gain (576,), eps 1e-05, float32)"."""
+        return shown.line(self)
 
     def normalize(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """x divided by its scale, before gain and bias."""
@@ -194,33 +194,22 @@ class GatedMLP:
             instance("post_norm", self.post_norm, Norm)
         object.__setattr__(self, "layer", whole("layer", self.layer, 0))
         instance("part", self.part, str, "a text")
-        for name in ("gate", "up", "down"):
-            checks.floating(name, getattr(self, name))
-            if getattr(self, name).ndim != 2:
-                raise ShapeError(f"{name} of shape {tuple(getattr(self, name).shape)}", "a matrix, (out, in)")
-        (h, d), o = self.gate.shape, len(self.down)
+        checks.shapes(self)
+        d, o = self.gate.shape[1], len(self.down)
         if self.input is None:
             object.__setattr__(self, "input", Space(f"normalised input of layer {self.layer}", d))
         if self.output is None:
             name = "residual" if self.post_norm is None else f"output of layer {self.layer}"
             object.__setattr__(self, "output", Space(name, o))
-        shapes = {"gate": (h, d), "up": (h, d), "down": (o, h), "gate_bias": (h,), "up_bias": (h,), "down_bias": (o,)}
-        for name, shape in shapes.items():
+        for name in _TENSORS:
             value = getattr(self, name)
             if value is None:
                 continue
-            checks.floating(name, value)
-            if tuple(value.shape) != shape:
-                raise ShapeError(
-                    f"{name} of shape {tuple(value.shape)} in {self.title}",
-                    f"{shape}, for {h} units of {d} inputs and {o} outputs",
-                    "check which axis is which",
-                )
+            checks.weights(f"{name} of {self.title}", value)
             if value.dtype != self.gate.dtype or value.device != self.gate.device:
                 raise BilensError(
                     f"{name} as {value.dtype} on {value.device}", f"{self.gate.dtype} on {self.gate.device} like gate"
                 )
-            checks.weights(f"{name} of {self.title}", value)
         for name, norm, size in (("norm", self.norm, d), ("post_norm", self.post_norm, o)):
             for what in ("gain", "bias"):
                 value = None if norm is None else getattr(norm, what)

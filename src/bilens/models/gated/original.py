@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, StoreError
 from bilens.models.gated.checkpoint import Checkpoint, Place, load
 from bilens.models.gated.mlp import GatedMLP
