@@ -402,6 +402,20 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "without model.layers.1.post_attention_layernorm",
     ),
     "whole numbers": (put(UP, torch.zeros(3, 5, dtype=torch.int8)), f"{UP} of type I8; expected one of float16"),
+    "quantised": (
+        lambda f: (
+            put(UP, torch.zeros(3, 5, dtype=torch.int8))(f),
+            config(quantization_config={"quant_method": "q"})(f),
+        ),
+        "of type I8, quantised by 'q',; expected .* Load it dequantised with transformers",
+    ),
+    "packed": (
+        lambda f: (
+            save_file({"model.layers.0.mlp.gate_up_proj_blocks": torch.zeros(2)}, f / "model.safetensors"),
+            config(quantization_config={"quant_method": "q"})(f),
+        ),
+        r"quantised by 'q', without .*; it has model.layers.N.mlp.gate_up_proj_blocks \(2,\).* Load it dequantised",
+    ),
     "no matrix": (put(UP, torch.zeros(15)), r"up_proj.weight of shape \(15,\); expected a matrix"),
     "NaN": (put(UP, torch.full((3, 5), math.nan)), "up of layer 1 with NaN or infinity"),
     "a bias too many": (

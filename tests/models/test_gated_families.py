@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -140,6 +141,33 @@ def compare(checkpoint: gated.Checkpoint, model: nn.Module) -> None:
             close(checkpoint.shared_expert(k)(x), theirs["shared_expert"])
 
 
+def reassembled(model: nn.Module, checkpoint: gated.Checkpoint) -> None:
+    """Put what was read in the place of every MLP of the model, and of every expert."""
+    for k, layer in enumerate(model.model.layers):
+        norm = PRE_NORM.get(model.config.model_type, "post_attention_layernorm")
+        found: dict[str, Tensor] = {}
+
+        def read(_: nn.Module, arguments: tuple[Any, ...], found: dict[str, Tensor] = found) -> None:
+            found["x"] = arguments[0]
+
+        (getattr(layer, norm) if norm else layer.mlp).register_forward_pre_hook(read)
+
+        def dense(n: Tensor, mlp: gated.GatedMLP, found: dict[str, Tensor] = found) -> Tensor:
+            return mlp(found["x"]).reshape(n.shape)
+
+        def routed(n: Tensor, chosen: Tensor, weights: Tensor, k: int = k, found: dict[str, Tensor] = found) -> Tensor:
+            outputs = [checkpoint.expert(k, e)(found["x"]).reshape(n.shape) for e in range(3)]
+            shares = [(weights * (chosen == e)).sum(dim=1, keepdim=True) for e in range(3)]
+            return sum(share * output for share, output in zip(shares, outputs, strict=True))  # type: ignore[return-value]
+
+        if not hasattr(layer.mlp, "experts"):
+            layer.mlp.forward = functools.partial(dense, mlp=checkpoint.mlp(k))
+            continue
+        layer.mlp.experts.forward = routed
+        if hasattr(layer.mlp, "shared_expert"):
+            layer.mlp.shared_expert.forward = functools.partial(dense, mlp=checkpoint.shared_expert(k))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_mlp_gives_what_the_original_gives(kind: str, tmp_path: Path) -> None:
     model = made(kind)
@@ -149,6 +177,11 @@ def test_every_mlp_gives_what_the_original_gives(kind: str, tmp_path: Path) -> N
         assert len(checkpoint) == 2
         for one in gated.check(checkpoint, model):
             assert one.agrees, one
+    tokens = torch.tensor([[5, 17, 3, 29, 11, 8, 20, 9]])
+    with torch.no_grad():
+        logits = model(tokens).logits
+        reassembled(model, gated.load(tmp_path))
+        torch.testing.assert_close(model(tokens).logits, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_a_bilinear_llama_has_an_exact_tensor(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,6 +17,9 @@ from bilens.models.gated.families import EXAMPLE, FAMILIES, GGUF_FAMILIES, Famil
 from bilens.models.gated.ggufs import GGUFFile
 from bilens.models.gated.mlp import Gate, GatedMLP, Norm
 from bilens.models.gated.stored import READABLE, InMemory, Read, Source, folder, hub, single
+
+DEQUANTISED = "load it dequantised with transformers, and pass the model"
+"""What to do with weights of a type that is not read."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +162,10 @@ class Checkpoint:
             expected = "(experts, …, …)" if layout.stacked else "a matrix"
             raise StoreError(f"{self.source.title} with {name} of shape {stored.shape}", expected, "check the layout")
         if self.source.gguf is False and stored.dtype not in READABLE:
-            method = config.get("quantization_config")
-            how = f", quantised by {method.get('quant_method')!r}" if isinstance(method, Mapping) else ""
             raise StoreError(
-                f"{self.source.title} with {name} of type {stored.dtype}{how}",
+                f"{self.source.title} with {name} of type {stored.dtype}{_quantised(config)}",
                 f"one of {', '.join(READABLE)}",
-                "load it dequantised with transformers, and pass the model",
+                DEQUANTISED,
             )
         rows, columns = (shape[1], shape[0]) if layout.transposed else shape
         d, h = config.get("hidden_size"), config.get(layout.width)
@@ -237,6 +239,12 @@ class Checkpoint:
         bias = bias_name(name) if layout.norm_kind == "layer" else ""
         offset = _own(read(bias, None)) if bias in self._names else None
         return Norm(layout.norm_kind, gain + 1 if layout.gain == "1+w" else gain, offset, eps)
+
+
+def _quantised(config: Mapping[str, Any]) -> str:
+    """How a config says that its weights were quantised; empty where it does not."""
+    method = config.get("quantization_config")
+    return f", quantised by {method.get('quant_method')!r}," if isinstance(method, Mapping) else ""
 
 
 def _half(value: Tensor, layout: Layout, what: str) -> Tensor:
@@ -343,9 +351,9 @@ def _places(source: Source, family: Family, names: tuple[str, ...]) -> dict[tupl
             places.setdefault((layer, layout.part), place)
     if not places:
         raise StoreError(
-            f"{source.title} without {family.layouts[0].gate}; it has {_listed(source)}",
+            f"{source.title}{_quantised(family.config)} without {family.layouts[0].gate}; it has {_listed(source)}",
             f"the tensors of a model like {family.name}",
-            "give the layout that it has",
+            DEQUANTISED if _quantised(family.config) else "give the layout that it has",
         )
     stated = family.config.get("num_hidden_layers")
     present = {layer for layer, _ in places}
