@@ -639,13 +639,14 @@ def test_only_the_bytes_of_the_layer_are_read(tmp_path: Path) -> None:
 import sys
 import torch
 from bilens.models import gated
-def peak():
+def memory(entry):
     lines = open("/proc/self/status").read().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(entry))
 gated.load(sys.argv[2]).mlp(0)  # whatever the first of its kind costs
-before = peak()
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before = memory("VmRSS")
 mlp = gated.load(sys.argv[1]).mlp(13)
-print((peak() - before) / (4 * (mlp.gate.numel() + mlp.up.numel() + mlp.down.numel())))
+print((memory("VmHWM") - before) / (2 * (mlp.gate.numel() + mlp.up.numel() + mlp.down.numel())))  # of its bytes in the file
 """
     llama(tmp_path / "small")
     run = subprocess.run(
@@ -654,7 +655,7 @@ print((peak() - before) / (4 * (mlp.gate.numel() + mlp.up.numel() + mlp.down.num
         text=True,
         check=False,
     )
-    if "status" in run.stderr:
+    if "/proc/self" in run.stderr:
         pytest.skip("no /proc here")
     assert run.returncode == 0, run.stderr
-    assert float(run.stdout) < 3
+    assert 2 < float(run.stdout) < 3  # twice itself in float32, and a part of it as it is stored

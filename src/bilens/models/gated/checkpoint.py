@@ -16,7 +16,7 @@ from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.models.gated.families import EXAMPLE, FAMILIES, GGUF_FAMILIES, Family, Layout, bias_name, recognised
 from bilens.models.gated.ggufs import GGUFFile
 from bilens.models.gated.mlp import Gate, GatedMLP, Norm
-from bilens.models.gated.stored import READABLE, InMemory, Read, Source, folder, hub, single
+from bilens.models.gated.stored import READABLE, InMemory, Source, folder, hub, single
 
 DEQUANTISED = "load it dequantised with transformers, and pass the model"
 """What to do with weights of a type that is not read."""
@@ -189,11 +189,10 @@ class Checkpoint:
         for what in ("gate", "up", "down"):
             self._shape(place, what, numbered)
         part = layout.part if expert is None else f"expert {expert}"
-        with self.source.opened() as read:
-            weights = {what: self._weight(read, place, what, numbered, row) for what in ("gate", "up", "down")}
-            biases = {f"{what}_bias": self._bias(read, place, what, numbered, row) for what in ("gate", "up", "down")}
-            norm = self._norm(read, place, layout.norm) if layout.norm else Norm("none")
-            post = self._norm(read, place, layout.post_norm) if layout.post_norm else None
+        weights = {what: self._weight(place, what, numbered, row) for what in ("gate", "up", "down")}
+        biases = {f"{what}_bias": self._bias(place, what, numbered, row) for what in ("gate", "up", "down")}
+        norm = self._norm(place, layout.norm) if layout.norm else Norm("none")
+        post = self._norm(place, layout.post_norm) if layout.post_norm else None
         try:
             return GatedMLP._taken(
                 **weights,
@@ -209,13 +208,13 @@ class Checkpoint:
                 raise StoreError(f"{self.source.title}, whose layer is not whole ({error})", "a whole layer") from error
             raise
 
-    def _weight(self, read: Read, place: Place, what: str, expert: int | None, row: int | None) -> Tensor:
+    def _weight(self, place: Place, what: str, expert: int | None, row: int | None) -> Tensor:
         """W, V or D as (out, in), in float32 at least and in memory of its own."""
-        value = read(place.name(getattr(place.layout, what), expert), row)
+        value = self.source.read(place.name(getattr(place.layout, what), expert), row)
         value = value.mT if place.layout.transposed else value
         return _own(_half(value, place.layout, what))
 
-    def _bias(self, read: Read, place: Place, what: str, expert: int | None, row: int | None) -> Tensor | None:
+    def _bias(self, place: Place, what: str, expert: int | None, row: int | None) -> Tensor | None:
         name = bias_name(place.name(getattr(place.layout, what), expert))
         stated, there = self.family.config.get("mlp_bias"), name in self._names
         if type(stated) is bool and stated != there:
@@ -223,9 +222,9 @@ class Checkpoint:
                 f"{self.source.title} with{'' if there else 'out'} {name}, but mlp_bias = {stated} in its config",
                 "the config and the weights of one model",
             )
-        return _own(_half(read(name, row), place.layout, what)) if there else None
+        return _own(_half(self.source.read(name, row), place.layout, what)) if there else None
 
-    def _norm(self, read: Read, place: Place, pattern: str) -> Norm:
+    def _norm(self, place: Place, pattern: str) -> Norm:
         layout = place.layout
         eps = self.family.eps if layout.eps is None else layout.eps
         if eps is None:
@@ -235,9 +234,9 @@ class Checkpoint:
         name = place.name(pattern)
         if name not in self._names:
             raise StoreError(f"{self.source.title} without {name}", "the gain of every norm", "download it again")
-        gain = _own(read(name, None))
+        gain = _own(self.source.read(name))
         bias = bias_name(name) if layout.norm_kind == "layer" else ""
-        offset = _own(read(bias, None)) if bias in self._names else None
+        offset = _own(self.source.read(bias)) if bias in self._names else None
         return Norm(layout.norm_kind, gain + 1 if layout.gain == "1+w" else gain, offset, eps)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from bilens.errors import BilensError, StoreError
 from bilens.files import read_bytes
-from bilens.models.gated.stored import Read, Stored
+from bilens.models.gated.stored import Stored
 
 _NAMES = {
     "embedding_length": "hidden_size",
@@ -66,21 +65,16 @@ class GGUFFile:
         named = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
         return Stored(tuple(int(size) for size in reversed(tensor.shape)), named.get(kind, kind))
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[Read]:
-        """Reads tensors, in float32."""
-
-        def read(name: str, row: int | None = None) -> Tensor:
-            tensor = self._tensors[name]
-            data = tensor.data if row is None else tensor.data[row]
-            try:
-                return torch.from_numpy(self._dequantize(data, tensor.tensor_type).copy())
-            except NotImplementedError as error:
-                raise StoreError(
-                    f"{self.title} with {name} of type {tensor.tensor_type.name}", "a type that the package gguf reads"
-                ) from error
-
-        yield read
+    def read(self, name: str, row: int | None = None) -> Tensor:
+        """One tensor, in float32."""
+        tensor = self._tensors[name]
+        data = tensor.data if row is None else tensor.data[row]
+        try:
+            return torch.from_numpy(self._dequantize(data, tensor.tensor_type).copy())
+        except NotImplementedError as error:
+            raise StoreError(
+                f"{self.title} with {name} of type {tensor.tensor_type.name}", "a type that the package gguf reads"
+            ) from error
 
 
 def _config(reader: Any) -> dict[str, Any]:

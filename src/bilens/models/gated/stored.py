@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -31,10 +30,6 @@ class Stored(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
-
-
-Read = Callable[[str, "int | None"], Tensor]
-"""Reads a tensor by its name; with a number, that row of its first axis alone."""
 
 
 class Source(Protocol):
@@ -62,8 +57,8 @@ class Source(Protocol):
     def describe(self, name: str) -> Stored:
         """Shape and type of one tensor, without reading it."""
 
-    def opened(self) -> AbstractContextManager[Read]:
-        """Reads tensors while the block lasts; what they were read from is then closed."""
+    def read(self, name: str, row: int | None = None) -> Tensor:
+        """One tensor; with a number, that row of its first axis alone. It may share memory with the source."""
 
 
 class SafetensorsFiles:
@@ -178,21 +173,12 @@ class SafetensorsFiles:
                 f"{path}, which cannot be read ({reason})", "a whole safetensors file", "copy or download it again"
             ) from error
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[Read]:
-        """Reads tensors; a file is opened when the first of its tensors is asked for."""
-        with contextlib.ExitStack() as stack:
-            handles: dict[str, Any] = {}
-
-            def read(name: str, row: int | None = None) -> Tensor:
-                self.describe(name)
-                file = self._files[name]
-                if file not in handles:
-                    handles[file] = stack.enter_context(self._open(file))
-                value: Tensor = handles[file].get_tensor(name) if row is None else handles[file].get_slice(name)[row]
-                return value
-
-            yield read
+    def read(self, name: str, row: int | None = None) -> Tensor:
+        """One tensor. Its file is opened for it alone, so that its bytes leave memory when the tensor does."""
+        self.describe(name)
+        with self._open(self._files[name]) as opened:
+            value: Tensor = opened.get_tensor(name) if row is None else opened.get_slice(name)[row]
+            return value
 
 
 class InMemory:
@@ -221,15 +207,10 @@ class InMemory:
         value = self._tensors[name]
         return Stored(tuple(value.shape), str(value.dtype).removeprefix("torch."))
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[Read]:
-        """Reads tensors: the model's own, which are copied when a record is made of them."""
-
-        def read(name: str, row: int | None = None) -> Tensor:
-            value = self._tensors[name].detach()
-            return value if row is None else value[row]
-
-        yield read
+    def read(self, name: str, row: int | None = None) -> Tensor:
+        """One tensor: the model's own."""
+        value = self._tensors[name].detach()
+        return value if row is None else value[row]
 
 
 def folder(path: Path) -> SafetensorsFiles:
@@ -286,4 +267,4 @@ def hub(name: str) -> SafetensorsFiles:
     return SafetensorsFiles(name, locate)
 
 
-__all__ = ["READABLE", "InMemory", "Read", "SafetensorsFiles", "Source", "Stored", "folder", "hub", "single"]
+__all__ = ["READABLE", "InMemory", "SafetensorsFiles", "Source", "Stored", "folder", "hub", "single"]
