@@ -150,6 +150,28 @@ MUTANTS = (
       "test_plots.py"),
     _("pixels of a page a little darker", '"scale": [1 / 255] * len(values)', '"scale": [1 / 256] * len(values)',
       "explorer/test_page.py"),
+    # Language models
+    _("gate and up of one matrix the other way round", 'value[:middle] if what == "gate" else value[middle:]',
+      'value[middle:] if what == "gate" else value[:middle]', "models/test_gated.py"),
+    _("alternating rows the other way round", 'value[0::2] if what == "gate" else value[1::2]',
+      'value[1::2] if what == "gate" else value[0::2]', "models/test_gated.py"),
+    _("Gemma's gain without its 1", 'gain + 1 if layout.gain == "1+w" else gain', "gain", "models/test_gated.py"),
+    _("a matrix the way round that it is stored", "value = value.mT if place.layout.transposed else value",
+      "value = value.clone()", "models/test_gated.py"),
+    _("a norm's gain in one factor only",
+      "left, right = left * self.norm.gain.to(left), right * self.norm.gain.to(right)",
+      "left, right = left * self.norm.gain.to(left), right", "models/test_gated.py"),
+    _("every expert is the first", "row = expert if layout.stacked else None", "row = 0 if layout.stacked else None",
+      "models/test_gated_families.py"),
+    _("values beyond a limit are kept", "v = v.clamp(-self.limit, self.limit)", "v = v.clamp(max=self.limit)",
+      "models/test_gated_families.py"),
+    _("the check compares ours with ours", "y = ours(trace.input)", "y = theirs = ours(trace.input)",
+      "analyses/test_language_commands.py"),
+    _("sizes of the config believed", "if any(type(size) is int and size != got for", "if all(type(size) is str for",
+      "models/test_gated.py"),
+    _("a read-out's bias left out of an imported classifier",
+      'f = _sum(None if e is None else head.double() @ e, wide["head"])', 'f = wide["head"]',
+      "analyses/test_language_commands.py"),
 )  # fmt: skip
 
 

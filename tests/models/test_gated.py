@@ -646,7 +646,8 @@ gated.load(sys.argv[2]).mlp(0)  # whatever the first of its kind costs
 open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
 before = memory("VmRSS")
 mlp = gated.load(sys.argv[1]).mlp(13)
-print((memory("VmHWM") - before) / (2 * (mlp.gate.numel() + mlp.up.numel() + mlp.down.numel())))  # of its bytes in the file
+stored = 2 * (mlp.gate.numel() + mlp.up.numel() + mlp.down.numel())
+print((memory("VmHWM") - before) / stored)
 """
     llama(tmp_path / "small")
     run = subprocess.run(
