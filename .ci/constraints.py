@@ -5,7 +5,6 @@ import re
 from importlib.metadata import distributions
 
 OURS = "3.10"
-NEWER = {"huggingface-hub", "tokenizers"}  # their newest go with a transformers that has left Python 3.10 behind
 SKIPPED = {"bilens", "pip", "setuptools", "wheel"}
 HEADER = f"""\
 # Exact versions for the Makefile (`make constraints` writes this file). Users of the library are held by the lower
@@ -16,7 +15,7 @@ lines = {}
 for package in distributions():
     name = re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()
     needs = re.search(r">=\s*3\.(\d+)", package.metadata.get("Requires-Python") or "")
-    least = max(int(needs[1]) if needs else 0, 11 if name in NEWER else 0)
-    marker = f'; python_version >= "3.{least}"' if least > int(OURS.split(".")[1]) else ""
+    newer = needs is not None and int(needs[1]) > int(OURS.split(".")[1])
+    marker = f'; python_version >= "3.{needs[1]}"' if newer else ""
     lines[name] = f"{name}=={package.version.split('+')[0]}{marker}"  # 2.13.0+cpu is a build of 2.13.0
 print(HEADER + "\n".join(line for name, line in sorted(lines.items()) if name not in SKIPPED))
