@@ -14,8 +14,9 @@ from bilens.explorer import Exploration
 from bilens.faithfulness import Curve, Row, Score
 from bilens.features import Chart, CodeComparison, FeatureSet, Samples, detail
 from bilens.history import History
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 EVIL = "</script><img src=x onerror=\"document.title='run'\"><!--'&{{ 7*7 }}<svg/onload=alert(1)>"
 PIXELS = Space("pixels", 36, image=(6, 6), constant=True)
@@ -160,6 +161,6 @@ def named() -> Exploration:
 
 def unbiased() -> Exploration:
     """A layer without biases over a space with the constant coordinate, in which it has no part."""
-    tensor = make_tensor(PIXELS.without_constant(), CLASSES).lift()
+    tensor = make_tensor(PIXELS.without_constant(), CLASSES).fold()
     found = make_set("svd", [tensor.kernel(o) for o in range(4)], CLASSES, **WORDS_OF["svd"])
     return Exploration(title="No biases", features=(found,))

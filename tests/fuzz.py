@@ -31,7 +31,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from bilens import checkpoint, cli, data, decompose, explorer, plots, sae, store
+from bilens import cli, data, decompose, explorer, plots, sae, store
+from bilens._internal import checkpoint
 from bilens.analyses.explore import PAGE
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score

@@ -76,7 +76,7 @@ def test_codes_of_either_kind_of_pair_vector_rebuild_the_layer(data, layer, seed
     bias = torch.randn(o, generator=generator, dtype=torch.float64)
     atoms = torch.eye(o, dtype=torch.float64) * 2
     x = data.draw(samples(layer.input.size))
-    a = tensor.input.lift(x)
+    a = tensor.input.fold(x)
     scale = (1 + a.abs().sum(1, keepdim=True)) ** 2 * (1 + tensor.left.abs().sum() * tensor.right.abs().sum())
     scale = array(scale * (1 + tensor.down.abs().sum() + bias.abs().max()))
     expected = oracle.forward(layer, x)
@@ -108,7 +108,7 @@ def test_pair_codes_are_what_the_encoder_says(data, layer, width, block, seed):
     codes = PairCodes.of(stream, lambda r: torch.relu(r @ weights), step=steps.append)
     space = tensor.input if dictionary is None else tensor.pullback(dictionary).input
     features = np.eye(space.dim) if dictionary is None else array(
-        dictionary.folded().atoms if layer.biased else dictionary.atoms
+        dictionary.fold().atoms if layer.biased else dictionary.atoms
     )  # fmt: skip
     dense = oracle.tensor(layer, constant=layer.biased)
     phi = np.maximum(oracle.pair_vectors(dense, features) @ array(weights), 0)
@@ -182,7 +182,7 @@ def test_refuses_codes_of_another_width(shape):
         lambda codes: pairs.contract(random_tensor(), codes),
         lambda codes: relu_codes().contract(codes, torch.eye(3, dtype=torch.float64)),
     ):
-        with refuses(ShapeError, f"codes of shape {shape}", "(samples, 6)", "Lift the inputs first"):
+        with refuses(ShapeError, f"codes of shape {shape}", "(samples, 6)", "Fold the inputs first"):
             call(torch.zeros(shape, dtype=torch.float64))
 
 

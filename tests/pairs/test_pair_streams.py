@@ -16,7 +16,7 @@ import oracle
 from bilens import pairs, sae
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs import Features, PairStream, SampledStream
+from bilens.pairs import PairResponses, PairStream, SampledStream
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from few_pairs import NAMES, answers, every_pair, of_kind, random_tensor
@@ -301,7 +301,7 @@ def test_refuses_a_batch_size_below_one():
         with refuses(BilensError, "batch_size = 0", "at least 1"):
             make(random_tensor(), batch_size=0)
     with refuses(BilensError, "batch_size = -1", "at least 1"):
-        PairStream(Features.of(random_tensor()), "polarized", -1, 0)
+        PairStream(PairResponses.of(random_tensor()), "polarized", -1, 0)
 
 
 @pytest.mark.parametrize("make", [pairs.stream, pairs.two_hot_stream, "in order", "sampled"])
@@ -333,9 +333,9 @@ def test_refuses_what_is_no_tensor():
 @pytest.mark.bad_input
 def test_refuses_what_is_no_kind_of_pair_vector():
     with refuses(BilensError, "kind = 'hot'", "'polarized' or 'two_hot' or 'symmetric'"):
-        PairStream(Features.of(random_tensor()), "hot", 1, 0)
+        PairStream(PairResponses.of(random_tensor()), "hot", 1, 0)
     with refuses(ShapeError, "chances of shape (3,)", "(21,)"):
-        SampledStream(Features.of(random_tensor()), "polarized", 1, 0, torch.ones(3))
+        SampledStream(PairResponses.of(random_tensor()), "polarized", 1, 0, torch.ones(3))
 
 
 def test_the_first_pair_weighs_like_the_others():

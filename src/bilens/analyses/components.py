@@ -59,7 +59,7 @@ def singular_values(subject: Subject, run: Run) -> FeatureSet:
 
 def _curve(subject: Subject, found: TensorSVD) -> Curve:
     tensor, outputs, inputs = subject.hidden, subject.test_outputs, subject.given
-    whole, norms = subject.read(outputs), tensor.input.lift(inputs).norm(dim=1)
+    whole, norms = subject.read(outputs), tensor.input.fold(inputs).norm(dim=1)
     counts = kept(len(found))
     scores, errors, bounds = [], [], []
     for k in counts:

@@ -11,14 +11,15 @@ from rich.console import Console
 
 from bilens import data as datasets
 from bilens import models
+from bilens._internal.checkpoint import discard
 from bilens.analyses import given
 from bilens.analyses.read import DataName, count_steps, derive, read_from, settings
 from bilens.analyses.settings import SMALL, Budget, Training, shown
-from bilens.checkpoint import discard
 from bilens.data import Dataset
 from bilens.errors import BilensError
 from bilens.history import History
 from bilens.models import ImageClassifier
+from bilens.models.train import check_settings
 from bilens.progress import Steps, duration
 from bilens.store import Folder
 
@@ -92,7 +93,7 @@ def demo(
     training = replace(Training.usual(len(dataset.train.labels)), **asked)
     classifier = ImageClassifier(dataset.input, dataset.output, training.hidden, seed=seed)
     rounds, decay, noise = training.epochs, training.weight_decay, training.noise
-    models.check_settings(epochs=rounds, weight_decay=decay, noise=noise, seed=seed)
+    check_settings(epochs=rounds, weight_decay=decay, noise=noise, seed=seed)
     trained = {"epochs": rounds, "weight_decay": decay, "noise": noise}
     run = Folder(out, settings("demo", classifier, dataset, budget, seed) | {"training": trained})
     steps = Steps(1 + count_steps(dataset))

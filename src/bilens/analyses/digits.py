@@ -34,7 +34,7 @@ def output_directions(subject: Subject, run: Run) -> FeatureSet:
 
     def curve() -> Curve:
         inputs = subject.given
-        whole, norms = tensor(inputs), tensor.input.lift(inputs).norm(dim=1)
+        whole, norms = tensor(inputs), tensor.input.fold(inputs).norm(dim=1)
         counts = kept(tensor.input.dim)
         terms = [spectrum.terms(inputs).cumsum(dim=1) for spectrum in spectra()]
         scores, errors, bounds = [], [], []

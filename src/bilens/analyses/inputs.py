@@ -96,7 +96,7 @@ def _read(subject: Subject, coder: TopKSAE, codes: PairCodes, nulls: tuple[Row, 
         f"{evaluation.l0:.1f}, NMSE {evaluation.nmse:.3f}, {evaluation.dead_fraction:.0%} of the features never active."
     )
     if subject.inputs is not None:
-        inputs = tensor.input.lift(subject.given[:OUTPUT_SAMPLES])
+        inputs = tensor.input.fold(subject.given[:OUTPUT_SAMPLES])
         rebuilt = codes.rebuild(inputs, coder.W_dec.detach(), bias=coder.b_dec.detach())
         error = float(sae.nmse(subject.test_outputs[: len(inputs)], rebuilt))
         measured = {"output_nmse": error, "output_nmse_samples": len(inputs)}
@@ -129,7 +129,7 @@ def _curve(subject: Subject, coder: TopKSAE, codes: PairCodes, order: Tensor) ->
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
     kept_atoms = torch.cat([effects * (rank < k).to(effects)[:, None] for k in counts], dim=1)
-    inputs = subject.hidden.input.lift(subject.given)
+    inputs = subject.hidden.input.fold(subject.given)
     shift = (subject.readout @ coder.b_dec.detach()).repeat(len(counts))
     # All numbers of features in one pass over the pairs: each is a block of columns.
     outputs = codes.rebuild(inputs, kept_atoms, bias=shift).reshape(len(inputs), len(counts), -1) + subject.offset
@@ -155,7 +155,7 @@ def _nulls(subject: Subject, coder: TopKSAE) -> tuple[Row, ...]:
     values = [part.values(part.atoms @ subject.readout.T, shift) for (part,) in found]
     values.append(shift.expand(rows, classes))
     stored_each = [codes_stored(classes, count, part.codes.numel()) for (part,) in found] + [classes]
-    inputs = tensor.input.lift(subject.given)
+    inputs = tensor.input.fold(subject.given)
     outputs = torch.split(through(inputs, torch.cat(values, dim=1)), classes, dim=1)
     names = [f"{name}, never trained" for name in untrained] + ["the mean pair vector alone"]
     return tuple(

@@ -10,20 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, trusted, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, gamma, largest_square, upward
-from bilens.decompose.sign import signed
-from bilens.errors import BilensError, ShapeError
-from bilens.scale import near_one
+from bilens._internal import checks
+from bilens._internal.checks import instance, trusted, whole
+from bilens._internal.scale import near_one
+from bilens._internal.shown import line
+from bilens.decompose import linalg
+from bilens.decompose.linalg import EPSILON, at_least_single, detach, gamma, largest_square, signed, upward
+from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
-
-EPSILON = torch.finfo(torch.float64).eps
+from bilens.tensor import BilinearTensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorSVD:
     """B_o(x, x) = Σ_s σ_s R_so K_s(x, x): singular values, output directions, and right kernels that stay factored.
 
@@ -48,15 +47,11 @@ class TensorSVD:
     energy: Float[Tensor, ""]
     floor: Float[Tensor, ""]
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         detach(self)
-        if tuple(self.outputs.shape) != (len(self.values), self.tensor.output.dim):
-            raise ShapeError(
-                f"outputs of shape {tuple(self.outputs.shape)}",
-                f"({len(self.values)}, {self.tensor.output.dim})",
-            )
-        if self.residuals.shape != self.values.shape:
-            raise ShapeError(f"residuals of shape {tuple(self.residuals.shape)}", f"({len(self.values)},)")
+        checks.shapes(self, o=self.tensor.output.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -111,6 +106,11 @@ class TensorSVD:
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.
 
+        >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+        >>> found = svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2)))
+        >>> found.truncate(1)(torch.tensor([3.0, 4.0]))  # of 18 and 16
+        tensor([18.,  0.])
+
         In the type of the values; the product is in float64. No gradients.
 
         Raises:
@@ -125,6 +125,10 @@ class TensorSVD:
 @torch.no_grad()
 def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     """The top k singular values, output directions and (factored) right kernels of B as an o × i² matrix.
+
+    >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+    >>> svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
+    tensor([2., 1.])
 
     B Bᵀ = D G Dᵀ with the hidden Gram G = ½[(LLᵀ)∘(RRᵀ) + (LRᵀ)∘(RLᵀ)], so σ² and R are its eigenpairs.
 
@@ -149,7 +153,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)
     gram = replace(tensor, left=left, right=right, down=down).gram()
-    values, vectors = symmetric.largest(gram, tensor.output.dim if k is None else k)
+    values, vectors = linalg.largest(gram, tensor.output.dim if k is None else k)
     return _record(
         tensor,
         values.clamp(min=0).sqrt(),
@@ -249,6 +253,5 @@ def _check_kept(svd: TensorSVD, k: int) -> int:
 
 def _check_k(tensor: BilinearTensor, k: int | None) -> int | None:
     instance("tensor", tensor, BilinearTensor)
-    if k is None:
-        return None
-    return whole("k", k, 1, tensor.output.dim, hint="choose k in that range, or leave it out for all")
+    checks.in_memory("a tensor", tensor.left)
+    return linalg.some(k, tensor.output.dim)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bilens.checks import whole
+from bilens._internal.checks import whole
+from bilens._internal.shown import line
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, Samples, table
@@ -16,7 +17,7 @@ _SAME = 1e-3
 """Eigenvalues and the model's own are the same when they differ by less than this share of ‖Q‖: stored in float32."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Exploration:
     """Everything that the page shows of one run; every part but the title may be left out.
 
@@ -53,6 +54,8 @@ class Exploration:
     history: History | None = None
     notes: tuple[str, ...] = ()
     eigenvectors: int = 16
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         for what, names in (

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal.shown import line
 from bilens.decompose import Spectrum
 from bilens.plots.style import (
     MUTED,
@@ -29,7 +30,7 @@ from bilens.plots.style import (
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearKernel:
     """√|λ| v of one eigenpair. The pair adds (weights·x')² to the feature where λ > 0, and −(weights·x')² where λ < 0.
 
@@ -43,6 +44,8 @@ class LinearKernel:
     value: float
     weights: Float[Tensor, " i"]
     input: Space
+
+    __repr__ = line
 
     @property
     def image(self) -> Float[Tensor, " size"]:

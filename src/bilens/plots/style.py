@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilens.checks import whole
+from bilens._internal.checks import whole
 from bilens.errors import BilensError
 from bilens.features import FeatureSet
 
