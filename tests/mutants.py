@@ -50,8 +50,8 @@ MUTANTS = (
     _("a bilinear product without its half", "(both / 2) @ self.down.T", "both @ self.down.T", "test_identities.py"),
     _("centred over hidden units instead of outputs", "self.down.mean(dim=0, keepdim=True)",
       "self.down.mean(dim=1, keepdim=True)", "test_tensor.py"),
-    _("codes by atoms instead of duals", "d.duals.to(self.down) @ tensor.down", "d.atoms.to(self.down) @ tensor.down",
-      "test_identities.py"),
+    _("codes by atoms instead of duals", "factors.given(d.duals, self.down, False)",
+      "factors.given(d.atoms, self.down, False)", "test_identities.py"),
     _("the offset added to outputs before they are read", "self.shift(-d.offset", "self.shift(d.offset",
       "test_identities.py"),
     _("the pullback by duals", "return tensor._mapped(d.atoms, d.features)",
@@ -71,7 +71,7 @@ MUTANTS = (
       "test_dictionary.py"),
     _("small singular values inverted", "kept = s > rtol * s[0]", "kept = s > 0", "test_dictionary.py"),
     # Pairs
-    _("every epoch in the same order", "self.seed + 0x9E3779B1 * epoch", "self.seed", "pairs/test_pair_streams.py"),
+    _("every epoch in the same order", "derived(epoch, self.seed)", "self.seed", "pairs/test_pair_streams.py"),
     _("the first pair's importance read off the last", "torch.where(places > 0, self.ends[places - 1], 0)",
       "self.ends[places - 1]", "pairs/test_pair_streams.py"),
     _("pairs of a feature with itself counted twice", "return 2 - (i == j).to(i.dtype)", "return 2 + 0 * i",
@@ -98,7 +98,7 @@ MUTANTS = (
       "decompose/test_interactions.py"),
     _("the participation ratio without its square", "squares.sum().square() / squares.square().sum()",
       "squares.sum() / squares.square().sum()", "decompose/test_interactions.py"),
-    _("signs as the solver leaves them", "return where(peak < 0, -vectors, vectors)", "return vectors",
+    _("signs as the solver leaves them", "return torch.where(peak < 0, -vectors, vectors)", "return vectors",
       "decompose/test_eigen.py"),
     # Many kernels
     _("a chance of a wrong bound a million times as large", "return 1e-6 if dtype == torch.float64 else 1e-3",

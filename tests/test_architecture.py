@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules"), 0),
-    **dict.fromkeys(("_internal", "checks", "seeds", "scale", "factors", "checkpoint", "device"), 0),
+    **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device"), 0),
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("features", "store", "plots", "explorer"), 3),
@@ -32,7 +32,8 @@ WITHIN = {
     "factors": {"errors", "checks", "scale", "space"},
     "files": {"errors"},
     "checkpoint": {"errors", "files"},
-    "history": {"checks"},
+    "shown": {"space"},
+    "history": {"checks", "shown"},
     "device": {"errors"},
     "tensor": {"dictionary", "kernel"},
     "pairs": {"tensor", "kernel", "dictionary"},

@@ -265,7 +265,7 @@ def test_refuses_types_that_differ():
 
 
 def test_refuses_an_offset_over_a_folded_space():
-    with refuses(BilensError, "offset", "'y' (3+1)", "[offset; 1]", "folded()"):
+    with refuses(BilensError, "offset", "'y' (3+1)", "[offset; 1]", "fold()"):
         Dictionary.from_atoms(torch.eye(4), SPACE.with_constant(), offset=torch.ones(4))
 
 

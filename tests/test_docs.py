@@ -2,13 +2,16 @@
 
 import ast
 import doctest
+import importlib
 import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import bilens
+from bilens import Kernel, Space
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -24,6 +27,23 @@ def test_examples_of_a_page_print_what_it_says(page: Path, tmp_path: Path, monke
     result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples, out=report.append)
     assert result.attempted > 0
     assert result.failed == 0, "".join(report)
+
+
+SOURCES = [path for path in sorted((ROOT / "src").rglob("*.py")) if ">>> " in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_print_what_they_say(path: Path) -> None:
+    """With the names of their module; they are the first thing that a docstring shows."""
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+    module = importlib.import_module(name)
+    found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    assert found
+    runner, report = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE), list[str]()
+    for test in found:
+        test.globs |= {"Space": Space, "torch": torch, "Kernel": Kernel}
+        runner.run(test, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
 
 
 def test_every_module_is_in_the_reference() -> None:

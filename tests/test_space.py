@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -122,3 +123,54 @@ def test_require_refuses_another_space_and_says_what_differs(other, differs):
     DIGITS.require(Space("digits", 3, labels=("zero", "one", "two")), "a dictionary")
     with refuses(SpaceError, "a dictionary", other.title, DIGITS.title, f"differ in {differs})"):
         DIGITS.require(other, "a dictionary")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        DIGITS,
+        DIGITS.with_constant(),
+        Space("pixels", 6, image=(2, 3)),
+        Space("a\u2028b", 1, labels=("é",), image=(1, 1)),
+    ],
+)
+def test_a_space_is_the_same_after_json(space):
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+def test_an_entry_without_the_constant_has_none():
+    entry = DIGITS.to_json()
+    del entry["constant"]
+    assert Space.from_json(entry) == DIGITS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 2**31},
+        {"size": True},
+        {"size": "3"},
+        {"size": 0},
+        {"labels": "abc"},
+        {"labels": ["a", "b"]},
+        {"labels": ["a", "b", 3]},
+        {"labels": []},
+        {"image": [1]},
+        {"image": [1, 2]},
+        {"image": "13"},
+        {"name": None},
+        {"constant": 1},
+        {"more": 1},
+    ],
+)
+def test_an_entry_that_is_no_space_is_refused(change):
+    with pytest.raises(BilensError, match=r"^got .*; expected "):
+        Space.from_json(DIGITS.to_json() | change)
+    with refuses(BilensError, "space None"):
+        Space.from_json(None)
+
+
+def test_a_space_is_one_line_whatever_its_labels():
+    assert repr(Space("pixels", 6, image=(2, 3)).with_constant()) == "Space('pixels', 6, image 2×3, constant)"
+    assert repr(Space("words", 3, labels=("a", "b", "c"))) == "Space('words', 3, labels 'a' … 'c')"
+    assert "\n" not in repr(Space("n", 2, labels=("a\nb", "c")))

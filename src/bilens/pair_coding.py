@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens import pairs
+from bilens._internal.shown import line
 from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
 from bilens.pairs.order import first
@@ -100,7 +101,7 @@ def refit(
     return codes[:, :, 0].to(products.dtype), gain
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coded:
     """Codes of all pairs in some atoms.
 
@@ -113,6 +114,8 @@ class Coded:
     chosen: Int[Tensor, "pairs k"]
     codes: Float[Tensor, "pairs k"]
     error: float
+
+    __repr__ = line
 
     def values(self, effects: Float[Tensor, "m p"], shift: Float[Tensor, " p"]) -> Float[Tensor, "pairs p"]:
         """What each pair adds, given a map of the atoms and of the offset, for example through the read-out."""

@@ -30,6 +30,9 @@ _HINTS = {
 }
 """How to get a value of each type, for the message."""
 
+_SHAPE = re.compile(r"\[Tensor, ['\"]([^'\"*]*)['\"]\]")
+"""The axes in an annotation like `Float[Tensor, "k i"]`."""
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types that weights and vectors may have."""
 
@@ -315,7 +318,7 @@ def shapes(record: Any, **sizes: int) -> None:
     Raises:
         BilensError: not a tensor. ShapeError: another number of axes, or an axis of another size.
     """
-    for name, axes in _axes(type(record)):
+    for name, axes in _axes(record.__class__):
         value = getattr(record, name)
         if value is None:
             continue
@@ -331,7 +334,7 @@ def shapes(record: Any, **sizes: int) -> None:
 @functools.cache
 def _axes(kind: type) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The fields of a dataclass that are tensors, and the names of their axes."""
-    found = ((field.name, re.search(r'\[Tensor, "([^"*]*)"\]', str(field.type))) for field in dataclasses.fields(kind))
+    found = ((field.name, _SHAPE.search(str(field.type))) for field in dataclasses.fields(kind))
     return tuple((name, tuple(match[1].split())) for name, match in found if match)
 
 
@@ -352,8 +355,8 @@ def trusted(kind: type[T], *values: object) -> T:
         kind: its class; values: of all of its fields, in their order.
     """
     record = object.__new__(kind)
-    for field, value in zip(dataclasses.fields(kind), values, strict=True):  # type: ignore[arg-type]
-        object.__setattr__(record, field.name, value)
+    for name, value in zip(kind.__match_args__, values, strict=True):  # type: ignore[attr-defined]
+        object.__setattr__(record, name, value)  # not by dataclasses.fields, which torch.compile does not follow
     return record
 
 

@@ -113,13 +113,15 @@ def own(record: object, *names: str) -> None:
 
 def given(value: Tensor, like: Tensor, detach: bool) -> Tensor:
     """An argument in the type and on the device of a record, without its graph unless that is asked for."""
+    if not like.is_meta:
+        checks.in_memory("weights", value)
     return (value.detach() if checks.flag("detach", detach) else value).to(like)
 
 
 def moved(name: str, target: torch.dtype | torch.device | str, *factors: Tensor) -> list[Tensor]:
     """Factors in another type or on another device."""
     target = _target(target)
-    if isinstance(target, torch.device):
+    if isinstance(target, torch.device) and target.type != "meta":
         checks.in_memory(name, *factors)
     moved = [factor.to(target) for factor in factors]
     for before, after in zip(factors, moved, strict=True):
@@ -141,7 +143,7 @@ def _target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.devi
     if value in (torch.float32, torch.float64):
         return value
     try:
-        if not isinstance(value, str | torch.device) or str(value).startswith("meta"):
+        if not isinstance(value, str | torch.device):
             raise TypeError
         return torch.empty(0, device=value).device
     except (TypeError, RuntimeError, AssertionError) as error:
@@ -165,6 +167,7 @@ def check_range(name: str, value: Tensor) -> None:
 
 
 def check_together(x: Tensor, y: Tensor) -> None:
+    """Two sets of vectors, as many of both."""
     try:
         torch.broadcast_shapes(x.shape, y.shape)  # type: ignore[no-untyped-call]
     except RuntimeError:
@@ -174,16 +177,12 @@ def check_together(x: Tensor, y: Tensor) -> None:
 
 
 def counted(hidden: int) -> str:
+    """Hidden units and how many, for a line."""
     return f"{hidden} hidden unit{'' if hidden == 1 else 's'}"
 
 
-def numbers(value: Tensor) -> str:
-    """Type, device and graph of a record's numbers, as its `repr` shows them."""
-    where = "" if value.device.type == "cpu" else f" on {value.device}"
-    return f"{str(value.dtype).removeprefix('torch.')}{where}{', with a graph' if value.requires_grad else ''}"
-
-
 def check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    """A dense and finite matrix or vector of this shape."""
     checks.floating(name, value)
     if tuple(value.shape) != shape:
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape} ({meaning})", "check which axis is which")
@@ -191,6 +190,7 @@ def check_factor(name: str, value: Tensor, shape: tuple[int, ...], meaning: str)
 
 
 def check_factors(left: Tensor, right: Tensor, input: Space) -> None:
+    """L and R of one layer over an input space."""
     checks.floating("left", left)
     instance("input", input, Space)
     if left.ndim != 2 or len(left) < 1:
@@ -200,6 +200,7 @@ def check_factors(left: Tensor, right: Tensor, input: Space) -> None:
 
 
 def check_alike(left: Tensor, **others: Tensor) -> None:
+    """One type and device for all factors."""
     for name, value in others.items():
         if value.dtype != left.dtype or value.device != left.device:
             raise BilensError(
@@ -210,6 +211,7 @@ def check_alike(left: Tensor, **others: Tensor) -> None:
 
 
 def check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output: Space) -> None:
+    """L, R and D of one layer and its spaces."""
     check_factors(left, right, input)
     instance("output", output, Space)
     check_factor("down", down, (output.dim, len(left)), f"output {output.title} × hidden")
@@ -218,6 +220,7 @@ def check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output
 
 
 def check_output(output: Space) -> None:
+    """A space of outputs has no constant coordinate."""
     if output.constant:
         raise BilensError(
             f"output space {output.title} with a constant coordinate", "one without", "use without_constant()"
@@ -225,6 +228,7 @@ def check_output(output: Space) -> None:
 
 
 def check_matrix(name: str, value: Tensor, shape: str) -> None:
+    """A matrix, of whatever size."""
     checks.floating(name, value)
     if value.ndim != 2:
         raise ShapeError(f"{name} of shape {tuple(value.shape)}", shape)

@@ -1,7 +1,7 @@
 """Decompositions of kernels and tensors: functions that return frozen records, one method a file."""
 
 from bilens.decompose.cp import CP, cp, cp_symmetric
-from bilens.decompose.eigen import Spectrum, WeightedSpectrum, eigh, eigh_weighted, second_moment
+from bilens.decompose.eigen import Spectrum, eigh
 from bilens.decompose.features import eigh_coordinates, eigh_pullback, eigvalsh_pullback
 from bilens.decompose.hosvd import InputBasis, input_basis
 from bilens.decompose.interactions import (
@@ -14,6 +14,7 @@ from bilens.decompose.interactions import (
 )
 from bilens.decompose.many import Spectra, SpectraStream, eigh_many, spectra_stream, squared_norms
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
+from bilens.decompose.weighted import WeightedSpectrum, eigh_weighted, second_moment
 
 __all__ = [
     "CP",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilens._internal import checks
 from bilens._internal.checks import flag, instance, number, whole
+from bilens._internal.shown import line
 from bilens.decompose._cp_fit import EPSILON, Factors, Target, balanced, fit, norms_of
 from bilens.decompose.linalg import at_least_single, detach, largest_square, signed, upward
 from bilens.errors import BilensError
@@ -20,7 +21,7 @@ MOST = 2**16
 """Terms that may be asked for of any tensor, however small."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CP:
     """B̂ = Σ_r w_r · s_r ⊗ sym(a_r ⊗ b_r), so that ŷ = Σ_r w_r (a_r·x')(b_r·x') s_r, and how far it is from B.
 
@@ -56,6 +57,8 @@ class CP:
     converged: bool
     input: Space
     output: Space
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         detach(self)

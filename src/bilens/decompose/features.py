@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens._internal.checks import instance, whole
+from bilens._internal.checks import instance
 from bilens._internal.scale import NEAR, times_two_to
 from bilens.decompose import linalg
 from bilens.decompose.eigen import Spectrum
@@ -125,8 +125,7 @@ def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor
 
 def _size(q: Kernel, rows: Tensor) -> Tensor:
     """‖F‖² Σ_h |w_h| ‖L_h‖ ‖R_h‖, Frobenius: at least ‖F Q Fᵀ‖ with every term replaced by its absolute value."""
-    units = (q.weights.abs() * q.left.norm(dim=1) * q.right.norm(dim=1)).double().sum()
-    size: Tensor = units * rows.norm().double().square()
+    size: Tensor = linalg.size(q).double() * rows.norm().double().square()
     return size
 
 
@@ -193,7 +192,7 @@ def _gram(rows: Tensor) -> Tensor:
 def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spectrum:
     q, rows, codes, power = _over(kernel, d, duals=duals)
     most = min(rows.shape)
-    k = None if k is None else whole("k", k, 1, most, hint="choose k in that range, or leave it out for all")
+    k = linalg.some(k, most)
     both = at_least_single(kernel.left.dtype) == rows.dtype == torch.float32
     found = _by_gram(rows) if both and k is not None and 8 * k <= most else None
     single = found is not None

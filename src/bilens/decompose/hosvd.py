@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import instance, whole
 from bilens._internal.scale import times_two_to
+from bilens._internal.shown import line
 from bilens.decompose import linalg
 from bilens.decompose.linalg import (
     EPSILON,
@@ -30,7 +31,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InputBasis:
     """Orthonormal directions of the input, in the order of how much of the tensor they carry.
 
@@ -55,6 +56,8 @@ class InputBasis:
     floor: Float[Tensor, ""]
     beyond: Float[Tensor, ""]
     input: Space
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         detach(self)
@@ -98,6 +101,10 @@ class InputBasis:
 def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     """The top k eigenvectors of the input mode's Gram M_ij = Σ_o (B_o B_o)_ij, without building B.
 
+    >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+    >>> input_basis(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
+    tensor([2., 1.])
+
     From B_o = ½ Σ_h D_oh (L_h R_hᵀ + R_h L_hᵀ), with P = DᵀD,
     M = ¼ [Lᵀ(P∘RRᵀ)L + Lᵀ(P∘RLᵀ)R + Rᵀ(P∘LRᵀ)L + Rᵀ(P∘LLᵀ)R]. Biases are part of it: a folded input has
     its constant coordinate in the basis.
@@ -119,7 +126,7 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     """
     instance("tensor", tensor, BilinearTensor)
     dim = tensor.input.dim
-    k = None if k is None else whole("k", k, 1, dim, hint="choose k in that range, or leave it out for all")
+    k = linalg.some(k, dim)
     near, power = tensor_near_one(tensor)
     left, right, down = near.left, near.right, near.down
     outer = down.T @ down

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bilens import pairs
-from bilens._internal import checks
+from bilens._internal import checks, shown
 from bilens._internal.checks import instance, number, whole
 from bilens._internal.scale import times_two_to
+from bilens._internal.shown import line
 from bilens.decompose.linalg import (
     UNIT,
     at_least_single,
@@ -72,7 +73,7 @@ class TopInteractions(tuple[Interaction, ...]):
     __repr__ = __str__
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
     """y_o = Σ_{a≤b} c_abo z_a z_b over the codes z of the input features: each c is one interaction.
 
@@ -91,6 +92,8 @@ class Interactions:
     input: Space
     output: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         detach(self)
         checks.shapes(self, p=pairs.count(self.input.dim), o=self.output.dim)
@@ -99,6 +102,15 @@ class Interactions:
     def __len__(self) -> int:
         """How many interactions are not 0."""
         return int(self.coefficients.count_nonzero())
+
+    def _repr_html_(self) -> str:
+        """The largest by `magnitude` as bars, for a notebook."""
+        found = [
+            (f"{each.first} · {each.second} → {each.output}", each.coefficient, f"{each.coefficient:+.4g}")
+            for each in self.top(shown.ROWS)
+        ]
+        title = f"Interactions of {self.input.title} in {self.output.title}"
+        return shown.bars(title, found, len(self), "coefficient × first × second is what the output gains")
 
     def __call__(self, codes: Float[Tensor, "n size"]) -> Float[Tensor, "n o"]:
         """y for each row of codes; the constant coordinate is added here.
@@ -303,6 +315,12 @@ class Interactions:
 def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactions:
     """Every interaction of a tensor: c_abo = B_o(e_a, e_b), times 2 where a < b.
 
+    >>> W, V = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2, ("age", "dose")), output=Space("y", 1, ("risk",)))
+    >>> interactions(B).top()
+       first  second  output  coefficient    share
+    1  age    dose    risk             +3  100.00%
+
     In other coordinates, give the tensor those first: `tensor.pullback(inputs).read(outputs)`.
 
     Args:
@@ -341,6 +359,9 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
 @torch.no_grad()
 def participation_ratio(scores: Float[Tensor, "*n"]) -> float:
     """The participation ratio (Σ s²)² / Σ s⁴: n for n equal scores, 1 for a single one that is not 0.
+
+    >>> participation_ratio(torch.tensor([2.0, -2.0, 2.0, 0.0]))
+    3.0
 
     Raises:
         BilensError: every score is 0.

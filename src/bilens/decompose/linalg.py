@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens._internal import checks
-from bilens._internal.checks import reals, trusted
+from bilens._internal.checks import reals, trusted, whole
 from bilens._internal.scale import times_two_to, units
 from bilens.errors import BilensError
 from bilens.kernel import Kernel
@@ -212,6 +212,34 @@ def folded(input: Space, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n i"]:
         BilensError: x is no tensor of floating-point numbers. ShapeError: its last axis is not `input.size`.
     """
     return input.fold(x).double()
+
+
+def misfit(matrix: Tensor, values: Tensor, vectors: Tensor, hidden: int, size: Tensor) -> Tensor:
+    """‖Q − Σ_k λ_k v_k v_kᵀ‖, at most, with all pairs of a matrix that was formed from `hidden` units of total size."""
+    off = (matrix - (vectors.T * values) @ vectors).norm()
+    measured = gamma(len(matrix) + 5) * (matrix.norm() + 1.01 * values.abs().sum())
+    total: Tensor = off + measured + (gamma(hidden + 5) * size if hidden else 0)
+    return total
+
+
+def size(kernel: Kernel) -> Tensor:
+    """Σ_h |w_h| ‖L_h‖ ‖R_h‖: at least the norm of Q with every term replaced by its absolute value."""
+    size: Tensor = (kernel.weights.abs() * kernel.left.norm(dim=1) * kernel.right.norm(dim=1)).sum()
+    return size
+
+
+def fitting_upward(values: Tensor, power: int, dtype: torch.dtype) -> Tensor:
+    """values · 2^power, at least 0, in a type, rounded up."""
+    return upward(times_two_to(values * (1 + 16 * UNIT), power), dtype)
+
+
+def some(k: int | None, most: int) -> int | None:
+    """How many of the largest are asked for, 1 … most; None for all.
+
+    Raises:
+        BilensError: k out of range.
+    """
+    return None if k is None else whole("k", k, 1, most, hint="choose k in that range, or leave it out for all")
 
 
 def detach(record: Any) -> None:

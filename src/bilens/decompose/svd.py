@@ -13,6 +13,7 @@ from bilens import pairs
 from bilens._internal import checks
 from bilens._internal.checks import instance, trusted, whole
 from bilens._internal.scale import near_one
+from bilens._internal.shown import line
 from bilens.decompose import linalg
 from bilens.decompose.linalg import EPSILON, at_least_single, detach, gamma, largest_square, signed, upward
 from bilens.errors import BilensError
@@ -21,7 +22,7 @@ from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorSVD:
     """B_o(x, x) = Σ_s σ_s R_so K_s(x, x): singular values, output directions, and right kernels that stay factored.
 
@@ -45,6 +46,8 @@ class TensorSVD:
     residuals: Float[Tensor, " k"]
     energy: Float[Tensor, ""]
     floor: Float[Tensor, ""]
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         detach(self)
@@ -103,6 +106,11 @@ class TensorSVD:
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.
 
+        >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+        >>> found = svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2)))
+        >>> found.truncate(1)(torch.tensor([3.0, 4.0]))  # of 18 and 16
+        tensor([18.,  0.])
+
         In the type of the values; the product is in float64. No gradients.
 
         Raises:
@@ -117,6 +125,10 @@ class TensorSVD:
 @torch.no_grad()
 def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     """The top k singular values, output directions and (factored) right kernels of B as an o × i² matrix.
+
+    >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+    >>> svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
+    tensor([2., 1.])
 
     B Bᵀ = D G Dᵀ with the hidden Gram G = ½[(LLᵀ)∘(RRᵀ) + (LRᵀ)∘(RLᵀ)], so σ² and R are its eigenpairs.
 
@@ -242,6 +254,4 @@ def _check_kept(svd: TensorSVD, k: int) -> int:
 def _check_k(tensor: BilinearTensor, k: int | None) -> int | None:
     instance("tensor", tensor, BilinearTensor)
     checks.in_memory("a tensor", tensor.left)
-    if k is None:
-        return None
-    return whole("k", k, 1, tensor.output.dim, hint="choose k in that range, or leave it out for all")
+    return linalg.some(k, tensor.output.dim)

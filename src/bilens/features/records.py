@@ -9,15 +9,16 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens._internal import checks
+from bilens._internal import checks, shown
 from bilens._internal.checks import whole
+from bilens._internal.shown import line
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detail:
     """What is shown of each feature of a set beyond its first eigenvectors, measured while all are at hand.
 
@@ -44,6 +45,8 @@ class Detail:
     norm: float | None = None
     examined: int = 0
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         checks.shapes(self)
 
@@ -51,7 +54,7 @@ class Detail:
         return len(self.eigenvalues)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Chart:
     """Lines that belong to a set of features and to no feature alone, for example singular values by rank.
 
@@ -78,13 +81,15 @@ class Chart:
     level: float | None = None
     level_name: str = ""
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         checks.shapes(self, c=len(self.columns))
         if whole("drawn", self.drawn, 1) > len(self.columns):
             raise BilensError(f"{self.drawn} lines drawn of {len(self.columns)}", "at most as many as there are")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CodeComparison:
     """Codes of the same features on the same samples, once as trained (ReLU) and once through the pseudoinverse.
 
@@ -108,11 +113,13 @@ class CodeComparison:
     rank: int
     samples: int | None = None
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         checks.shapes(self)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples:
     """Some inputs to look at a model with, and what the model says of them.
 
@@ -132,6 +139,8 @@ class Samples:
     input: Space
     output: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         checks.shapes(self, d=self.input.size, o=self.output.dim)
 
@@ -139,7 +148,7 @@ class Samples:
         return len(self.inputs)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """A number of one sample as a sum of eigenvector terms: total = Σ_k λ_k (v_k·x')² + the terms left out.
 
@@ -157,6 +166,8 @@ class Explanation:
     spectrum: Spectrum
     total: float
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         checks.shapes(self, d=self.spectrum.input.size)
 
@@ -171,7 +182,7 @@ class Explanation:
         return self.total - float(self.terms.sum())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FeatureSet:
     """What one analysis found: some features of one kind, most important first, and all that is said of them.
 
@@ -230,6 +241,8 @@ class FeatureSet:
     words: Mapping[str, str] = field(default_factory=dict)
     order: int = 0
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         if not self.name:
             raise BilensError("a set of features without a name", "one for file names and links")
@@ -252,6 +265,14 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.spectra)
+
+    def _repr_html_(self) -> str:
+        """The features by importance, with what each does to the outputs, for a notebook."""
+        rows = [
+            (self.spectra[n].label or str(n), float(self.importance[n]), self.speaks(n))
+            for n in range(min(len(self), shown.ROWS))
+        ]
+        return shown.bars(self.heading, rows, len(self), self.measure)
 
     @property
     def heading(self) -> str:

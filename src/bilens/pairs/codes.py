@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bilens._internal import checks
 from bilens._internal.checks import instance, trusted, whole
+from bilens._internal.shown import line
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.kernel import Kernel
@@ -62,7 +63,7 @@ def contract(
         return _contract(codes, m, rows, features.left)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairCodes:
     """Sparse codes f_ij of every pair vector r_ij, i ≤ j: each feature k is an explicit kernel Φ_k[i, j] = f_k(r_ij).
 
@@ -89,6 +90,8 @@ class PairCodes:
     values: Float[Tensor, " nnz"]
     width: int
     space: Space
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         _check_sizes(self.starts, self.features, self.values, self.space)

@@ -14,6 +14,7 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import flag, instance, whole
 from bilens._internal.seeds import derived
+from bilens._internal.shown import line
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, permuted, unranked
@@ -24,7 +25,7 @@ _SPAN = 2**16
 """Places whose pairs are worked out together: integer work on many numbers costs a tenth of that on few."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batches(ABC):
     """Batches of pair vectors that can be asked for by number.
 
@@ -40,6 +41,8 @@ class Batches(ABC):
     kind: Kind
     batch_size: int
     seed: int
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         instance("features", self.features, PairResponses, hint="make them with pairs.PairResponses.of(tensor)")
@@ -89,7 +92,7 @@ class Batches(ABC):
         return self.features.at(self.kind, i[start:stop], j[start:stop])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairStream(Batches):
     """Every pair i ≤ j once per epoch, in a seeded order, one batch at a time; any batch can be asked for directly.
 
@@ -108,6 +111,8 @@ class PairStream(Batches):
     """
 
     shuffle: bool = True
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +173,11 @@ def stream(
 ) -> PairStream:
     """A stream of the polarised pair vectors r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i).
 
+    >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+    >>> rows = stream(B, batch_size=3, shuffle=False)
+    >>> rows.pairs(0), rows.batch(0).shape
+    ((tensor([0, 0, 1]), tensor([0, 1, 1])), torch.Size([3, 2]))
+
     The vectors have a graph only if the tensor or the dictionary was built with `detach=False`.
 
     Args:
@@ -210,7 +220,7 @@ def symmetric_stream(
     return PairStream(PairResponses.of(tensor, dictionary), "symmetric", batch_size, seed, shuffle)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SampledStream(Batches):
     """Pairs i ≤ j drawn with replacement, pair t with the chance p_t ∝ its weight; any batch can be asked for directly.
 
@@ -230,6 +240,8 @@ class SampledStream(Batches):
     """
 
     ends: Float[Tensor, " pairs"]
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         super().__post_init__()

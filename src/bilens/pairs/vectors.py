@@ -19,6 +19,7 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import choice, instance, trusted
 from bilens._internal.scale import tracked
+from bilens._internal.shown import line
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import multiplicity, segments, unranked
@@ -35,7 +36,7 @@ _LAUNCHED = 2**26
 """Bytes at a time on an accelerator, where starting an operation costs more than memory."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairResponses:
     """Precomputed responses L v_i and R v_i of the hidden units to every input feature.
 
@@ -59,6 +60,8 @@ class PairResponses:
     right: Float[Tensor, "m h"]
     down: Float[Tensor, "o h"] | None
     space: Space
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         instance("space", self.space, Space)

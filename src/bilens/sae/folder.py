@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bilens._internal import checks
+from bilens._internal.shown import line
 from bilens.errors import StoreError
 from bilens.files import read_json, read_pair, write_pair
 from bilens.sae.processes import POINTER
@@ -71,7 +72,7 @@ _AUTHORS_TRAINING = {
 """What the authors' settings say about training alone."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Content:
     """What a folder holds, checked.
 
@@ -84,6 +85,8 @@ class Content:
     architecture: str
     settings: dict[str, Any]
     weights: dict[str, Tensor]
+
+    __repr__ = line
 
 
 def read(folder: str | Path) -> Content:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from bilens._internal import checks
 from bilens._internal.checks import instance, number
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
 from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream
@@ -112,7 +113,7 @@ def _signed_power(x: Tensor, exponent: float) -> Tensor:
     return power
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """A coder measured over a set of vectors.
 
@@ -136,6 +137,8 @@ class Evaluation:
     frequency: Float[Tensor, " d_sae"]
     mean_activation: Float[Tensor, " d_sae"]
     rows: int
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         checks.shapes(self)

@@ -15,6 +15,7 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import flag, instance, whole
 from bilens._internal.seeds import derived
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
 
 
@@ -48,7 +49,7 @@ class Divisible(Stream, Protocol):
         """Rows start … stop − 1 of the n-th batch."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorStream:
     """Vectors in memory, each once per epoch, in an order drawn from a generator seeded with (seed, epoch).
 
@@ -67,6 +68,8 @@ class TensorStream:
     batch_size: int = 4096
     seed: int = 0
     shuffle: bool = True
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         checks.floating("vectors", self.vectors)

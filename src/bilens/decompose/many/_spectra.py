@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bilens._internal import checks
 from bilens._internal.checks import instance, reals
+from bilens._internal.shown import line
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.linalg import detach, folded, largest_square, upward
 from bilens.decompose.many._solve import Which
@@ -19,7 +20,7 @@ from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectra:
     """Some eigenpairs of n kernels: u_n·y ≈ Σ_k λ_nk (v_nk·x')².
 
@@ -48,6 +49,8 @@ class Spectra:
     which: Which
     input: Space
     features: Space
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         detach(self)

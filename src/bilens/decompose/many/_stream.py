@@ -17,6 +17,7 @@ from bilens._internal.checks import choice, flag, instance, number, whole
 from bilens._internal.factors import hidden_gram
 from bilens._internal.scale import near_one
 from bilens._internal.seeds import derived
+from bilens._internal.shown import line
 from bilens.decompose.linalg import signed
 from bilens.decompose.many._solve import Method, Question, Which, solve
 from bilens.decompose.many._spectra import Spectra
@@ -30,7 +31,7 @@ LEAST_SINGLE = 3e-6
 """Tolerances from here on are met by a search in float32, whose rounding in some hundred steps stays below a third."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SpectraStream:
     """The spectra of many kernels, a batch of kernels at a time; any batch can be asked for directly.
 
@@ -47,6 +48,8 @@ class SpectraStream:
     method: Method | None
     batch_size: int
     seed: int
+
+    __repr__ = line
 
     def __len__(self) -> int:
         """Batches."""
