@@ -291,6 +291,7 @@ def _title(kind: Any) -> str:
 
 
 def beside(path: str | Path, ending: str) -> Path:
+    """The file of a record with this ending. Raises BilensError for what is not a path of a file."""
     path = checks.path("path", path)
     if not path.name:
         raise BilensError(f"path {str(path)!r}, which names no file", "a name without an ending")
