@@ -124,10 +124,10 @@ def test_refuses_a_dictionary_of_another_space():
     numbers = torch.tensor([0])
     for call in (
         lambda: pairs.stream(random_tensor(), dictionary),
-        lambda: pairs.two_hot_stream(random_tensor(), dictionary),
+        lambda: pairs.stream(random_tensor(), kind="two_hot", dictionary=dictionary),
         lambda: pairs.polarized(random_tensor(), numbers, numbers, dictionary),
         lambda: pairs.contract(random_tensor(), torch.zeros(1, 6, dtype=torch.float64), None, dictionary),
-        lambda: pairs.symmetric_stream(random_tensor(), dictionary),
+        lambda: pairs.stream(random_tensor(), kind="symmetric", dictionary=dictionary),
         lambda: pairs.symmetric(random_tensor(), numbers, numbers, dictionary),
         lambda: pairs.sampled(random_tensor(), torch.ones(21), dictionary),
         lambda: pairs.norms(random_tensor(), dictionary),

@@ -196,7 +196,7 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
         basis, triangle = torch.linalg.qr(down, mode="complete")
         down = triangle[:hidden]
     reduced = BilinearTensor(left, right, down, Space("span", left.shape[1]), Space("rows", len(down)))
-    stream = pairs.symmetric_stream(reduced, batch_size=block, shuffle=False)
+    stream = pairs.stream(reduced, kind="symmetric", batch_size=block, shuffle=False)
     triangle = down.new_zeros(0, len(down))
     for n in range(len(stream)):
         triangle = torch.linalg.qr(torch.cat([triangle, stream.batch(n)]), mode="r")[1]
