@@ -24,7 +24,7 @@ help: ## this list
 install: .venv/installed ## the virtual environment .venv with bilens and its tools
 
 demo: .venv/demo ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
-	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
+	$(BIN)/bilens demo --out '$(OUT)' $(FLAGS)
 
 reproduce: .venv/demo ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
 	$(BIN)/python -m reproduction --out '$(OUT)' $(FLAGS)

@@ -97,6 +97,7 @@ def whole(space: Space = PIXELS, seed: int = 0, samples: int = 40) -> Exploratio
         run=EVIL,
         facts={"hidden units": 5, "accuracy": "97.8 %", EVIL: EVIL},
         model=tensor,
+        logits=True,
         features=sets,
         samples=shown,
         scores=(
@@ -139,7 +140,7 @@ def speaking(run: Exploration) -> Exploration:
     effects[1, 3] = 1.0
     spectra = run.features[1].spectra[1:3]
     found = FeatureSet("speaking", spectra, torch.tensor([2.0, 1.0]), "σ", effects, Space("digits", 10))
-    return Exploration(title="Speaking", features=(found,))
+    return Exploration(title="Speaking", features=(found,), logits=True)
 
 
 def named() -> Exploration:
@@ -153,7 +154,7 @@ def named() -> Exploration:
     return Exploration(
         title="Twelve measurements",
         model=tensor,
-        features=(replace(found, effects=torch.eye(3) - 1 / 3),),
+        features=(replace(found, effects=torch.eye(3) - 1 / 3), make_set("more", kernels[:2], kinds, x)),
         samples=Samples(x, torch.arange(20), tensor(x), None, space, kinds),
     )
 

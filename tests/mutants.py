@@ -123,7 +123,7 @@ MUTANTS = (
     # Training, schedules, checkpoints
     _("the same noise in every step", '_mixed(seed, "noise", done)', '_mixed(seed, "noise", 0)',
       "models/test_train_classifier.py"),
-    _("no second fall of the learning rate", "0.1 if 100 * step < 85 * total else 0.01", "0.1",
+    _("no second fall of the learning rate", "0.1 if 100 * step < 85 * steps else 0.01", "0.1",
       "models/test_train_classifier.py"),
     _("a checkpoint however long the last one took", "max(seconds, 20 * self._took)", "seconds",
       "test_checkpoint.py"),

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "bilens"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
-    **dict.fromkeys(("errors", "space", "files", "progress", "history"), 0),
+    **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules"), 0),
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device"), 0),
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
@@ -37,6 +37,7 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary", "kernel"},
     "pairs": {"tensor", "kernel", "dictionary"},
+    "models": {"faithfulness"},
     "pair_coding": {"sae"},
     "store": {"features"},
     "plots": {"features"},

@@ -16,9 +16,9 @@ def test_steps_are_plain_lines_with_the_time_of_the_one_before(monkeypatch, caps
     for title in ("train", "[red]read[/red]", "draw"):
         steps.begin(title)
     assert capsys.readouterr().err.splitlines() == [
-        "step 1 of 3: train",
-        "step 2 of 3: [red]read[/red] (step 1 took 1 min 12 s)",
-        "step 3 of 3: draw (step 2 took 0.3 s)",
+        "step 1 of 3 · train",
+        "step 2 of 3 · [red]read[/red] (step 1 took 1 min 12 s)",
+        "step 3 of 3 · draw (step 2 took 0.3 s)",
     ]
 
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
-from bilens.sae.coder import top_k
 from bilens.sae.streams import TensorStream
+from bilens.sae.sums import top_k
+from bilens.schedules import trapezoid
 from reproduction import checking
 from reproduction.checking import instance, number, whole
 
@@ -142,10 +143,8 @@ def transcode(
             loss = (predicted - outputs[chosen]).square().sum() / (len(chosen) * variance)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            rise = (done + 1) / (warmup * steps) if warmup > 0 else 1.0
-            fall = (steps - done) / (decay * steps) if decay > 0 else 1.0
             for group in optimizer.param_groups:
-                group["lr"] = lr * min(rise, fall, 1.0)
+                group["lr"] = lr * trapezoid(done, steps, warmup, decay)
             optimizer.step()
             if (done + 1) % every == 0 or done + 1 == steps:
                 now = torch.stack([loss.detach(), (codes.detach() != 0).sum() / len(chosen)])

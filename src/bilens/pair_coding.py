@@ -16,7 +16,7 @@ from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
 from bilens.pairs.order import first
 from bilens.sae import Coder, Evaluation
-from bilens.sae.coder import top_k
+from bilens.sae.sums import top_k
 from bilens.tensor import BilinearTensor
 
 

@@ -61,7 +61,6 @@ REFUSED = {
     "matrix of type ndarray": [lambda: TERMS.then(MATRIX, Y)],
     "interactions of type int": [lambda: TERMS.without(3)],
     "effects of type list": [lambda: TERMS.magnitude([1, 2, 3])],
-    "resume of type int": [lambda: decompose.cp(B, 2, resume=3)],
     "a part of type int": [lambda: decompose.Spectra.join([3], Y)],
     "parts of type Tensor": [lambda: decompose.Spectra.join(torch.tensor(2.0), Y)],
     "features of type str": [lambda: decompose.Spectra.join([SPECTRA], "x")],

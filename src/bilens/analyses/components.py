@@ -12,6 +12,7 @@ from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve
 from bilens.features import Chart, FeatureSet, detail, stored
+from bilens.progress import bar
 
 TEXT = (
     "The layer is a tensor with one output axis and two input axes, and as a matrix of outputs × input pairs "
@@ -23,6 +24,7 @@ SCORED = (20, 50)
 """Numbers of components in the table of scores."""
 
 
+@bar("components, and the model on them")
 def singular_values(subject: Subject, run: Run) -> FeatureSet:
     """The layer's SVD before the read-out, its right kernels' eigenvectors, and scores against components kept."""
     tensor = subject.hidden

@@ -54,10 +54,20 @@ def pair_features(subject: Subject, run: Run) -> FeatureSet:
 
     untrained = TopKSAE(stream.width, width, min(budget.pair_k, width), seed=subject.seed)
     coder = trained(run, "sae_pairs", untrained, train)
-    effects = coder.W_dec.detach() @ subject.readout.T
     with torch.no_grad(), bar("codes of all pairs", stream.rows) as step:
         vectors = pairs.stream(tensor, shuffle=False)
         codes = PairCodes.of(vectors, lambda rows: coder.sparse(rows)[1:], width=coder.d_sae, step=step)
+    nulls: tuple[Row, ...] = ()
+    if subject.original is not None:
+        nulls = run.record("pairs_nulls", tuple, lambda: _nulls(subject, coder))
+    return _read(subject, coder, codes, nulls)
+
+
+@bar("features, and the model on them")
+def _read(subject: Subject, coder: TopKSAE, codes: PairCodes, nulls: tuple[Row, ...]) -> FeatureSet:
+    """The features of a trained coder, whose codes of all pairs and whose nulls are known."""
+    tensor, budget = subject.hidden, subject.budget
+    effects = coder.W_dec.detach() @ subject.readout.T
     moment = torch.eye(tensor.input.dim) if subject.inputs is None else subject.second_moment
     importance = codes.expectation(moment).to(effects) * effects.norm(dim=1)
     order = importance.argsort(descending=True)
@@ -97,7 +107,6 @@ def pair_features(subject: Subject, run: Run) -> FeatureSet:
         return found
     curve = _curve(subject, coder, codes, order)
     whole = replace(curve.row(len(order)), name=ALL)
-    nulls: tuple[Row, ...] = run.record("pairs_nulls", tuple, lambda: _nulls(subject, coder))
     rivals = {"svd": subject.budget.pair_k}  # as many components as a pair may have codes
     return replace(found, curves=(curve,), scores=(whole, *nulls), rivals=rivals)
 

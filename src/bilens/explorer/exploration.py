@@ -24,7 +24,8 @@ class Exploration:
     Args:
         title: of the page; run: a short name of the run, for example its folder's.
         facts: about the model, text or numbers, in the order shown, for example {"accuracy": "97.8 %"}.
-        model: input → centred outputs as factors, which the page computes with.
+        model: input → outputs as factors, centred where they are logits, which the page computes with.
+        logits: whether the outputs are the logits of classes, so that the page may speak of probabilities.
         features: the sets of features, in the order shown, each with its names, texts, details, scores and curves.
         samples: inputs to look at the model with.
         scores: rows of the table of faithfulness besides those of the sets, for example the model itself. Where a set
@@ -44,6 +45,7 @@ class Exploration:
     run: str = ""
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
     model: BilinearTensor | None = None
+    logits: bool = False
     features: tuple[FeatureSet, ...] = ()
     samples: Samples | None = None
     scores: tuple[Row, ...] = ()

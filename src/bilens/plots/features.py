@@ -78,7 +78,7 @@ def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
 
 @styled
 def view(view: FeatureSet, count: int = 8, k: int = 3) -> Figure:
-    """One row per feature: its label, what it speaks for, its top k positive and negative eigenvectors, its effects.
+    """One row per feature: its label, what it moves, its top k positive and negative eigenvectors, its effects.
 
     Args:
         view: the features, most important first; count: how many of them; k: eigenvectors of each sign.

@@ -21,6 +21,7 @@ from bilens._internal.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError, StoreError
 from bilens.sae import folder as folders
+from bilens.sae.sums import FEW, starts, sum_rows, top_k
 from bilens.space import Space
 
 C = TypeVar("C", bound="Coder")
@@ -166,6 +167,14 @@ class Coder(nn.Module, ABC):
 
         Raises:
             StoreError: SAELens has no such coder (top-k without ReLU), or the folder cannot be written.
+
+        >>> import tempfile
+        >>> from bilens import sae
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sae.StandardSAE(8, 32).save_pretrained(folder)
+        ...     again = sae.from_pretrained(folder)
+        >>> type(again).__name__, again.d_sae
+        ('StandardSAE', 32)
         """
         weights = {name: value.detach() for name, value in self.named_parameters()}
         folders.write(folder, self.architecture, self.settings, weights)
@@ -253,6 +262,13 @@ class TopKSAE(Coder):
         BilensError: a size below 1, or k outside 1 … d_sae.
 
     Source: arXiv 2406.04093; arXiv 2410.08417 without ReLU; SAELens' "topk".
+
+    >>> import torch
+    >>> from bilens import sae
+    >>> coder = sae.TopKSAE(d_in=8, d_sae=32, k=4)
+    >>> codes = coder.encode(torch.ones(2, 8))
+    >>> codes.shape, bool(sae.l0(codes) <= 4)
+    (torch.Size([2, 32]), True)
     """
 
     architecture = "topk"
@@ -355,37 +371,3 @@ class GatedSAE(Coder):
 _ARCHITECTURES: dict[str, type[Coder]] = {
     kind.architecture: kind for kind in (StandardSAE, TopKSAE, JumpReLUSAE, GatedSAE)
 }
-
-
-FEW = 0.07
-"""Share of codes that are not 0 below which sums of named rows beat dense products on a CPU."""
-
-
-def sum_rows(rows: Tensor, features: Tensor, values: Tensor, first: Tensor | None = None) -> Tensor:
-    """Σ_k values_bk rows[features_bk], (b, d_in); with `first`, of lists where vector follows vector from there on."""
-    return functional.embedding_bag(features, rows, first, per_sample_weights=values, mode="sum")
-
-
-def starts(ordered: Tensor, count: int) -> Tensor:
-    """Where each number from 0 to count − 1 begins in an ascending list; nothing waits for a device."""
-    return torch.searchsorted(ordered, torch.arange(count, device=ordered.device))
-
-
-def top_k(pre: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
-    """The k largest entries of each row and their places, in no order: `torch.topk`, from fewer candidates.
-
-    The columns are dealt into groups of ten. The k groups with the largest maxima hold the k largest entries: every
-    other group has its maximum, and so all of its entries, below k others.
-    """
-    b, m = pre.shape
-    groups = m // _GROUP
-    if pre.device.type != "cpu" or groups * _GROUP != m or groups < 2 * k:
-        values, places = pre.topk(k, dim=1, sorted=False)
-        return values, places
-    chosen = pre.view(b, _GROUP, groups).amax(dim=1).topk(k, dim=1, sorted=False).indices
-    columns = (chosen[:, None, :] + torch.arange(0, m, groups)[:, None]).view(b, _GROUP * k)
-    values, places = pre.gather(1, columns).topk(k, dim=1, sorted=False)
-    return values, columns.gather(1, places)
-
-
-_GROUP = 10

@@ -141,11 +141,7 @@ class Evaluation:
     __repr__ = line
 
     def __post_init__(self) -> None:
-        if self.frequency.ndim != 1 or self.frequency.shape != self.mean_activation.shape:
-            raise ShapeError(
-                f"frequency {tuple(self.frequency.shape)} and mean_activation {tuple(self.mean_activation.shape)}",
-                "(d_sae,) twice",
-            )
+        checks.shapes(self)
 
     @property
     def active(self) -> Tensor:

@@ -114,15 +114,7 @@ def ends(
             continue
         rows, levels, columns = space.rows[done, : space.size], levels[done], columns[done]
         chosen = choose(levels)
-        lower, upper = _bounds.beyond(
-            space.small[done, : space.size, : space.size],
-            space.coupling[done],
-            levels,
-            columns,
-            chosen,
-            dim=dim,
-            dtype=dtype,
-        )
+        lower, upper = _bounds.beyond(space.coupling[done], levels, columns, chosen, dim=dim, dtype=dtype)
         vectors = columns.gather(2, chosen[:, None].expand(-1, space.size, -1)).mT.to(dtype) @ rows
         complete, scale = met[done] & _orthonormal(rows), levels.abs().amax(dim=1)
         found.append(Ends(levels.gather(1, chosen), vectors, lower, upper, complete, scale))

@@ -54,19 +54,9 @@ class Spectra:
 
     def __post_init__(self) -> None:
         detach(self)
-        n, k = len(self.values), self.values.shape[-1]
-        shapes = {
-            "values": (n, k),
-            "vectors": (n, k, self.input.dim),
-            "residuals": (n, k),
-            "bounds": (n, 2),
-            "exact": (n,),
-        }
-        for name, shape in shapes.items():
-            if tuple(getattr(self, name).shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(getattr(self, name).shape)}", f"{shape}")
-        if self.features.dim != n:
-            raise ShapeError(f"{n} kernels", f"{self.features.dim} of space {self.features.title}")
+        checks.shapes(self, i=self.input.dim)
+        if self.features.dim != len(self.values):
+            raise ShapeError(f"{len(self.values)} kernels", f"{self.features.dim} of space {self.features.title}")
 
     def __len__(self) -> int:
         return len(self.values)
