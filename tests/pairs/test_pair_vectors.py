@@ -109,13 +109,13 @@ def test_pair_vectors_do_not_change_the_layer():
 @pytest.mark.bad_input
 def test_refuses_prepared_layers_that_do_not_fit():
     left, space = torch.zeros(6, 4), Space("x", 6)
-    with refuses(ShapeError, "left of shape (6, 4) and right of (6, 3)", "(features, hidden)"):
+    with refuses(ShapeError, "right of shape (6, 3)", "(6, 4)"):
         PairResponses(left, left[:, :3], None, space)
-    with refuses(ShapeError, "left of shape (4,) and right of (4,)", "(features, hidden)"):
+    with refuses(ShapeError, "left of shape (4,)", "(6, h)"):
         PairResponses(left[0], left[0], None, space)
-    with refuses(ShapeError, "down of shape (4, 6)", "(outputs, 4)"):
+    with refuses(ShapeError, "down of shape (4, 6)", "(o, 4)"):
         PairResponses(left, left, left.T, space)
-    with refuses(ShapeError, "6 features of 'x' (5)", "one per coordinate"):
+    with refuses(ShapeError, "left of shape (6, 4)", "(5, h)"):
         PairResponses(left, left, None, Space("x", 5))
 
 
