@@ -203,7 +203,7 @@ def test_the_job_ends_with_the_page_its_settings_and_what_they_compare_with(run:
     assert "What to expect" in compare
     assert "## What to expect" in (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
     steps = [line for line in told.err.splitlines() if line.startswith("step ")]
-    assert [line.partition(":")[0] for line in steps] == [f"step {n} of 6" for n in range(1, 7)]
+    assert [line.partition(" · ")[0] for line in steps] == [f"step {n} of 6" for n in range(1, 7)]
     assert "took" in steps[1]
 
 
