@@ -53,7 +53,7 @@ class Kernel(factors.Factored):
     def __post_init__(self) -> None:
         factors.check_factors(self.left, self.right, self.input)
         factors.check_factor("weights", self.weights, (len(self.left),), "hidden")
-        factors.check_alike(self.left, right=self.right, weights=self.weights)
+        factors.check_alike(left=self.left, right=self.right, weights=self.weights)
         instance("label", self.label, str, "a string", "write it as one, str(label)")
         factors.own(self, "left", "right", "weights")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -111,6 +111,23 @@ def own(record: object, *names: str) -> None:
         object.__setattr__(record, name, checks.owned(getattr(record, name)))
 
 
+def settle(record: Any, *names: str, **sizes: int) -> None:
+    """Check the tensors of a record that is being built, and let it own them; those that are None are left out.
+
+    Raises:
+        ShapeError: shapes that are not those of the annotations, with these sizes. BilensError: NaN or infinity, no
+            dense floating-point tensor, or another type or device than the first one's.
+    """
+    values = {name: value for name in names if (value := getattr(record, name)) is not None}
+    for name, value in values.items():
+        checks.floating(name, value)
+    checks.shapes(record, **sizes)
+    for name, value in values.items():
+        checks.finite(name, value)
+    check_alike(**values)
+    own(record, *values)
+
+
 def given(value: Tensor, like: Tensor, detach: bool) -> Tensor:
     """An argument in the type and on the device of a record, without its graph unless that is asked for."""
     if not like.is_meta:
@@ -199,13 +216,14 @@ def check_factors(left: Tensor, right: Tensor, input: Space) -> None:
         check_factor(name, value, (len(left), input.dim), f"hidden × input {input.title}")
 
 
-def check_alike(left: Tensor, **others: Tensor) -> None:
-    """One type and device for all factors."""
-    for name, value in others.items():
-        if value.dtype != left.dtype or value.device != left.device:
+def check_alike(**values: Tensor) -> None:
+    """One type and device for all of them, those of the first."""
+    first, like = next(iter(values.items()))
+    for name, value in values.items():
+        if value.dtype != like.dtype or value.device != like.device:
             raise BilensError(
                 f"{name} as {value.dtype} on {value.device}",
-                f"{left.dtype} on {left.device} like left",
+                f"{like.dtype} on {like.device} like {first}",
                 "convert one of them with .to(...)",
             )
 
@@ -215,7 +233,7 @@ def check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output
     check_factors(left, right, input)
     instance("output", output, Space)
     check_factor("down", down, (output.dim, len(left)), f"output {output.title} × hidden")
-    check_alike(left, right=right, down=down)
+    check_alike(left=left, right=right, down=down)
     check_output(output)
 
 

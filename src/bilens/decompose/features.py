@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens._internal.checks import instance
+from bilens._internal.checks import instance, trusted
 from bilens._internal.scale import NEAR, times_two_to
 from bilens.decompose import linalg
 from bilens.decompose.eigen import Spectrum
@@ -112,9 +112,10 @@ def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor
     """
     instance("kernel", kernel, Kernel)
     instance("dictionary", d, Dictionary)
-    single = BilinearTensor(kernel.left, kernel.right, kernel.weights[None], kernel.input, Space("kernel", 1))
+    output = Space("kernel", 1)
+    single = trusted(BilinearTensor, kernel.left, kernel.right, kernel.weights[None], kernel.input, output)
     tensor, d = single.match(d)
-    near, power = kernel_near_one(Kernel(tensor.left, tensor.right, tensor.down[0], tensor.input))
+    near, power = kernel_near_one(trusted(Kernel, tensor.left, tensor.right, tensor.down[0], tensor.input, ""))
     rows = (d.duals if duals else d.atoms).detach().to(tensor.left.device)
     rows = rows.to(at_least_single(rows.dtype))
     exponent = int(torch.frexp(rows.abs().max()).exponent)
@@ -236,7 +237,7 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
 
 
 def _in(q: Kernel, dtype: torch.dtype) -> Kernel:
-    return Kernel(q.left.to(dtype), q.right.to(dtype), q.weights.to(dtype), q.input)
+    return trusted(Kernel, q.left.to(dtype), q.right.to(dtype), q.weights.to(dtype), q.input, q.label)
 
 
 def _refined(small: _Small, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
