@@ -302,12 +302,12 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     [
         ("mnist", "bilens demo"),
         ("decompile", "bilens read"),
-        ("reproduce", "python -m reproduction. Run that in a clone of the repository"),
+        ("reproduce", "python -m reproduction. Run that in a clone of the repository."),
     ],
 )
 def test_an_earlier_name_of_a_command_says_the_new_one(name: str, now: str, capsys) -> None:
     assert cli.main([name, "--out", "somewhere"]) == 2
-    assert capsys.readouterr().err == f"bilens: got bilens {name}, an earlier name; expected {now}.\n"
+    assert capsys.readouterr().err == f"bilens: got bilens {name}, an earlier name; expected {now}\n"
 
 
 def test_the_version_is_told(capsys) -> None:

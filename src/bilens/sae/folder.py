@@ -261,7 +261,7 @@ def _k(path: Path, config: Mapping[str, Any], d_sae: int) -> int:
 
 
 def _refuse_unknown(path: Path, config: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(config.keys() - known)
+    unknown = sorted(config.keys() - known - {"sha256"})  # the checksum that `write_pair` adds
     if unknown:
         raise StoreError(
             f"{path} with the unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",

@@ -55,6 +55,13 @@ def train(
 ) -> History:
     """Train a coder in place on a stream of vectors, and leave it on the device.
 
+    >>> from bilens import sae
+    >>> vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+    >>> coder = sae.TopKSAE(8, 32, k=4)
+    >>> history = sae.train(coder, sae.TensorStream(vectors, 100), steps=300, progress=False, device="cpu")
+    >>> bool(sae.nmse(vectors, coder(vectors)) < 0.2)
+    True
+
     The loss is the mean over a batch of ‖s x − x̂‖² + l1 Σ_k |a_k| ‖w_k‖, w_k the rows of the decoder, plus
     similarity · (Σ_{i≠j} |cos_ij|^10)^{1/10} over them. With `normalize`, s makes the mean of ‖s x‖² over the first
     batch equal to d_in, so that `lr`, `l1` and `similarity` mean the same whatever the units of x; s is folded into the
@@ -101,14 +108,6 @@ def train(
             is no longer finite.
 
     Source: founding draft, "MNIST SAE features"; the norm's scale and free rows as in SAELens.
-
-    >>> import torch
-    >>> from bilens import sae
-    >>> vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
-    >>> coder = sae.TopKSAE(8, 32, k=4)
-    >>> history = sae.train(coder, sae.TensorStream(vectors, 100), steps=300, progress=False, device="cpu")
-    >>> bool(sae.nmse(vectors, coder(vectors)) < 0.2)
-    True
     """
     return train_many(
         [coder],
