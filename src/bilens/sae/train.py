@@ -316,7 +316,7 @@ def train_many(
 
 
 def _batch(vectors: Tensor) -> Tensor:
-    """A batch of vectors, whoever made them, without a graph."""
+    """A batch of vectors without its graph."""
     checks.floating("a batch", vectors)
     if vectors.is_meta:
         raise BilensError("a batch on the meta device", "vectors in memory", "compute them first")
