@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import re
@@ -304,12 +305,12 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     [
         ("mnist", "bilens demo"),
         ("decompile", "bilens read"),
-        ("reproduce", "python -m reproduction. Run that in a clone of the repository"),
+        ("reproduce", "python -m reproduction. Run that in a clone of the repository."),
     ],
 )
 def test_an_earlier_name_of_a_command_says_the_new_one(name: str, now: str, capsys) -> None:
     assert cli.main([name, "--out", "somewhere"]) == 2
-    assert capsys.readouterr().err == f"bilens: got bilens {name}, an earlier name; expected {now}.\n"
+    assert capsys.readouterr().err == f"bilens: got bilens {name}, an earlier name; expected {now}\n"
 
 
 def test_the_version_is_told(capsys) -> None:
@@ -345,6 +346,8 @@ def test_the_module_is_the_command() -> None:
     ],
 )
 def test_a_mistake_in_a_terminal_is_one_plain_line(arguments: str, line: str, monkeypatch) -> None:
+    for command in cli.COMMANDS.values():  # what is loaded already shows no bar of its loading
+        importlib.import_module(command.recipe.partition(":")[0])
     main, screen = os.openpty()
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "60")

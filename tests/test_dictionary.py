@@ -245,7 +245,7 @@ def test_refuses_atoms_that_are_whole_numbers():
 @pytest.mark.bad_input
 def test_refuses_parts_that_do_not_fit():
     features = Space("features", 2)
-    with refuses(ShapeError, "atoms of shape (3, 3)", "(2, 3)", "'features' (2)", "'y' (3)"):
+    with refuses(ShapeError, "atoms of shape (3, 3)", "(2, 3)"):
         Dictionary(EYE, EYE, SPACE, features, 2)
     with refuses(BilensError, "rank = 3", "0 ≤ rank ≤ 2"):
         Dictionary(EYE[:2], EYE[:2], SPACE, features, 3)
@@ -258,7 +258,7 @@ def test_refuses_parts_that_do_not_fit():
 
 
 def test_refuses_types_that_differ():
-    with refuses(BilensError, "duals as torch.float32 on cpu", "torch.float64 on cpu like the atoms"):
+    with refuses(BilensError, "duals as torch.float32 on cpu", "torch.float64 on cpu like atoms"):
         Dictionary(EYE, EYE.float(), SPACE, Space("features", 3), 3)
     with refuses(BilensError, "offset as torch.float32", "torch.float64"):
         Dictionary(EYE, EYE, SPACE, Space("features", 3), 3, torch.ones(3))

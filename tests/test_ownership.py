@@ -216,7 +216,7 @@ FOLLOWED: dict[str, Callable[[BilinearTensor], Tensor]] = {
     "inner of kernels": lambda t: t.kernel(1).inner(OTHER.kernel(2)),
     "pair vectors": lambda t: pairs.polarized(t, FIRST, OTHERS),
     "two-hot vectors": lambda t: pairs.two_hot(t, FIRST, OTHERS, INPUTS),
-    "a pair stream": lambda t: pairs.symmetric_stream(t, shuffle=False).batch(0),
+    "a pair stream": lambda t: pairs.stream(t, kind="symmetric", shuffle=False).batch(0),
     "contract": lambda t: pairs.contract(t, FOLDED, detach=False),
 }
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
+from collections.abc import Callable
 
 import pytest
+import torch
 
-from bilens.progress import Steps, duration
+from bilens.analyses.subject import Subject, Unsaved
+from bilens.analyses.table import ANALYSES
+from bilens.progress import Steps, bar, duration
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
 
 
 def test_steps_are_plain_lines_with_the_time_of_the_one_before(monkeypatch, capsys) -> None:
@@ -28,3 +36,43 @@ def test_steps_are_plain_lines_with_the_time_of_the_one_before(monkeypatch, caps
 )
 def test_a_duration_reads_as_a_person_writes_it(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> str:
+    """What some work writes on standard error where that is a terminal."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    work()
+    return sys.stderr.getvalue()
+
+
+def test_work_that_has_no_pieces_shows_that_it_goes_on_and_leaves_nothing(monkeypatch) -> None:
+    @bar("finding [them]")
+    def work() -> None:
+        """Nothing."""
+
+    shown = on_a_terminal(monkeypatch, work)
+    assert "finding [them]" in shown
+    assert "0:00:00" in shown
+    assert "left" not in shown
+    assert shown.rindex("\x1b[2K") > shown.rindex("finding")  # the line is erased
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    work()
+    assert sys.stderr.getvalue() == ""  # a log of lines has no use for it
+
+
+@pytest.mark.parametrize("name", ["digits", "svd"])
+def test_an_analysis_that_trains_nothing_shows_that_it_goes_on(name: str, monkeypatch) -> None:
+    left, right, down = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    subject = Subject(
+        BilinearTensor.from_layer(left, right, down, input=Space("inputs", 4), output=Space("outputs", 4))
+    )
+    assert "the model on them" in on_a_terminal(monkeypatch, lambda: ANALYSES[name].read(subject, Unsaved()))

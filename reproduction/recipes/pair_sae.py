@@ -109,15 +109,15 @@ def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTe
     made.cpu()
     with torch.no_grad():
         encode = made.encode if variant.relu else lambda vectors: made.sparse(vectors)[1:]
-        make = pairs.two_hot_stream if variant.two_hot else pairs.stream
-        codes = PairCodes.of(make(tensor, shuffle=False), encode, width=features)
+        kind: pairs.Kind = "two_hot" if variant.two_hot else "polarized"
+        codes = PairCodes.of(pairs.stream(tensor, kind=kind, shuffle=False), encode, width=features)
     checkpoint.unlink(missing_ok=True)
     return model, tensor, made, codes
 
 
 def _stream(lab: Lab, tensor: BilinearTensor, variant: Variant, seed: int) -> Stream:
     if variant.weights == "uniform":
-        return (pairs.two_hot_stream if variant.two_hot else pairs.stream)(tensor, batch_size=1024, seed=seed)
+        return pairs.stream(tensor, kind="two_hot" if variant.two_hot else "polarized", batch_size=1024, seed=seed)
     if variant.weights == "norm":
         weights = pairs.norms(tensor)
     else:

@@ -233,24 +233,18 @@ def digits() -> Dataset:
     return Dataset("digits", train, test, Space("pixels", 64, image=(8, 8)), _MNIST.output, "scikit-learn")
 
 
-_LOADERS: Mapping[str, Callable[[], Dataset]] = {
-    "mnist": mnist,
-    "small_mnist": small_mnist,
-    "fashion_mnist": fashion_mnist,
-    "digits": digits,
-}
+_LOADERS: Mapping[str, Callable[[], Dataset]] = {f.__name__: f for f in (mnist, small_mnist, fashion_mnist, digits)}
 
 
 def load(name: str) -> Dataset:
     """The data set of this name: "mnist", "small_mnist", "fashion_mnist" or "digits".
 
-    Raises:
-        BilensError: there is no such name.
-
-    >>> from bilens import data
-    >>> digits = data.load("digits")
+    >>> digits = load("digits")
     >>> digits.train.images.shape[1], digits.input.image, digits.output.labels[:3]
     (64, (8, 8), ('0', '1', '2'))
+
+    Raises:
+        BilensError: there is no such name.
     """
     if not isinstance(name, str) or name not in _LOADERS:
         raise BilensError(f"data set {name!r}", f"one of {', '.join(_LOADERS)}")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens._internal import checks, shown
+from bilens._internal import checks, factors, shown
 from bilens._internal.checks import instance, number, trusted
 from bilens._internal.scale import fitted, near_one, tracked
 from bilens.errors import BilensError, ShapeError
@@ -51,30 +51,11 @@ class Dictionary:
     def __post_init__(self) -> None:
         for axis, space in (("space", self.space), ("features", self.features)):
             instance(axis, space, Space)
-        shape = (self.features.dim, self.space.dim)
-        object.__setattr__(self, "rank", checks.whole("rank", self.rank, 0, min(shape)))
-        meaning = f"features {self.features.title} × space {self.space.title}"
-        for name, value, expected, said in (
-            ("atoms", self.atoms, shape, f"{shape}: {meaning}"),
-            ("duals", self.duals, shape, f"{shape}: {meaning}"),
-            ("offset", self.offset, shape[1:], f"{shape[1:]}: space {self.space.title}"),
-        ):
-            if value is None:
-                continue
-            checks.floating(name, value)
-            if tuple(value.shape) != expected:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", said)
-            checks.finite(name, value)
-            if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
-                raise BilensError(
-                    f"{name} as {value.dtype} on {value.device}",
-                    f"{self.atoms.dtype} on {self.atoms.device} like the atoms",
-                    "convert one of them with .to(...)",
-                )
+        m, n = self.features.dim, self.space.dim
+        object.__setattr__(self, "rank", checks.whole("rank", self.rank, 0, min(m, n)))
+        factors.settle(self, "atoms", "duals", "offset", m=m, n=n)
         if self.offset is not None:
             _check_no_constant(self.space)
-        for name, value in (("atoms", self.atoms), ("duals", self.duals), ("offset", self.offset)):
-            object.__setattr__(self, name, None if value is None else checks.owned(value))
 
     @classmethod
     def from_atoms(
@@ -149,6 +130,10 @@ class Dictionary:
 
     def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
         """Pseudoinverse codes a = duals (y − b), one vector per row.
+
+        >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0]]), Space("y", 2), offset=torch.tensor([0.0, 7.0]))
+        >>> d.encode(torch.tensor([6.0, 9.0]))
+        tensor([3.])
 
         Args:
             y: of any floating-point type; converted to the dictionary's, which is that of the codes.

@@ -53,7 +53,7 @@ class Kernel(factors.Factored):
     def __post_init__(self) -> None:
         factors.check_factors(self.left, self.right, self.input)
         factors.check_factor("weights", self.weights, (len(self.left),), "hidden")
-        factors.check_alike(self.left, right=self.right, weights=self.weights)
+        factors.check_alike(left=self.left, right=self.right, weights=self.weights)
         instance("label", self.label, str, "a string", "write it as one, str(label)")
         factors.own(self, "left", "right", "weights")
 
@@ -110,6 +110,10 @@ class Kernel(factors.Factored):
 
     def dense(self) -> Float[Tensor, "i i"]:
         """Q as a symmetric matrix; one product of (i, h) and (h, i), h the units whose weight is not 0.
+
+        >>> Kernel(torch.ones(1, 2), torch.eye(2)[:1], torch.ones(1), Space("x", 2)).dense()  # (x₀ + x₁) x₀
+        tensor([[1.0000, 0.5000],
+                [0.5000, 0.0000]])
 
         Raises:
             BilensError: entries beyond the range of the type.

@@ -33,8 +33,8 @@ def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, tw
     """
     if codes.width != coder.d_sae:
         raise ShapeError(f"codes of {codes.width} features", f"{coder.d_sae}, the coder's", "encode with this coder")
-    make = pairs.two_hot_stream if two_hot else pairs.stream
-    stream = make(tensor, batch_size=8192, shuffle=False)
+    kind: pairs.Kind = "two_hot" if two_hot else "polarized"
+    stream = pairs.stream(tensor, kind=kind, batch_size=8192, shuffle=False)
     rows, uses = stream.rows, torch.bincount(codes.features, minlength=codes.width)
     error = energy = 0.0
     mean = torch.zeros(stream.width, dtype=torch.float64)

@@ -109,13 +109,13 @@ def test_pair_vectors_do_not_change_the_layer():
 @pytest.mark.bad_input
 def test_refuses_prepared_layers_that_do_not_fit():
     left, space = torch.zeros(6, 4), Space("x", 6)
-    with refuses(ShapeError, "left of shape (6, 4) and right of (6, 3)", "(features, hidden)"):
+    with refuses(ShapeError, "right of shape (6, 3)", "(6, 4)"):
         PairResponses(left, left[:, :3], None, space)
-    with refuses(ShapeError, "left of shape (4,) and right of (4,)", "(features, hidden)"):
+    with refuses(ShapeError, "left of shape (4,)", "(6, h)"):
         PairResponses(left[0], left[0], None, space)
-    with refuses(ShapeError, "down of shape (4, 6)", "(outputs, 4)"):
+    with refuses(ShapeError, "down of shape (4, 6)", "(o, 4)"):
         PairResponses(left, left, left.T, space)
-    with refuses(ShapeError, "6 features of 'x' (5)", "one per coordinate"):
+    with refuses(ShapeError, "left of shape (6, 4)", "(5, h)"):
         PairResponses(left, left, None, Space("x", 5))
 
 
@@ -124,10 +124,10 @@ def test_refuses_a_dictionary_of_another_space():
     numbers = torch.tensor([0])
     for call in (
         lambda: pairs.stream(random_tensor(), dictionary),
-        lambda: pairs.two_hot_stream(random_tensor(), dictionary),
+        lambda: pairs.stream(random_tensor(), kind="two_hot", dictionary=dictionary),
         lambda: pairs.polarized(random_tensor(), numbers, numbers, dictionary),
         lambda: pairs.contract(random_tensor(), torch.zeros(1, 6, dtype=torch.float64), None, dictionary),
-        lambda: pairs.symmetric_stream(random_tensor(), dictionary),
+        lambda: pairs.stream(random_tensor(), kind="symmetric", dictionary=dictionary),
         lambda: pairs.symmetric(random_tensor(), numbers, numbers, dictionary),
         lambda: pairs.sampled(random_tensor(), torch.ones(21), dictionary),
         lambda: pairs.norms(random_tensor(), dictionary),

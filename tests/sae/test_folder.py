@@ -228,6 +228,20 @@ def test_weights_that_do_not_fit_are_refused(weights: dict[str, Any], line: str,
         sae.from_pretrained(folder)
 
 
+def test_what_is_not_supported_is_said_before_weights_are_missed(tmp_path: Path) -> None:
+    saelens, theirs = copied("standard", tmp_path / "saelens"), authors(tmp_path / "authors")
+    (saelens / "sae_weights.safetensors").unlink()
+    (theirs / "model.safetensors").unlink()
+    for folder in (saelens, theirs):
+        with pytest.raises(StoreError, match="on reading"):
+            sae.from_pretrained(folder)
+    change(saelens / "cfg.json", architecture="matryoshka")
+    change(theirs / "config.json", encoder_bias=True)
+    for folder, said in ((saelens, "with architecture 'matryoshka'"), (theirs, "with encoder_bias = True")):
+        with pytest.raises(StoreError, match=said):
+            sae.from_pretrained(folder)
+
+
 def test_missing_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"with neither cfg\.json nor config\.json"):
         sae.from_pretrained(tmp_path / "nothing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,18 @@ class Factored:
         square, exponent = inner(own, own)  # an even exponent: twice that of the largest output
         return fitted(_root(square), exponent // 2, self.left.dtype, "a norm")
 
+    def cosine(self: F, other: F) -> Float[Tensor, ""]:
+        """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖) between −1 and 1, at any scale; exactly 1 for B₁ = B₂, 0 when one is zero."""
+        self._require(other)
+        a = self._units
+        b = a if other is self else other._units
+        (product, both), (first, one), (second, another) = inner(a, b), inner(a, a), inner(b, b)
+        positive = (first > 0) & (second > 0)
+        norms = torch.where(positive, first * second, 1).sqrt()
+        product = times_two_to(product, both - (one + another) // 2)
+        work = torch.promote_types(self.left.dtype, other.left.dtype)
+        return torch.where(positive, (product / norms).clamp(-1, 1), 0).to(work)
+
 
 def hidden_gram(
     left1: Float[Tensor, "h i"], right1: Float[Tensor, "h i"], left2: Float[Tensor, "g i"], right2: Float[Tensor, "g i"]
@@ -96,19 +108,27 @@ def _root(square: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
 
 
-def cosine(a: Units, b: Units) -> Tensor:
-    """⟨A, B⟩ / √(⟨A, A⟩ ⟨B, B⟩) between −1 and 1, exactly 1 for A = B; 0 where one of the two is 0."""
-    (product, both), (first, one), (second, other) = inner(a, b), inner(a, a), inner(b, b)
-    positive = (first > 0) & (second > 0)
-    norms = torch.where(positive, first * second, 1).sqrt()
-    product = times_two_to(product, both - (one + other) // 2)
-    return torch.where(positive, (product / norms).clamp(-1, 1), 0)
-
-
 def own(record: object, *names: str) -> None:
     """Replace the record's tensors by copies that nothing else shares or trains."""
     for name in names:
         object.__setattr__(record, name, checks.owned(getattr(record, name)))
+
+
+def settle(record: Any, *names: str, **sizes: int) -> None:
+    """Check the tensors of a record that is being built, and let it own them; those that are None are left out.
+
+    Raises:
+        ShapeError: shapes that are not those of the annotations, with these sizes. BilensError: NaN or infinity, no
+            dense floating-point tensor, or another type or device than the first one's.
+    """
+    values = {name: value for name in names if (value := getattr(record, name)) is not None}
+    for name, value in values.items():
+        checks.floating(name, value)
+    checks.shapes(record, **sizes)
+    for name, value in values.items():
+        checks.finite(name, value)
+    check_alike(**values)
+    own(record, *values)
 
 
 def given(value: Tensor, like: Tensor, detach: bool) -> Tensor:
@@ -199,13 +219,14 @@ def check_factors(left: Tensor, right: Tensor, input: Space) -> None:
         check_factor(name, value, (len(left), input.dim), f"hidden × input {input.title}")
 
 
-def check_alike(left: Tensor, **others: Tensor) -> None:
-    """One type and device for all factors."""
-    for name, value in others.items():
-        if value.dtype != left.dtype or value.device != left.device:
+def check_alike(**values: Tensor) -> None:
+    """One type and device for all of them, those of the first."""
+    first, like = next(iter(values.items()))
+    for name, value in values.items():
+        if value.dtype != like.dtype or value.device != like.device:
             raise BilensError(
                 f"{name} as {value.dtype} on {value.device}",
-                f"{left.dtype} on {left.device} like left",
+                f"{like.dtype} on {like.device} like {first}",
                 "convert one of them with .to(...)",
             )
 
@@ -215,7 +236,7 @@ def check_tensor(left: Tensor, right: Tensor, down: Tensor, input: Space, output
     check_factors(left, right, input)
     instance("output", output, Space)
     check_factor("down", down, (output.dim, len(left)), f"output {output.title} × hidden")
-    check_alike(left, right=right, down=down)
+    check_alike(left=left, right=right, down=down)
     check_output(output)
 
 

@@ -96,7 +96,7 @@ def _check_seeds(run: Path, seeds: tuple[Path, ...]) -> None:
         if different:
             raise BilensError(
                 f"--seeds {folder} with another {', '.join(different)} than {run}",
-                "runs that differ in their seed alone",
+                "runs that differ only in their seed",
                 "leave it out, or look at it with --compare",
             )
         own = (other.get("seed"), other.get("weights"))

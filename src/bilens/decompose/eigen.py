@@ -257,6 +257,8 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     hidden, size = len(double.left), linalg.size(double)
     reduced = 2 * hidden < dim and k is not None and k <= 2 * hidden
     if reduced:
+        # Q = ½ Σ w (l rᵀ + r lᵀ) maps everything into the span of the rows l and r, and the complement to 0: its pairs
+        # other than 0 are those of Q on an orthonormal basis of the span, of 2h directions at most.
         basis = torch.linalg.qr(torch.cat([double.left, double.right]).T)[0].T
         values, coefficients = linalg.eigh(symmetric(double.matvec(basis) @ basis.T))
         vectors = coefficients.T @ basis
@@ -264,6 +266,8 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
         matrix = double.dense()
         values, columns = linalg.eigh(matrix)
         vectors = columns.T
+    # Largest |λ| first. A stable sort keeps LAPACK's ascending order among equals, so that of λ and −λ the negative one
+    # comes first whatever the machine.
     order = values.abs().argsort(descending=True, stable=True)
     values, vectors = values[order], signed(vectors[order])
     kept = len(order[:k])
@@ -278,6 +282,8 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
             else linalg.misfit(matrix, values, vectors, hidden, size)
         )
         discarded = _complement(values, vectors, rounded[1].double(), misfit)
+    # Residuals are those of the numbers returned, which rounding to the kernel's type has moved: measured in float64 on
+    # the kernel near 1, with γ for what that measurement itself may hide.
     found, v = times_two_to(rounded[0].double(), -power), rounded[1].double()
     residuals = (double.matvec(v) - found[:, None] * v).norm(dim=1) + gamma(hidden + dim + 6) * size * v.norm(dim=1)
     return Spectrum(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens._internal.checks import instance
+from bilens._internal.checks import instance, trusted
 from bilens._internal.scale import NEAR, times_two_to
 from bilens.decompose import linalg
 from bilens.decompose.eigen import Spectrum
@@ -34,6 +34,10 @@ measured, but no proof."""
 @torch.no_grad()
 def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectrum:
     """The k eigenpairs largest in |λ| of F Q Fᵀ, the kernel as a function of codes, a ↦ Q(Fᵀa): (m, m), never built.
+
+    >>> Q, atoms = Kernel.from_matrix(torch.eye(2), Space("x", 2)), torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+    >>> eigh_pullback(Q, Dictionary.from_atoms(atoms, Space("x", 2))).values  # of F Fᵀ, its 0 left out
+    tensor([4., 2.])
 
     With the Gram matrix of the atoms and its Cholesky factor, K = FᵀF = RᵀR (i, i), the eigenvalues that are not 0 are
     those of R Q Rᵀ, and a vector w there is F R⁻¹ w among the codes. Where atoms are nearly dependent, R is that of a
@@ -112,9 +116,10 @@ def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor
     """
     instance("kernel", kernel, Kernel)
     instance("dictionary", d, Dictionary)
-    single = BilinearTensor(kernel.left, kernel.right, kernel.weights[None], kernel.input, Space("kernel", 1))
+    output = Space("kernel", 1)
+    single = trusted(BilinearTensor, kernel.left, kernel.right, kernel.weights[None], kernel.input, output)
     tensor, d = single.match(d)
-    near, power = kernel_near_one(Kernel(tensor.left, tensor.right, tensor.down[0], tensor.input))
+    near, power = kernel_near_one(trusted(Kernel, tensor.left, tensor.right, tensor.down[0], tensor.input, ""))
     rows = (d.duals if duals else d.atoms).detach().to(tensor.left.device)
     rows = rows.to(at_least_single(rows.dtype))
     exponent = int(torch.frexp(rows.abs().max()).exponent)
@@ -236,7 +241,7 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
 
 
 def _in(q: Kernel, dtype: torch.dtype) -> Kernel:
-    return Kernel(q.left.to(dtype), q.right.to(dtype), q.weights.to(dtype), q.input)
+    return trusted(Kernel, q.left.to(dtype), q.right.to(dtype), q.weights.to(dtype), q.input, q.label)
 
 
 def _refined(small: _Small, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:

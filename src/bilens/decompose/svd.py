@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -119,7 +119,8 @@ class TensorSVD:
         k = _check_kept(self, k)
         outputs, tensor = self.outputs[:k].double(), self.tensor.to(self.values.dtype)
         down = outputs.T @ (outputs @ tensor.down.double())
-        return replace(tensor, down=down.to(self.values.dtype))
+        down = down.to(self.values.dtype)
+        return trusted(BilinearTensor, tensor.left, tensor.right, down, tensor.input, tensor.output)
 
 
 @torch.no_grad()
@@ -152,7 +153,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     left, a = near_one(tensor.left)
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)
-    gram = replace(tensor, left=left, right=right, down=down).gram()
+    gram = trusted(BilinearTensor, left, right, down, tensor.input, tensor.output).gram()
     values, vectors = linalg.largest(gram, tensor.output.dim if k is None else k)
     return _record(
         tensor,
@@ -196,7 +197,7 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
         basis, triangle = torch.linalg.qr(down, mode="complete")
         down = triangle[:hidden]
     reduced = BilinearTensor(left, right, down, Space("span", left.shape[1]), Space("rows", len(down)))
-    stream = pairs.symmetric_stream(reduced, batch_size=block, shuffle=False)
+    stream = pairs.stream(reduced, kind="symmetric", batch_size=block, shuffle=False)
     triangle = down.new_zeros(0, len(down))
     for n in range(len(stream)):
         triangle = torch.linalg.qr(torch.cat([triangle, stream.batch(n)]), mode="r")[1]
@@ -236,7 +237,8 @@ def _record(
             "scale it, or call .to(torch.float64)",
         )
     if any(factor.requires_grad for factor in (tensor.left, tensor.right, tensor.down)):
-        tensor = replace(tensor, left=tensor.left.detach(), right=tensor.right.detach(), down=tensor.down.detach())
+        factors = (factor.detach() for factor in (tensor.left, tensor.right, tensor.down))
+        tensor = trusted(BilinearTensor, *factors, tensor.input, tensor.output)
     values, rows = (sigma * size).to(dtype), signed(outputs).to(dtype)
     # What is returned is measured: rounded, and with what rounding may hide of the measurement itself.
     kept, one = (values.double() / size).square()[:, None], rows.double()

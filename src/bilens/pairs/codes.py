@@ -112,8 +112,8 @@ class PairCodes:
         """Encode every pair vector of a stream once, batch by batch, and keep the codes that are not 0. No gradients.
 
         Args:
-            stream: the vectors in order, `stream(…, shuffle=False)` or `two_hot_stream(…, shuffle=False)`; those of
-                the latter rebuild the layer by `rebuild_two_hot`.
+            stream: the vectors in order, `stream(…, shuffle=False)`; two-hot ones rebuild the layer by
+                `rebuild_two_hot`.
             encode: from pair vectors (b, o) to codes (b, d_sae); or, which costs less, to the values and the numbers
                 of those features that may be other than 0, (b, k) each, as a top-k coder knows them.
             width: d_sae, where `encode` gives values and features.

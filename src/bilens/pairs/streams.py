@@ -167,11 +167,12 @@ def stream(
     tensor: BilinearTensor,
     dictionary: Dictionary | None = None,
     *,
+    kind: Kind = "polarized",
     batch_size: int = 4096,
     seed: int = 0,
     shuffle: bool = True,
 ) -> PairStream:
-    """A stream of the polarised pair vectors r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i).
+    """A stream of every pair vector of a layer: r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i), or of another kind.
 
     >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
     >>> rows = stream(B, batch_size=3, shuffle=False)
@@ -182,42 +183,13 @@ def stream(
 
     Args:
         tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
+        kind: which pair vector: "two_hot" u_ij or "symmetric" s_ij, as the functions of these names say.
         batch_size: pairs per batch, at least 1. seed: order of the pairs. shuffle: False takes them row by row.
 
     Raises:
-        BilensError: a batch size below 1. SpaceError: a dictionary of another space.
+        BilensError: a batch size below 1, or an unknown kind. SpaceError: a dictionary of another space.
     """
-    return PairStream(PairResponses.of(tensor, dictionary), "polarized", batch_size, seed, shuffle)
-
-
-def two_hot_stream(
-    tensor: BilinearTensor,
-    dictionary: Dictionary | None = None,
-    *,
-    batch_size: int = 4096,
-    seed: int = 0,
-    shuffle: bool = True,
-) -> PairStream:
-    """A stream of the draft's pair vectors u_ij = g(v_i + v_j); see `two_hot` for what they do and do not rebuild.
-
-    Args and Raises: as `stream`.
-    """
-    return PairStream(PairResponses.of(tensor, dictionary), "two_hot", batch_size, seed, shuffle)
-
-
-def symmetric_stream(
-    tensor: BilinearTensor,
-    dictionary: Dictionary | None = None,
-    *,
-    batch_size: int = 4096,
-    seed: int = 0,
-    shuffle: bool = True,
-) -> PairStream:
-    """A stream of the symmetric pair vectors s_ij = √(1 or 2)·r_ij, whose rows have the singular values of B.
-
-    Args and Raises: as `stream`.
-    """
-    return PairStream(PairResponses.of(tensor, dictionary), "symmetric", batch_size, seed, shuffle)
+    return PairStream(PairResponses.of(tensor, dictionary), kind, batch_size, seed, shuffle)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

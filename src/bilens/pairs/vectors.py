@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens._internal import checks
+from bilens._internal import factors
 from bilens._internal.checks import choice, instance, trusted
 from bilens._internal.scale import tracked
 from bilens._internal.shown import line
@@ -65,30 +65,7 @@ class PairResponses:
 
     def __post_init__(self) -> None:
         instance("space", self.space, Space)
-        for name, value in (("left", self.left), ("right", self.right), ("down", self.down)):
-            if value is not None:
-                checks.floating(name, value)
-                checks.finite(name, value)
-                if value.dtype != self.left.dtype:
-                    raise BilensError(
-                        f"{name} as {value.dtype}", f"{self.left.dtype} like left", "use PairResponses.of"
-                    )
-        if self.left.ndim != 2 or self.left.shape != self.right.shape:
-            raise ShapeError(
-                f"left of shape {tuple(self.left.shape)} and right of {tuple(self.right.shape)}",
-                "one shape (features, hidden)",
-                "use PairResponses.of",
-            )
-        if self.down is not None and (self.down.ndim != 2 or self.down.shape[1] != self.left.shape[1]):
-            raise ShapeError(
-                f"down of shape {tuple(self.down.shape)}", f"(outputs, {self.left.shape[1]})", "use PairResponses.of"
-            )
-        if self.space.dim != len(self.left):
-            raise ShapeError(
-                f"{len(self.left)} features of {self.space.title}", "one per coordinate", "use PairResponses.of"
-            )
-        for name, value in (("left", self.left), ("right", self.right), ("down", self.down)):
-            object.__setattr__(self, name, None if value is None else checks.owned(value))
+        factors.settle(self, "left", "right", "down", m=self.space.dim)
 
     @classmethod
     def of(cls, tensor: BilinearTensor, dictionary: Dictionary | None = None) -> PairResponses:
@@ -241,6 +218,11 @@ def polarized(
     tensor: BilinearTensor, i: Int[Tensor, " b"], j: Int[Tensor, " b"], dictionary: Dictionary | None = None
 ) -> Float[Tensor, "b o"]:
     """Polarised pair vectors r_ij = B(v_i, v_j) = ½[g(v_i+v_j) − g(v_i) − g(v_j)] (+ ½g(0) with unfolded biases).
+
+    >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+    >>> polarized(B, torch.tensor([0, 0]), torch.tensor([0, 1]))
+    tensor([[1., 0.],
+            [0., 0.]])
 
     They satisfy Σ_ij a_i a_j r_ij = g(Σ a_i v_i) exactly, the sum over all i and j. Gradients flow to the factors of a
     tensor, and to the atoms of a dictionary, that were built with `detach=False`.

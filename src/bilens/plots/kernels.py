@@ -94,7 +94,7 @@ def draw_kernel(axes: Any, kernel: LinearKernel, scale: float) -> None:
 
 
 def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = MUTED, entries: int = 8) -> None:
-    """√|λ| v as an image, or as bars of its largest entries when the input is no image: green above 0, purple below."""
+    """√|λ| v as an image, or bars of its largest entries when the input is not one: green above 0, purple below."""
     weights = numbers("weights", kernel.image)
     if kernel.input.image is not None:
         picture = weights.reshape(kernel.input.image)
@@ -105,7 +105,7 @@ def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = 
 
 
 def draw_sample(axes: Any, x: Float[Tensor, " d"], space: Space) -> None:
-    """A sample: ink on paper, or bars of its largest entries when it is no image, right of the axis where positive."""
+    """A sample: ink on paper, or bars of its largest entries when it is not an image, positive ones to the right."""
     values = numbers("a sample", x)
     if space.image is not None:
         axes.imshow(values.reshape(space.image), cmap="gray_r", vmin=min(0.0, float(values.min())),

@@ -1,4 +1,4 @@
-"""Every figure of a run, from its sets of features alone: what is drawn follows from what they hold."""
+"""Every figure of a run, from nothing but its sets of features: what is drawn follows from what they hold."""
 
 from __future__ import annotations
 

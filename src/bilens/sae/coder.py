@@ -165,16 +165,15 @@ class Coder(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a SAELens folder: `cfg.json` and `sae_weights.safetensors`.
 
-        Raises:
-            StoreError: SAELens has no such coder (top-k without ReLU), or the folder cannot be written.
-
         >>> import tempfile
-        >>> from bilens import sae
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     sae.StandardSAE(8, 32).save_pretrained(folder)
-        ...     again = sae.from_pretrained(folder)
+        ...     StandardSAE(8, 32).save_pretrained(folder)
+        ...     again = Coder.from_pretrained(folder)
         >>> type(again).__name__, again.d_sae
         ('StandardSAE', 32)
+
+        Raises:
+            StoreError: SAELens has no such coder (top-k without ReLU), or the folder cannot be written.
         """
         weights = {name: value.detach() for name, value in self.named_parameters()}
         folders.write(folder, self.architecture, self.settings, weights)
@@ -253,6 +252,11 @@ class StandardSAE(Coder):
 class TopKSAE(Coder):
     """The k largest of (x − b_dec) W_enc + b_enc, the others 0; ReLU on top unless `rectify` is false.
 
+    >>> coder = TopKSAE(d_in=8, d_sae=32, k=4)
+    >>> codes = coder.encode(torch.ones(2, 8))
+    >>> codes.shape, bool(((codes != 0).sum(dim=1) <= 4).all())
+    (torch.Size([2, 32]), True)
+
     Args:
         k: codes kept per vector, 1 … d_sae; with ReLU those of them that are negative are 0 too.
         rectify: False is the ICLR 2025 authors' top-k, which keeps negative codes.
@@ -262,13 +266,6 @@ class TopKSAE(Coder):
         BilensError: a size below 1, or k outside 1 … d_sae.
 
     Source: arXiv 2406.04093; arXiv 2410.08417 without ReLU; SAELens' "topk".
-
-    >>> import torch
-    >>> from bilens import sae
-    >>> coder = sae.TopKSAE(d_in=8, d_sae=32, k=4)
-    >>> codes = coder.encode(torch.ones(2, 8))
-    >>> codes.shape, bool(sae.l0(codes) <= 4)
-    (torch.Size([2, 32]), True)
     """
 
     architecture = "topk"

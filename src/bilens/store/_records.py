@@ -93,6 +93,12 @@ def register(kind: type[R]) -> type[R]:
 def save(record: Any, path: str | Path) -> None:
     """Write a record as `path`.json and `path`.safetensors (no file of tensors when it holds none), in one step.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Space("pixels", 4, image=(2, 2)), f"{folder}/space")
+    ...     load(f"{folder}/space", Space)
+    Space('pixels', 4, image 2×2)
+
     The JSON carries the checksum of the tensors and its own, the SHA-256 of everything else in it as JSON with sorted
     keys and without spaces: a reader gets the old record or the new one, or an error when a file was altered.
 
@@ -291,6 +297,7 @@ def _title(kind: Any) -> str:
 
 
 def beside(path: str | Path, ending: str) -> Path:
+    """The file of a record with this ending. Raises BilensError for what is not a path of a file."""
     path = checks.path("path", path)
     if not path.name:
         raise BilensError(f"path {str(path)!r}, which names no file", "a name without an ending")

@@ -140,7 +140,7 @@ function overlapFigure(first, second, cosines) {
         for (let l = 0; l < columns; l++) {
           const value = cosines[k][l];
           group.append(s("rect", { x: left + l * size + 1, y: top + k * tall + 1, width: size - 2, height: tall - 2, class: "heat", "fill-opacity": 0.04 + 0.96 * value }, s("title", {}, value.toFixed(2))));
-          if (value > 0.3 && size > 30) group.append(s("text", { x: left + (l + 0.5) * size, y: top + (k + 0.5) * tall, dy: "0.32em", "text-anchor": "middle", class: value > 0.75 ? "inside" : "tick" }, value.toFixed(2)));
+          if (value > 0.3 && size > 30) group.append(s("text", { x: left + (l + 0.5) * size, y: top + (k + 0.5) * tall, dy: "0.32em", "text-anchor": "middle", class: value > 0.75 ? "inside" : "name" }, value.toFixed(2)));
         }
       }
       return { height: top + rows * tall + 6, parts: [group] };
