@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -357,9 +358,10 @@ def _places(source: Source, family: Family, names: tuple[str, ...]) -> dict[tupl
     stated = family.config.get("num_hidden_layers")
     present = {layer for layer, _ in places}
     total = stated if type(stated) is int else max(present) + 1
-    if present != set(range(total)):
-        missing = sorted(set(range(max(total, max(present) + 1))) - present)
-        what = f"without the MLP of layer {missing[0]}" if missing else f"with {len(present)} layers"
+    first = next(layer for layer in itertools.count() if layer not in present)
+    if first != total or first != len(present):
+        lacks = first < max(total, len(present))
+        what = f"without the MLP of layer {first}" if lacks else f"with {len(present)} layers"
         raise StoreError(f"{source.title} {what}", f"the {total} layers of its config", "copy or download it again")
     return dict(sorted(places.items()))
 
