@@ -394,6 +394,10 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"gate_proj.weight of shape \(3, 5\); expected \(4, 5\), as hidden_size",
     ),
     "another size": (config(hidden_size=3), r"gate_proj.weight of shape \(3, 5\); expected \(3, 3\)"),
+    "a width that is none": (
+        config(intermediate_size={}),
+        "with intermediate_size = {} in its config; expected a number",
+    ),
     "more layers": (config(num_hidden_layers=3), "without the MLP of layer 2"),
     "fewer layers": (config(num_hidden_layers=1), "with 2 layers; expected the 1 layers"),
     "no up": (drop(UP), f"without {UP}"),

@@ -169,6 +169,9 @@ class Checkpoint:
                 DEQUANTISED,
             )
         rows, columns = (shape[1], shape[0]) if layout.transposed else shape
+        for size in ("hidden_size", layout.width):
+            if type(config.get(size, 1)) is not int and config[size] is not None:
+                raise StoreError(f"{self.source.title} with {size} = {config[size]!r:.40} in its config", "a number")
         d, h = config.get("hidden_size"), config.get(layout.width)
         fused = 1 if layout.rows == "apart" or what == "down" else 2
         wanted = (d, h) if what == "down" else (None if h is None else fused * h, d)
