@@ -652,6 +652,8 @@ before = memory("VmRSS")
 mlp = gated.load(sys.argv[1]).mlp(13)
 stored = 2 * (mlp.gate.numel() + mlp.up.numel() + mlp.down.numel())
 print((memory("VmHWM") - before) / stored)
+if "transformers" in sys.modules:
+    sys.exit("a layer was read with transformers")
 """
     llama(tmp_path / "small")
     run = subprocess.run(

@@ -1,6 +1,6 @@
 """Gated MLPs of language models, y = D(σ(W n) ⊙ V n), read from their checkpoints one layer at a time."""
 
-from bilens.models.gated.checkpoint import Checkpoint, Entry, load
+from bilens.models.gated.checkpoint import Checkpoint, Entry, Place, load
 from bilens.models.gated.families import EXAMPLE, FAMILIES, GGUF_FAMILIES, Layout, read_layout
 from bilens.models.gated.mlp import Gate, GatedMLP, Norm
 from bilens.models.gated.original import AGREE, Comparison, check
@@ -17,6 +17,7 @@ __all__ = [
     "GatedMLP",
     "Layout",
     "Norm",
+    "Place",
     "check",
     "load",
     "read_layout",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def check(
         tokens = torch.randint(size, (1, whole("count", count, 1)), generator=generator)
     compared = []
     with torch.no_grad(), _plain_experts(model):
-        traces = {key: _Trace(model, place) for key, place in live.places.items()}
+        traces = {key: Trace(model, place) for key, place in live.places.items()}
         try:
             model(tokens)
         finally:
@@ -137,7 +137,7 @@ def _plain_experts(model: Any) -> Iterator[None]:
         model.set_experts_implementation(before)
 
 
-def _compared(trace: _Trace, ours: GatedMLP, theirs: Tensor | None, part: str) -> Comparison:
+def _compared(trace: Trace, ours: GatedMLP, theirs: Tensor | None, part: str) -> Comparison:
     if trace.input is None or theirs is None:
         raise BilensError(f"layer {trace.place.layer}, whose {part} was not run", "a model that runs each MLP once")
     y = ours(trace.input)
@@ -151,21 +151,32 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=torch.finfo(theirs.dtype).tiny))
 
 
-class _Trace:
-    """What goes into one layer's MLP in the original, and what comes out, one row per token."""
+class Trace:
+    """What goes into one layer's MLP in the original, and what comes out, one row per token, until `stop`.
 
-    def __init__(self, model: nn.Module, place: Place) -> None:
-        self.place = place
+    Args:
+        model: the original, which is then run; place: the layer's names in it.
+        instead: gives other outputs from `input` and `output`, which the original then goes on with.
+
+    Attributes:
+        input: rows of the residual stream before the norm; output: of the MLP; after: of the norm that follows.
+        module: the original's MLP.
+    """
+
+    def __init__(
+        self, model: nn.Module, place: Place, instead: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> None:
+        self.place, self._instead = place, instead
         self.input: Tensor | None = None
         self.output: Tensor | None = None
         self.after: Tensor | None = None
         layout = place.layout
         self._normed: Tensor | None = None
-        self._mlp = model.get_submodule(_owner(place.name(layout.gate), place.name(layout.down)))
-        reads = model.get_submodule(place.name(layout.norm).removesuffix(".weight")) if layout.norm else self._mlp
+        self.module = model.get_submodule(_owner(place.name(layout.gate), place.name(layout.down)))
+        reads = model.get_submodule(place.name(layout.norm).removesuffix(".weight")) if layout.norm else self.module
         self._hooks: list[Any] = [
             reads.register_forward_pre_hook(self._before),
-            self._mlp.register_forward_hook(self._ran),
+            self.module.register_forward_hook(self._ran),
         ]
         if layout.post_norm:
             post = model.get_submodule(place.name(layout.post_norm).removesuffix(".weight"))
@@ -174,9 +185,12 @@ class _Trace:
     def _before(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
         self.input = _rows(arguments[0])
 
-    def _ran(self, _: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+    def _ran(self, _: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
         self._normed = _rows(arguments[0])
         self.output = _rows(output[0] if isinstance(output, tuple) else output)
+        if self._instead is None or self.input is None:
+            return None
+        return self._instead(self.input, self.output).reshape(output.shape)
 
     def _normalised(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
         self.after = _rows(output)
@@ -187,7 +201,7 @@ class _Trace:
         if n is None:
             return None
         chosen = torch.full((len(n), 1), number, dtype=torch.int64, device=n.device)
-        output: Tensor = self._mlp(n, chosen, torch.ones_like(chosen, dtype=n.dtype))
+        output: Tensor = self.module(n, chosen, torch.ones_like(chosen, dtype=n.dtype))
         return output
 
     def stop(self) -> None:
@@ -206,4 +220,4 @@ def _rows(value: Tensor) -> Tensor:
     return value.detach().reshape(-1, value.shape[-1])
 
 
-__all__ = ["AGREE", "Comparison", "check", "original"]
+__all__ = ["AGREE", "Comparison", "Trace", "check", "original"]
