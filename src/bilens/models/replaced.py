@@ -132,7 +132,8 @@ def _random(mlp: gated.GatedMLP, x: Tensor, y: Tensor, seed: int) -> Callable[[T
 def _turned(weight: Tensor, generator: torch.Generator) -> Tensor:
     """Rows of the same lengths in random directions."""
     drawn = torch.randn(weight.shape, generator=generator).to(weight)
-    return drawn * (weight.norm(dim=1) / drawn.norm(dim=1))[:, None]
+    turned: Tensor = drawn * (weight.norm(dim=1) / drawn.norm(dim=1))[:, None]
+    return turned
 
 
 __all__ = ["Replaced", "replaced"]
