@@ -17,7 +17,6 @@ from bilens._internal import checks
 from bilens._internal.shown import line
 from bilens.errors import StoreError
 from bilens.files import read_json, read_pair, write_pair
-from bilens.sae.processes import POINTER
 
 SAE_LENS_VERSION = "6.54.12"
 """The SAELens whose folders are written; SAELens reads folders from 6 on as they are and converts older ones."""
@@ -102,12 +101,6 @@ def read(folder: str | Path) -> Content:
         return _read_saelens(folder)
     if (folder / "config.json").exists():
         return _read_authors(folder)
-    if (folder / POINTER).exists():
-        raise StoreError(
-            f"{folder}, a folder with a checkpoint of several processes",
-            "a coder's folder, as save_pretrained writes it",
-            "run the same training with torchrun once more, which reads the checkpoint, and save the coder",
-        )
     raise StoreError(f"{folder} with neither cfg.json nor config.json", SUPPORTED)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bilens._internal import checkpoint as checkpoints
 from bilens._internal import checks
@@ -20,7 +20,7 @@ from bilens.progress import bar
 from bilens.sae._run import Run, lay_out_like_parameters
 from bilens.sae.coder import Coder, StandardSAE, TopKSAE
 from bilens.sae.processes import Processes
-from bilens.sae.streams import Stream, as_stream
+from bilens.sae.streams import Stream, as_stream, plain
 from bilens.schedules import trapezoid
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -196,7 +196,7 @@ def train_many(
         checks.weights("W_dec", coder.W_dec)
         coder.to(where)
     with torch.no_grad():
-        first = _batch(stream.batch(0)).to(where, coders[0].W_dec.dtype)
+        first = plain(stream.batch(0)).to(where, coders[0].W_dec.dtype)
         power = float(first.square().sum(dim=1).mean())
     if not (power > 0 and math.isfinite(power)):
         raise BilensError(
@@ -262,7 +262,7 @@ def train_many(
                 for group, run in zip(optimizer.param_groups, runs, strict=True):
                     group["lr"] = run.lr * factor
                 rows, size = processes.share(stream, done)
-                rows = _batch(rows)
+                rows = plain(rows)
                 if size < 1 or rows.ndim != 2 or rows.shape[1] != stream.width:
                     raise ShapeError(
                         f"batch {done}, of which this process has {tuple(rows.shape)}",
@@ -313,14 +313,6 @@ def train_many(
         for run in runs:
             run.end(scale)
     return [run.history(logged) for run in runs]
-
-
-def _batch(vectors: Tensor) -> Tensor:
-    """A batch of vectors without its graph."""
-    checks.floating("a batch", vectors)
-    if vectors.is_meta:
-        raise BilensError("a batch on the meta device", "vectors in memory", "compute them first")
-    return vectors.detach()
 
 
 def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
