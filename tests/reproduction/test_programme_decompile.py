@@ -116,6 +116,11 @@ def test_keeping_interactions_by_magnitude_is_done_as_by_hand(lab: Lab) -> None:
     assert numbers["interactions"] == 4 * 21
 
 
+def test_how_many_scores_hold_a_share() -> None:
+    scores = torch.tensor([[3.0, -1.0], [1.0, 1.0]])  # squares 9, 1, 1, 1
+    assert [recipe.holding(scores, share) for share in (0.5, 0.75, 0.76, 11 / 12, 1.0)] == [1, 1, 2, 3, 4]
+
+
 def test_needed_is_where_the_score_stays() -> None:
     counts = [10, 100, 1000, 10000]
     assert recipe.needed(counts, [0.5, 0.96, 0.9, 1.0], 0.95) == round(10**3.5)
