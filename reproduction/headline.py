@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from matplotlib.figure import Figure
 
 from bilens.faithfulness import Curve
 from bilens.statistics import interval
 from reproduction.measurement import Measurement
-from reproduction.recipes import front, front_read, output_sae
+from reproduction.recipes import front, front_coders, front_read, output_sae, pair_sae, rivals, rivals_measure
 from reproduction.recipes.front_figure import Point
 
 CAPTION = f"{front.CAPTION} Single marks: the trained SAEs; those on outputs need the layer besides."
@@ -26,58 +27,114 @@ class Entry:
     Args:
         name: what the model was replaced by; stored: numbers that this stores; lost: accuracy, 0 … 1;
             recovered: cross-entropy, 1 for the model.
-        null: whether it is there for comparison with the line above.
+        kind: "null" or "rival" where it is there for comparison with the lines above.
     """
 
     name: str
     stored: tuple[float, ...]
     lost: tuple[float, ...]
     recovered: tuple[float, ...]
-    null: bool = False
+    kind: Literal["view", "null", "rival"] = "view"
 
 
 def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
     """Every line of the headline whose recipe was measured, in order."""
-    seeds = measured.get("front", ())
-    found: list[Entry] = []
-    for name, curve, k, null in (
-        ("10 eigenvectors for each digit", front_read.EIGENVECTORS, 10, False),
-        ("20 eigenvectors for each digit", front_read.EIGENVECTORS, 20, False),
-        ("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20, True),
-        ("30 directions shared by all digits", front_read.SHARED, 30, False),
-        ("50 directions shared by all digits", front_read.SHARED, 50, False),
-        ("50 random directions", front_read.SHARED_NULL, 50, True),
-        ("20 SVD components", front_read.COMPONENTS, 20, False),
-        ("30 SVD components", front_read.COMPONENTS, 30, False),
-        ("50 SVD components", front_read.COMPONENTS, 50, False),
-        ("50 random output directions", front_read.COMPONENTS_NULL, 50, True),
-    ):
-        if seeds and k in seeds[0].curve(curve).kept:
-            found.append(_at(name, seeds, curve, k, null))
-    found += _outputs(measured.get("outputs", ()), seeds)
-    if seeds:
-        found += [
+    seeds, others = measured.get("front", ()), measured.get("rivals", ())
+    found = [
+        *_points(seeds, "view", ((f"{k} eigenvectors for each digit", front_read.EIGENVECTORS, k) for k in (10, 20))),
+        *_points(seeds, "null", [("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20)]),
+        *_points(seeds, "view", ((f"{k} directions shared by all digits", front_read.SHARED, k) for k in (30, 50))),
+        *_points(seeds, "null", [("50 random directions", front_read.SHARED_NULL, 50)]),
+        *_beside_shared(others),
+        *_points(seeds, "view", ((f"{k} SVD components", front_read.COMPONENTS, k) for k in (20, 30, 50))),
+        *_points(seeds, "null", [("50 random output directions", front_read.COMPONENTS_NULL, 50)]),
+        *_outputs(measured.get("outputs", ()), seeds),
+        *_as_many(measured.get("outputs", ()), others),
+    ]
+    for row in front_read.PAIR_ROWS if seeds else ():
+        found.append(
             Entry(
                 row,
                 tuple(seed[f"numbers stored, {row}"] for seed in seeds),
                 tuple(seed[f"accuracy lost, {row}"] for seed in seeds),
                 tuple(seed[f"recovered, {row}"] for seed in seeds),
-                row not in (front_read.OWN, front_read.REFIT),
+                "view" if row in (front_read.OWN, front_read.REFIT) else "null",
             )
-            for row in front_read.PAIR_ROWS
-        ]
+        )
+        if row == front_read.OWN:
+            found += _longer(measured.get("pairs", ()), seeds)
     return found
 
 
-def _at(name: str, seeds: Sequence[Measurement], curve: str, k: int, null: bool) -> Entry:
-    scores = [(seed.curve(curve), seed["accuracy"]) for seed in seeds]
+def _points(
+    seeds: Sequence[Measurement], kind: Literal["view", "null", "rival"], rows: Iterable[tuple[str, str, int]]
+) -> list[Entry]:
+    """Lines of one kind: each name with a curve and how much of it is kept, where the seeds have it."""
+    return [
+        _at(name, seeds, curve, [k] * len(seeds), kind)
+        for name, curve, k in rows
+        if seeds and k in seeds[0].curve(curve).kept.tolist()
+    ]
+
+
+def _at(
+    name: str, seeds: Sequence[Measurement], curve: str, kept: Sequence[int], kind: Literal["view", "null", "rival"]
+) -> Entry:
+    scores = [(seed.curve(curve), seed["accuracy"], k) for seed, k in zip(seeds, kept, strict=True)]
     return Entry(
         name,
-        tuple(float(_number(one, k)) for one, _ in scores),
-        tuple(own - one.at(k).accuracy for one, own in scores),
-        tuple(one.at(k).recovered or 0.0 for one, _ in scores),
-        null,
+        tuple(float(_number(one, k)) for one, _, k in scores),
+        tuple(own - one.at(k).accuracy for one, own, k in scores),
+        tuple(one.at(k).recovered or 0.0 for one, _, k in scores),
+        kind,
     )
+
+
+def _beside_shared(seeds: Sequence[Measurement]) -> list[Entry]:
+    """Rivals of 50 shared directions: the better weight decay of what was trained anew, by the mean over seeds."""
+    if not seeds or f"{rivals_measure.FITTED}, weight decay 1" not in [curve.name for curve in seeds[0].curves]:
+        return []
+    k = 50
+    layers = seeds[0].curve(rivals_measure.scratch(1)).kept.tolist()
+    h = max((h for h in layers if seeds[0][f"directions beside {h}"] == k), default=0)
+    found = _points(seeds, "rival", [(f"{k} principal components of the images", rivals_measure.PRINCIPAL, k)])
+    for name, curve, kept in (
+        (f"a layer trained on {k} principal components", rivals_measure.FITTED, k),
+        (f"a layer of {h} hidden units trained from scratch", rivals_measure.SCRATCH, h),
+    ):
+        both = [(name, f"{curve}, weight decay {decay:g}", kept) for decay in rivals_measure.DECAYS]
+        if ways := _points(seeds, "rival", both):
+            found.append(max(ways, key=lambda entry: sum(entry.recovered)))
+    return found
+
+
+def _as_many(outputs: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[Entry]:
+    """As many SVD components as the SAE on outputs has active features, seed by seed."""
+    active = [int(seed[name]) for seed in outputs if (name := f"active, {output_sae.MAIN}") in seed.names]
+    if not seeds or len(active) != len(seeds) or max(active) not in seeds[0].curve(front_read.COMPONENTS).kept.tolist():
+        return []
+    return [_at("as many SVD components as active features", seeds, front_read.COMPONENTS, active, "rival")]
+
+
+def _longer(longer: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[Entry]:
+    """The pair SAE with four times the updates, which the recipe of the pair SAE trains."""
+    main, plan = pair_sae.MAIN, front_coders.MAIN
+    own = front_read.config(front_read.OUTPUTS, front_read.TRAINED, plan.atoms, plan.k)
+    if len(longer) != len(seeds) or own not in [curve.name for curve in seeds[0].curves]:
+        return []  # in a quick run the sizes are others
+    effects = (plan.atoms + 1) * front_read.CLASSES
+    row = front_read.OWN
+    return [
+        Entry(
+            f"the same, {pair_sae.VARIANTS[main].steps / plan.steps:.0f} times the updates",
+            tuple(
+                effects + (seed[f"numbers stored, {row}"] - effects) * more[f"L0, {main}"] / seed[f"L0, {row}"]
+                for seed, more in zip(seeds, longer, strict=True)
+            ),
+            tuple(more[f"accuracy lost, {main}"] for more in longer),
+            tuple(more[f"recovered, {main}"] for more in longer),
+        )
+    ]
 
 
 def _number(curve: Curve, k: int) -> int:
@@ -115,7 +172,7 @@ def table(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
         "|---|---|---|---|",
     ]
     for entry in found:
-        name = f"*null: {entry.name}*" if entry.null else entry.name
+        name = entry.name if entry.kind == "view" else f"*{entry.kind}: {entry.name}*"
         stored = f"{interval(entry.stored).mean:,.0f}"
         said = interval(entry.lost).text(".2f", 100), interval(entry.recovered).text(".2f", 100)
         lines.append(f"| {name} | {stored} | {said[0]} | {said[1]} % |")
@@ -140,4 +197,6 @@ def figure(measured: Mapping[str, Sequence[Measurement]]) -> Figure | None:
         entry.name: Point(interval(entry.stored).mean, entry.recovered)
         for entry in (*own, *_outputs(measured.get("outputs", ()), seeds))
     }
-    return front.figure(seeds, marks)
+    others = measured.get("rivals", ())
+    beside = {f"rival: {name}": found for name, found in rivals.compared(others).items()} if others else {}
+    return front.figure(seeds, marks, beside)

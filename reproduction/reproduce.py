@@ -25,7 +25,9 @@ from reproduction.recipes import (
     full_decompile,
     one_sample,
     output_sae,
+    pair_rivals,
     pair_sae,
+    rivals,
     tensor_svd,
     training,
 )
@@ -35,11 +37,13 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         front.RECIPE,
+        rivals.RECIPE,
         equal_parameters.RECIPE,
         digit_directions.RECIPE,
         tensor_svd.RECIPE,
         output_sae.RECIPE,
         pair_sae.RECIPE,
+        pair_rivals.RECIPE,
         full_decompile.RECIPE,
         boolean.RECIPE,
         alternatives.RECIPE,
@@ -47,7 +51,7 @@ RECIPES: Mapping[str, Recipe] = {
         one_sample.RECIPE,
     )
 }
-"""Every recipe: what all ways recover at what size first, then in the order of the founding draft."""
+"""Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
 
 
 def reproduce(

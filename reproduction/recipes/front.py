@@ -110,13 +110,15 @@ def claims(measured: Measurement) -> Sequence[Claim]:
     return table
 
 
-def figure(seeds: Sequence[Measurement], marks: Mapping[str, Point]) -> Figure:
-    """Every way of reading with its null, and pair features by where their atoms come from."""
+def figure(
+    seeds: Sequence[Measurement], marks: Mapping[str, Point], rivals: Mapping[str, Sequence[Point]] | None = None
+) -> Figure:
+    """Every way of reading with its null and its rivals, and pair features by where their atoms come from."""
     panels = {
         "Ways of reading; their nulls dashed": fronts(seeds, WAYS),
         "Pair features, by their atoms": fronts(seeds, PAIR_WAYS),
     }
-    return draw(panels, seeds[0]["numbers of the layer"], marks)
+    return draw(panels, seeds[0]["numbers of the layer"], marks, rivals)
 
 
 CAPTION = (

@@ -130,11 +130,16 @@ def _by_shared(read: Read, seed: int) -> Iterator[Curve]:
     basis = decompose.input_basis(read.logits, kept[-1]).vectors
     noise = torch.randn(size, kept[-1], generator=torch.Generator().manual_seed(seed))
     for name, rows in ((SHARED, basis), (SHARED_NULL, torch.linalg.qr(noise)[0].T)):
-        codes = read.images @ rows.T
-        # On the span of the rows the layer is itself, so that projected images are all that is needed.
-        scores = [read.score(read.logits(codes[:, :k] @ rows[:k])) for k in kept]
         beside = None if name == SHARED else SHARED
-        yield Curve.of(name, kept, scores, numbers=[shared_stored(read, k) for k in kept], beside=beside)
+        yield among(read, name, rows, kept, beside)
+
+
+def among(read: Read, name: str, rows: Float[Tensor, "m d"], kept: list[int], beside: str | None = None) -> Curve:
+    """The layer between the first k of some orthonormal directions, for each k."""
+    codes = read.images @ rows.T
+    # On the span of the rows the layer is itself, so that projected images are all that is needed.
+    scores = [read.score(read.logits(codes[:, :k] @ rows[:k])) for k in kept]
+    return Curve.of(name, kept, scores, numbers=[shared_stored(read, k) for k in kept], beside=beside)
 
 
 def _by_components(read: Read, seed: int) -> Iterator[Curve]:
@@ -233,7 +238,7 @@ def kept_values(
     return readings
 
 
-def _swept(read: Read, name: str, coded: Coded, readout: Float[Tensor, "classes o"], beside: str | None) -> Curve:
+def swept(read: Read, name: str, coded: Coded, readout: Float[Tensor, "classes o"], beside: str | None) -> Curve:
     """The model replaced by its pair codes, pruned to ever fewer; all of them last."""
     total = coded.codes.numel()
     counts = [n for n in KEPT_CODES if n < total] + [total]
@@ -261,7 +266,7 @@ def _by_outputs(
     for (source, here, _, _), each, parts in zip(sources, ks, found, strict=True):
         for k, part in zip(each, parts, strict=True):
             beside = None if source == TRAINED else config(OUTPUTS, TRAINED, here.atoms, k)
-            curves.append(_swept(read, config(OUTPUTS, source, here.atoms, k), part, read.readout, beside))
+            curves.append(swept(read, config(OUTPUTS, source, here.atoms, k), part, read.readout, beside))
             if (here.atoms, k) == (main.atoms, main.k):
                 rows[{TRAINED: REFIT, DRAWN: NULL_PAIRS, RANDOM: NULL_RANDOM}[source]] = part
     rows[OWN] = _encoded(read.hidden, coders[MAIN])
@@ -335,4 +340,4 @@ def _by_logits(lab: Lab, read: Read, coders: Mapping[str, Mapping[Plan, TopKSAE]
         found, _ = coded(read.logits, list(sources.values()), [[here.k]] * len(sources))
         for source, (part,) in zip(sources, found, strict=True):
             beside = None if source == TRAINED else config(LOGITS, TRAINED, here.atoms, here.k)
-            yield _swept(read, config(LOGITS, source, here.atoms, here.k), part, identity, beside)
+            yield swept(read, config(LOGITS, source, here.atoms, here.k), part, identity, beside)

@@ -52,6 +52,10 @@ OWN, REFIT, NULL_PAIRS, NULL_RANDOM, NULL_MEAN = PAIR_ROWS = (
 """The pair SAE and what a sceptic would compare it with, all with as many atoms and codes."""
 
 
+LONG = "trained for longer"
+"""Atoms of coders with `front_coders.LONGER` times the updates of the front's."""
+
+
 def config(space: str, source: str, atoms: int, k: int) -> str:
     """The name of a curve of the sweep over pair features."""
     return f"pair features of {space}, {source}, {atoms:,} atoms, {k} per pair"
