@@ -12,7 +12,7 @@ from bilens.faithfulness import Curve
 from bilens.statistics import interval
 from reproduction.measurement import Measurement
 from reproduction.recipes import front, front_coders, front_read, output_sae, pair_sae, rivals, rivals_measure
-from reproduction.recipes.front_figure import Point
+from reproduction.recipes.front_figure import Point, points
 
 CAPTION = f"{front.CAPTION} Single marks: the trained SAEs; those on outputs need the layer besides."
 
@@ -45,11 +45,10 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
         *_points(seeds, "null", [("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20)]),
         *_points(seeds, "view", ((f"{k} directions shared by all digits", front_read.SHARED, k) for k in (30, 50))),
         *_points(seeds, "null", [("50 random directions", front_read.SHARED_NULL, 50)]),
-        *_beside_shared(others),
+        *_beside_shared(others, seeds),
         *_points(seeds, "view", ((f"{k} SVD components", front_read.COMPONENTS, k) for k in (20, 30, 50))),
         *_points(seeds, "null", [("50 random output directions", front_read.COMPONENTS_NULL, 50)]),
         *_outputs(measured.get("outputs", ()), seeds),
-        *_as_many(measured.get("outputs", ()), others),
     ]
     for row in front_read.PAIR_ROWS if seeds else ():
         found.append(
@@ -62,61 +61,77 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
             )
         )
         if row == front_read.OWN:
-            found += _longer(measured.get("pairs", ()), seeds)
+            found += longer(measured.get("pairs", ()), seeds)
     return found
 
 
 def _points(
-    seeds: Sequence[Measurement], kind: Literal["view", "null", "rival"], rows: Iterable[tuple[str, str, int]]
+    seeds: Sequence[Measurement], kind: Literal["view", "null"], rows: Iterable[tuple[str, str, int]]
 ) -> list[Entry]:
     """Lines of one kind: each name with a curve and how much of it is kept, where the seeds have it."""
     return [
-        _at(name, seeds, curve, [k] * len(seeds), kind)
+        _at(name, seeds, curve, k, kind)
         for name, curve, k in rows
         if seeds and k in seeds[0].curve(curve).kept.tolist()
     ]
 
 
-def _at(
-    name: str, seeds: Sequence[Measurement], curve: str, kept: Sequence[int], kind: Literal["view", "null", "rival"]
-) -> Entry:
-    scores = [(seed.curve(curve), seed["accuracy"], k) for seed, k in zip(seeds, kept, strict=True)]
+def _at(name: str, seeds: Sequence[Measurement], curve: str, k: int, kind: Literal["view", "null"]) -> Entry:
+    scores = [(seed.curve(curve), seed["accuracy"]) for seed in seeds]
     return Entry(
         name,
-        tuple(float(_number(one, k)) for one, _, k in scores),
-        tuple(own - one.at(k).accuracy for one, own, k in scores),
-        tuple(one.at(k).recovered or 0.0 for one, _, k in scores),
+        tuple(float(_number(one, k)) for one, _ in scores),
+        tuple(own - one.at(k).accuracy for one, own in scores),
+        tuple(one.at(k).recovered or 0.0 for one, _ in scores),
         kind,
     )
 
 
-def _beside_shared(seeds: Sequence[Measurement]) -> list[Entry]:
-    """Rivals of 50 shared directions: the better weight decay of what was trained anew, by the mean over seeds."""
-    if not seeds or f"{rivals_measure.FITTED}, weight decay 1" not in [curve.name for curve in seeds[0].curves]:
-        return []
+def _beside_shared(seeds: Sequence[Measurement], models: Sequence[Measurement]) -> list[Entry]:
+    """What a sceptic would train instead of 50 shared directions, with no more numbers, beside the same models."""
     k = 50
-    layers = seeds[0].curve(rivals_measure.scratch(1)).kept.tolist()
+    if not seeds or len(seeds) != len(models) or k not in seeds[0].curve(rivals_measure.FITTED).kept.tolist():
+        return []
+    layers = seeds[0].curve(rivals_measure.SCRATCH).kept.tolist()
     h = max((h for h in layers if seeds[0][f"directions beside {h}"] == k), default=0)
-    found = _points(seeds, "rival", [(f"{k} principal components of the images", rivals_measure.PRINCIPAL, k)])
+    found = []
     for name, curve, kept in (
+        (f"a layer of {h} hidden units, trained from scratch", rivals_measure.SCRATCH, h),
         (f"a layer trained on {k} principal components", rivals_measure.FITTED, k),
-        (f"a layer of {h} hidden units trained from scratch", rivals_measure.SCRATCH, h),
     ):
-        both = [(name, f"{curve}, weight decay {decay:g}", kept) for decay in rivals_measure.DECAYS]
-        if ways := _points(seeds, "rival", both):
-            found.append(max(ways, key=lambda entry: sum(entry.recovered)))
+        point = rivals.against(seeds, curve, models)[kept]
+        lost = [
+            model["accuracy"] - seed.curve(curve).at(kept).accuracy for seed, model in zip(seeds, models, strict=True)
+        ]
+        found.append(Entry(name, (point.numbers,) * len(seeds), tuple(lost), point.recovered, "rival"))
     return found
 
 
-def _as_many(outputs: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[Entry]:
-    """As many SVD components as the SAE on outputs has active features, seed by seed."""
-    active = [int(seed[name]) for seed in outputs if (name := f"active, {output_sae.MAIN}") in seed.names]
-    if not seeds or len(active) != len(seeds) or max(active) not in seeds[0].curve(front_read.COMPONENTS).kept.tolist():
+def contest(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    """Shared directions beside layers from scratch that store no more, as a Markdown table."""
+    models, seeds = measured.get("front", ()), measured.get("rivals", ())
+    if not models or len(models) != len(seeds):
         return []
-    return [_at("as many SVD components as active features", seeds, front_read.COMPONENTS, active, "rival")]
+    lines = [
+        "| directions | they store | they recover, % | hidden units from scratch | they store | they recover, % | more "
+        "by the directions |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    shared = front_read.SHARED
+    ways = dict(zip(models[0].curve(shared).kept.tolist(), points(models, shared), strict=True))
+    for h, layer in rivals.against(seeds, rivals_measure.SCRATCH, models).items():
+        k = int(seeds[0][f"directions beside {h}"])
+        if k not in ways:  # the front has no point as large as the widest of these layers
+            k = max(kept for kept, point in ways.items() if point.numbers <= layer.numbers)
+        more = interval([a - b for a, b in zip(ways[k].recovered, layer.recovered, strict=True)])
+        lines.append(
+            f"| {k} | {ways[k].numbers:,.0f} | {interval(ways[k].recovered).text('.2f', 100)} "
+            f"| {h} | {layer.numbers:,.0f} | {interval(layer.recovered).text('.2f', 100)} | {more.text('.2f', 100)} |"
+        )
+    return lines
 
 
-def _longer(longer: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[Entry]:
+def longer(longer: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[Entry]:
     """The pair SAE with four times the updates, which the recipe of the pair SAE trains."""
     main, plan = pair_sae.MAIN, front_coders.MAIN
     own = front_read.config(front_read.OUTPUTS, front_read.TRAINED, plan.atoms, plan.k)
@@ -198,5 +213,8 @@ def figure(measured: Mapping[str, Sequence[Measurement]]) -> Figure | None:
         for entry in (*own, *_outputs(measured.get("outputs", ()), seeds))
     }
     others = measured.get("rivals", ())
-    beside = {f"rival: {name}": found for name, found in rivals.compared(others).items()} if others else {}
+    beside = {}
+    if len(others) == len(seeds):
+        for curve, name in rivals.ANEW.items():
+            beside[f"rival: {name}"] = list(rivals.against(others, curve, seeds).values())
     return front.figure(seeds, marks, beside)

@@ -32,6 +32,7 @@ def written(
     hours = f"{sum(result.seconds for result in results) / 3600:.1f}"
     blocks = {
         "headline": _joined(headline.table(measured)),
+        "contest": _joined(headline.contest(measured)),
         "claimed": _joined(claims.claimed(results)),
         "differences": _joined(claims.differences(results)),
         "hours": hours,
@@ -84,7 +85,11 @@ def readme(results: Sequence[Result], figure: str, prose: Mapping[str, Template]
     """
     measured = {result.recipe.name: result.seeds for result in results}
     picture = f"![Cross-entropy recovered against numbers stored, for every way of reading and its null]({figure})"
-    blocks = {"picture": picture, "headline": _joined(headline.table(measured))}
+    blocks = {
+        "picture": picture,
+        "headline": _joined(headline.table(measured)),
+        "contest": _joined(headline.contest(measured)),
+    }
     filled = text.fill(prose[README], measured, blocks, prose, _elsewhere(results))
     return [
         part

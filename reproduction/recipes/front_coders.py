@@ -35,9 +35,6 @@ OUTPUTS = (MAIN, Plan(500, 4, 400))
 BRIEFLY = 10
 """How many times fewer updates coders of the logits have that are trained briefly."""
 
-LONGER = 4
-"""How many times more updates coders have that are trained for longer than those of the front."""
-
 LOGITS = tuple(Plan(atoms, k, 600) for atoms in (100, 1000) for k in (1, 2))
 """Coders of the pair vectors of the logits, which have ten coordinates and are cheap to sweep."""
 
@@ -53,13 +50,6 @@ def of_logits(lab: Lab, tensor: BilinearTensor, seed: int, *, briefly: bool) -> 
     plans = [Plan(plan.atoms, plan.k, plan.steps // share) for plan in LOGITS]
     found = _trained(lab, tensor, plans, f"front-logits-{seed}", seed)
     return dict(zip(LOGITS, found.values(), strict=True))
-
-
-def longer(lab: Lab, tensor: BilinearTensor, plans: Sequence[Plan], seed: int) -> dict[Plan, TopKSAE]:
-    """Coders of a tensor's pair vectors by their plans in the front, trained for `LONGER` times as many updates."""
-    more = [Plan(plan.atoms, plan.k, plan.steps * LONGER) for plan in plans]
-    found = _trained(lab, tensor, more, f"longer-{tensor.output.size}-{seed}", seed)
-    return dict(zip(plans, found.values(), strict=True))
 
 
 def _trained(lab: Lab, tensor: BilinearTensor, plans: Sequence[Plan], name: str, seed: int) -> dict[Plan, TopKSAE]:

@@ -238,7 +238,7 @@ def kept_values(
     return readings
 
 
-def swept(read: Read, name: str, coded: Coded, readout: Float[Tensor, "classes o"], beside: str | None) -> Curve:
+def _swept(read: Read, name: str, coded: Coded, readout: Float[Tensor, "classes o"], beside: str | None) -> Curve:
     """The model replaced by its pair codes, pruned to ever fewer; all of them last."""
     total = coded.codes.numel()
     counts = [n for n in KEPT_CODES if n < total] + [total]
@@ -266,7 +266,7 @@ def _by_outputs(
     for (source, here, _, _), each, parts in zip(sources, ks, found, strict=True):
         for k, part in zip(each, parts, strict=True):
             beside = None if source == TRAINED else config(OUTPUTS, TRAINED, here.atoms, k)
-            curves.append(swept(read, config(OUTPUTS, source, here.atoms, k), part, read.readout, beside))
+            curves.append(_swept(read, config(OUTPUTS, source, here.atoms, k), part, read.readout, beside))
             if (here.atoms, k) == (main.atoms, main.k):
                 rows[{TRAINED: REFIT, DRAWN: NULL_PAIRS, RANDOM: NULL_RANDOM}[source]] = part
     rows[OWN] = _encoded(read.hidden, coders[MAIN])
@@ -340,4 +340,4 @@ def _by_logits(lab: Lab, read: Read, coders: Mapping[str, Mapping[Plan, TopKSAE]
         found, _ = coded(read.logits, list(sources.values()), [[here.k]] * len(sources))
         for source, (part,) in zip(sources, found, strict=True):
             beside = None if source == TRAINED else config(LOGITS, TRAINED, here.atoms, here.k)
-            yield swept(read, config(LOGITS, source, here.atoms, here.k), part, identity, beside)
+            yield _swept(read, config(LOGITS, source, here.atoms, here.k), part, identity, beside)

@@ -52,10 +52,6 @@ OWN, REFIT, NULL_PAIRS, NULL_RANDOM, NULL_MEAN = PAIR_ROWS = (
 """The pair SAE and what a sceptic would compare it with, all with as many atoms and codes."""
 
 
-LONG = "trained for longer"
-"""Atoms of coders with `front_coders.LONGER` times the updates of the front's."""
-
-
 def config(space: str, source: str, atoms: int, k: int) -> str:
     """The name of a curve of the sweep over pair features."""
     return f"pair features of {space}, {source}, {atoms:,} atoms, {k} per pair"
@@ -79,9 +75,9 @@ class Read:
     answers: Float[Tensor, "n classes"]
 
     @classmethod
-    def of(cls, lab: Lab, seed: int) -> Read:
-        """The model of a seed, trained or read from the folder."""
-        model = lab.classifier(seed, hidden=lab.size(1000, 40), epochs=lab.size(10, 6))
+    def of(cls, lab: Lab, seed: int, hidden: int | None = None) -> Read:
+        """The model of a seed, with 1,000 hidden units or as many as are named, trained or read from the folder."""
+        model = lab.classifier(seed, hidden=hidden or lab.size(1000, 40), epochs=lab.size(10, 6))
         test = lab.dataset().test
         logits = model.tensor().centered()
         answers = logits(test.images)

@@ -1,8 +1,8 @@
-"""What training adds to pair features: atoms that were never trained, and coders that were trained for longer."""
+"""The comparison of pair vectors and weights without training: pair vectors drawn at random as atoms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,18 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens import pairs
-from bilens.faithfulness import Curve
-from bilens.pair_coding import coded, nearest, refit
+from bilens.pair_coding import nearest, refit
 from bilens.pairs import PairCodes, PairStream
 from bilens.sae import TopKSAE
 from bilens.tensor import BilinearTensor
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
-from reproduction.recipes import front_coders, pair_sae
-from reproduction.recipes.front_coders import Plan
-from reproduction.recipes.front_measure import swept
-from reproduction.recipes.front_read import LOGITS, LONG, OUTPUTS, Read, config
+from reproduction.recipes import pair_sae
 
 
 @dataclass(frozen=True)
@@ -42,18 +38,12 @@ NULLS: Mapping[str, Null] = {
 }
 """The choices that the variants of the pair SAE differ in most, without training."""
 
-SWEPT: Mapping[str, tuple[Plan, ...]] = {
-    OUTPUTS: tuple(plan for plan in front_coders.OUTPUTS if plan != front_coders.MAIN),
-    LOGITS: tuple(plan for plan in front_coders.LOGITS if plan.atoms == 1000),
-}
-"""Coders of the front that are trained for longer; the largest is, in the recipe of the pair SAE."""
-
 MEASURES = ("NMSE on pairs", "NMSE on outputs", "accuracy lost", "recovered")
 
 
 @torch.no_grad()
 def measure(lab: Lab, seed: int) -> Measurement:
-    """Atoms never trained at the pair SAE's smaller size, and the front's coders trained for longer."""
+    """Atoms never trained, where the variants of the pair SAE are compared."""
     model = lab.classifier(seed, hidden=lab.size(300, 40), epochs=lab.size(10, 6))
     tensor = model.hidden_tensor()
     numbers: dict[str, float] = {}
@@ -61,7 +51,7 @@ def measure(lab: Lab, seed: int) -> Measurement:
         coder, codes = untrained(lab, tensor, null, seed)
         found = pair_sae.scores(lab, model, tensor, coder, codes, null.two_hot)
         numbers |= {f"{what}, {name}": found[what] for what in MEASURES}
-    return Measurement.of(numbers, list(_longer(lab, seed)))
+    return Measurement.of(numbers)
 
 
 def untrained(lab: Lab, tensor: BilinearTensor, null: Null, seed: int) -> tuple[TopKSAE, PairCodes]:
@@ -105,24 +95,8 @@ def drawn(
     return functional.normalize(vectors - offset, dim=1), offset
 
 
-def _longer(lab: Lab, seed: int) -> Iterator[Curve]:
-    """The model replaced by the codes of coders that were trained for longer, as in the front."""
-    read = Read.of(lab, seed)
-    for space, tensor, readout in (
-        (OUTPUTS, read.hidden, read.readout),
-        (LOGITS, read.logits, torch.eye(read.classes)),
-    ):
-        with torch.enable_grad():
-            coders = front_coders.longer(lab, tensor, SWEPT[space], seed)
-        atoms = [(functional.normalize(coder.W_dec, dim=1), coder.b_dec) for coder in coders.values()]
-        plans = [plan.size(lab) for plan in coders]
-        found, _ = coded(tensor, atoms, [[plan.k] for plan in plans])
-        for plan, (part,) in zip(plans, found, strict=True):
-            yield swept(read, config(space, LONG, plan.atoms, plan.k), part, readout, None)
-
-
 def claims(measured: Measurement) -> Sequence[Claim]:
-    """Every null, and all codes of each coder that was trained for longer."""
+    """Every null, by vector and weights."""
     table = []
     for name in NULLS:
         table += [
@@ -135,7 +109,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
 
 
 def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
-    """Errors of the nulls, and what coders that were trained for longer recover."""
+    """Errors of the nulls, and what they recover."""
     panels = {
         "NMSE on pairs": ("NMSE on pairs", 1.0),
         "NMSE on outputs": ("NMSE on outputs", 1.0),
@@ -157,10 +131,10 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
 
 RECIPE = Recipe(
     "untrained",
-    "Pair features never trained, and trained for longer",
+    "Pair features that were never trained",
     lambda lab: (
-        f"{lab.size(5000, 100):,} atoms, {lab.size(pair_sae.K, 5)} codes per pair at h = {lab.size(300, 40)}; coders "
-        f"of the first section at h = {lab.size(1000, 40)} with {front_coders.LONGER} times the updates."
+        f"{lab.size(5000, 100):,} pair vectors drawn without replacement, {lab.size(pair_sae.K, 5)} codes per pair by "
+        f"least squares, h = {lab.size(300, 40)}."
     ),
     measure,
     claims,

@@ -18,27 +18,24 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import boolean, digit_directions, front_measure, one_sample
 from reproduction.recipes.boolean import Task
 from reproduction.recipes.front_measure import among, recovered
-from reproduction.recipes.front_read import COMPONENTS, SHARED, Read, components_stored, shared_stored, units_stored
+from reproduction.recipes.front_read import SHARED, Read, shared_stored, units_stored
 from reproduction.recipes.full_decompile import SCORED
 
 SCRATCH = "layers trained from scratch"
 PRINCIPAL = "principal components of the images"
 FITTED = "layers trained on principal components"
 
-DECAYS = (1.0, 0.0)
-"""Weight decays of what is trained anew: the model's own, and the one with which layers of the programme do best."""
+DECAY = 0.0
+"""Weight decay of what is trained anew: without it small layers do far better than with the model's own."""
+
+HIDDEN = 300
+"""Hidden units of the model that is read between principal components, and whose active eigenvectors are counted."""
 
 DIRECTIONS = (10, 20, 30, 50, 80, 150, 239)
 """Shared directions that a layer from scratch stands beside, the widest that stores no more."""
 
-TRAINED_ON = (20, 50)
+TRAINED_ON = 50
 """Principal components that a layer is trained on."""
-
-EVERY = 100
-"""SVD components are scored at every number up to this one: as many as an SAE has active atoms."""
-
-SMALL = 300
-"""Hidden units of the models whose active eigenvectors are counted."""
 
 SHUFFLED, UNTRAINED = "trained on shuffled labels", "untrained"
 
@@ -46,39 +43,30 @@ SUBJECTS = ("trained", SHUFFLED, UNTRAINED)
 """Models of one size whose active eigenvectors are counted."""
 
 BESIDE = (50, 80)
-"""Places in `DIRECTIONS` whose layers from scratch stand beside the interactions of the smaller model."""
-
-
-def scratch(decay: float) -> str:
-    """The name of the curve of layers that are trained from scratch."""
-    return f"{SCRATCH}, weight decay {decay:g}"
+"""Places in `DIRECTIONS` whose layers from scratch stand beside the interactions of the model."""
 
 
 @torch.no_grad()
 def measure(lab: Lab, seed: int) -> Measurement:
-    """One seed's model with its layer replaced by every rival, and what models without training or sense give."""
-    read = Read.of(lab, seed)
+    """One seed's model between directions, what was trained anew, and models without training or sense."""
+    read = Read.of(lab, seed, lab.size(HIDDEN, 30))
     numbers: dict[str, float] = {
         "accuracy": read.own.accuracy,
         "cross-entropy": read.own.cross_entropy,
         "numbers of the layer": float(read.numbers),
-        "hidden units": float(read.hidden.output.size),
     }
-    curves = [*_directions(lab, read), _components(read)]
-    for part, drawn in (_from_scratch(lab, read, seed), _on_principal(lab, read, seed)):
-        numbers |= part
-        curves += drawn
-    numbers |= (
-        _beside_small(lab, seed) | _active(lab, seed) | _untrained_terms(lab, seed) | _untrained_tables(lab, seed)
-    )
-    return Measurement.of(numbers, curves)
+    layers = {h: lab.classifier(seed, hidden=h, epochs=lab.size(10, 6), weight_decay=DECAY) for h in sizes(lab, read)}
+    curves = [*_directions(lab, read), _from_scratch(read, layers), _on_principal(lab, read, seed)]
+    numbers |= {f"directions beside {h}": float(k) for h, k in sizes(lab, read).items()}
+    numbers |= _beside_interactions(lab, read, layers) | _active(lab, read, seed)
+    return Measurement.of(numbers | _untrained_terms(lab, seed) | _untrained_tables(lab, seed), curves)
 
 
 def sizes(lab: Lab, read: Read) -> dict[int, int]:
-    """Hidden units of the layers that are trained from scratch, by the directions that they stand beside."""
+    """The directions that a layer from scratch stands beside, by its hidden units."""
     width = units_stored(read, 1)
     kept = (k for k in DIRECTIONS if k <= lab.size(DIRECTIONS[-1], 20) and k <= read.logits.input.dim)
-    return {k: shared_stored(read, k) // width for k in kept}
+    return {shared_stored(read, k) // width: k for k in kept}
 
 
 def principal(lab: Lab, count: int) -> Float[Tensor, "k d"]:
@@ -95,53 +83,22 @@ def _directions(lab: Lab, read: Read) -> list[Curve]:
     return [among(read, SHARED, basis, kept), among(read, PRINCIPAL, principal(lab, kept[-1]), kept, SHARED)]
 
 
-def _components(read: Read) -> Curve:
-    """SVD components, whole, at every number up to `EVERY`."""
-    kept = list(range(1, min(EVERY, read.hidden.output.size) + 1))
-    rows = decompose.svd(read.hidden, kept[-1]).outputs
-    effects, codes = rows @ read.readout.T, read.hidden(read.images) @ rows.T
-    scores = [read.score(codes[:, :k] @ effects[:k]) for k in kept]
-    return Curve.of(COMPONENTS, kept, scores, numbers=[components_stored(read, k) for k in kept])
-
-
-def _from_scratch(lab: Lab, read: Read, seed: int) -> tuple[dict[str, float], list[Curve]]:
+def _from_scratch(read: Read, layers: Mapping[int, ImageClassifier]) -> Curve:
     """Smaller layers trained on the same images in the same order."""
-    numbers: dict[str, float] = {}
-    curves = []
-    widths = sizes(lab, read)
-    for decay in DECAYS:
-        scores = []
-        for k, h in widths.items():
-            model = lab.classifier(seed, hidden=h, epochs=lab.size(10, 6), weight_decay=decay)
-            scores.append(read.score(model(read.images)))
-            at = f"{h} hidden units from scratch, weight decay {decay:g}"
-            numbers[f"accuracy lost, {at}"] = read.own.accuracy - scores[-1].accuracy
-            numbers[f"recovered, {at}"] = recovered(scores[-1])
-            numbers[f"directions beside {h}"] = float(k)
-        kept = list(widths.values())
-        stored = [units_stored(read, h) for h in kept]
-        curves.append(Curve.of(scratch(decay), kept, scores, numbers=stored, beside=SHARED))
-    return numbers, curves
+    scores = [read.score(model(read.images)) for model in layers.values()]
+    stored = [units_stored(read, h) for h in layers]
+    return Curve.of(SCRATCH, list(layers), scores, numbers=stored, beside=SHARED)
 
 
-def _on_principal(lab: Lab, read: Read, seed: int) -> tuple[dict[str, float], list[Curve]]:
-    """Layers as wide as the model's on principal components alone; stored, once read, as shared directions are."""
-    kept = [k for k in TRAINED_ON if k in sizes(lab, read)]
-    rows = principal(lab, kept[-1])
+def _on_principal(lab: Lab, read: Read, seed: int) -> Curve:
+    """A layer as wide as the model's on principal components alone; stored, once read, as shared directions are."""
+    k = lab.size(TRAINED_ON, 20)
+    rows = principal(lab, k)
     train = lab.dataset().train
-    curves = []
-    for decay in DECAYS:
-        scores = []
-        for k in kept:
-            model = ImageClassifier(
-                Space("principal components", k), read.logits.output, read.hidden.output.size, seed=seed
-            )
-            name = f"principal-{k}-{decay:g}-{seed}"
-            trained = fitted(lab, name, model, train.images @ rows[:k].T, train.labels, seed, decay)
-            scores.append(read.score(trained(read.images @ rows[:k].T)))
-        stored = [shared_stored(read, k) for k in kept]
-        curves.append(Curve.of(f"{FITTED}, weight decay {decay:g}", kept, scores, numbers=stored, beside=SHARED))
-    return {}, curves
+    model = ImageClassifier(Space("principal components", k), read.logits.output, read.hidden.output.size, seed=seed)
+    trained = fitted(lab, f"principal-{k}-{DECAY:g}-{seed}", model, train.images @ rows.T, train.labels, seed, DECAY)
+    score = read.score(trained(read.images @ rows.T))
+    return Curve.of(FITTED, [k], [score], numbers=[shared_stored(read, k)], beside=SHARED)
 
 
 def fitted(  # noqa: PLR0917 (what one model is made from)
@@ -160,45 +117,27 @@ def fitted(  # noqa: PLR0917 (what one model is made from)
     return ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
 
 
-def _beside_small(lab: Lab, seed: int) -> dict[str, float]:
-    """Layers from scratch beside the model whose interactions are counted, on as many test images."""
-    hidden, epochs = lab.size(SMALL, 30), lab.size(10, 6)
-    size = lab.size(SCORED, 500)
-    test = lab.dataset().test
-    images, labels = test.images[:size], test.labels[:size]
-    whole = lab.classifier(seed, hidden=hidden, epochs=epochs)
-    own = faithfulness.cross_entropy(whole(images), labels)
-    big = Read.of(lab, seed)
-    numbers = {}
-    for k, h in sizes(lab, big).items():
-        if k in BESIDE:
-            scores = [
-                faithfulness.score(
-                    lab.classifier(seed, hidden=h, epochs=epochs, weight_decay=decay)(images), labels, own
-                )
-                for decay in DECAYS
-            ]
-            best = max(recovered(score) for score in scores)
-            numbers[f"recovered of a model of {hidden} hidden units by {h} from scratch"] = best
-            numbers[f"numbers stored by {h} hidden units"] = float(units_stored(big, h))
-    return numbers
+def _beside_interactions(lab: Lab, read: Read, layers: Mapping[int, ImageClassifier]) -> dict[str, float]:
+    """Layers from scratch beside the interactions of the same model, on as many test images."""
+    images, labels = read.images[: lab.size(SCORED, 500)], read.labels[: lab.size(SCORED, 500)]
+    own = faithfulness.cross_entropy(read.model(images), labels)
+    places = sizes(lab, read)
+    return {
+        f"recovered beside interactions, {h} hidden units": recovered(faithfulness.score(model(images), labels, own))
+        for h, model in layers.items()
+        if places[h] in BESIDE
+    }
 
 
-def _active(lab: Lab, seed: int) -> dict[str, float]:
+def _active(lab: Lab, read: Read, seed: int) -> dict[str, float]:
     """Active eigenvectors and the effective rank of a trained model, of one of shuffled labels, and untrained."""
-    hidden = lab.size(SMALL, 30)
-    data = lab.dataset()
+    data, hidden = lab.dataset(), read.hidden.output.size
     order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(seed))
-    new = ImageClassifier(data.input, data.output, hidden, seed=seed).eval().requires_grad_(False)
-    shuffled = fitted(
-        lab, f"shuffled-{hidden}-{seed}", ImageClassifier(data.input, data.output, hidden, seed=seed),
-        data.train.images, data.train.labels[order], seed, 1.0,
-    )  # fmt: skip
-    found: Mapping[str, ImageClassifier] = dict(
-        zip(SUBJECTS, (lab.classifier(seed, hidden=hidden, epochs=lab.size(10, 6)), shuffled, new), strict=True)
-    )
+    new, other = (ImageClassifier(data.input, data.output, hidden, seed=seed) for _ in range(2))
+    name = f"shuffled-{hidden}-{seed}"
+    shuffled = fitted(lab, name, other, data.train.images, data.train.labels[order], seed, 1.0)
     numbers = {}
-    for subject, model in found.items():
+    for subject, model in zip(SUBJECTS, (read.model, shuffled, new), strict=True):
         spectra = digit_directions.spectra_of(model.tensor().centered())
         counts = digit_directions.activations(spectra, data.test)
         rank = sum(spectrum.effective_rank() for spectrum in spectra) / len(spectra)

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from reports import check_report
 
 from bilens import data, pairs
+from bilens.faithfulness import Curve, Score
 from bilens.models import ImageClassifier
 from bilens.store import Folder
 from reproduction import headline
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.recipes import front_coders, front_read, pair_rivals, rivals, rivals_measure
-from reproduction.recipes.front_coders import Plan
-from reproduction.recipes.rivals_measure import DECAYS, FITTED, PRINCIPAL, SHUFFLED, UNTRAINED, scratch
+from reproduction.recipes.rivals_measure import FITTED, PRINCIPAL, SCRATCH, SHUFFLED, UNTRAINED
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "results.json"
 
@@ -44,14 +45,12 @@ def seeds(lab: Lab) -> list[Measurement]:
 
 @pytest.fixture(scope="module")
 def untrained(lab: Lab) -> list[Measurement]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair_rivals, "SWEPT", {space: (Plan(600, 2, 200),) for space in front_read.SPACES})
-        return [pair_rivals.measure(lab, seed) for seed in (0, 1)]
+    return [pair_rivals.measure(lab, seed) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def read(lab: Lab) -> front_read.Read:
-    return front_read.Read.of(lab, 0)
+    return front_read.Read.of(lab, 0, 12)
 
 
 def kernels(model: ImageClassifier) -> np.ndarray:
@@ -102,43 +101,27 @@ def test_the_layer_between_principal_components_of_the_images(lab, seeds, read) 
 
 def test_layers_from_scratch_store_no_more_than_the_directions_beside_them(lab, seeds, read) -> None:
     x = read.images.double().numpy()
-    for decay in DECAYS:
-        assert seeds[0].curve(scratch(decay)).kept.tolist() == [8, 24]  # 1,190 and 3,380 numbers, 138 for a unit
-        for k, h in ((10, 8), (20, 24)):
-            model = lab.classifier(0, hidden=h, epochs=3, weight_decay=decay)
-            score, stored = at(seeds[0], scratch(decay), h)
-            assert score == pytest.approx(recovered(read, answers(kernels(model), x)), abs=1e-4)
-            assert seeds[0][f"recovered, {h} hidden units from scratch, weight decay {decay:g}"] == pytest.approx(score)
-            assert stored == h * (64 + 64 + 10)
-            room = at(seeds[0], front_read.SHARED, k)[1]
-            assert stored <= room < stored + 138
-            assert seeds[0][f"directions beside {h}"] == k
+    curve = seeds[0].curve(SCRATCH)
+    assert curve.kept.tolist() == [8, 24]  # 1,190 and 3,380 numbers, 138 for a unit
+    for k, h in ((10, 8), (20, 24)):
+        model = lab.classifier(0, hidden=h, epochs=3, weight_decay=0.0)
+        score, stored = at(seeds[0], SCRATCH, h)
+        assert score == pytest.approx(recovered(read, answers(kernels(model), x)), abs=1e-4)
+        assert stored == h * (64 + 64 + 10)
+        room = at(seeds[0], front_read.SHARED, k)[1]
+        assert stored <= room < stored + 138
+        assert seeds[0][f"directions beside {h}"] == k
 
 
-def test_layers_on_principal_components_see_nothing_else(lab, seeds, read) -> None:
+def test_a_layer_on_principal_components_sees_nothing_else(lab, seeds, read) -> None:
     rows = axes_of(lab.dataset().train.images, 20)
-    for decay in DECAYS:
-        model = ImageClassifier.from_pretrained(lab.run.path / "models" / f"principal-20-{decay:g}-0")
-        assert model.input.size == 20
-        x = read.images.double().numpy() @ rows.T
-        tensor = kernels(model)
-        score, stored = at(seeds[0], f"{FITTED}, weight decay {decay:g}", 20)
-        signs = np.sign(rows @ rivals_measure.principal(lab, 20).double().numpy().T).diagonal()
-        assert score == pytest.approx(recovered(read, answers(tensor, x * signs)), abs=1e-4)
-        assert stored == 20 * 64 + 10 * 210
-
-
-def test_every_number_of_components_is_scored(seeds, read) -> None:
-    w, v = (part.weight.detach().double().numpy() for part in (read.model.layer.left, read.model.layer.right))
-    half = np.einsum("hi,hj->hij", w, v)
-    layer = (half + half.transpose(0, 2, 1)) / 2
-    rows = np.linalg.svd(layer.reshape(len(layer), -1))[0].T
-    x = read.images.double().numpy()
-    outputs = (x @ w.T) * (x @ v.T)
-    curve = seeds[0].curve(front_read.COMPONENTS)
-    assert curve.kept.tolist() == list(range(1, 41))
-    through = outputs @ rows[:7].T @ rows[:7] @ read.readout.detach().double().numpy().T
-    assert at(seeds[0], front_read.COMPONENTS, 7)[0] == pytest.approx(recovered(read, through), abs=1e-4)
+    model = ImageClassifier.from_pretrained(lab.run.path / "models" / "principal-20-0-0")
+    assert model.input.size == 20
+    signs = np.sign(rows @ rivals_measure.principal(lab, 20).double().numpy().T).diagonal()
+    x = read.images.double().numpy() @ rows.T * signs
+    score, stored = at(seeds[0], FITTED, 20)
+    assert score == pytest.approx(recovered(read, answers(kernels(model), x)), abs=1e-4)
+    assert stored == 20 * 64 + 10 * 210
 
 
 def test_active_eigenvectors_of_models_without_training_or_sense(lab, seeds) -> None:
@@ -215,47 +198,62 @@ def test_codes_of_untrained_atoms_are_least_squares(lab, null) -> None:
         np.testing.assert_allclose(codes.values[ours], best, rtol=1e-2, atol=1e-3 * np.abs(x).max())
 
 
-def test_coders_are_trained_for_longer_and_swept_as_in_the_front(lab, untrained) -> None:
-    names = {front_read.config(space, front_read.LONG, 12, 2) for space in front_read.SPACES}
-    assert {curve.name for curve in untrained[0].curves} == names
-    folders = {path.name for path in (lab.run.path / "models").glob("longer-*") if path.is_dir()}
-    assert {f"longer-{size}-0-600-2-{200 * front_coders.LONGER}" for size in (10, 40)} <= folders
-    curve = untrained[0].curve(front_read.config(front_read.LOGITS, front_read.LONG, 12, 2))
-    assert curve.numbers is not None
-    assert curve.numbers.tolist()[-1] == 13 * 10 + 2 * 2 * 2080
-
-
 def test_reports_are_whole(seeds, untrained) -> None:
     check_report(rivals.RECIPE, seeds)
     check_report(pair_rivals.RECIPE, untrained)
-    lines = rivals.contest(seeds)
+    lines = rivals.tables(seeds)["contest"].splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| 10", "| 20"]
-    assert lines[2].split(" | ")[4] == "–"  # no layer was trained on ten components
+    assert [line.split(" | ")[4] for line in lines[2:]] == ["8", "24"]
 
 
-def test_the_headline_shows_rivals_at_equal_numbers_and_the_better_weight_decay() -> None:
-    def curve(name: str, kept: list[int], value: float) -> front_read.faithfulness.Curve:
-        score = front_read.Score(0.9, 0.3, value, 7)
-        return front_read.faithfulness.Curve.of(name, kept, [score] * len(kept), numbers=[9 * k for k in kept])
+def curve(name: str, kept: list[int], loss: float) -> Curve:
+    return Curve.of(name, kept, [Score(0.9, loss, 0.5, 7)] * len(kept), numbers=[9 * k for k in kept])
 
-    curves = [curve(PRINCIPAL, [50], 0.7), curve(front_read.COMPONENTS, [1, 2, 3], 0.8)]
-    for decay, value in zip(DECAYS, (0.4, 0.6), strict=True):
-        curves += [curve(scratch(decay), [17, 32], value), curve(f"{FITTED}, weight decay {decay:g}", [50], 1 - value)]
-    made = Measurement.of({"accuracy": 0.98, "directions beside 17": 30.0, "directions beside 32": 50.0}, curves)
-    found = {entry.name: entry for entry in headline.entries({"rivals": [made]})}
-    assert {name: entry.recovered[0] for name, entry in found.items()} == pytest.approx(
-        {
-            "50 principal components of the images": 0.7,
-            "a layer trained on 50 principal components": 0.6,
-            "a layer of 32 hidden units trained from scratch": 0.6,
-        }
-    )
-    assert found["a layer of 32 hidden units trained from scratch"].stored == (9 * 32,)
-    assert headline.table({"rivals": [made]})[2].startswith("| *rival: 50 principal components of the images* | 450 |")
-    numbers = {f"active, {headline.output_sae.MAIN}": 2.0, "accuracy of the model": 0.98}
-    both = headline.entries({"rivals": [made], "outputs": [Measurement.of(numbers)]})
-    assert both[-1].name == "as many SVD components as active features"
-    assert both[-1].stored == (18,)
+
+def rival(loss: float) -> Measurement:
+    curves = [curve(SCRATCH, [17, 32], loss), curve(FITTED, [50], loss / 2)]
+    return Measurement.of({"accuracy": 0.7, "directions beside 17": 30.0, "directions beside 32": 50.0}, curves)
+
+
+def model(loss: float) -> Measurement:
+    curves = [curve(name, [10, 20, 30, 50], 1.0) for name in (
+        front_read.EIGENVECTORS, front_read.NEXT_DIGIT, front_read.SHARED, front_read.SHARED_NULL,
+        front_read.COMPONENTS, front_read.COMPONENTS_NULL)]  # fmt: skip
+    rows = {f"{what}, {row}": 0.5 for row in front_read.PAIR_ROWS for what in (
+        "numbers stored", "accuracy lost", "recovered")}  # fmt: skip
+    return Measurement.of({"accuracy": 0.98, "cross-entropy": loss, "numbers of the layer": 9000.0, **rows}, curves)
+
+
+def test_what_is_trained_anew_stands_beside_the_models_of_the_front() -> None:
+    measured = {"front": [model(0.1), model(0.2)], "rivals": [rival(0.3), rival(0.4)]}
+    found = {entry.name: entry for entry in headline.entries(measured) if entry.kind == "rival"}
+    assert list(found) == [
+        "a layer of 32 hidden units, trained from scratch", "a layer trained on 50 principal components",
+    ]  # fmt: skip
+    layer, fitted = found.values()
+    ln = np.log(10)
+    assert layer.recovered == pytest.approx(((ln - 0.3) / (ln - 0.1), (ln - 0.4) / (ln - 0.2)))
+    assert fitted.recovered == pytest.approx(((ln - 0.15) / (ln - 0.1), (ln - 0.2) / (ln - 0.2)))
+    assert layer.lost == pytest.approx((0.08, 0.08))
+    assert (layer.stored, fitted.stored) == ((288, 288), (450, 450))
+    lines = headline.contest(measured)
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 30", "| 50"]
+    more = [0.5 - value for value in layer.recovered]
+    assert f"| {100 * np.mean(more):.2f} ± " in lines[3]
+    assert headline.contest({"rivals": measured["rivals"]}) == []
+    assert isinstance(headline.figure(measured), Figure)
+
+
+def test_the_pair_sae_trained_for_longer_stores_as_many_codes_as_it_has() -> None:
+    plan, row, main = front_coders.MAIN, front_read.OWN, headline.pair_sae.MAIN
+    effects = (plan.atoms + 1) * 10
+    numbers = {f"numbers stored, {row}": effects + 2.0 * 30 * 1000, f"L0, {row}": 30.0}
+    name = front_read.config(front_read.OUTPUTS, front_read.TRAINED, plan.atoms, plan.k)
+    front = Measurement.of(numbers, [curve(name, [5], 1.0)])
+    more = {f"L0, {main}": 24.0, f"accuracy lost, {main}": 0.01, f"recovered, {main}": 0.99}
+    (entry,) = headline.longer([Measurement.of(more)], [front])
+    assert entry.stored == pytest.approx((effects + 2 * 24 * 1000,))
+    assert (entry.name, entry.recovered) == ("the same, 4 times the updates", (0.99,))
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +261,8 @@ def published() -> dict[str, dict[str, dict[str, list[float]]]]:
     return json.loads(PUBLISHED.read_text("utf-8"))["recipes"]
 
 
-def test_the_published_rivals_stand_beside_the_models_of_the_front(published) -> None:
-    ours, theirs = published["rivals"]["numbers"], published["front"]["numbers"]
-    np.testing.assert_allclose(ours["accuracy"], theirs["accuracy"], atol=2e-3)
-    np.testing.assert_allclose(ours["cross-entropy"], theirs["cross-entropy"], rtol=2e-2)
+def test_the_published_rivals_read_the_models_of_the_other_recipes(published) -> None:
+    ours = published["rivals"]["numbers"]
+    np.testing.assert_allclose(ours["accuracy"], published["digits"]["numbers"]["accuracy, h = 300"], atol=2e-3)
+    active = published["digits"]["numbers"]["active, relative, h = 300"]
+    np.testing.assert_allclose(ours["active, relative, trained"], active, atol=0.3)
