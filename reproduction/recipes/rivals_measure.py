@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from bilens import decompose, faithfulness, models
+from bilens import decompose, faithfulness, models, pairs, sae
 from bilens.checkpoint import discard
+from bilens.data import Split
 from bilens.faithfulness import Curve
 from bilens.models import ImageClassifier
 from bilens.space import Space
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
-from reproduction.recipes import boolean, digit_directions, front_measure, one_sample
+from reproduction.recipes import boolean, digit_directions, front_measure, one_sample, pair_sae
 from reproduction.recipes.boolean import Task
 from reproduction.recipes.front_measure import among, recovered
 from reproduction.recipes.front_read import SHARED, Read, shared_stored, units_stored
@@ -31,16 +32,19 @@ DECAY = 0.0
 HIDDEN = 300
 """Hidden units of the model that is read between principal components, and whose active eigenvectors are counted."""
 
-DIRECTIONS = (10, 20, 30, 50, 80, 150, 239)
+DIRECTIONS = (20, 30, 50, 80, 150)
 """Shared directions that a layer from scratch stands beside, the widest that stores no more."""
 
 TRAINED_ON = 50
 """Principal components that a layer is trained on."""
 
-SHUFFLED, UNTRAINED = "trained on shuffled labels", "untrained"
-
-SUBJECTS = ("trained", SHUFFLED, UNTRAINED)
-"""Models of one size whose active eigenvectors are counted."""
+TRAINED, NEXT, PERMUTED, UNTRAINED = SUBJECTS = (
+    "trained",
+    "trained, the next digit's images",
+    "trained, pixels permuted",
+    "untrained",
+)
+"""Models, and images that they are shown, whose active eigenvectors are counted."""
 
 BESIDE = (50, 80)
 """Places in `DIRECTIONS` whose layers from scratch stand beside the interactions of the model."""
@@ -59,6 +63,7 @@ def measure(lab: Lab, seed: int) -> Measurement:
     curves = [*_directions(lab, read), _from_scratch(read, layers), _on_principal(lab, read, seed)]
     numbers |= {f"directions beside {h}": float(k) for h, k in sizes(lab, read).items()}
     numbers |= _beside_interactions(lab, read, layers) | _active(lab, read, seed)
+    numbers |= shared_by_pairs(lab, read)
     return Measurement.of(numbers | _untrained_terms(lab, seed) | _untrained_tables(lab, seed), curves)
 
 
@@ -95,26 +100,20 @@ def _on_principal(lab: Lab, read: Read, seed: int) -> Curve:
     k = lab.size(TRAINED_ON, 20)
     rows = principal(lab, k)
     train = lab.dataset().train
-    model = ImageClassifier(Space("principal components", k), read.logits.output, read.hidden.output.size, seed=seed)
-    trained = fitted(lab, f"principal-{k}-{DECAY:g}-{seed}", model, train.images @ rows.T, train.labels, seed, DECAY)
+    folder = lab.run.path / "models" / f"principal-{k}-{DECAY:g}-{seed}"
+    if not (folder / "config.json").exists():
+        space = Space("principal components", k)
+        made = ImageClassifier(space, read.logits.output, read.hidden.output.size, seed=seed)
+        checkpoint = folder.with_suffix(".part")
+        models.train(
+            made, train.images @ rows.T, train.labels, epochs=lab.size(10, 6), weight_decay=DECAY, seed=seed,
+            checkpoint=checkpoint,
+        )  # fmt: skip
+        made.cpu().save_pretrained(folder)
+        discard(checkpoint)
+    trained = ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
     score = read.score(trained(read.images @ rows.T))
     return Curve.of(FITTED, [k], [score], numbers=[shared_stored(read, k)], beside=SHARED)
-
-
-def fitted(  # noqa: PLR0917 (what one model is made from)
-    lab: Lab, name: str, model: ImageClassifier, images: Float[Tensor, "n d"], labels: Int[Tensor, " n"], seed: int,
-    weight_decay: float,
-) -> ImageClassifier:  # fmt: skip
-    """A model trained on images, or labels, that no data set has: read from the folder, or trained and kept there."""
-    folder = lab.run.path / "models" / name
-    if not (folder / "config.json").exists():
-        checkpoint = lab.run.path / "models" / f"{name}.part"
-        models.train(
-            model, images, labels, epochs=lab.size(10, 6), weight_decay=weight_decay, seed=seed, checkpoint=checkpoint
-        )
-        model.cpu().save_pretrained(folder)
-        discard(checkpoint)
-    return ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
 
 
 def _beside_interactions(lab: Lab, read: Read, layers: Mapping[int, ImageClassifier]) -> dict[str, float]:
@@ -130,18 +129,56 @@ def _beside_interactions(lab: Lab, read: Read, layers: Mapping[int, ImageClassif
 
 
 def _active(lab: Lab, read: Read, seed: int) -> dict[str, float]:
-    """Active eigenvectors and the effective rank of a trained model, of one of shuffled labels, and untrained."""
-    data, hidden = lab.dataset(), read.hidden.output.size
-    order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(seed))
-    new, other = (ImageClassifier(data.input, data.output, hidden, seed=seed) for _ in range(2))
-    name = f"shuffled-{hidden}-{seed}"
-    shuffled = fitted(lab, name, other, data.train.images, data.train.labels[order], seed, 1.0)
+    """Active eigenvectors of the model, on images that its digits do not look like, and of one that was not trained."""
+    data = lab.dataset()
+    images, labels = data.test.images, data.test.labels
+    order = torch.randperm(images.shape[1], generator=torch.Generator().manual_seed(seed))
+    new = ImageClassifier(data.input, data.output, read.hidden.output.size, seed=seed)
+    own = digit_directions.spectra_of(read.logits)
+    others = digit_directions.spectra_of(new.tensor().centered())
     numbers = {}
-    for subject, model in zip(SUBJECTS, (read.model, shuffled, new), strict=True):
-        spectra = digit_directions.spectra_of(model.tensor().centered())
-        counts = digit_directions.activations(spectra, data.test)
+    for subject, spectra, shown in (
+        (TRAINED, own, data.test),
+        (NEXT, own, Split(images, (labels - 1) % read.classes)),
+        (PERMUTED, own, Split(images[:, order], labels)),
+        (UNTRAINED, others, data.test),
+    ):
+        counts = digit_directions.activations(spectra, shown)
         rank = sum(spectrum.effective_rank() for spectrum in spectra) / len(spectra)
         numbers |= {f"{name}, {subject}": value for name, value in (counts | {"effective rank": rank}).items()}
+    return numbers
+
+
+def shared_by_pairs(lab: Lab, read: Read) -> dict[str, float]:
+    """Errors of as many directions that all pairs share as an SAE on pairs has codes for each, by least squares.
+
+    min Σ_t p_t ‖v_t − P v_t‖² over projections P of this rank, for each pair vector v and each weight p that the pair
+    SAE has: the first eigenvectors of Σ_t p_t v_t v_tᵀ. Errors are on all pairs alike, and on the layer's outputs g,
+    which become P g.
+    """
+    tensor, k = read.hidden, lab.size(pair_sae.K, 5)
+    outputs = tensor(read.images[: pair_sae.OUTPUT_SAMPLES])
+    weights = {
+        "uniform": torch.ones(pairs.count(tensor.input.dim)),
+        "norm": pairs.norms(tensor),
+        "second moment": pairs.second_moments(tensor.input.lift(lab.dataset().train.images)),
+    }
+    numbers = {}
+    for vector, make in (("r_ij", pairs.stream), ("u_ij", pairs.two_hot_stream)):
+        stream = make(tensor, batch_size=8192, shuffle=False)
+        moments = {name: torch.zeros(stream.width, stream.width, dtype=torch.float64) for name in weights}
+        for n in range(len(stream)):
+            vectors, start = stream.batch(n), n * stream.batch_size
+            for name, values in weights.items():
+                chances = (values[start : start + len(vectors)] / values.max()).to(vectors)
+                moments[name] += (vectors.T @ (chances[:, None] * vectors)).double()
+        alike = moments["uniform"]
+        for name, moment in moments.items():
+            rows = torch.linalg.eigh(moment).eigenvectors.T.flip(0)[:k]
+            kept = ((rows @ alike) * rows).sum() / alike.diagonal().sum()
+            numbers[f"NMSE on pairs, {vector}, {name}"] = 1 - float(kept)
+            projected = outputs.double() @ rows.T @ rows
+            numbers[f"NMSE on outputs, {vector}, {name}"] = float(sae.nmse(outputs.double(), projected))
     return numbers
 
 
