@@ -9,7 +9,7 @@ from typing import Literal
 from matplotlib.figure import Figure
 
 from bilens.faithfulness import Curve
-from bilens.statistics import interval
+from bilens.statistics import Interval, interval
 from reproduction.measurement import Measurement
 from reproduction.recipes import front, front_coders, front_read, output_sae, pair_sae, rivals, rivals_measure
 from reproduction.recipes.front_figure import Point, points
@@ -107,28 +107,70 @@ def _beside_shared(seeds: Sequence[Measurement], models: Sequence[Measurement]) 
     return found
 
 
-def contest(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """Shared directions beside layers from scratch that store no more, as a Markdown table."""
+@dataclass(frozen=True)
+class Beside:
+    """Shared directions beside what was trained anew with no more numbers.
+
+    Args:
+        k: directions; shared: what they store and recover; anew: what the rival does.
+    """
+
+    k: int
+    shared: Point
+    anew: Point
+
+    @property
+    def more(self) -> Interval:
+        """Cross-entropy that the directions recover more than the rival, over seeds."""
+        return interval(_gaps(self))
+
+
+def besides(measured: Mapping[str, Sequence[Measurement]], curve: str) -> dict[int, Beside]:
+    """What was trained anew beside the front's shared directions, by how much of it is kept; empty without both."""
     models, seeds = measured.get("front", ()), measured.get("rivals", ())
     if not models or len(models) != len(seeds):
-        return []
-    lines = [
-        "| directions | they store | they recover, % | hidden units from scratch | they store | they recover, % | more "
-        "by the directions |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        return {}
     shared = front_read.SHARED
     ways = dict(zip(models[0].curve(shared).kept.tolist(), points(models, shared), strict=True))
-    for h, layer in rivals.against(seeds, rivals_measure.SCRATCH, models).items():
-        k = int(seeds[0][f"directions beside {h}"])
-        if k not in ways:  # the front has no point as large as the widest of these layers
-            k = max(kept for kept, point in ways.items() if point.numbers <= layer.numbers)
-        more = interval([a - b for a, b in zip(ways[k].recovered, layer.recovered, strict=True)])
+    places = {
+        kept: kept if curve == rivals_measure.FITTED else int(seeds[0][f"directions beside {kept}"])
+        for kept in seeds[0].curve(curve).kept.tolist()
+    }
+    found = rivals.against(seeds, curve, models)
+    return {kept: Beside(k, ways[k], found[kept]) for kept, k in places.items() if k in ways}
+
+
+def contest(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    """Shared directions beside layers from scratch that store no more, as a Markdown table; empty without both."""
+    lines = [
+        "| directions | they store | they recover, % | hidden units from scratch | they store | they recover, % "
+        "| more by the directions |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    found = besides(measured, rivals_measure.SCRATCH)
+    for h, beside in found.items():
+        cells = [interval(point.recovered).text(".2f", 100) for point in (beside.shared, beside.anew)]
         lines.append(
-            f"| {k} | {ways[k].numbers:,.0f} | {interval(ways[k].recovered).text('.2f', 100)} "
-            f"| {h} | {layer.numbers:,.0f} | {interval(layer.recovered).text('.2f', 100)} | {more.text('.2f', 100)} |"
+            f"| {beside.k} | {beside.shared.numbers:,.0f} | {cells[0]} "
+            f"| {h} | {beside.anew.numbers:,.0f} | {cells[1]} | {beside.more.text('.2f', 100)} |"
         )
-    return lines
+    return lines if found else []
+
+
+def said(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, str]:
+    """Numbers of the rivals for the prose, by slots such as beside.scratch_32."""
+    found = {}
+    for name, curve in (("scratch", rivals_measure.SCRATCH), ("fitted", rivals_measure.FITTED)):
+        for kept, beside in besides(measured, curve).items():
+            found[f"beside.{name}_{kept}"] = interval(beside.anew.recovered).text(".2f", 100)
+            found[f"beside.{name}_{kept}_numbers"] = f"{beside.anew.numbers:,.0f}"
+            found[f"beside.{name}_{kept}_less"] = interval([-value for value in _gaps(beside)]).text(".2f", 100)
+            found[f"beside.{name}_{kept}_more"] = beside.more.text(".2f", 100)
+    return found
+
+
+def _gaps(beside: Beside) -> list[float]:
+    return [ours - theirs for ours, theirs in zip(beside.shared.recovered, beside.anew.recovered, strict=True)]
 
 
 def longer(longer: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[Entry]:

@@ -47,7 +47,8 @@ def written(
             **result.recipe.tables(result.seeds),
             **_figures(figures.get(name, {}), folder),
         }
-        parts.append(f"## {result.recipe.title}\n\n{text.fill(prose[name], measured, own, prose, {})}")
+        elsewhere = headline.said(measured)
+        parts.append(f"## {result.recipe.title}\n\n{text.fill(prose[name], measured, own, prose, elsewhere)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,12 +104,12 @@ def readme(results: Sequence[Result], figure: str, prose: Mapping[str, Template]
 
 
 def _elsewhere(results: Sequence[Result]) -> dict[str, str]:
-    """What recipes generate, by slots such as front.best."""
+    """What recipes generate, by slots such as front.best, and the numbers of rivals."""
     return {
         f"{result.recipe.name}.{name}": block
         for result in results
         for name, block in result.recipe.tables(result.seeds).items()
-    }
+    } | headline.said({result.recipe.name: result.seeds for result in results})
 
 
 def _settings(result: Result) -> str:

@@ -32,7 +32,7 @@ DECAY = 0.0
 HIDDEN = 300
 """Hidden units of the model that is read between principal components, and whose active eigenvectors are counted."""
 
-DIRECTIONS = (20, 30, 50, 80, 150)
+DIRECTIONS = (20, 30, 50, 80)
 """Shared directions that a layer from scratch stands beside, the widest that stores no more."""
 
 TRAINED_ON = 50
@@ -186,8 +186,7 @@ def _untrained_terms(lab: Lab, seed: int) -> dict[str, float]:
     """How many eigenvector terms cover the margin of an untrained model's own predictions, median over test images."""
     data = lab.dataset()
     model = ImageClassifier(data.input, data.output, lab.size(1000, 60), seed=seed).requires_grad_(False)
-    tensor = model.tensor().to(torch.float64).centered()
-    images = data.test.images.double()
+    tensor, images = model.tensor().centered(), data.test.images
     chosen = tensor(images).topk(2, dim=1).indices
     margins, terms, weights = one_sample.margin_terms(tensor, images, chosen)
     return {

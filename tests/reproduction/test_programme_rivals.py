@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from reports import check_report
 from bilens import data
 from bilens.faithfulness import Curve, Score
 from bilens.models import ImageClassifier
+from bilens.statistics import interval
 from bilens.store import Folder
-from reproduction import headline
+from reproduction import headline, reproduce, results
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.recipes import front_coders, front_read, rivals, rivals_measure
@@ -238,12 +240,30 @@ def test_the_pair_sae_trained_for_longer_stores_as_many_codes_as_it_has() -> Non
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, dict[str, dict[str, list[float]]]]:
-    return json.loads(PUBLISHED.read_text("utf-8"))["recipes"]
+def published() -> dict[str, Sequence[Measurement]]:
+    content = json.loads(PUBLISHED.read_text("utf-8"))
+    return {result.recipe.name: result.seeds for result in results.decode(content, reproduce.RECIPES)}
 
 
 def test_the_published_rivals_read_the_models_of_the_other_recipes(published) -> None:
-    ours = published["rivals"]["numbers"]
-    np.testing.assert_allclose(ours["accuracy"], published["digits"]["numbers"]["accuracy, h = 300"], atol=2e-3)
-    active = published["digits"]["numbers"]["active, relative, h = 300"]
-    np.testing.assert_allclose(ours["active, relative, trained"], active, atol=0.3)
+    for ours, theirs in zip(published["rivals"], published["digits"], strict=True):
+        assert ours["accuracy"] == pytest.approx(theirs["accuracy, h = 300"], abs=2e-3)
+        for name in ("active, relative", "effective rank"):
+            assert ours[f"{name}, trained"] == pytest.approx(theirs[f"{name}, h = 300"], abs=0.3)
+
+
+def test_what_the_prose_says_of_rivals_holds(published) -> None:
+    """The page's own statements are about one recipe; these are about two, at the top of the page and in the README."""
+    layers = headline.besides(published, SCRATCH)
+    assert list(layers) == [11, 17, 32, 60]
+    assert layers[11].more.mean < -layers[11].more.half
+    for h in (17, 32, 60):
+        assert layers[h].more.mean > layers[h].more.half
+        assert layers[h].anew.numbers <= layers[h].shared.numbers
+    wide = interval(
+        [
+            other["accuracy, weight decay 0, noise 0"] - own["accuracy"]
+            for other, own in zip(published["training"], published["front"], strict=True)
+        ]
+    )
+    assert wide.mean > wide.half
