@@ -63,7 +63,11 @@ def bare(results: Sequence[Result], figures: Mapping[str, Mapping[str, str]], fo
     parts = ["# Results"]
     if quick:
         parts.append("*Quick setting: small data and small models. The numbers say nothing about the claims.*")
-    parts += [_joined(headline.table(measured)), *_figures(figures.get("headline", {}), folder).values()]
+    parts += [
+        _joined(headline.table(measured)),
+        _joined(headline.contest(measured)),
+        *_figures(figures.get("headline", {}), folder).values(),
+    ]
     if rows := claims.claimed(results):
         parts += ["## What the draft claims", _joined(rows)]
     if rows := claims.differences(results):

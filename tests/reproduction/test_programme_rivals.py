@@ -260,6 +260,9 @@ def test_what_the_prose_says_of_rivals_holds(published) -> None:
     for h in (17, 32, 60):
         assert layers[h].more.mean > layers[h].more.half
         assert layers[h].anew.numbers <= layers[h].shared.numbers
+    strongest = headline.besides(published, FITTED)[50]
+    assert strongest.more.mean < -strongest.more.half
+    assert strongest.anew.numbers == strongest.shared.numbers
     wide = interval(
         [
             other["accuracy, weight decay 0, noise 0"] - own["accuracy"]
