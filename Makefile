@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 # `make reproduce` has a folder of its own.
 reproduce: OUT := runs/reproduce
 
-.PHONY: help install demo reproduce test check slow fuzz bench docs wheel constraints clean
+.PHONY: help install demo reproduce test check slow fuzz mutants bench docs wheel constraints clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -24,7 +24,7 @@ help: ## this list
 install: .venv/installed ## the virtual environment .venv with bilens and its tools
 
 demo: .venv/demo ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
-	$(BIN)/bilens mnist --out '$(OUT)' $(FLAGS)
+	$(BIN)/bilens demo --out '$(OUT)' $(FLAGS)
 
 reproduce: .venv/demo ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
 	$(BIN)/python -m reproduction --out '$(OUT)' $(FLAGS)
@@ -44,6 +44,9 @@ slow: .venv/installed ## the tests that take minutes
 
 fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)
+
+mutants: .venv/installed ## plant errors in the code, one at a time; fails where no test notices (FLAGS='--only kernel')
+	$(BIN)/python tests/mutants.py $(FLAGS)
 
 bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into runs/benchmarks (FLAGS=--full: into benchmarks and README)
 	.venv-bench/bin/python benchmarks/run.py $(FLAGS)

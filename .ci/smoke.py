@@ -42,7 +42,7 @@ def main() -> None:
         store.save(decompose.svd(tensor), "svd")
         assert len(store.load("svd", decompose.TensorSVD)) == 3
         models.ImageClassifier(pixels, digits, hidden=8).save_pretrained("model")
-        command = ["-m", "bilens", "decompile", "model", "--out", "run", "--pair-features", "8", "--pair-steps", "3"]
+        command = ["-m", "bilens", "read", "model", "--out", "run", "--pair-features", "8", "--pair-steps", "3"]
         for arguments in (["-m", "bilens", "--help"], command):
             subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
         assert Path("run/report.html").stat().st_size > 10_000

@@ -10,8 +10,6 @@ Run: python benchmarks/cp.py [--small] [--device cpu|cuda] [--json FILE]
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from measuring import Line, Peer, Point, Rates, compare, median, once, options, peak_memory, rates, report
 from torch import Tensor
@@ -81,11 +79,10 @@ def dense_step(tensor: BilinearTensor, dense: Tensor, start: decompose.CP) -> Te
 def steps(name: str, o: int, h: int, *, device: str, measured: Rates) -> Line:
     tensor = layer(o, h, PIXELS, device=device)
     start = decompose.cp(tensor, RANK, starts=0, steps=0, progress=False)
-    start = replace(start, converged=False)
     dense = tensor.to_dense(limit=2**40)
 
     def ours() -> decompose.CP:
-        return decompose.cp(tensor, RANK, steps=STEPS, tol=0.0, resume=start, progress=False)
+        return decompose.cp(tensor, RANK, starts=0, steps=STEPS, tol=0.0, progress=False)
 
     def few() -> float:
         return plain(tensor, start, STEPS)

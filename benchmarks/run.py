@@ -29,6 +29,7 @@ from bilens import files
 
 HERE = Path(__file__).resolve().parent
 NAMES = (
+    "kernel",
     "svd",
     "partial_svd",
     "eigh_many",

@@ -15,8 +15,8 @@ from torch import Tensor
 from bilens import decompose
 from bilens.decompose import features
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 
 K = 8
 

@@ -1,6 +1,6 @@
 """The pictures of docs/figures.md, drawn from the records of a real run.
 
-bilens mnist --out runs/mnist
+bilens demo --out runs/mnist
 python docs/figures.py runs/mnist
 """
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "assets" / "figures"
 def main() -> None:
     """Draw all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a run of bilens mnist")
+    parser.add_argument("run", type=Path, help="folder of a run of bilens demo")
     run = explore.read(parser.parse_args().run)
     sets = {found.name: found for found in run.features}
     digits, samples = sets["digits"], run.samples
@@ -29,21 +29,14 @@ def main() -> None:
     x, number = samples.inputs[0], int(samples.outputs[0].argmax())
     whole = decompose.eigh(run.model.kernel(number))
     order = whole.terms(x).abs().argsort(descending=True)[:6]
-    top = type(whole)(
-        whole.values[order], whole.vectors[order], whole.residuals[order], whole.discarded, whole.energy, whole.input
-    )
+    top = whole.select(order)
     figures = {
         "gallery": plots.gallery(digits),
         "view": plots.view(sets["svd"], count=3),
         "spectrum": plots.spectrum(spectrum),
-        "truncation": plots.truncation(digits, 3),
-        "logit_weights": plots.logit_weights(sets["svd"], 0),
-        "input_pairs": plots.input_pairs(digits, 3),
-        "extremes": plots.extremes(digits, samples, 3),
         "terms": plots.terms(Explanation(f"The logit of {number}", x, top, float(samples.outputs[0, number]))),
         "curves": plots.curves(run.all_curves),
         "certificate": plots.certificate(run.all_curves[0]),
-        "overlaps": plots.overlaps(digits.spectra[3], digits.spectra[8]),
     }
     for name, figure in figures.items():
         plots.save(figure, FOLDER / f"{name}.png")

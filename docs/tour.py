@@ -1,6 +1,6 @@
 """The README's picture and its tour of the explorer, taken from the page of a real run in a real browser.
 
-    bilens mnist --out runs/mnist
+    bilens demo --out runs/mnist
     python docs/tour.py runs/mnist/report.html
 
 writes docs/assets/explorer.png and docs/assets/explorer-tour.webp. Needs Chromium and Playwright (`pip install

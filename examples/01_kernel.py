@@ -15,6 +15,6 @@ dog = B.kernel("dog")
 spectrum = decompose.eigh(dog, k=4)
 
 error = (B(x)[:, 1] - spectrum.reconstruct(x)).abs()
-bound = spectrum.bound(B.input.lift(x).norm(dim=1))
+bound = spectrum.bound(B.input.fold(x).norm(dim=1))
 print("eigenvalues kept:", [round(value, 2) for value in spectrum.values.tolist()])
 print(f"largest error {float(error.max()):.1f}, certified to be at most {float(bound.max()):.1f}")

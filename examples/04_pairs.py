@@ -9,7 +9,7 @@ stream = pairs.stream(H, batch_size=64)  # every pair of pixels (and the constan
 coder = sae.TopKSAE(H.output.dim, 48, k=6)
 sae.train(coder, stream, steps=300, device="cpu", progress=False)
 
-codes = H.input.lift(torch.rand(100, 16, generator=torch.Generator().manual_seed(0)))
+codes = H.input.fold(torch.rand(100, 16, generator=torch.Generator().manual_seed(0)))
 with torch.no_grad():
     rebuilt = pairs.contract(H, codes, coder)  # Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec
 outputs = pairs.contract(H, codes)  # Σ a_i a_j r_ij, the layer itself

@@ -17,7 +17,7 @@ with tempfile.TemporaryDirectory() as folder:
     store.save_batches(stream, folder, progress=False)  # stopped or killed, it goes on where it was
     spectra = decompose.Spectra.join(list(store.load_batches(folder, decompose.Spectra)), B.read(features).output)
 
-energies = decompose.energies(B, features)  # ‖Q‖² of every kernel, none of which was formed
+energies = decompose.squared_norms(B, features)  # ‖Q‖² of every kernel, none of which was formed
 kept = spectra.values.square().sum(dim=1) / energies
 print(f"{len(spectra)} kernels, {int(spectra.exact.sum())} of them solved to {spectra.tol:.0e}")
 print(f"their top 8 of 96 eigenvalues hold {float(kept.mean()):.0%} of the energy")

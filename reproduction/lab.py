@@ -9,7 +9,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bilens import data, files, models
-from bilens.checkpoint import discard
 from bilens.data import Dataset, Split
 from bilens.models import Augmentation, ImageClassifier
 from bilens.store import Folder
@@ -97,7 +96,7 @@ class Lab:
             changes = {} if augmentation is None else {"augmentation": dict(augmentation.settings)}
             files.write_json(folder / "training.json", {**settings, **changes})
             model.cpu().save_pretrained(folder)
-            discard(checkpoint)
+            checkpoint.unlink(missing_ok=True)
         return ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
 
 

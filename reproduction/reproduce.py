@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bilens import files, plots
-from bilens.checks import whole
 from bilens.errors import BilensError
 from bilens.progress import bar
 from bilens.store import Folder
 from reproduction import claims, headline, page, results, text
+from reproduction.checking import whole
 from reproduction.lab import Lab, Recipe
 from reproduction.measurement import Measurement
 from reproduction.recipes import (

@@ -14,8 +14,9 @@ from bilens.explorer import Exploration
 from bilens.faithfulness import Curve, Row, Score
 from bilens.features import Chart, CodeComparison, FeatureSet, Samples, detail
 from bilens.history import History
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 EVIL = "</script><img src=x onerror=\"document.title='run'\"><!--'&{{ 7*7 }}<svg/onload=alert(1)>"
 PIXELS = Space("pixels", 36, image=(6, 6), constant=True)
@@ -96,6 +97,7 @@ def whole(space: Space = PIXELS, seed: int = 0, samples: int = 40) -> Exploratio
         run=EVIL,
         facts={"hidden units": 5, "accuracy": "97.8 %", EVIL: EVIL},
         model=tensor,
+        logits=True,
         features=sets,
         samples=shown,
         scores=(
@@ -138,7 +140,7 @@ def speaking(run: Exploration) -> Exploration:
     effects[1, 3] = 1.0
     spectra = run.features[1].spectra[1:3]
     found = FeatureSet("speaking", spectra, torch.tensor([2.0, 1.0]), "σ", effects, Space("digits", 10))
-    return Exploration(title="Speaking", features=(found,))
+    return Exploration(title="Speaking", features=(found,), logits=True)
 
 
 def named() -> Exploration:
@@ -152,13 +154,13 @@ def named() -> Exploration:
     return Exploration(
         title="Twelve measurements",
         model=tensor,
-        features=(replace(found, effects=torch.eye(3) - 1 / 3),),
+        features=(replace(found, effects=torch.eye(3) - 1 / 3), make_set("more", kernels[:2], kinds, x)),
         samples=Samples(x, torch.arange(20), tensor(x), None, space, kinds),
     )
 
 
 def unbiased() -> Exploration:
     """A layer without biases over a space with the constant coordinate, in which it has no part."""
-    tensor = make_tensor(PIXELS.without_constant(), CLASSES).lift()
+    tensor = make_tensor(PIXELS.without_constant(), CLASSES).fold()
     found = make_set("svd", [tensor.kernel(o) for o in range(4)], CLASSES, **WORDS_OF["svd"])
     return Exploration(title="No biases", features=(found,))

@@ -40,8 +40,8 @@ def answers(layer: Layer, dictionary: Dictionary | None = None) -> tuple[Array, 
     if dictionary is None:
         atoms = np.eye(tensor.input.dim)
     else:
-        atoms = array(dictionary.folded().atoms if constant else dictionary.atoms)
-    lifted = tensor.lift() if constant else tensor
+        atoms = array(dictionary.fold().atoms if constant else dictionary.atoms)
+    lifted = tensor.fold() if constant else tensor
     absolute = oracle.dense(*(getattr(lifted, name).abs() for name in NAMES))
     return (
         oracle.pair_vectors(oracle.tensor(layer, constant=constant), atoms),

@@ -31,7 +31,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from bilens import checkpoint, cli, data, decompose, explorer, plots, sae, store
+from bilens import cli, data, decompose, explorer, plots, sae, store
+from bilens._internal import checkpoint
 from bilens.analyses.explore import PAGE
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
@@ -270,7 +271,7 @@ def resumer(folder: Path, seed: int) -> Callable[[Path], str]:
     model(seed).save_pretrained(kept)
 
     def resume(run: Path) -> str:
-        command("decompile", kept, "--out", run, *SMALL)
+        command("read", kept, "--out", run, *SMALL)
         summary = json.loads((run / "summary.json").read_text("utf-8"))
         # `records` lists what is there: what only led to a whole record, such as a training, may be gone.
         return digest({name: value for name, value in summary.items() if name not in ("seconds", "records", "sha256")})

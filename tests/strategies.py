@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 FILLS = ("normal", "whole", "repeated", "gaps", "zero", "parallel", "large")
 """How a matrix may be filled: the last five have equal rows, rows of zeros, only zeros, rank one, entries near 1000."""

@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from bilens import checkpoint, files
+from bilens import files
+from bilens._internal import checkpoint
 from bilens.errors import StoreError
 from messages import refuses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from bilens import checks, device, faithfulness, matching, statistics, store
+from bilens import faithfulness, matching, statistics, store
+from bilens._internal import checks, device
 from bilens.dictionary import Dictionary
-from bilens.errors import BilensError, SpaceError
+from bilens.errors import BilensError, ShapeError, SpaceError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 
 pytestmark = pytest.mark.bad_input
@@ -229,3 +234,46 @@ def test_labels_of_any_whole_type_are_scored() -> None:
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     for dtype in (torch.int32, torch.uint8, torch.int64):
         assert faithfulness.cross_entropy(logits, LABELS.to(dtype)) == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shaped:
+    """A record for `checks.shapes`: two sizes by name, one by number, and a field that may be None."""
+
+    rows: Float[Tensor, "n d"]
+    pairs: Int[Tensor, "n 2"]
+    total: Float[Tensor, ""]
+    more: Float[Tensor, " d"] | None = None
+    name: str = ""
+
+
+def shaped(rows=(4, 3), pairs=(4, 2), total=(), more=(3,)) -> Shaped:
+    return Shaped(
+        torch.zeros(rows), torch.zeros(pairs), torch.zeros(total), None if more is None else torch.zeros(more)
+    )
+
+
+def test_shapes_that_fit_the_annotations_pass() -> None:
+    checks.shapes(shaped())
+    checks.shapes(shaped(more=None), d=3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sizes", "got", "expected"),
+    [
+        ({"pairs": (5, 2)}, {}, "pairs of shape (5, 2)", "(4, 2)"),
+        ({"pairs": (4, 3)}, {}, "pairs of shape (4, 3)", "(4, 2)"),
+        ({"total": (1,)}, {}, "total of shape (1,)", "()"),
+        ({"more": (4,)}, {}, "more of shape (4,)", "(3,)"),
+        ({"rows": (4,)}, {}, "rows of shape (4,)", "(n, d)"),
+        ({}, {"d": 7}, "rows of shape (4, 3)", "(n, 7)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_by_name(wrong, sizes, got, expected) -> None:
+    with refuses(ShapeError, f"got {got}; expected {expected}"):
+        checks.shapes(shaped(**wrong), **sizes)
+
+
+def test_a_field_that_is_no_tensor_is_refused() -> None:
+    with refuses(BilensError, "rows of type list; expected a torch.Tensor"):
+        checks.shapes(dataclasses.replace(shaped(), rows=[[1.0]]))

@@ -126,16 +126,16 @@ BAD_CHECKPOINTS = {
 }
 
 
-@pytest.mark.parametrize("command", ["decompile", "mnist"])
+@pytest.mark.parametrize("command", ["read", "demo"])
 @pytest.mark.parametrize("name", BAD_CHECKPOINTS)
 def test_a_bad_checkpoint_is_refused_before_anything_is_written(name, command, checkpoint, tmp_path, capsys) -> None:
     spoil, told = BAD_CHECKPOINTS[name]
     spoil(checkpoint)
     out = tmp_path / "out"
-    if command == "decompile":
-        line = refused(capsys, "decompile", checkpoint, "--out", out)
+    if command == "read":
+        line = refused(capsys, "read", checkpoint, "--out", out)
     else:
-        line = refused(capsys, "mnist", "--model", checkpoint, "--data", "digits", "--out", out)
+        line = refused(capsys, "demo", "--model", checkpoint, "--data", "digits", "--out", out)
     assert told in line
     assert not out.exists()
 
@@ -144,18 +144,18 @@ def test_a_bad_checkpoint_is_refused_before_anything_is_written(name, command, c
     ("arguments", "told"),
     [
         (["nonsense"], "nonsense"),
-        (["mnist", "--hiden", "3"], "--hiden"),
-        (["mnist", "--hidden", "many"], "many"),
-        (["mnist", "--data", "cifar"], "cifar"),
-        (["decompile"], "PATH"),
-        (["mnist", "--data", "digits", "--count", "0"], "count = 0"),
-        (["mnist", "--data", "digits", "--pair-steps", "0"], "pair_steps = 0"),
-        (["mnist", "--data", "digits", "--epochs", "0"], "epochs = 0"),
-        (["mnist", "--data", "digits", "--hidden", "0"], "hidden = 0"),
-        (["mnist", "--data", "digits", "--noise", "-1"], "noise"),
-        (["mnist", "--data", "digits", "--weight-decay", "nan"], "weight_decay"),
-        (["mnist", "--data", "digits", "--seed", "-1"], "seed"),
-        (["mnist", "--data", "digits", "--sae-l1", "-1"], "l1"),
+        (["demo", "--hiden", "3"], "--hiden"),
+        (["demo", "--hidden", "many"], "many"),
+        (["demo", "--data", "cifar"], "cifar"),
+        (["read"], "PATH"),
+        (["demo", "--data", "digits", "--count", "0"], "count = 0"),
+        (["demo", "--data", "digits", "--pair-steps", "0"], "pair_steps = 0"),
+        (["demo", "--data", "digits", "--epochs", "0"], "epochs = 0"),
+        (["demo", "--data", "digits", "--hidden", "0"], "hidden = 0"),
+        (["demo", "--data", "digits", "--noise", "-1"], "noise"),
+        (["demo", "--data", "digits", "--weight-decay", "nan"], "weight_decay"),
+        (["demo", "--data", "digits", "--seed", "-1"], "seed"),
+        (["demo", "--data", "digits", "--sae-l1", "-1"], "l1"),
     ],
 )
 def test_bad_arguments_are_told(arguments: list[str], told: str, tmp_path, monkeypatch, capsys) -> None:
@@ -165,7 +165,7 @@ def test_bad_arguments_are_told(arguments: list[str], told: str, tmp_path, monke
 
 
 def test_images_of_another_size_are_refused(checkpoint, tmp_path, capsys) -> None:
-    line = refused(capsys, "decompile", checkpoint, "--data", "small_mnist", "--out", tmp_path / "out")
+    line = refused(capsys, "read", checkpoint, "--data", "small_mnist", "--out", tmp_path / "out")
     assert "784" in line
     assert not (tmp_path / "out").exists()
 
@@ -194,13 +194,13 @@ def test_a_dictionary_of_another_space_is_told(use: str, checkpoint) -> None:
 
 
 def test_a_name_that_no_file_system_takes_is_told(checkpoint, tmp_path, capsys) -> None:
-    assert "too long" in refused(capsys, "decompile", checkpoint, "--out", tmp_path / ("x" * 300))
+    assert "too long" in refused(capsys, "read", checkpoint, "--out", tmp_path / ("x" * 300))
 
 
 def test_a_given_model_and_training_together_are_refused(checkpoint, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     for flag in ("--hidden", "--epochs", "--weight-decay", "--noise"):
-        line = refused(capsys, "mnist", "--model", checkpoint, "--data", "digits", flag, "1", "--out", out)
+        line = refused(capsys, "demo", "--model", checkpoint, "--data", "digits", flag, "1", "--out", out)
         assert flag in line
     assert not out.exists()
 
@@ -210,14 +210,14 @@ def test_a_given_model_and_training_together_are_refused(checkpoint, tmp_path, c
 def test_weights_of_other_types_are_read(dtype: torch.dtype, checkpoint, tmp_path) -> None:
     cast(dtype)(checkpoint)
     flags = ["--data", "digits", "--sae-steps", "10", "--sae-l1", "0.1", *SMALL]
-    assert cli.main(["decompile", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
+    assert cli.main(["read", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
 
 
 @UNTRAINED
 def test_a_model_worse_than_a_guess_is_read_all_the_same(checkpoint, tmp_path, capsys) -> None:
     weights(checkpoint, lambda tensors: tensors["readout.weight"].mul_(1e5))
     flags = ["--data", "digits", "--sae-steps", "10", "--sae-l1", "0.1", *SMALL]
-    assert cli.main(["decompile", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
+    assert cli.main(["read", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["faithfulness"]["the model itself"]["recovered"] is None
     assert 0 <= summary["model"]["test_accuracy"] <= 1
@@ -226,13 +226,13 @@ def test_a_model_worse_than_a_guess_is_read_all_the_same(checkpoint, tmp_path, c
 
 def test_a_layer_with_one_input_is_read(tmp_path) -> None:
     ImageClassifier(Space("in", 1), Space("out", 3), 4).save_pretrained(tmp_path / "model")
-    assert cli.main(["decompile", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    assert cli.main(["read", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
 
 
 def test_labels_are_text_and_never_markup(tmp_path) -> None:
     labels = ("</script><img src=x onerror=alert(1)>", "\x1b[31mred\x00", "[red]rich[/red]", "two\nlines", "$x^2$")
     ImageClassifier(PIXELS, Space("out", 5, labels), 4).save_pretrained(tmp_path / "model")
-    assert cli.main(["decompile", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    assert cli.main(["read", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<img src=x" not in page
     assert not any(character in page for character in "\x1b\x00")
@@ -243,20 +243,20 @@ def test_labels_are_text_and_never_markup(tmp_path) -> None:
 def test_an_output_folder_that_cannot_be_made_is_told(checkpoint, tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("precious")
     for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        assert "file" in refused(capsys, "decompile", checkpoint, "--out", out)
+        assert "file" in refused(capsys, "read", checkpoint, "--out", out)
     assert (tmp_path / "file").read_text() == "precious"
 
 
 def test_a_folder_of_something_else_is_left_alone(checkpoint, tmp_path, capsys) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("precious")
-    assert "something else" in refused(capsys, "decompile", checkpoint, "--out", tmp_path / "out")
+    assert "something else" in refused(capsys, "read", checkpoint, "--out", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
 def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(checkpoint, tmp_path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "bilens.cli", "decompile", str(checkpoint), "--out", str(out), *SMALL]
+    command = [sys.executable, "-m", "bilens.cli", "read", str(checkpoint), "--out", str(out), *SMALL]
 
     def nearly_full() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -271,7 +271,7 @@ def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(checkpoint
     assert "Traceback" not in full.stderr
     assert not list(out.rglob("*.part*"))
     kept = {path: path.read_bytes() for path in (out / "records").rglob("*") if path.is_file()}
-    assert cli.main(["decompile", str(checkpoint), "--out", str(out), *SMALL]) == 0
+    assert cli.main(["read", str(checkpoint), "--out", str(out), *SMALL]) == 0
     assert json.loads((out / "summary.json").read_text())["pairs"]["pairs"] == 64 * 65 // 2
     assert all(path.read_bytes() == content for path, content in kept.items())
 
@@ -291,18 +291,23 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     told = " ".join(capsys.readouterr().out.split())
     assert f"Example: bilens {name} " in told
     options = {
-        "explore": ("--out", "--compare", "--open", "--serve", "--port"),
+        "explore": ("--out", "--compare", "--seeds", "--open"),
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
         assert option in told
 
 
-def test_a_command_that_has_moved_says_where(capsys) -> None:
-    assert cli.main(["reproduce", "svd"]) == 2
-    line = (
-        "got bilens reproduce, which has moved; expected python -m reproduction. Run that in a clone of the repository."
-    )
-    assert capsys.readouterr().err == f"bilens: {line}\n"
+@pytest.mark.parametrize(
+    ("name", "now"),
+    [
+        ("mnist", "bilens demo"),
+        ("decompile", "bilens read"),
+        ("reproduce", "python -m reproduction. Run that in a clone of the repository."),
+    ],
+)
+def test_an_earlier_name_of_a_command_says_the_new_one(name: str, now: str, capsys) -> None:
+    assert cli.main([name, "--out", "somewhere"]) == 2
+    assert capsys.readouterr().err == f"bilens: got bilens {name}, an earlier name; expected {now}\n"
 
 
 def test_the_version_is_told(capsys) -> None:
@@ -318,21 +323,21 @@ def test_the_module_is_the_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("mnist --hiden 300", "got option --hiden; expected an option of bilens mnist. Did you mean --hidden?"),
-        ("mnist --zzzz", "got option --zzzz; expected an option of bilens mnist. Run bilens mnist --help."),
-        ("mnist --hidden many", "got --hidden many; expected a whole number. Run bilens mnist --help."),
-        ("mnist --hidden=many", "got --hidden many; expected a whole number. Run bilens mnist --help."),
-        ("mnist --sae_l1 much", "got --sae-l1 much; expected a number. Run bilens mnist --help."),
-        ("mnist --hidden", "got --hidden without a value; expected a whole number. Run bilens mnist --help."),
-        ("mnist more", "got argument more; expected the arguments of bilens mnist. Run bilens mnist --help."),
-        ("minst", "got command 'minst'; expected one of mnist, decompile, explore. Did you mean mnist?"),
+        ("demo --hiden 300", "got option --hiden; expected an option of bilens demo. Did you mean --hidden?"),
+        ("demo --zzzz", "got option --zzzz; expected an option of bilens demo. Run bilens demo --help."),
+        ("demo --hidden many", "got --hidden many; expected a whole number. Run bilens demo --help."),
+        ("demo --hidden=many", "got --hidden many; expected a whole number. Run bilens demo --help."),
+        ("demo --sae_l1 much", "got --sae-l1 much; expected a number. Run bilens demo --help."),
+        ("demo --hidden", "got --hidden without a value; expected a whole number. Run bilens demo --help."),
+        ("demo more", "got argument more; expected the arguments of bilens demo. Run bilens demo --help."),
+        ("dmeo", "got command 'dmeo'; expected one of demo, read, explore. Did you mean demo?"),
         (
-            "mnist --data cifar",
-            "got --data cifar; expected one of mnist, small_mnist, fashion_mnist, digits. Run bilens mnist --help.",
+            "demo --data cifar",
+            "got --data cifar; expected one of mnist, small_mnist, fashion_mnist, digits. Run bilens demo --help.",
         ),
         (
             "explore",
-            "got bilens explore alone; expected PATH: folder that bilens mnist or bilens decompile wrote. "
+            "got bilens explore alone; expected PATH: folder that bilens demo or bilens read wrote. "
             "For example: bilens explore runs/mnist --open.",
         ),
     ],
@@ -370,7 +375,7 @@ def swallowed_by_a_callback() -> None:
 def test_ctrl_c_in_a_callback_stops_the_command(monkeypatch, capsys) -> None:
     before = signal.getsignal(signal.SIGINT), sys.unraisablehook
     monkeypatch.setattr(cli, "_parse", lambda *_: swallowed_by_a_callback)
-    assert cli.main(["mnist"]) == 130
+    assert cli.main(["demo"]) == 130
     assert "continues" in capsys.readouterr().err
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
 
@@ -386,7 +391,7 @@ def test_ctrl_c_that_a_library_swallows_stops_the_command_at_the_next_step(monke
         steps.begin("two")
 
     monkeypatch.setattr(cli, "_parse", lambda *_: job)
-    assert cli.main(["mnist"]) == 130
+    assert cli.main(["demo"]) == 130
     assert "step 2" not in capsys.readouterr().err
 
 
@@ -399,7 +404,7 @@ def test_warnings_are_one_line_and_matplotlibs_of_its_layout_none(monkeypatch, c
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert cli.main(["mnist"]) == 0
+        assert cli.main(["demo"]) == 0
     assert capsys.readouterr().err == "bilens: one line\n"
     assert warnings.showwarning is shown
 
@@ -407,7 +412,7 @@ def test_warnings_are_one_line_and_matplotlibs_of_its_layout_none(monkeypatch, c
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-20, 1e15])
 def test_a_model_whose_outputs_vanish_or_overflow_is_refused(scale: float, checkpoint, tmp_path, capsys) -> None:
     weights(checkpoint, lambda tensors: [value.mul_(scale) for value in tensors.values()])
-    line = refused(capsys, "decompile", checkpoint, "--out", tmp_path / "out")
+    line = refused(capsys, "read", checkpoint, "--out", tmp_path / "out")
     assert ("hidden are 0 for every input" if scale == 0 else "tensor has norm") in line
     assert not (tmp_path / "out").exists()
 
@@ -418,14 +423,14 @@ def test_a_layer_that_gives_the_same_for_every_image_is_refused(tmp_path, capsys
         model.layers[0].left.weight.zero_()
         model.layers[0].right.weight.zero_()
     model.save_pretrained(tmp_path / "model")
-    line = refused(capsys, "decompile", tmp_path / "model", "--data", "digits", "--out", tmp_path / "out")
+    line = refused(capsys, "read", tmp_path / "model", "--data", "digits", "--out", tmp_path / "out")
     assert "the same outputs for each image of digits" in line
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_in_place_of_a_folder_is_answered_by_what_can_be_done(tmp_path, capsys) -> None:
     torch.save({"W": torch.zeros(2)}, tmp_path / "model.pt")
-    line = refused(capsys, "decompile", tmp_path / "model.pt", "--out", tmp_path / "out")
+    line = refused(capsys, "read", tmp_path / "model.pt", "--out", tmp_path / "out")
     assert "which is a file; expected a folder with config.json and model.safetensors" in line
     assert "Your own model" in line
     assert "## Your own model" in (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
@@ -438,7 +443,7 @@ def test_a_model_of_standardised_images_is_read_as_one_of_raw_images(stated: boo
         (checkpoint / "preprocessor_config.json").write_text('{"image_mean": [0.1307], "image_std": [0.3081]}')
         flags = []
     out = tmp_path / "out"
-    assert cli.main(["decompile", str(checkpoint), "--out", str(out), *flags, *SMALL]) == 0
+    assert cli.main(["read", str(checkpoint), "--out", str(out), *flags, *SMALL]) == 0
     model = ImageClassifier.from_pretrained(checkpoint).double()
     x = torch.rand(9, 64, dtype=torch.float64)
     z = (x - 0.1307) / 0.3081
@@ -470,9 +475,9 @@ def test_what_a_config_says_of_its_images_is_read_or_refused(tmp_path) -> None:
 
 def test_a_mean_and_a_std_that_make_no_sense_are_refused(checkpoint, tmp_path, capsys) -> None:
     out = ["--out", tmp_path / "out"]
-    assert "--mean or --std alone" in refused(capsys, "decompile", checkpoint, "--mean", "0.1", *out)
-    assert "--std = 0" in refused(capsys, "decompile", checkpoint, "--mean", "0.1", "--std", "0", *out)
-    assert "--mean without --model" in refused(capsys, "mnist", "--data", "digits", "--mean", "0.1", *out)
+    assert "--mean or --std alone" in refused(capsys, "read", checkpoint, "--mean", "0.1", *out)
+    assert "--std = 0" in refused(capsys, "read", checkpoint, "--mean", "0.1", "--std", "0", *out)
+    assert "--mean without --model" in refused(capsys, "demo", "--data", "digits", "--mean", "0.1", *out)
     assert not (tmp_path / "out").exists()
 
 
@@ -509,14 +514,14 @@ def test_an_accuracy_near_chance_or_below_what_is_stated_is_warned_of(tmp_path) 
 
 
 def test_the_help_shows_defaults_and_no_none(capsys) -> None:
-    assert cli.main(["mnist", "--help"]) == 0
+    assert cli.main(["demo", "--help"]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "(default: 300)" in told
     assert "None" not in told
 
 
 def test_help_shows_the_defaults_that_the_settings_have(capsys) -> None:
-    assert cli.main(["mnist", "--help"]) == 0
+    assert cli.main(["demo", "--help"]) == 0
     text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", capsys.readouterr().out).split())
     for option, default in {
         "--hidden": f"{Training.hidden}",

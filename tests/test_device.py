@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilens import device
-from bilens.device import SinglePrecisionWarning
-from bilens.errors import BilensError
+from bilens._internal import device
+from bilens.errors import BilensError, SinglePrecisionWarning
 
 
 def test_a_device_without_float64_is_never_chosen_by_default(monkeypatch) -> None:

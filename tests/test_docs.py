@@ -2,12 +2,16 @@
 
 import ast
 import doctest
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import bilens
+from bilens import Kernel, Space
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -25,12 +29,32 @@ def test_examples_of_a_page_print_what_it_says(page: Path, tmp_path: Path, monke
     assert result.failed == 0, "".join(report)
 
 
+SOURCES = [path for path in sorted((ROOT / "src").rglob("*.py")) if ">>> " in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_print_what_they_say(path: Path) -> None:
+    """With the names of their module; they are the first thing that a docstring shows."""
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+    module = importlib.import_module(name)
+    found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    assert found
+    runner, report = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE), list[str]()
+    for test in found:
+        test.globs |= {"Space": Space, "torch": torch, "Kernel": Kernel}
+        runner.run(test, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
 def test_every_module_is_in_the_reference() -> None:
     named = set(re.findall(r"^::: (\S+)", "".join(page.read_text("utf-8") for page in PAGES), flags=re.MULTILINE))
     modules = set()
     for path in (ROOT / "src").rglob("*.py"):
         parts = path.relative_to(ROOT / "src").with_suffix("").parts
-        if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(path.read_text("utf-8")).body):
+        private = any(part.startswith("_") and part != "__init__" for part in parts)
+        if not private and any(
+            isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(path.read_text("utf-8")).body
+        ):
             modules.add(".".join(part for part in parts if part != "__init__"))
     modules.remove("bilens")  # the index lists its names
     missing = {module for module in modules if not any(f"{module}.".startswith(f"{name}.") for name in named)}
@@ -54,3 +78,23 @@ def test_decisions_are_numbered_listed_and_whole() -> None:
 def test_pages_load_nothing_from_another_host() -> None:
     for page in PAGES:
         assert not re.search(r"!\[[^\]]*\]\(https?:|<(script|img|link|iframe)\b", page.read_text("utf-8")), page.name
+
+
+def test_the_list_of_files_in_the_architecture_is_whole() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import architecture
+    finally:
+        sys.path.pop(0)
+    page = architecture.PAGE.read_text("utf-8")
+    assert architecture.written(page) == page, "run python docs/architecture.py"
+    listed = re.findall(r"^\| `(\w+\.py)` \| (.+) \|$", page, flags=re.MULTILINE)
+    assert len(listed) == len([path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]) + 1
+    for paths in re.findall(r"`((?:\w+/)+[\w.]+)`", page):  # what "where do I add" names
+        assert any((ROOT / below / paths).exists() for below in (".", "src/bilens")), paths
+
+
+def test_formulas_are_closed() -> None:
+    for page in PAGES:
+        lines = page.read_text("utf-8").splitlines()
+        assert sum(line == "$$" for line in lines) % 2 == 0, page.name

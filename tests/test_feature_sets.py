@@ -11,8 +11,9 @@ from bilens.analyses import components
 from bilens.analyses.subject import Subject, Unsaved
 from bilens.errors import BilensError
 from bilens.features import detail
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 from oracle import near
 from strategies import filled

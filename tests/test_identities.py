@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import oracle
 from bilens import decompose, pairs
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from oracle import array, near, with_one
 from strategies import SEEDS, dictionaries, kernels, layers, matrices, samples, vectors
 
@@ -71,7 +72,7 @@ def test_identity_01_split_takes_a_folded_kernel_apart(data, layer):
     tensor = layer.tensor()
     d = layer.input.size
     u, x = data.draw(vectors(layer.output.size)), data.draw(samples(d))
-    quadratic, linear, constant = (array(part) for part in tensor.kernel(u).split())
+    quadratic, linear, constant = (array(part) for part in tensor.kernel(u).parts())
     full = oracle.kernel(oracle.tensor(layer, constant=layer.biased), u)
     scale = absolute_of(tensor, u)
     near(quadratic, full[:d, :d], scale)
@@ -362,14 +363,14 @@ def test_identity_07_too_few_atoms_give_a_projection_and_say_their_rank():
 def test_identity_08_affine_decoder_is_one_more_atom(data, size):
     dictionary = data.draw(dictionaries(Space("x", size), offset=True))
     codes = data.draw(samples(dictionary.features.size))
-    folded_dictionary = dictionary.folded()
+    folded_dictionary = dictionary.fold()
     expected = array(codes) @ array(dictionary.atoms) + array(dictionary.offset)
     scale = abs(array(codes)) @ abs(array(dictionary.atoms)) + abs(array(dictionary.offset))
     near(dictionary.decode(codes), expected, scale)
     assert folded_dictionary.offset is None
     near(folded_dictionary.atoms[-1], with_one(dictionary.offset))
     near(folded_dictionary.atoms[:-1], np.pad(array(dictionary.atoms), ((0, 0), (0, 1))))
-    lifted = folded_dictionary.features.lift(codes)
+    lifted = folded_dictionary.features.fold(codes)
     near(lifted, with_one(codes), lifted)
     near(folded_dictionary.decode(lifted), with_one(expected), scale.max() + 1)
 
@@ -406,7 +407,7 @@ def test_identity_09_coordinates_are_the_least_norm_sum_of_feature_pairs(data, l
     tensor, u = layer.tensor(), data.draw(vectors(layer.output.size))
     written = tensor.coordinates(dictionary)
     constant = layer.biased or affine
-    atoms = array(dictionary.folded().atoms if constant else dictionary.atoms)
+    atoms = array(dictionary.fold().atoms if constant else dictionary.atoms)
     full = oracle.kernel(oracle.tensor(layer, constant=constant), u)
     c = array(written.kernel(u).dense())
     # the least-norm least-squares C of Σ_ab C_ab f_a f_bᵀ = Q, solved as one system in the entries of C
@@ -461,11 +462,11 @@ def test_identity_10_polarised_pairs_rebuild_the_layer(data, layer):
     tensor = layer.tensor()
     codes = data.draw(samples(dictionary.features.size))
     constant = layer.biased or dictionary.offset is not None
-    atoms = array(dictionary.folded().atoms if constant else dictionary.atoms)
+    atoms = array(dictionary.fold().atoms if constant else dictionary.atoms)
     a = with_one(codes) if constant else array(codes)
     i, j = every_pair(len(atoms))
     rows = array(pairs.polarized(tensor, i, j, dictionary)).reshape(len(atoms), len(atoms), -1)
-    natural = oracle.pair_vectors(absolute(tensor.lift() if constant else tensor), abs(atoms))
+    natural = oracle.pair_vectors(absolute(tensor.fold() if constant else tensor), abs(atoms))
     near(rows, oracle.pair_vectors(oracle.tensor(layer, constant=constant), atoms), natural)
     x = array(codes) @ array(dictionary.atoms) + (0 if dictionary.offset is None else array(dictionary.offset))
     scale = np.einsum("na,nb,abo->no", abs(a), abs(a), natural)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from bilens import matching, pairs, sae
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.models import Bilinear, Gated, ImageClassifier
-from bilens.pairs import Features, PairCodes, SampledStream
+from bilens.pairs import PairCodes, PairResponses, SampledStream
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from oracle import array, dense, near, pinv
 
 X, Y, H, Z = Space("x", 4), Space("y", 3), Space("hidden", 5), Space("z", 2)
@@ -52,14 +53,14 @@ MAKERS: dict[str, tuple[tuple[tuple[int, ...], ...], Callable[..., Any]]] = {
     "from_matrix": ((SQUARE,), lambda m: Kernel.from_matrix(m, X)),
     "Dictionary": ((ATOMS, ATOMS, OFFSET), lambda a, b, o: Dictionary(a, b, X, CODES, 4, o)),
     "from_atoms": ((ATOMS, OFFSET), lambda a, o: Dictionary.from_atoms(a, X, offset=o)),
-    "Features": (((4, 5), (4, 5), D), lambda a, b, d: Features(a, b, d, X)),
+    "PairResponses": (((4, 5), (4, 5), D), lambda a, b, d: PairResponses(a, b, d, X)),
     "PairCodes": (
         ((3,),),
         lambda v: PairCodes(torch.tensor([0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3]), torch.tensor([0, 1, 1]), v, 2, X),
     ),
     "SampledStream": (
         ((10,),),
-        lambda ends: SampledStream(Features.of(plain()), "polarized", 4, 0, ends),
+        lambda ends: SampledStream(PairResponses.of(plain()), "polarized", 4, 0, ends),
     ),
     "second_moments": (((6, 4),), pairs.second_moments),
     "moment_weights": ((SQUARE,), pairs.moment_weights),
@@ -72,7 +73,7 @@ def numbers(record: Any) -> list[Tensor]:
     if isinstance(record, Tensor):
         return [record]
     values = [getattr(record, name) for name in record.__dataclass_fields__]
-    nested = [numbers(value) for value in values if isinstance(value, Features)]
+    nested = [numbers(value) for value in values if isinstance(value, PairResponses)]
     return [value for value in values if isinstance(value, Tensor)] + [one for many in nested for one in many]
 
 
@@ -211,11 +212,11 @@ FOLLOWED: dict[str, Callable[[BilinearTensor], Tensor]] = {
     "kernel of a direction": lambda t: t.kernel(normal(3)).norm(),
     "matvec": lambda t: t.kernel(1).matvec(FOLDED),
     "dense": lambda t: t.kernel(1).dense(),
-    "split": lambda t: torch.cat([t.kernel(1).split().quadratic.flatten(), t.kernel(1).split().linear]),
+    "parts": lambda t: torch.cat([t.kernel(1).parts().quadratic.flatten(), t.kernel(1).parts().linear]),
     "inner of kernels": lambda t: t.kernel(1).inner(OTHER.kernel(2)),
     "pair vectors": lambda t: pairs.polarized(t, FIRST, OTHERS),
     "two-hot vectors": lambda t: pairs.two_hot(t, FIRST, OTHERS, INPUTS),
-    "a pair stream": lambda t: pairs.symmetric_stream(t, shuffle=False).batch(0),
+    "a pair stream": lambda t: pairs.stream(t, kind="symmetric", shuffle=False).batch(0),
     "contract": lambda t: pairs.contract(t, FOLDED, detach=False),
 }
 
@@ -262,7 +263,7 @@ def test_gradients_of_what_is_given() -> None:
 
         for use in (
             lambda d: d.encode(y), lambda d: d.project(y), lambda d: tensor.read(d).norm(),
-            lambda d: d.folded().duals, lambda d: d.restrict([1, 0]).duals,
+            lambda d: d.fold().duals, lambda d: d.restrict([1, 0]).duals,
         ):  # fmt: skip
             assert torch.autograd.gradcheck(lambda a, o, use=use: use(made(a, o)), (atoms, offset))
 
@@ -280,7 +281,7 @@ def test_half_precision_is_held_in_single_precision() -> None:
         w, v, d, b = (normal(*shape, seed=n).to(dtype) for n, shape in enumerate((W, V, D, B)))
         tensor = BilinearTensor.from_layer(w, v, d, left_bias=b, input=X, output=Y)
         exact = dense(torch.cat([w, b[:, None]], 1), torch.cat([v, b[:, None] * 0], 1), d)
-        records = [tensor, tensor.kernel(0), Kernel.from_matrix(normal(4, 4).to(dtype), X), Features.of(tensor)]
+        records = [tensor, tensor.kernel(0), Kernel.from_matrix(normal(4, 4).to(dtype), X), PairResponses.of(tensor)]
         for value in [one for record in records for one in numbers(record)]:
             assert value.dtype == torch.float32
         near(tensor.kernel(1).dense(), exact[1], abs(exact).max(), rtol=1e-6)

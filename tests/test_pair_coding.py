@@ -34,7 +34,7 @@ def test_from_codes_is_over_every_pair_vector(two_hot: bool) -> None:
     with torch.no_grad():
         coder.b_dec.copy_(torch.randn(7, generator=generator))
         coder.b_enc.sub_(0.5)
-    stream = (pairs.two_hot_stream if two_hot else pairs.stream)(tensor, shuffle=False)
+    stream = pairs.stream(tensor, kind="two_hot" if two_hot else "polarized", shuffle=False)
     codes = PairCodes.of(stream, lambda r: coder.encode(r).detach())
     i, j = torch.triu_indices(6, 6)
     vectors = (pairs.two_hot if two_hot else pairs.polarized)(tensor, i, j)

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-import bilens.tensor
 import test_traps as traps
 from bilens import pairs
+from bilens._internal import factors
 from bilens.dictionary import Dictionary
-from bilens.pairs import Features, PairCodes
+from bilens.kernel import Kernel
+from bilens.pairs import PairCodes, PairResponses
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def one_triangle(kernel: Kernel) -> torch.Tensor:
     return kernel.left.T @ (kernel.weights[:, None] * kernel.right)
 
 
-def one_order(features: Features, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+def one_order(features: PairResponses, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
     """r_ij without its other half: (L v_i) ⊙ (R v_j)."""
     rows = features.left[i] * features.right[j]
     return rows if features.down is None else rows @ features.down.T
@@ -62,7 +63,7 @@ def bias_in_the_codes_alone() -> None:
     traps.near(codes.rebuild(x, torch.eye(3, dtype=torch.float64), bias=bias), tensor(x), 100)
 
 
-_folded = Dictionary.folded
+_folded = Dictionary.fold
 
 PLANTED = {
     "a kernel that is not symmetrised": Planted(
@@ -74,18 +75,20 @@ PLANTED = {
         traps.test_pairs_taken_once_have_not_the_singular_values_of_the_tensor,
     ),
     "pairs of one order alone": Planted(
-        ((Features, "polarized"),), one_order, traps.test_pairs_taken_once_have_not_the_singular_values_of_the_tensor
+        ((PairResponses, "polarized"),),
+        one_order,
+        traps.test_pairs_taken_once_have_not_the_singular_values_of_the_tensor,
     ),
     "a hidden Gram of its first term": Planted(
-        ((bilens.tensor, "hidden_gram"),),
+        ((factors, "hidden_gram"),),
         first_term,
         traps.test_pairs_taken_once_have_not_the_singular_values_of_the_tensor,
     ),
     "biases dropped when they are folded": Planted(
-        ((bilens.tensor, "_with_column"),), without_bias, traps.test_biases_are_part_of_every_answer
+        ((factors, "with_column"),), without_bias, traps.test_biases_are_part_of_every_answer
     ),
     "an offset dropped by a dictionary": Planted(
-        ((Dictionary, "folded"),),
+        ((Dictionary, "fold"),),
         lambda d: _folded(d if d.offset is None else replace(d, offset=torch.zeros_like(d.offset))),
         traps.test_the_offset_of_an_affine_decoder_is_not_dropped,
     ),

@@ -12,7 +12,7 @@ import torch
 from matplotlib.image import imread
 
 from bilens import decompose, plots
-from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
+from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.features import Chart, CodeComparison, Explanation
 from bilens.history import History
 from bilens.space import Space
@@ -22,51 +22,16 @@ from drawn import CLASSES, PIXELS, images, make_curve, make_spectrum, make_view,
 WORDS = Space("words", 3, ("red", "$x$ & <b>", "blue"))
 
 
-def pixels(png: bytes) -> np.ndarray:
-    """The picture as (height, width, red green blue), 0 … 255, read by another program than the one that wrote it."""
-    return np.rint(255 * imread(io.BytesIO(png), format="png")[:, :, :3]).astype(int)
-
-
-def test_a_thumbnail_is_green_above_zero_purple_below_and_neutral_at_zero():
-    picture = pixels(plots.thumbnail(torch.tensor([1.0, -1.0, 0.0, 0.5, -0.5, 0.0]), PIXELS))
-    assert picture.shape == (2, 3, 3)
-    (plus, minus, zero), (half_plus, half_minus, zero_too) = picture
-    for green, purple in ((plus, minus), (half_plus, half_minus)):
-        assert green[1] > max(green[0], green[2]) + 20
-        assert purple[1] < min(purple[0], purple[2]) - 20
-    assert zero.tolist() == zero_too.tolist() == [247, 247, 247]
-    assert half_plus.sum() > plus.sum()  # paler, nearer to the neutral colour
-
-
-def test_the_scale_of_a_thumbnail_is_the_callers_and_larger_entries_take_the_end_colours():
-    one, two = torch.zeros(6), torch.zeros(6)
-    one[0], two[0] = 1.0, 2.0
-    alone = pixels(plots.thumbnail(one, PIXELS))
-    compared = pixels(plots.thumbnail(one, PIXELS, scale=2.0))
-    largest = pixels(plots.thumbnail(two, PIXELS, scale=2.0))
-    assert (alone == largest).all()
-    assert compared[0, 0].sum() > largest[0, 0].sum()
-    assert (pixels(plots.thumbnail(5 * two, PIXELS, scale=2.0)) == largest).all()
-
-
-def test_a_thumbnail_leaves_out_the_constant_coordinate_and_takes_a_zero_vector():
-    folded = PIXELS.with_constant()
-    vector = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 100.0])
-    expected = plots.thumbnail(vector[:-1], PIXELS)
-    assert plots.thumbnail(vector, folded) == expected
-    assert (pixels(plots.thumbnail(torch.zeros(6), PIXELS)) == 247).all()
-
-
-@pytest.mark.bad_input
-def test_a_thumbnail_refuses_what_is_no_image():
-    with pytest.raises(SpaceError, match="image shape"):
-        plots.thumbnail(torch.zeros(3), WORDS)
-    with pytest.raises(ShapeError, match=r"\(5,\); expected \(6,\)"):
-        plots.thumbnail(torch.zeros(5), PIXELS)
-    with pytest.raises(BilensError, match="NaN"):
-        plots.thumbnail(torch.full((6,), torch.nan), PIXELS)
-    with pytest.raises(BilensError, match="scale 0"):
-        plots.thumbnail(torch.zeros(6), PIXELS, scale=0.0)
+def test_the_colours_of_eigenvectors_are_green_above_zero_purple_below_and_neutral_at_zero():
+    colours = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in plots.PATTERN]
+    middle = len(colours) // 2
+    for plus, minus in ((colours[-1], colours[0]), (colours[middle + middle // 2], colours[middle // 2])):
+        assert plus[1] > max(plus[0], plus[2]) + 20
+        assert minus[1] < min(minus[0], minus[2]) - 20
+    assert colours[middle] == [247, 247, 247]
+    assert sum(colours[middle + middle // 2]) > sum(colours[-1])  # paler, nearer to the neutral colour
+    figure = plots.spectrum(make_spectrum([4.0, -1.0]), k=1)
+    assert [image.cmap(1.0)[:3] for image in images(figure)] == [tuple(c / 255 for c in colours[-1])] * 2
 
 
 def test_linear_kernels_rebuild_the_output():
@@ -447,7 +412,19 @@ def test_the_report_draws_what_sets_hold() -> None:
         "kinds-0",
         "kinds-1",
         "kinds-2",
+        "kinds-accuracy",
+        "kinds-recovered",
         "kinds-certificate",
-        "accuracy",
-        "recovered",
     ]
+    other = replace(curve, name="other", numbers=torch.tensor([9, 90, 900]))
+    sets = [replace(outputs, curves=(replace(curve, numbers=other.numbers),)), replace(plain, curves=(other,))]
+    drawn = {name: figure() for name, figure in plots.report(sets) if name.endswith(("accuracy", "recovered"))}
+    axes = {name: figure.axes[0] for name, figure in drawn.items()}
+    assert {name: (shown.get_xlabel(), len(shown.get_lines())) for name, shown in axes.items()} == {
+        "kinds-accuracy": ("components kept", 1),  # unlike components never share an axis
+        "kinds-recovered": ("components kept", 1),
+        "svd-accuracy": ("components kept", 1),
+        "svd-recovered": ("components kept", 1),
+        "accuracy": ("numbers stored", 2),
+        "recovered": ("numbers stored", 2),
+    }

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Callable
 
 import pytest
+import torch
 
-from bilens.progress import Steps, duration
+from bilens.analyses.subject import Subject, Unsaved
+from bilens.analyses.table import ANALYSES
+from bilens.progress import Steps, bar, duration
+from bilens.space import Space
+from bilens.tensor import BilinearTensor
 
 
 def test_steps_are_plain_lines_with_the_time_of_the_one_before(monkeypatch, capsys) -> None:
@@ -16,9 +24,9 @@ def test_steps_are_plain_lines_with_the_time_of_the_one_before(monkeypatch, caps
     for title in ("train", "[red]read[/red]", "draw"):
         steps.begin(title)
     assert capsys.readouterr().err.splitlines() == [
-        "step 1 of 3: train",
-        "step 2 of 3: [red]read[/red] (step 1 took 1 min 12 s)",
-        "step 3 of 3: draw (step 2 took 0.3 s)",
+        "step 1 of 3 · train",
+        "step 2 of 3 · [red]read[/red] (step 1 took 1 min 12 s)",
+        "step 3 of 3 · draw (step 2 took 0.3 s)",
     ]
 
 
@@ -28,3 +36,37 @@ def test_steps_are_plain_lines_with_the_time_of_the_one_before(monkeypatch, caps
 )
 def test_a_duration_reads_as_a_person_writes_it(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> str:
+    """What some work writes on standard error where that is a terminal."""
+    main, screen = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with os.fdopen(screen, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        work()
+    shown = os.read(main, 100_000).decode()
+    os.close(main)
+    return shown
+
+
+def test_work_that_has_no_pieces_shows_that_it_goes_on_and_leaves_nothing(monkeypatch) -> None:
+    @bar("finding [them]")
+    def work() -> None:
+        """Nothing."""
+
+    shown = on_a_terminal(monkeypatch, work)
+    assert "finding [them]" in shown
+    assert "0:00:00" in shown
+    assert "left" not in shown
+    assert shown.rindex("\x1b[2K") > shown.rindex("finding")  # the line is erased
+
+
+@pytest.mark.parametrize("name", ["digits", "svd"])
+def test_an_analysis_that_trains_nothing_shows_that_it_goes_on(name: str, monkeypatch) -> None:
+    left, right, down = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    subject = Subject(
+        BilinearTensor.from_layer(left, right, down, input=Space("inputs", 4), output=Space("outputs", 4))
+    )
+    assert "the model on them" in on_a_terminal(monkeypatch, lambda: ANALYSES[name].read(subject, Unsaved()))

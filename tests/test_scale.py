@@ -11,9 +11,9 @@ from torch import Tensor
 
 import oracle
 from bilens import matching, pairs
+from bilens._internal.scale import near_one, times_two_to, units
 from bilens.dictionary import Dictionary, pseudoinverse_duals
 from bilens.errors import BilensError
-from bilens.scale import near_one, times_two_to, units
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from messages import refuses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -21,11 +22,11 @@ DIGITS = Space("digits", 3, labels=("zero", "one", "two"))
 @given(st.data(), st.integers(1, 6), st.booleans())
 def test_lift_appends_a_one_where_the_space_has_it(data, size, constant):
     space, x = Space("x", size, constant=constant), data.draw(samples(size))
-    near(space.lift(x), with_one(x) if constant else x, 0)
-    near(space.lift(x[0]), with_one(x[0]) if constant else x[0], 0)
-    near(space.lift(x[None]), with_one(x[None]) if constant else x[None], 0)
-    assert space.lift(x).shape[-1] == space.dim == size + constant
-    assert space.lift(x.float()).dtype == torch.float32
+    near(space.fold(x), with_one(x) if constant else x, 0)
+    near(space.fold(x[0]), with_one(x[0]) if constant else x[0], 0)
+    near(space.fold(x[None]), with_one(x[None]) if constant else x[None], 0)
+    assert space.fold(x).shape[-1] == space.dim == size + constant
+    assert space.fold(x.float()).dtype == torch.float32
 
 
 def test_constant_on_and_off():
@@ -85,7 +86,7 @@ def test_refuses_an_image_of_another_size():
 @pytest.mark.bad_input
 def test_lift_refuses_other_sizes(shape):
     with refuses(ShapeError, str(shape), "'digits' (3+1)", "3 coordinates"):
-        DIGITS.with_constant().lift(torch.zeros(shape))
+        DIGITS.with_constant().fold(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -122,3 +123,54 @@ def test_require_refuses_another_space_and_says_what_differs(other, differs):
     DIGITS.require(Space("digits", 3, labels=("zero", "one", "two")), "a dictionary")
     with refuses(SpaceError, "a dictionary", other.title, DIGITS.title, f"differ in {differs})"):
         DIGITS.require(other, "a dictionary")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        DIGITS,
+        DIGITS.with_constant(),
+        Space("pixels", 6, image=(2, 3)),
+        Space("a\u2028b", 1, labels=("é",), image=(1, 1)),
+    ],
+)
+def test_a_space_is_the_same_after_json(space):
+    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
+
+
+def test_an_entry_without_the_constant_has_none():
+    entry = DIGITS.to_json()
+    del entry["constant"]
+    assert Space.from_json(entry) == DIGITS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 2**31},
+        {"size": True},
+        {"size": "3"},
+        {"size": 0},
+        {"labels": "abc"},
+        {"labels": ["a", "b"]},
+        {"labels": ["a", "b", 3]},
+        {"labels": []},
+        {"image": [1]},
+        {"image": [1, 2]},
+        {"image": "13"},
+        {"name": None},
+        {"constant": 1},
+        {"more": 1},
+    ],
+)
+def test_an_entry_that_is_no_space_is_refused(change):
+    with pytest.raises(BilensError, match=r"^got .*; expected "):
+        Space.from_json(DIGITS.to_json() | change)
+    with refuses(BilensError, "space None"):
+        Space.from_json(None)
+
+
+def test_a_space_is_one_line_whatever_its_labels():
+    assert repr(Space("pixels", 6, image=(2, 3)).with_constant()) == "Space('pixels', 6, image 2×3, constant)"
+    assert repr(Space("words", 3, labels=("a", "b", "c"))) == "Space('words', 3, labels 'a' … 'c')"
+    assert "\n" not in repr(Space("n", 2, labels=("a\nb", "c")))

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 import oracle
 from bilens import decompose, pairs
+from bilens._internal.factors import hidden_gram
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel, hidden_gram
+from bilens.tensor import BilinearTensor
 from largest import Largest
 from messages import refuses
 from oracle import array, near, with_one
@@ -82,10 +84,10 @@ def test_shift_and_lift(data, layer):
     size = oracle.size(layer, x)
     near(tensor.shift(e)(x), oracle.forward(layer, x) + array(e), size + abs(array(e)))
     assert tensor.shift(e).hidden == tensor.hidden + 1
-    near(tensor.lift()(x), oracle.forward(layer, x), size)
-    assert tensor.lift().input.constant
-    lifted = tensor.lift()
-    assert lifted.lift() is lifted
+    near(tensor.fold()(x), oracle.forward(layer, x), size)
+    assert tensor.fold().input.constant
+    lifted = tensor.fold()
+    assert lifted.fold() is lifted
 
 
 def test_a_space_that_has_its_constant_keeps_it():
@@ -161,7 +163,7 @@ def test_gram_products_are_computed_in_double_precision():
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 8])
 def test_the_gram_of_one_layer_is_made_of_some_rows_at_a_time(rows, monkeypatch):
-    monkeypatch.setattr("bilens.tensor.GRAM_ROWS", rows)
+    monkeypatch.setattr("bilens._internal.factors.GRAM_ROWS", rows)
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.randn(7, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     left.requires_grad_()
@@ -251,14 +253,14 @@ def test_nothing_builds_the_dense_tensor(monkeypatch):
         tensor.read(outputs)(more)
         tensor.pullback(inputs).kernel(0), tensor.coordinates(inputs).norm(), tensor + tensor
         kernel = tensor.kernel(3)
-        kernel(more), kernel.split(), kernel.norm()
+        kernel(more), kernel.parts(), kernel.norm()
         decompose.eigh(kernel, 4), decompose.eigh(kernel)
         decompose.eigh_weighted(kernel, decompose.second_moment(more, kernel.input), 4)
         decompose.svd(tensor, 5).truncate(2), decompose.svd(tensor).kernel(0)
         decompose.svd_accurate(tensor, 5, block=64)
         i = torch.arange(20)
         pairs.polarized(tensor, i, i, inputs), pairs.two_hot(tensor, i, i)
-        pairs.contract(tensor, tensor.input.lift(more))
+        pairs.contract(tensor, tensor.input.fold(more))
         for n in range(3):
             pairs.stream(tensor, inputs, batch_size=32).batch(n)
     assert largest.numel <= 4 * (2 * d + 1) ** 2 < tensor.dense_numel / 2

@@ -8,8 +8,9 @@ import torch
 import oracle
 from bilens import decompose, pairs
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from oracle import array, near
 
 GENERATOR_SEED = 7
@@ -217,7 +218,7 @@ def test_biases_are_part_of_every_answer():
     near(decompose.svd(tensor).truncate(2)(x), truth, 100)
     far(bare.norm(), tensor.norm())
 
-    folded = space.with_constant().lift(x)
+    folded = space.with_constant().fold(x)
     far(pairs.contract(bare, x), truth)
     near(pairs.contract(tensor, folded), truth, 100)
 
@@ -227,7 +228,7 @@ def test_a_kernel_that_ignores_the_constant_loses_the_linear_part():
     tensor = BilinearTensor.from_layer(w, v, left_bias=b, right_bias=c, input=Space("x", 3), output=Space("hidden", 5))
     kernel, rows = tensor.kernel(2), array(x)
     truth = (rows @ array(w)[2] + array(b)[2]) * (rows @ array(v)[2] + array(c)[2])
-    quadratic, linear, constant = (array(part) for part in kernel.split())
+    quadratic, linear, constant = (array(part) for part in kernel.parts())
     far(np.einsum("ni,ij,nj->n", rows, quadratic, rows), truth)
     far(np.einsum("ni,ij,nj->n", rows, quadratic, rows) + rows @ linear / 2 + constant, truth)  # one half of the cross
     near(np.einsum("ni,ij,nj->n", rows, quadratic, rows) + rows @ linear + constant, truth, 100)

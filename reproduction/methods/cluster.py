@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
-from bilens.decompose.rounding import at_least_single
-from bilens.decompose.scale import kernel_near_one
+from bilens.decompose import linalg
+from bilens.decompose.linalg import at_least_single, kernel_near_one
 from bilens.errors import BilensError, ShapeError
-from bilens.tensor import Kernel
+from bilens.kernel import Kernel
+from reproduction.checking import instance, whole
 
 
 @torch.no_grad()
@@ -80,7 +79,7 @@ def block_vectors(kernel: Kernel, labels: Int[Tensor, " i"], k: int) -> Float[Te
     groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
     sizes, vectors = [], []
     for place, rows in enumerate(groups):
-        levels, columns = symmetric.eigh(dense[rows][:, rows])
+        levels, columns = linalg.eigh(dense[rows][:, rows])
         sizes.append(levels.abs())
         vectors.append(_embedded(columns.T, rows, len(dense)))
         for other in groups[place + 1 :]:

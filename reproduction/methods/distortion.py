@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
+from reproduction.checking import instance, number, whole
 
 
 def rotate(images: Float[Tensor, "n d"], image: tuple[int, int], degrees: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:

@@ -9,17 +9,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bilens import checks, store
-from bilens.checks import instance, number, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single
-from bilens.decompose.scale import fitting, kernel_near_one, tensor_near_one, times_power
-from bilens.decompose.sign import signed
+from bilens import store
+from bilens.decompose import linalg
+from bilens.decompose.linalg import at_least_single, detach, fitting, kernel_near_one, signed, tensor_near_one
 from bilens.decompose.svd import svd
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
+from reproduction import checking
+from reproduction.checking import instance, number, whole
 
 SAME = 1e-3
 """Ends no further apart than this are one extremum: ‖x − y‖ up to sign on the sphere, max|x − y| / width in a box."""
@@ -102,7 +101,7 @@ def sphere(kernel: Kernel, starts: int = 64, *, seed: int = 0, steps: int = 20_0
     starts, steps, tolerance, seed = _checked(starts, steps, tolerance, seed)
     near, power = kernel_near_one(kernel)
     dense = near.dense()
-    levels = symmetric.eigvalsh(dense)
+    levels = linalg.eigvalsh(dense)
     scale = float(levels.abs().max()) or 1.0
     shift = float((-levels[0]).clamp(min=0))
 
@@ -148,8 +147,8 @@ def box(
     if not low < high:
         raise BilensError(f"a box from {low} to {high}", "low < high", "use 0 and 1 for pixels")
     near, power = kernel_near_one(kernel)
-    quadratic, linear, constant = near.split()
-    levels, width = symmetric.eigvalsh(quadratic), high - low
+    quadratic, linear, constant = near.parts()
+    levels, width = linalg.eigvalsh(quadratic), high - low
     bend = max(float(-levels[0]), float(levels[-1]) / 10) or float(linear.abs().max()) / width or 1.0
     length = 0.9 / bend
 
@@ -214,7 +213,7 @@ def sshopm(
     most = sufficient_shift(double)
     scale = most or 1.0
     fixed = torch.full((starts,), 0.0 if shift is None else shift, dtype=torch.float64, device=double.left.device)
-    shifts = times_power(fixed, -2 * power)
+    shifts = torch.ldexp(fixed, torch.tensor(-2 * power, device=fixed.device))
 
     def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
         left, right = x @ double.left.T, x @ double.right.T
@@ -245,7 +244,7 @@ def _leap(x: Tensor, quadratic: Tensor, linear: Tensor, low: float, high: float)
         return x
     slope = 2 * quadratic[free] @ x + linear[free]
     block = quadratic[free][:, free]
-    levels = symmetric.eigvalsh(block)
+    levels = linalg.eigvalsh(block)
     if bool(levels[-1] >= -SINGULAR * levels.abs().max()):
         return x
     move = torch.linalg.solve(block, -slope / 2)
@@ -353,5 +352,5 @@ def _checked(starts: int, steps: int, tolerance: float, seed: int) -> tuple[int,
         whole("starts", starts, 1, hint=usual),
         whole("steps", steps, 1, hint=usual),
         number("tolerance", tolerance, above=0, hint=usual),
-        checks.seed(seed),
+        checking.seed(seed),
     )

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens.checks import instance
 from bilens.errors import BilensError, ShapeError
 from bilens.tensor import BilinearTensor
+from reproduction.checking import instance
 
 
 def roughness(vectors: Float[Tensor, "n d"], image: tuple[int, int]) -> Float[Tensor, " n"]:
@@ -106,4 +106,4 @@ def masked(
     m, t = mask.to(tensor.left), strengths.to(tensor.left)[:, None, None]
     left, right = tensor.left[:, : len(m)] @ m, tensor.right[:, : len(m)] @ m
     linear = (tensor.down * left) @ tensor.right + (tensor.down * right) @ tensor.left  # 2 Q_o m', one row an output
-    return tensor(x) + t * (tensor.input.lift(x) @ linear.T) + t.square() * (tensor.down @ (left * right))
+    return tensor(x) + t * (tensor.input.fold(x) @ linear.T) + t.square() * (tensor.down @ (left * right))

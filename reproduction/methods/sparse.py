@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
-from bilens.decompose.rounding import at_least_single
-from bilens.decompose.scale import kernel_near_one
+from bilens.decompose import linalg
+from bilens.decompose.linalg import at_least_single, kernel_near_one
 from bilens.errors import BilensError, ShapeError
-from bilens.tensor import Kernel
+from bilens.kernel import Kernel
+from reproduction.checking import instance, whole
 from reproduction.methods.squares import Squares, squares
 
 SMALL = 64
@@ -79,7 +78,7 @@ def sparse_eigh(kernel: Kernel, k: int, nonzero: int, *, steps: int = 100) -> Sq
 def _ends(matrix: Tensor) -> tuple[tuple[float, float], tuple[Tensor, Tensor]]:
     """Lowest and highest eigenvalue, each a little further out than it is, and their eigenvectors."""
     if len(matrix) <= SMALL:
-        values, columns = symmetric.eigh(matrix)
+        values, columns = linalg.eigh(matrix)
     else:
         start = np.random.default_rng(0).standard_normal(len(matrix))
         found = scipy.sparse.linalg.eigsh(matrix.cpu().numpy(), 2, which="BE", v0=start, tol=1e-3)
@@ -93,7 +92,7 @@ def _ascend(matrix: Tensor, start: Tensor, shift: float, nonzero: int, steps: in
     places = start.abs().topk(nonzero).indices.sort().values
     value = torch.tensor(-torch.inf)
     for _ in range(steps):
-        levels, columns = symmetric.eigh(matrix[places][:, places])
+        levels, columns = linalg.eigh(matrix[places][:, places])
         if not bool(levels[-1] > value):
             break
         value, x = levels[-1], torch.zeros_like(start)

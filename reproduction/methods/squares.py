@@ -9,13 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import store
-from bilens.checks import instance, whole
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, lifted
-from bilens.decompose.scale import fitting, kernel_near_one
+from bilens.decompose.linalg import at_least_single, detach, fitting, folded, kernel_near_one
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
+from reproduction.checking import instance, whole
 
 DEPENDENT = 1e-10
 """A direction is left out when all but this share of the squared norm of v vᵀ lies in the span of those before it."""
@@ -70,7 +68,7 @@ class Squares:
         return self._terms(x).sum(dim=-1).to(self.values.dtype)
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
 
 
 @torch.no_grad()

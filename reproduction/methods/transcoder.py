@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens import checks
-from bilens.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
-from bilens.sae.coder import top_k
 from bilens.sae.streams import TensorStream
+from bilens.sae.sums import top_k
+from bilens.schedules import trapezoid
+from reproduction import checking
+from reproduction.checking import instance, number, whole
 
 
 @final
@@ -40,7 +41,7 @@ class Transcoder(nn.Module):
         sizes = (("d_in", d_in), ("d_out", d_out), ("d_sae", d_sae))
         d_in, d_out, d_sae = (whole(name, size, 1) for name, size in sizes)
         k = whole("k", k, 1, d_sae)
-        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(checks.seed(seed)))
+        rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(checking.seed(seed)))
         self.W_enc = nn.Parameter(functional.normalize(rows, dim=1).T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_out))
@@ -59,10 +60,9 @@ class Transcoder(nn.Module):
             ShapeError: x is not (n, d_in). BilensError: whole, complex or 8-bit numbers, sparse vectors, or vectors on
                 another device.
         """
-        checks.floating("vectors", x)
         if x.ndim != 2 or x.shape[1] != len(self.W_enc):
             raise ShapeError(f"vectors of shape {tuple(x.shape)}", f"(n, {len(self.W_enc)})")
-        x = checks.vectors("vectors", x, self.W_enc, len(self.W_enc))
+        x = checking.rows("vectors", x, self.W_enc, len(self.W_enc))
         before = torch.addmm(self.b_enc, x, self.W_enc)
         if self.k == before.shape[1]:
             return before.relu()
@@ -109,7 +109,9 @@ def transcode(
     """
     instance("transcoder", transcoder, Transcoder)
     for name, vectors in (("inputs", inputs), ("outputs", outputs)):
-        checks.weights(name, vectors)
+        instance(name, vectors, Tensor)
+        if not bool(torch.isfinite(vectors).all()):
+            raise BilensError(f"{name} with NaN or infinity", "finite numbers")
     d_in, d_out = len(transcoder.W_enc), len(transcoder.b_dec)
     if inputs.ndim != 2 or tuple(outputs.shape) != (len(inputs), d_out) or inputs.shape[1] != d_in:
         raise ShapeError(
@@ -118,8 +120,8 @@ def transcode(
             "pass one sample per row of both",
         )
     like = transcoder.W_enc
-    inputs = checks.vectors("inputs", inputs, like, d_in).detach()
-    outputs = checks.vectors("outputs", outputs, like, d_out).detach()
+    inputs = checking.rows("inputs", inputs, like, d_in).detach()
+    outputs = checking.rows("outputs", outputs, like, d_out).detach()
     steps, lr = whole("steps", steps, 1), number("lr", lr, above=0)
     warmup, decay = number("warmup", warmup, 0, 1), number("decay", decay, 0, 1)
     order = TensorStream(torch.arange(len(inputs), device=inputs.device).double()[:, None], batch_size, seed)
@@ -141,10 +143,8 @@ def transcode(
             loss = (predicted - outputs[chosen]).square().sum() / (len(chosen) * variance)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            rise = (done + 1) / (warmup * steps) if warmup > 0 else 1.0
-            fall = (steps - done) / (decay * steps) if decay > 0 else 1.0
             for group in optimizer.param_groups:
-                group["lr"] = lr * min(rise, fall, 1.0)
+                group["lr"] = lr * trapezoid(done, steps, warmup, decay)
             optimizer.step()
             if (done + 1) % every == 0 or done + 1 == steps:
                 now = torch.stack([loss.detach(), (codes.detach() != 0).sum() / len(chosen)])

@@ -12,7 +12,8 @@ from torch import Tensor
 from bilens import decompose, faithfulness, matching
 from bilens.data import Split
 from bilens.faithfulness import Curve
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.kernel import Kernel
+from bilens.tensor import BilinearTensor
 from reproduction.methods import cluster, extrema, sparse, squares
 from reproduction.methods.extrema import Extrema
 from reproduction.methods.squares import Squares
@@ -126,7 +127,7 @@ def fidelity(
 def sparsity(found: Sequence[Squares]) -> tuple[float, float]:
     """Hoyer's sparsity and the effective number of pixels of the first `COMPARED` directions, means over digits."""
     rows = torch.cat([whole.vectors[:COMPARED] for whole in found])
-    numbers = [decompose.effective_number(row) for row in rows]
+    numbers = [decompose.participation_ratio(row) for row in rows]
     return float(sparse.hoyer(rows).mean()), sum(numbers) / len(numbers)
 
 

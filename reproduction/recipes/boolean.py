@@ -13,9 +13,10 @@ from torch import Tensor
 
 from bilens import matching
 from bilens.dictionary import Dictionary
+from bilens.kernel import Kernel, KernelParts
 from bilens.models import ImageClassifier
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel, Split
+from bilens.tensor import BilinearTensor
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
@@ -60,7 +61,7 @@ class Task:
         return (self.inputs * share + (1 - self.inputs) * (1 - share)).prod(dim=1)
 
 
-def multilinear(split: Split) -> Split:
+def multilinear(split: KernelParts) -> KernelParts:
     """The same function of Boolean inputs without squares: the diagonal of the quadratic part joins the linear part.
 
     On {0, 1}, x² = x, so that Σ_k Q_kk x_k² = Σ_k Q_kk x_k: mass moves between diagonal and linear part, and no output
@@ -68,17 +69,17 @@ def multilinear(split: Split) -> Split:
     their means.
     """
     diagonal = split.quadratic.diagonal()
-    return Split(split.quadratic - diagonal.diag(), split.linear + diagonal, split.constant)
+    return KernelParts(split.quadratic - diagonal.diag(), split.linear + diagonal, split.constant)
 
 
-def truth_table(split: Split, pair: tuple[int, int], others: float) -> Float[Tensor, " 4"]:
+def truth_table(split: KernelParts, pair: tuple[int, int], others: float) -> Float[Tensor, " 4"]:
     """The outputs where the inputs of a pair are 00, 01, 10 and 11, and every other input has the same value."""
     points = split.linear.new_full((4, len(split.linear)), others)
     points[:, list(pair)] = points.new_tensor(_CORNERS)
     return ((points @ split.quadratic) * points).sum(dim=1) + points @ split.linear + split.constant
 
 
-def strongest_pair(split: Split) -> tuple[int, int]:
+def strongest_pair(split: KernelParts) -> tuple[int, int]:
     """The two inputs with the largest interaction |Q_ij|, i < j."""
     n = len(split.linear)
     i, j = divmod(int(split.quadratic.abs().triu(1).argmax()), n)
@@ -109,7 +110,7 @@ def train(
     return model.tensor().pullback(Dictionary.from_atoms(embedding, Space("coordinates", d)))
 
 
-def best(task: Task, embedding: Float[Tensor, "n d"], share: float) -> list[Split]:
+def best(task: Task, embedding: Float[Tensor, "n d"], share: float) -> list[KernelParts]:
     """What no quadratic layer beats in squared error: least squares over all quadratic forms, pulled back."""
     n, d = embedding.shape
     seen = torch.cat([task.inputs @ embedding, torch.ones(len(task.inputs), 1).double()], dim=1)
@@ -124,16 +125,16 @@ def best(task: Task, embedding: Float[Tensor, "n d"], share: float) -> list[Spli
     for values in found.T:
         form = values.new_zeros(d + 1, d + 1)
         form[rows, columns] = values
-        splits.append(Kernel.from_matrix(lifted @ form @ lifted.T, space).split())
+        splits.append(Kernel.from_matrix(lifted @ form @ lifted.T, space).parts())
     return splits
 
 
-def splits(tensor: BilinearTensor) -> list[Split]:
+def splits(tensor: BilinearTensor) -> list[KernelParts]:
     """Quadratic, linear and constant part of each output's kernel."""
-    return [tensor.kernel(output).split() for output in range(tensor.output.size)]
+    return [tensor.kernel(output).parts() for output in range(tensor.output.size)]
 
 
-def recovered(task: Task, found: Sequence[Split], others: float) -> tuple[float, Float[Tensor, " 4"]]:
+def recovered(task: Task, found: Sequence[KernelParts], others: float) -> tuple[float, Float[Tensor, " 4"]]:
     """The share of outputs whose pair and whole truth table are right, and of right entries at 00, 01, 10 and 11.
 
     An entry is read as 1 above ½; the inputs that are not of the pair have the value `others`.
@@ -144,7 +145,7 @@ def recovered(task: Task, found: Sequence[Split], others: float) -> tuple[float,
     return float((right.all(dim=1) & pairs).double().mean()), right.double().mean(dim=0)
 
 
-def _coefficients(task: Task, found: Sequence[Split]) -> dict[str, float]:
+def _coefficients(task: Task, found: Sequence[KernelParts]) -> dict[str, float]:
     """Mean coefficients of 1, x, x² and xy over the outputs of each function."""
     numbers = {}
     for place, function in enumerate(FUNCTIONS):
@@ -160,7 +161,7 @@ def _coefficients(task: Task, found: Sequence[Split]) -> dict[str, float]:
 _TERMS = ("1", "x", "x²", "xy")
 
 
-def _linear_error(task: Task, found: Sequence[Split]) -> float:
+def _linear_error(task: Task, found: Sequence[KernelParts]) -> float:
     """Root of the mean squared error of the linear parts; the true ones are f(1, 0) − f(0, 0) and f(0, 1) − f(0, 0)."""
     errors = []
     for split, (i, j), table in zip(found, task.pairs, task.tables, strict=True):
@@ -170,7 +171,7 @@ def _linear_error(task: Task, found: Sequence[Split]) -> float:
     return float(torch.stack(errors).mean().sqrt())
 
 
-def _folded(found: Sequence[Split]) -> Float[Tensor, "o k"]:
+def _folded(found: Sequence[KernelParts]) -> Float[Tensor, "o k"]:
     """The kernels over [x; 1] as rows, of parts that were split."""
     rows = []
     for split in found:
@@ -189,7 +190,7 @@ def measure(lab: Lab, seed: int) -> Measurement:
     other = train(task, plain, 0.5, hidden=hidden, steps=steps, seed=seed + 1000)
     raw = splits(tensor)
     folded = [multilinear(split) for split in raw]
-    without = [Split(split.quadratic - split.quadratic.diagonal().diag(), *split[1:]) for split in raw]
+    without = [KernelParts(split.quadratic - split.quadratic.diagonal().diag(), *split[1:]) for split in raw]
     theirs = _folded([multilinear(split) for split in splits(other)])
     ours = _folded(folded)
     cosines = torch.nn.functional.cosine_similarity(ours, theirs, dim=1)
@@ -238,7 +239,7 @@ def superposed(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
     return drawn / drawn.norm(dim=1, keepdim=True)
 
 
-def _value(split: Split, x: Float[Tensor, "s n"]) -> Float[Tensor, " s"]:
+def _value(split: KernelParts, x: Float[Tensor, "s n"]) -> Float[Tensor, " s"]:
     return ((x @ split.quadratic) * x).sum(dim=1) + x @ split.linear + split.constant
 
 

@@ -15,8 +15,9 @@ from bilens.data import Split
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
 from bilens.features import FeatureSet
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
@@ -59,7 +60,7 @@ class Ranked:
 
     def sums(self, x: Float[Tensor, "n d"], most: int | None = None) -> Float[Tensor, "o n k"]:
         """Each logit from the first pair, the first two, and so on, up to `most` of them."""
-        lifted, values, readers = self.input.lift(x), self.values[:, :most], self.readers[:, :most]
+        lifted, values, readers = self.input.fold(x), self.values[:, :most], self.readers[:, :most]
         sums = lifted.new_empty(len(values), len(lifted), values.shape[1])
         for logit, weights, rows in zip(sums, values, readers, strict=True):
             torch.matmul(lifted, rows.T, out=logit)
@@ -123,7 +124,7 @@ def measure(lab: Lab, seed: int) -> Measurement:
         spectra, weighted = spectra_of(tensor), by_data(tensor, moment)
         found = {
             "accuracy": faithfulness.accuracy(tensor(test.images), test.labels),
-            "effective rank": sum(spectrum.effective_rank() for spectrum in spectra) / len(spectra),
+            "effective rank": sum(spectrum.participation_ratio() for spectrum in spectra) / len(spectra),
             **activations(spectra, test),
             **mean_errors(tensor, weighted, train.images),
         }
@@ -169,7 +170,7 @@ def truncation(tensor: BilinearTensor, ranked: Ranked, images: Split, name: str)
     scores = [faithfulness.score(part, labels, loss) for part in logits]
     error, bound = [float((part - whole).abs().max()) for part in logits], None
     if ranked.name != ORDERS[2]:  # its readers are not orthonormal: its bound is on the mean error
-        longest = float(tensor.input.lift(images.images).square().sum(dim=1).max())
+        longest = float(tensor.input.fold(images.images).square().sum(dim=1).max())
         discarded = ranked.discarded().max(dim=0).values * longest
         bound = [float(discarded[k - 1]) for k in kept]
     return Curve.of(name, kept, scores, error=error, bound=bound), enough

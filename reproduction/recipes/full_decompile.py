@@ -134,14 +134,14 @@ def decompiled(
     answers = logits(inputs.test)
     ceiling = faithfulness.score(answers + outputs.shift, test.labels, own)
     top, total = _recovered(ceiling), whole.coefficients.numel()
-    longest = float(whole.input.lift(inputs.test).norm(dim=1).max())
+    longest = float(whole.input.fold(inputs.test).norm(dim=1).max())
     numbers = {"interactions": float(total), "ceiling accuracy": ceiling.accuracy, "ceiling": top}
     curves = []
     for order in orders:
         sizes = outputs.effects.norm(dim=1)
         scores = whole.magnitude(sizes) if order == MAGNITUDE else whole.importance(sizes, inputs.train)
         curve_name = f"{inputs.name} × {outputs.name}, by {order}"
-        numbers[f"effective number by {order}"] = decompose.effective_number(scores)
+        numbers[f"effective number by {order}"] = decompose.participation_ratio(scores)
         numbers[f"holding 90 % by {order}"] = float(decompose.holding(scores, 0.9))
         found, errors, bounds, stored = [], [], [], []
         counts = [k for k in COUNTS if k < total]

@@ -16,9 +16,10 @@ from bilens.decompose import Spectrum
 from bilens.dictionary import pseudoinverse_duals
 from bilens.errors import BilensError
 from bilens.features import FeatureSet
+from bilens.kernel import Kernel
 from bilens.models import ImageClassifier
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from reproduction.methods import patterns
 
 TUNED, HELD_OUT = (3, 5), (4, 9)
@@ -181,7 +182,7 @@ def attacked(attack: Attack, images: Dataset, seed: int) -> tuple[dict[str, floa
     numbers: dict[str, float] = {
         "mean norm": norm,
         "accuracy, embedding": faithfulness.accuracy(attack.tensor(images.test.images), images.test.labels),
-        "effective rank, embedding": sum(spectrum.effective_rank() for spectrum in attack.spectra)
+        "effective rank, embedding": sum(spectrum.participation_ratio() for spectrum in attack.spectra)
         / len(attack.spectra),
     }
     for where, rates in zip(PAIRS, (shares[pairs.index(HELD_OUT)], shares.mean(dim=0)), strict=True):

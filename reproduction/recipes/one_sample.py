@@ -14,7 +14,8 @@ from bilens import decompose, plots
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.features import Explanation
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.kernel import Kernel
+from bilens.tensor import BilinearTensor
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bilens import faithfulness, plots, sae
-from bilens.checkpoint import discard
 from bilens.features import CodeComparison
 from bilens.models import ImageClassifier
 from bilens.sae import StandardSAE
@@ -83,7 +82,7 @@ def coder(lab: Lab, seed: int, regime: str, train: Tensor) -> StandardSAE:
     )
     if regime == MAIN:
         made.cpu().save_pretrained(folder)
-    discard(checkpoint)
+    checkpoint.unlink(missing_ok=True)
     return made.cpu()
 
 

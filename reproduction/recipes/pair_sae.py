@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bilens import decompose, faithfulness, matching, pairs, plots, sae
-from bilens.checkpoint import discard
 from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
 from bilens.pair_coding import evaluate_pairs
@@ -110,19 +109,19 @@ def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTe
     made.cpu()
     with torch.no_grad():
         encode = made.encode if variant.relu else lambda vectors: made.sparse(vectors)[1:]
-        make = pairs.two_hot_stream if variant.two_hot else pairs.stream
-        codes = PairCodes.of(make(tensor, shuffle=False), encode, width=features)
-    discard(checkpoint)
+        kind: pairs.Kind = "two_hot" if variant.two_hot else "polarized"
+        codes = PairCodes.of(pairs.stream(tensor, kind=kind, shuffle=False), encode, width=features)
+    checkpoint.unlink(missing_ok=True)
     return model, tensor, made, codes
 
 
 def _stream(lab: Lab, tensor: BilinearTensor, variant: Variant, seed: int) -> Stream:
     if variant.weights == "uniform":
-        return (pairs.two_hot_stream if variant.two_hot else pairs.stream)(tensor, batch_size=1024, seed=seed)
+        return pairs.stream(tensor, kind="two_hot" if variant.two_hot else "polarized", batch_size=1024, seed=seed)
     if variant.weights == "norm":
         weights = pairs.norms(tensor)
     else:
-        weights = pairs.second_moments(tensor.input.lift(lab.dataset().train.images))
+        weights = pairs.second_moments(tensor.input.fold(lab.dataset().train.images))
     kind: Literal["polarized", "two_hot"] = "two_hot" if variant.two_hot else "polarized"
     return pairs.sampled(tensor, weights, kind=kind, batch_size=1024, seed=seed)
 
@@ -136,7 +135,7 @@ def scores(  # noqa: PLR0917 (what was made for one variant)
     atoms, bias = coder.W_dec.detach(), coder.b_dec.detach()
     rebuild: Callable[..., Tensor] = codes.rebuild_two_hot if two_hot else codes.rebuild
     with torch.no_grad():
-        inputs = tensor.input.lift(test.images)
+        inputs = tensor.input.fold(test.images)
         logits = rebuild(inputs, atoms @ weight.T, bias=bias @ weight.T)
         own = model.readout(model.hidden_outputs(test.images))
         some = inputs[:OUTPUT_SAMPLES]

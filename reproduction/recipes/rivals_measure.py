@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import decompose, faithfulness, models, pairs, sae
-from bilens.checkpoint import discard
 from bilens.data import Split
 from bilens.faithfulness import Curve
 from bilens.models import ImageClassifier
@@ -110,7 +109,7 @@ def _on_principal(lab: Lab, read: Read, seed: int) -> Curve:
             checkpoint=checkpoint,
         )  # fmt: skip
         made.cpu().save_pretrained(folder)
-        discard(checkpoint)
+        checkpoint.unlink(missing_ok=True)
     trained = ImageClassifier.from_pretrained(folder).eval().requires_grad_(False)
     score = read.score(trained(read.images @ rows.T))
     return Curve.of(FITTED, [k], [score], numbers=[shared_stored(read, k)], beside=SHARED)
@@ -161,11 +160,12 @@ def shared_by_pairs(lab: Lab, read: Read) -> dict[str, float]:
     weights = {
         "uniform": torch.ones(pairs.count(tensor.input.dim)),
         "norm": pairs.norms(tensor),
-        "second moment": pairs.second_moments(tensor.input.lift(lab.dataset().train.images)),
+        "second moment": pairs.second_moments(tensor.input.fold(lab.dataset().train.images)),
     }
     numbers = {}
-    for vector, make in (("r_ij", pairs.stream), ("u_ij", pairs.two_hot_stream)):
-        stream = make(tensor, batch_size=8192, shuffle=False)
+    kinds: Mapping[str, pairs.Kind] = {"r_ij": "polarized", "u_ij": "two_hot"}
+    for vector, kind in kinds.items():
+        stream = pairs.stream(tensor, kind=kind, batch_size=8192, shuffle=False)
         moments = {name: torch.zeros(stream.width, stream.width, dtype=torch.float64) for name in weights}
         for n in range(len(stream)):
             vectors, start = stream.batch(n), n * stream.batch_size

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from matplotlib.figure import Figure
 
-from bilens import decompose, faithfulness, matching
+from bilens import decompose, faithfulness, matching, schedules
 from bilens.decompose import TensorSVD
 from bilens.faithfulness import Curve
-from bilens.models import ImageClassifier, schedule_factor
+from bilens.models import ImageClassifier
 from bilens.tensor import BilinearTensor
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
@@ -57,7 +57,8 @@ class Regime:
     def travel(self, lab: Lab) -> float:
         """Σ lr over all updates: about how far Adam can carry a weight, since it moves by about lr an update."""
         steps = self.epochs(lab) * math.ceil(len(lab.dataset().train.labels) / self.batch_size)
-        return self.lr * sum(schedule_factor(self.schedule, step, steps) for step in range(steps))
+        share = schedules.cosine if self.schedule == "cosine" else schedules.drops
+        return self.lr * sum(share(step, steps) for step in range(steps))
 
 
 FOUNDING = "batch 100, step"

@@ -117,7 +117,7 @@ def read(tensor: BilinearTensor, spectra: Sequence[Spectrum], images: Dataset, f
     found = {
         "accuracy": faithfulness.accuracy(tensor(images.test.images), images.test.labels),
         "accuracy on few": faithfulness.accuracy(tensor(known.images), known.labels),
-        "effective rank": sum(spectrum.effective_rank() for spectrum in spectra) / len(spectra),
+        "effective rank": sum(spectrum.participation_ratio() for spectrum in spectra) / len(spectra),
         "nearer": float(nearer.double().mean()),
     }
     shape = tensor.input.image

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from bilens.analyses.own import explore
     from bilens.dictionary import Dictionary
     from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
+    from bilens.kernel import Kernel
     from bilens.models import Bilinear, ImageClassifier
     from bilens.space import Space
-    from bilens.tensor import BilinearTensor, Kernel
+    from bilens.tensor import BilinearTensor
 
 __version__ = metadata.version("bilens")
 
@@ -22,7 +23,7 @@ _HOMES = {
     "BilinearTensor": "bilens.tensor",
     "Dictionary": "bilens.dictionary",
     "ImageClassifier": "bilens.models",
-    "Kernel": "bilens.tensor",
+    "Kernel": "bilens.kernel",
     "ShapeError": "bilens.errors",
     "Space": "bilens.space",
     "SpaceError": "bilens.errors",

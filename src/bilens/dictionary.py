@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, number, trusted
+from bilens._internal import checks, factors, shown
+from bilens._internal.checks import instance, number, trusted
+from bilens._internal.scale import fitted, near_one, tracked
 from bilens.errors import BilensError, ShapeError
-from bilens.scale import fitted, near_one, tracked
 from bilens.space import Space
 
 
@@ -51,30 +51,11 @@ class Dictionary:
     def __post_init__(self) -> None:
         for axis, space in (("space", self.space), ("features", self.features)):
             instance(axis, space, Space)
-        shape = (self.features.dim, self.space.dim)
-        object.__setattr__(self, "rank", checks.whole("rank", self.rank, 0, min(shape)))
-        meaning = f"features {self.features.title} × space {self.space.title}"
-        for name, value, expected, said in (
-            ("atoms", self.atoms, shape, f"{shape}: {meaning}"),
-            ("duals", self.duals, shape, f"{shape}: {meaning}"),
-            ("offset", self.offset, shape[1:], f"{shape[1:]}: space {self.space.title}"),
-        ):
-            if value is None:
-                continue
-            checks.floating(name, value)
-            if tuple(value.shape) != expected:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", said)
-            checks.weights(name, value)
-            if value.dtype != self.atoms.dtype or value.device != self.atoms.device:
-                raise BilensError(
-                    f"{name} as {value.dtype} on {value.device}",
-                    f"{self.atoms.dtype} on {self.atoms.device} like the atoms",
-                    "convert one of them with .to(...)",
-                )
+        m, n = self.features.dim, self.space.dim
+        object.__setattr__(self, "rank", checks.whole("rank", self.rank, 0, min(m, n)))
+        factors.settle(self, "atoms", "duals", "offset", m=m, n=n)
         if self.offset is not None:
             _check_no_constant(self.space)
-        for name, value in (("atoms", self.atoms), ("duals", self.duals), ("offset", self.offset)):
-            object.__setattr__(self, name, None if value is None else checks.owned(value))
 
     @classmethod
     def from_atoms(
@@ -89,6 +70,10 @@ class Dictionary:
         detach: bool = True,
     ) -> Dictionary:
         """The dictionary with these atoms and the rows of (Aᵀ)⁺ as duals: least squares, then least norm.
+
+        >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), Space("y", 2))
+        >>> d.encode(torch.tensor([4.0, 3.0])).round(decimals=3)  # the last two atoms share the 3
+        tensor([2.0000, 1.5000, 1.5000])
 
         Args:
             atoms: (m, n), one atom per row.
@@ -140,12 +125,8 @@ class Dictionary:
     def __repr__(self) -> str:
         """For example "Dictionary('features of hidden' (40) over 'hidden' (20), rank 20, float32)"."""
         offset = "" if self.offset is None else ", with an offset"
-        where = "" if self.atoms.device.type == "cpu" else f" on {self.atoms.device}"
-        graph = ", with a graph" if self.atoms.requires_grad else ""
-        return (
-            f"Dictionary({self.features.title} over {self.space.title}, rank {self.rank}{offset}, "
-            f"{str(self.atoms.dtype).removeprefix('torch.')}{where}{graph})"
-        )
+        spaces = f"{self.features.title} over {self.space.title}"
+        return f"Dictionary({spaces}, rank {self.rank}{offset}, {shown.numbers(self.atoms)})"
 
     def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
         """Pseudoinverse codes a = duals (y − b), one vector per row.
@@ -199,16 +180,28 @@ class Dictionary:
     def decode(self, codes: Float[Tensor, "*k m"]) -> Float[Tensor, "*k n"]:
         """Vectors Aᵀa + b, one per row, in the dictionary's type.
 
+        >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0]]), Space("y", 2), offset=torch.tensor([0.0, 7.0]))
+        >>> d.decode(torch.tensor([3.0]))
+        tensor([6., 7.])
+
         Args and Raises: as `encode`, with `features.dim`.
         """
         return checks.vectors("codes", codes, self.atoms, self.features.dim) @ self.atoms + self._offset
 
     def project(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k n"]:
-        """The nearest vector that the atoms can build: decode(encode(y)), a projection of rank `rank`."""
+        """The nearest vector that the atoms can build: decode(encode(y)), a projection of rank `rank`.
+
+        >>> Dictionary.from_atoms(torch.tensor([[1.0, 0.0]]), Space("y", 2)).project(torch.tensor([3.0, 4.0]))
+        tensor([3., 0.])
+        """
         return self.decode(self.encode(y))
 
     def restrict(self, indices: Sequence[int] | Tensor) -> Dictionary:
         """The dictionary of some of the atoms, with their own pseudoinverse; labels keep the old numbers.
+
+        >>> d = Dictionary.from_atoms(torch.eye(3), Space("y", 3))
+        >>> d.restrict([2, 0]).features.labels
+        ('2', '0')
 
         The constant atom of a folded dictionary stays the constant coordinate of the codes.
 
@@ -231,8 +224,12 @@ class Dictionary:
         duals, rank = pseudoinverse_duals(atoms)
         return trusted(Dictionary, atoms, duals, self.space, features, rank, self.offset)
 
-    def folded(self) -> Dictionary:
+    def fold(self) -> Dictionary:
         """The affine dictionary as a linear one on the folded space, with one more atom: [b; 1], last.
+
+        >>> d = Dictionary.from_atoms(torch.eye(2), Space("y", 2), offset=torch.tensor([5.0, 7.0]))
+        >>> d.fold().atoms[-1]
+        tensor([5., 7., 1.])
 
         [y; 1] = [[A, 0], [b, 1]]ᵀ [a; 1]. The duals are the pseudoinverse of the folded atoms. A dictionary whose space
         has the constant coordinate already is returned as it is.
@@ -278,5 +275,5 @@ def _check_no_constant(space: Space) -> None:
         raise BilensError(
             f"an offset over space {space.title}, which has a constant coordinate",
             "the offset as the atom [offset; 1]",
-            "pass no offset, or use a space without the constant and `folded()`",
+            "pass no offset, or use a space without the constant and `fold()`",
         )

@@ -34,6 +34,10 @@ class StoreError(BilensError):
     """A file or folder is missing, damaged, of another format, or cannot be written."""
 
 
+class SinglePrecisionWarning(UserWarning):
+    """The device has no float64, so that part of what bilens computes cannot run on it."""
+
+
 def _sentence(hint: str) -> str:
     """The hint with a capital letter and a full stop; a hint that begins with code keeps its first letter."""
     first = hint.split(maxsplit=1)[0].rstrip(",:;")

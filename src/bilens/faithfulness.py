@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import instance, number
-from bilens.checks import whole as whole_number
+from bilens._internal import checks
+from bilens._internal.checks import instance, number
+from bilens._internal.checks import whole as whole_number
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
 
 
@@ -83,7 +85,7 @@ class Row:
             )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """Scores against how many components a view keeps, with the certificate beside the measured error where one exists.
 
@@ -113,11 +115,10 @@ class Curve:
     numbers: Int[Tensor, " n"] | None = None
     beside: str | None = None
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        for name in ("accuracy", "cross_entropy", "recovered", "error", "bound", "numbers"):
-            column = getattr(self, name)
-            if column is not None and column.shape != self.kept.shape:
-                raise ShapeError(f"{name} of shape {tuple(column.shape)}", f"({len(self.kept)},)")
+        checks.shapes(self)
         if self.samples is not None:
             object.__setattr__(self, "samples", whole_number("samples", self.samples, 1))
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.errors import ShapeError
+from bilens._internal import checks
+from bilens._internal.shown import line
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class History:
     """What a training run logged: one row per log point, one column per number.
 
@@ -27,12 +28,10 @@ class History:
     steps: Int[Tensor, " n"]
     values: Float[Tensor, "n names"]
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        if tuple(self.values.shape) != (len(self.steps), len(self.names)):
-            raise ShapeError(
-                f"values of shape {tuple(self.values.shape)}",
-                f"({len(self.steps)}, {len(self.names)}): log points × names",
-            )
+        checks.shapes(self, names=len(self.names))
 
     def __getitem__(self, name: str) -> Float[Tensor, " n"]:
         """The column of one number."""

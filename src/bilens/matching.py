@@ -9,14 +9,16 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
+from bilens._internal.factors import hidden_gram
+from bilens._internal.scale import near_one, units
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
-from bilens.scale import near_one, units
-from bilens.tensor import BilinearTensor, hidden_gram
+from bilens.tensor import BilinearTensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Matching:
     """A one-to-one assignment of the features of one set to those of another.
 
@@ -27,6 +29,8 @@ class Matching:
 
     similarity: Float[Tensor, " n"]
     partner: Int[Tensor, " n"]
+
+    __repr__ = line
 
 
 def assign(similarity: Float[Tensor, "n m"]) -> Matching:

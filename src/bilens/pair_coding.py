@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens import pairs
+from bilens._internal.shown import line
 from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
 from bilens.pairs.order import first
 from bilens.sae import Coder, Evaluation
-from bilens.sae.coder import top_k
+from bilens.sae.sums import top_k
 from bilens.tensor import BilinearTensor
 
 
@@ -32,8 +33,8 @@ def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, tw
     """
     if codes.width != coder.d_sae:
         raise ShapeError(f"codes of {codes.width} features", f"{coder.d_sae}, the coder's", "encode with this coder")
-    make = pairs.two_hot_stream if two_hot else pairs.stream
-    stream = make(tensor, batch_size=8192, shuffle=False)
+    kind: pairs.Kind = "two_hot" if two_hot else "polarized"
+    stream = pairs.stream(tensor, kind=kind, batch_size=8192, shuffle=False)
     rows, uses = stream.rows, torch.bincount(codes.features, minlength=codes.width)
     error = energy = 0.0
     mean = torch.zeros(stream.width, dtype=torch.float64)
@@ -100,7 +101,7 @@ def refit(
     return codes[:, :, 0].to(products.dtype), gain
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coded:
     """Codes of all pairs in some atoms.
 
@@ -113,6 +114,8 @@ class Coded:
     chosen: Int[Tensor, "pairs k"]
     codes: Float[Tensor, "pairs k"]
     error: float
+
+    __repr__ = line
 
     def values(self, effects: Float[Tensor, "m p"], shift: Float[Tensor, " p"]) -> Float[Tensor, "pairs p"]:
         """What each pair adds, given a map of the atoms and of the offset, for example through the read-out."""

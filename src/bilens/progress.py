@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @runtime_checkable
@@ -21,27 +29,24 @@ class Step(Protocol):
 
 
 @contextlib.contextmanager
-def bar(title: str, total: int, *, done: int = 0, show: bool = True) -> Iterator[Step]:
-    """A progress bar on standard error, for as long as the block runs.
+def bar(title: str, total: int | None = None, *, done: int = 0, show: bool = True) -> Iterator[Step]:
+    """A progress bar on standard error, for as long as the block runs. One at a time: a bar inside a bar garbles both.
 
     Args:
         title: what is being done; shown as it is, never as markup.
-        total: how many pieces there are; `done`: how many an earlier run finished.
+        total: how many pieces there are; None for work that has none to count: the bar then shows that it goes on, for
+            how long already, and leaves nothing behind.
+        done: how many an earlier run finished.
         show: False shows nothing and costs nothing.
     """
     if not show:
         yield lambda count=1, /, **numbers: None
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("left", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
+    if total is not None:
+        counted: list[ProgressColumn] = [MofNCompleteColumn(), TextColumn("{task.fields[numbers]}", markup=False)]
+        columns = [*columns[:2], *counted, columns[2], TextColumn("left", markup=False), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=total is None) as progress:
         task = progress.add_task(title, total=total, completed=done, numbers="")
 
         def step(count: int = 1, /, **numbers: float) -> None:
@@ -79,7 +84,7 @@ class Steps:
         now = time.monotonic()
         before = f" (step {self.number} took {duration(now - self._started)})" if self.number else ""
         self.number, self._started = self.number + 1, now
-        self._console.print(f"step {self.number} of {self.total}: {title}{before}")
+        self._console.print(f"step {self.number} of {self.total} · {title}{before}")
 
 
 def duration(seconds: float) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError, SpaceError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Space:
     """A named axis of `size` coordinates, and one more that is always 1 when `constant` is true.
 
@@ -70,6 +71,44 @@ class Space:
                 f"height × width = {self.size}",
             )
 
+    def __repr__(self) -> str:
+        """For example "Space('pixels', 784, image 28×28, constant)"."""
+        named = f"labels {self.labels[0]!r} … {self.labels[-1]!r}" if self.labels else ""
+        image = f"image {self.image[0]}×{self.image[1]}" if self.image else ""
+        parts = (repr(self.name), str(self.size), named, image, "constant" if self.constant else "")
+        return f"Space({', '.join(part for part in parts if part)})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as values of JSON, from which `from_json` makes it again.
+
+        >>> Space.from_json(Space("pixels", 4, image=(2, 2)).to_json())
+        Space('pixels', 4, image 2×2)
+        """
+        return {
+            "name": self.name,
+            "size": self.size,
+            "labels": None if self.labels is None else list(self.labels),
+            "image": None if self.image is None else list(self.image),
+            "constant": self.constant,
+        }
+
+    @classmethod
+    def from_json(cls, entry: object) -> Space:
+        """The space of an entry that `to_json` made; without "constant" it has no constant coordinate.
+
+        Raises:
+            BilensError: another entry, or one that is no space.
+        """
+        names = {"name", "size", "labels", "image"}
+        if not isinstance(entry, dict) or entry.keys() - {"constant"} != names:
+            raise BilensError(f"space {entry!s:.80}", "its name, size, labels and image shape")
+        labels, image, constant = entry["labels"], entry["image"], entry.get("constant", False)
+        lists = all(value is None or isinstance(value, list) for value in (labels, image))
+        if not lists or type(entry["size"]) is not int or entry["size"] >= 2**31:
+            raise BilensError(f"space {entry!s:.80}", "a size below 2³¹, and lists of labels and of two sides, or none")
+        constant = checks.flag("constant", constant)
+        return cls(entry["name"], entry["size"], labels and tuple(labels), image and tuple(image), constant)
+
     @property
     def dim(self) -> int:
         """Number of coordinates, the constant one included."""
@@ -88,8 +127,11 @@ class Space:
         """The same space without the constant coordinate."""
         return replace(self, constant=False)
 
-    def lift(self, x: Float[Tensor, "*n size"], like: Tensor | None = None) -> Float[Tensor, "*n dim"]:
+    def fold(self, x: Float[Tensor, "*n size"], like: Tensor | None = None) -> Float[Tensor, "*n dim"]:
         """x' = [x; 1] when the space has a constant coordinate, x itself otherwise.
+
+        >>> Space("x", 2, constant=True).fold(torch.tensor([[3.0, 4.0]]))
+        tensor([[3., 4., 1.]])
 
         Args:
             x: vectors without the constant coordinate, one per row.
@@ -116,6 +158,9 @@ class Space:
 
     def index(self, label: str | int) -> int:
         """Position of a coordinate, given by its label (or its number where there are no labels, or as an int).
+
+        >>> Space("pets", 2, ("cat", "dog")).index("dog")
+        1
 
         Raises:
             SpaceError: no such coordinate.

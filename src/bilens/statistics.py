@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import scipy.stats
 
-from bilens.checks import number
+from bilens._internal.checks import number
 from bilens.errors import BilensError
 
 

@@ -35,7 +35,7 @@ def undrawn() -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("explore") / "run"
     flags = ["--data", "digits", "--hidden", "12", "--epochs", "3", "--noise", "0.1"]
-    assert main(["mnist", "--out", str(out), *flags, *BUDGET]) == 0
+    assert main(["demo", "--out", str(out), *flags, *BUDGET]) == 0
     return out
 
 
@@ -55,9 +55,9 @@ def test_the_main_job_ends_with_the_page_and_explore_writes_the_same(run: Path, 
 def test_the_page_holds_what_the_run_found(run: Path) -> None:
     shown = content(run / "report.html")["runs"][0]
     summary = json.loads((run / "summary.json").read_text())
-    assert [view["name"] for view in shown["views"]] == ["digits", "svd", "sae", "pairs"]
-    assert [len(view["features"]) for view in shown["views"]] == [10, 3, 3, 3]
-    totals = {view["name"]: view["total"] for view in shown["views"]}
+    assert [view["name"] for view in shown["sets"]] == ["digits", "svd", "sae", "pairs"]
+    assert [len(view["features"]) for view in shown["sets"]] == [10, 3, 3, 3]
+    totals = {view["name"]: view["total"] for view in shown["sets"]}
     assert totals == {"digits": None, "svd": 12, "sae": summary["sae"]["active"], "pairs": 64}
     assert {row["name"]: row["accuracy"] for row in shown["scores"]} == pytest.approx(
         {name: score["accuracy"] for name, score in summary["faithfulness"].items()}
@@ -163,12 +163,12 @@ def test_a_run_without_images_or_with_inputs_that_are_no_image(tmp_path: Path) -
     labels = tuple("abcdefghijkl")
     ImageClassifier(Space("words", 12, labels), Space("out", 3), 4).save_pretrained(tmp_path / "model")
     flags = ["--count", "3", "--pair-features", "8", "--pair-steps", "5"]
-    assert main(["decompile", str(tmp_path / "model"), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert main(["read", str(tmp_path / "model"), "--out", str(tmp_path / "run"), *flags]) == 0
     shown = content(tmp_path / "run" / "report.html")["runs"][0]
     assert shown["input"]["labels"] == list(labels)
     assert shown["samples"] is None
     assert shown["curves"] == []
-    assert [view["name"] for view in shown["views"]] == ["digits", "svd", "pairs"]
+    assert [view["name"] for view in shown["sets"]] == ["digits", "svd", "pairs"]
     assert shown["model"] is not None
 
 
@@ -180,11 +180,11 @@ def test_a_run_that_was_stopped_early_is_still_a_page(run: Path, tmp_path: Path)
             path.unlink()
     assert main(["explore", str(copy)]) == 0
     shown = content(copy / "report.html")["runs"][0]
-    assert [view["name"] for view in shown["views"]] == ["digits"]
+    assert [view["name"] for view in shown["sets"]] == ["digits"]
     assert shown["facts"] == []
     assert shown["model"] is not None  # written before the views, so that what is there can be computed with
-    assert shown["outputs_view"] == "digits"
-    assert shown["views"][0]["title"] == "Digit directions"
+    assert shown["outputs_set"] == "digits"
+    assert shown["sets"][0]["title"] == "Digit directions"
 
 
 def refused(capsys, *arguments: object) -> str:
@@ -210,7 +210,7 @@ def test_a_foreign_folder_is_told(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("settings.json", '{"command": "mnist"'),
+        ("settings.json", '{"command": "demo"'),
         ("summary.json", "no JSON"),
         ("summary.json", '{"model": 3}'),
         ("summary.json", '{"model": {"inputs": "x"}}'),
@@ -234,7 +234,7 @@ def test_records_of_two_runs_in_one_folder_are_told(run: Path, tmp_path: Path, c
     other = tmp_path / "other"
     ImageClassifier(Space("words", 12), Space("out", 3), 4).save_pretrained(tmp_path / "model")
     flags = ["--count", "2", "--pair-features", "8", "--pair-steps", "5"]
-    assert main(["decompile", str(tmp_path / "model"), "--out", str(other), *flags]) == 0
+    assert main(["read", str(tmp_path / "model"), "--out", str(other), *flags]) == 0
     capsys.readouterr()
     copy = shutil.copytree(run, tmp_path / "run")
     for ending in (".json", ".safetensors"):
@@ -273,7 +273,7 @@ def test_numbers_of_the_summary_and_settings_that_were_altered_are_refused(run: 
 def test_settings_of_odd_types_are_refused(run: Path, tmp_path: Path, capsys) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     settings = json.loads((copy / "settings.json").read_text())
-    for name, value in (("seed", [1]), ("seed", None), ("weights", {}), ("model", 3), ("command", ["mnist"])):
+    for name, value in (("seed", [1]), ("seed", None), ("weights", {}), ("model", 3), ("command", ["demo"])):
         files.write_json(copy / "settings.json", settings | {name: value})
         refused(capsys, "explore", run, "--seeds", copy)
         refused(capsys, "explore", copy)
@@ -300,23 +300,9 @@ def test_the_page_is_a_new_file_or_replaces_a_page_and_nothing_else(run: Path, t
     assert (copy / "report.html").read_text() == "my notes"
 
 
-def test_open_and_serve(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_open_shows_the_page(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr(webbrowser, "open", shown.append)
     page = tmp_path / "page.html"
     assert main(["explore", str(run), "--open", "--out", str(page)]) == 0
     assert shown == [page.as_uri()]
-    told: list[str] = []
-
-    def stop(server: explore.PageServer) -> None:
-        told.append(server.url)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(explore.PageServer, "serve_forever", stop)
-    assert main(["explore", str(run), "--serve", "--open", "--port", "0", "--out", str(page)]) == 0
-    assert told[0].startswith("http://127.0.0.1:")
-    assert shown[1:] == told
-    out = capsys.readouterr().out
-    assert told[0] in out
-    assert "stopped" in out
-    assert "--port" in refused(capsys, "explore", run, "--serve", "--port", "70000", "--out", page)

@@ -27,7 +27,7 @@ FLAGS = ["--data", "digits", "--hidden", "24", "--epochs", "12", "--noise", "0.1
 
 
 def job(out: Path, *more: str) -> int:
-    return main(["mnist", "--out", str(out), *FLAGS, *more])
+    return main(["demo", "--out", str(out), *FLAGS, *more])
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_other_settings_in_the_same_folder_are_refused(run: Path, capsys) -> Non
 
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_continues(run: Path, summary: dict, tmp_path, undrawn) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "bilens.cli", "mnist", "--out", str(out), *FLAGS]
+    command = [sys.executable, "-m", "bilens.cli", "demo", "--out", str(out), *FLAGS]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while (
@@ -247,29 +247,29 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_continues(run: Path, sum
     assert again["model"] == summary["model"]
 
 
-def test_decompile_reads_the_checkpoint_of_the_run(run: Path, summary: dict, tmp_path, undrawn) -> None:
-    assert main(["decompile", str(run / "model"), "--out", str(tmp_path / "again"), "--data", "digits", *BUDGET]) == 0
+def test_read_takes_the_checkpoint_of_the_run(run: Path, summary: dict, tmp_path, undrawn) -> None:
+    assert main(["read", str(run / "model"), "--out", str(tmp_path / "again"), "--data", "digits", *BUDGET]) == 0
     again = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert again["model"] == summary["model"]
     assert again["faithfulness"] == summary["faithfulness"]
 
 
 @pytest.mark.parametrize("name", ["image_plain", "image_residual"])
-def test_decompile_reads_the_authors_layout_without_images(name: str, tmp_path, undrawn) -> None:
+def test_read_takes_the_authors_layout_without_images(name: str, tmp_path, undrawn) -> None:
     golden = Path(__file__).parents[1] / "golden"
     folder = tmp_path / "theirs"
     folder.mkdir()
     for ending in ("config.json", "model.safetensors"):
         (folder / ending).write_bytes((golden / f"{name}.{ending}").read_bytes())
     flags = ["--count", "3", "--pair-features", "16", "--pair-steps", "20"]
-    assert main(["decompile", str(folder), "--out", str(tmp_path / "out"), *flags]) == 0
+    assert main(["read", str(folder), "--out", str(tmp_path / "out"), *flags]) == 0
     assert "faithfulness" not in json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_given_model_is_read_and_not_trained(run: Path, summary: dict, tmp_path, undrawn) -> None:
     out = tmp_path / "given"
-    assert main(["mnist", "--model", str(run / "model"), "--data", "digits", *BUDGET, "--out", str(out)]) == 0
+    assert main(["demo", "--model", str(run / "model"), "--data", "digits", *BUDGET, "--out", str(out)]) == 0
     assert json.loads((out / "summary.json").read_text())["model"] == summary["model"]
     # The tensors, not the bytes: the format puts its metadata in any order.
     ours, theirs = (safetensors.torch.load_file(folder / "model" / "model.safetensors") for folder in (out, run))

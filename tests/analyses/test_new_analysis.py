@@ -76,7 +76,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         flags = ["--data", "digits", "--count", "3", "--out", str(out / "run")]
         with warnings.catch_warnings():
             warnings.simplefilter("default", AccuracyWarning)  # it was never trained
-            assert main(["decompile", str(out / "model"), *flags]) == 0
+            assert main(["read", str(out / "model"), *flags]) == 0
     return out / "run"
 
 
@@ -99,8 +99,8 @@ def test_it_is_in_the_folder_and_in_the_summary(run: Path) -> None:
 
 def test_it_is_in_the_figures(run: Path) -> None:
     names = {path.stem for path in (run / "figures").iterdir()}
-    assert {"units", "units-effects", "units-norms", "digits", "digits-gallery", "accuracy"} <= names
-    assert "hidden units kept" in (run / "figures" / "accuracy.svg").read_text("utf-8")
+    assert {"units", "units-effects", "units-norms", "digits", "digits-gallery", "units-accuracy"} <= names
+    assert "hidden units kept" in (run / "figures" / "units-accuracy.svg").read_text("utf-8")
 
 
 def test_it_is_on_the_page_and_there_after_its_line_is_gone(run: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_it_is_on_the_page_and_there_after_its_line_is_gone(run: Path, tmp_path:
     assert main(["explore", str(run), "--out", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").read_bytes() == (run / "report.html").read_bytes()
     page = shown(tmp_path / "page.html")
-    view = page["views"][1]
+    view = page["sets"][1]
     assert [view[name] for name in ("name", "title", "tab", "feature", "text", "total")] == [
         "units", "Hidden units", "Units", "Unit", TEXT, 6,
     ]  # fmt: skip

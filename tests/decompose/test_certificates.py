@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from bilens import decompose
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 from strategies import FILLS, SEEDS, filled
 
@@ -83,8 +84,8 @@ def test_no_error_of_a_spectrum_is_above_its_bound(data, kernel):
     k = data.draw(st.none() | st.integers(1, space.dim))
     computed = decompose.eigh(kernel, k)
     y = [row[0] for row in exact(as_tensor(kernel), x)]
-    norms = space.lift(x.double()).norm(dim=1)
-    in_own_type = space.lift(x).norm(dim=1)
+    norms = space.fold(x.double()).norm(dim=1)
+    in_own_type = space.fold(x).norm(dim=1)
     for less in {0, len(computed) // 2, len(computed)}:
         kept = computed.keep(less)
         assert kept.values.dtype == torch.promote_types(kernel.left.dtype, torch.float32)
@@ -179,7 +180,7 @@ def test_a_square_may_leave_the_range_of_single_precision():
     for power in (-60, 60):
         found = decompose.eigh(Kernel.from_matrix(torch.ldexp(matrix, torch.tensor(power)), Space("x", 2)))
         assert float(found.energy) == pytest.approx(25 * 4.0**power, rel=1e-12)
-        assert found.effective_rank() == pytest.approx(49 / 25)
+        assert found.participation_ratio() == pytest.approx(49 / 25)
 
 
 @pytest.mark.parametrize(("dtype", "power"), [(torch.float32, 120), (torch.float64, 1000)])
@@ -263,7 +264,7 @@ def length(values: list[Fraction]) -> Fraction:
 @given(st.data(), rounded_tensors())
 def test_no_error_of_components_or_directions_is_above_its_bound(data, tensor):
     x = inputs(data, tensor.input.size)
-    norms = tensor.input.lift(x.double()).norm(dim=1)
+    norms = tensor.input.fold(x.double()).norm(dim=1)
     y = exact(tensor, x)
     found = decompose.svd(tensor, data.draw(st.none() | st.integers(1, tensor.output.size)))
     for k in range(len(found) + 1):
@@ -288,7 +289,7 @@ def test_the_residual_mass_bounds_what_the_coefficients_give(data, tensor):
     assert found.coefficients.dtype == torch.promote_types(tensor.left.dtype, torch.float32)
     least = found.without(found.keep(1, found.coefficients.abs()))
     z = inputs(data, tensor.input.size)
-    norms = tensor.input.lift(z.double()).norm(dim=1)
+    norms = tensor.input.fold(z.double()).norm(dim=1)
     dim = tensor.input.dim
     places = [(i, j) for i in range(dim) for j in range(i, dim)]
     for row, bounds in zip(lifted(z, tensor.input), least.bound(norms).double().tolist(), strict=True):

@@ -36,7 +36,7 @@ REFUSED = {
         lambda: decompose.input_basis(Q),
         lambda: decompose.eigh_many(Q),
         lambda: decompose.spectra_stream(Q),
-        lambda: decompose.energies(Q),
+        lambda: decompose.squared_norms(Q),
         lambda: decompose.interactions(Q),
     ],
     "kernel of type BilinearTensor": [
@@ -55,13 +55,12 @@ REFUSED = {
     "second moment of type ndarray": [lambda: decompose.eigh_weighted(Q, MATRIX)],
     "x of type ndarray": [lambda: decompose.second_moment(MATRIX, X)],
     "input of type int": [lambda: decompose.second_moment(ROWS, 4)],
-    "scores of type list": [lambda: decompose.effective_number([1.0]), lambda: decompose.holding([1.0], 0.5)],
+    "scores of type list": [lambda: decompose.participation_ratio([1.0]), lambda: decompose.holding([1.0], 0.5)],
     "scores of type int": [lambda: TERMS.keep(1, 3)],
     "codes of type ndarray": [lambda: TERMS(MATRIX)],
     "matrix of type ndarray": [lambda: TERMS.then(MATRIX, Y)],
     "interactions of type int": [lambda: TERMS.without(3)],
     "effects of type list": [lambda: TERMS.magnitude([1, 2, 3])],
-    "resume of type int": [lambda: decompose.cp(B, 2, resume=3)],
     "a part of type int": [lambda: decompose.Spectra.join([3], Y)],
     "parts of type Tensor": [lambda: decompose.Spectra.join(torch.tensor(2.0), Y)],
     "features of type str": [lambda: decompose.Spectra.join([SPECTRA], "x")],
@@ -98,7 +97,7 @@ REFUSED = {
     "component = 1.5": [lambda: SVD.kernel(1.5)],
     "batch = 0.5": [lambda: decompose.spectra_stream(B, None, 2).batch(0.5)],
     "batch_size = 2.5": [lambda: decompose.spectra_stream(B, None, 2, batch_size=2.5)],
-    "block = 1.5": [lambda: decompose.energies(B, block=1.5), lambda: decompose.svd_accurate(B, block=1.5)],
+    "block = 1.5": [lambda: decompose.squared_norms(B, block=1.5), lambda: decompose.svd_accurate(B, block=1.5)],
     "rank = 2.0": [lambda: decompose.cp(B, 2.0)],
     "starts = 1.5": [
         lambda: decompose.cp(B, 2, starts=1.5),
@@ -145,7 +144,7 @@ def test_numpys_numbers_mean_what_pythons_do(call: Any, fields: tuple[str, ...])
 
 
 def test_an_energy_and_a_norm_may_be_pythons_numbers() -> None:
-    energy = decompose.energies(B)[0]
+    energy = decompose.squared_norms(B)[0]
     ours, theirs = SPECTRA.spectrum(0, energy), SPECTRA.spectrum(0, float(energy))
     assert torch.equal(ours.energy, theirs.energy)
     assert torch.equal(SPECTRA.bound(0.1), SPECTRA.bound(torch.tensor(0.1, dtype=torch.float64)))

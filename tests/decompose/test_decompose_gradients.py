@@ -17,8 +17,9 @@ from torch import Tensor
 from bilens import decompose
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 from strategies import filled
 
@@ -42,14 +43,14 @@ S = decompose.Spectrum(
 CALLS = {
     "cp": lambda: decompose.cp(B, 2, steps=3, progress=False),
     "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
-    "effective_number": lambda: decompose.effective_number(SCORES),
+    "participation_ratio": lambda: decompose.participation_ratio(SCORES),
     "eigh": lambda: [decompose.eigh(Q), decompose.eigh(Q, 2)],
     "eigh_coordinates": lambda: decompose.eigh_coordinates(Q, F, 2),
     "eigh_many": lambda: [decompose.eigh_many(B, k=2), decompose.eigh_many(B, asking(2, 3, 0), k=2)],
     "eigh_pullback": lambda: decompose.eigh_pullback(Q, F, 2),
     "eigh_weighted": lambda: decompose.eigh_weighted(Q, ROWS.T @ ROWS, 2),
     "eigvalsh_pullback": lambda: decompose.eigvalsh_pullback(Q, F),
-    "energies": lambda: decompose.energies(B),
+    "squared_norms": lambda: decompose.squared_norms(B),
     "holding": lambda: decompose.holding(SCORES, 0.5),
     "input_basis": lambda: decompose.input_basis(B, 2),
     "interactions": lambda: decompose.interactions(B),
@@ -62,7 +63,7 @@ CALLS = {
     "svd_accurate": lambda: decompose.svd_accurate(B),
 }
 METHODS = {
-    "Spectrum": lambda: [S.keep(2), S.select([1]), S.bound(ROWS[0, 0]), S.effective_rank()],
+    "Spectrum": lambda: [S.keep(2), S.select([1]), S.bound(ROWS[0, 0]), S.participation_ratio()],
     "Interactions": lambda: [
         C.keep(3, SCORES), *C.top(2, SCORES), C.then(ROWS[:2, :3], Space("z", 2)), C.magnitude(ROWS[0, :3]),
         C.importance(ROWS[0, :3], ROWS), C.without(C), C.bound(ROWS[0, 0]), C.dense(), C.used(),

@@ -14,8 +14,8 @@ import oracle
 from bilens import decompose
 from bilens.decompose import Spectrum, WeightedSpectrum
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 from messages import refuses
 from oracle import array, near, with_one
 from strategies import SEEDS, filled, kernels, orthogonal, samples
@@ -130,7 +130,7 @@ def test_the_zero_kernel_has_a_spectrum_of_zeros():
         spectrum = decompose.eigh(kernel, k)
         assert float(spectrum.values.abs().max()) == float(spectrum.energy) == float(spectrum.discarded) == 0
         near(spectrum.vectors @ spectrum.vectors.T, np.eye(k or 3), rtol=1e-6)
-    assert decompose.eigh(kernel).effective_rank() == 0
+    assert decompose.eigh(kernel).participation_ratio() == 0
 
 
 def test_single_precision_is_answered_in_kind_and_computed_in_double():
@@ -164,15 +164,15 @@ def test_bound_takes_a_number_or_one_norm_a_sample():
 
 @given(st.integers(1, 6), st.sampled_from([1.0, -1.0]))
 def test_effective_rank_counts_equal_eigenvalues(d, sign):
-    assert decompose.eigh(diagonal(*[sign * 2.0] * d)).effective_rank() == pytest.approx(d)
-    assert decompose.eigh(diagonal(*[2.0 * (-1) ** i for i in range(d)])).effective_rank() == pytest.approx(d)
+    assert decompose.eigh(diagonal(*[sign * 2.0] * d)).participation_ratio() == pytest.approx(d)
+    assert decompose.eigh(diagonal(*[2.0 * (-1) ** i for i in range(d)])).participation_ratio() == pytest.approx(d)
 
 
 def test_effective_rank_of_unequal_eigenvalues():
-    assert decompose.eigh(diagonal(3.0, -1.0)).effective_rank() == pytest.approx(16 / 10)
+    assert decompose.eigh(diagonal(3.0, -1.0)).participation_ratio() == pytest.approx(16 / 10)
     with refuses(BilensError, "1 pairs, not all", "every eigenpair", "without k"):
-        decompose.eigh(diagonal(3.0, -1.0), 1).effective_rank()
-    assert decompose.eigh(diagonal(3.0, 0.0), 1).effective_rank() == pytest.approx(1)
+        decompose.eigh(diagonal(3.0, -1.0), 1).participation_ratio()
+    assert decompose.eigh(diagonal(3.0, 0.0), 1).participation_ratio() == pytest.approx(1)
 
 
 # Weighted by data

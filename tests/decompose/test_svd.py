@@ -265,7 +265,7 @@ def test_the_scale_of_the_factors_is_nothing_but_a_factor(power):
     dense = oracle.dense(tensor.left, tensor.right, tensor.down).reshape(3, 25)
     expected = np.linalg.svd(dense, compute_uv=False)
     near(decompose.svd(scaled).values / size**3, expected, expected.max(), rtol=1e-12)
-    near(decompose.energies(scaled).sqrt() / size**3, np.linalg.norm(dense, axis=1), expected.max(), rtol=1e-12)
+    near(decompose.squared_norms(scaled).sqrt() / size**3, np.linalg.norm(dense, axis=1), expected.max(), rtol=1e-12)
 
 
 @BOTH
@@ -281,8 +281,8 @@ def test_energies_that_do_not_fit_are_told():
     big = torch.full((4, 5), 1e8)
     tensor = BilinearTensor(big, big, torch.full((3, 4), 1e8), Space("x", 5), Space("y", 3))
     with refuses(BilensError, "squared norm beyond 3.4e+38"):
-        decompose.energies(tensor)
-    near(decompose.energies(tensor.to(torch.float64)), [(4 * 5 * 1e24) ** 2] * 3, 1e50, rtol=1e-12)
+        decompose.squared_norms(tensor)
+    near(decompose.squared_norms(tensor.to(torch.float64)), [(4 * 5 * 1e24) ** 2] * 3, 1e50, rtol=1e-12)
 
 
 def test_a_few_of_many_components_are_solved_for_alone(monkeypatch):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from bilens import explorer
-from bilens.explorer import Exploration, PageServer
+from bilens.explorer import Exploration
 from bilens.explorer.page import source
 from bilens.space import Space
 from explorations import (
@@ -91,6 +91,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     curves = (make_curve("a"), replace(make_curve("b"), samples=7), replace(make_curve("c"), samples=None))
     unmeasured = tuple(replace(found, curves=()) for found in run.features)
     explorer.write([replace(run, features=unmeasured, curves=curves)], folder / "mixed samples.html")
+    stored = torch.tensor([40, 160, 480])
+    counted = [replace(make_curve(name), numbers=stored, beside=beside) for name, beside in (
+        ("eigenvectors", None), ("components", None), ("drawn at random", "components"))]  # fmt: skip
+    explorer.write([replace(run, features=unmeasured, curves=tuple(counted))], folder / "counted.html")
+    first = run.features[0]
+    one = torch.nn.functional.one_hot(torch.arange(37), 37).float()  # eigenvectors of one pixel: pale everywhere else
+    pale = [replace(spectrum, vectors=one[: len(spectrum)]) for spectrum in first.spectra]
+    faint = replace(first, spectra=tuple(pale), name="digits", detail=None, are_outputs=False)
+    explorer.write([replace(run, features=(faint,), scores=run.scores[:1])], folder / "faint.html")
     assert run.samples is not None
     columns = {name: getattr(run.samples, name)[:15] for name in ("inputs", "numbers", "outputs", "labels")}
     explorer.write([replace(run, samples=replace(run.samples, **columns))], folder / "few samples.html")
@@ -192,8 +201,8 @@ def test_the_logits_are_the_librarys(visit: Open, run: Exploration) -> None:
              ;const content = readDocument().runs[0];
              return content.samples.numbers.map((_, place) => {
                const x = row(content.samples.inputs, place);
-               const y = Array.from(logits(content, x));
-               const section = content.views[0];
+               const y = Array.from(outputsOf(content, x));
+               const section = content.sets[0];
                return { y, terms: section.features.map((feature) => Array.from(terms(feature, section.input, x))) };
              });`); return run(); }""",
         functions,
@@ -391,45 +400,114 @@ def test_what_a_feature_lowers_is_said_everywhere(visit: Open) -> None:
     page.get_by_label("Sort by").select_option("outputs")
     assert page.locator(".tile-for").all_inner_texts() == ["for 3", "against 4; for 7, 5"]  # by output: 3, then 4
     page.locator("a.tile").last.click()
-    page.wait_for_selector("text=Speaks against 4; for 7, 5.")
+    page.wait_for_selector("text=Effects: against 4; for 7, 5.")
     weights = page.locator("figure", has=page.get_by_role("heading", name="Logit weights"))
     assert weights.locator("text.name.strong").all_text_contents() == ["4", "5", "7"]
     page.get_by_role("link", name="compare", exact=True).click()
     page.wait_for_selector(".side")
-    assert "Speaks against 4; for 7, 5." in page.locator(".side").first.inner_text()
+    assert "Effects: against 4; for 7, 5." in page.locator(".side").first.inner_text()
     assert "(against 4; for 7, 5)" in page.get_by_label("Compare", exact=True).inner_text()
 
 
 def test_every_score_and_chart_says_on_how_many_samples(visit: Open) -> None:
     page = visit("faithfulness")
-    charts = page.locator(".charts figure")
-    assert charts.count() == 1
-    assert charts.locator("h3").inner_text() == "How much of the model is left, on 40 samples"
+    charts = page.locator("figure", has=page.locator("h3", has_text="Accuracy on"))
+    assert charts.locator("h3").all_inner_texts() == [
+        "Accuracy on 40 samples: eigenvectors",  # not on one axis with another kind of component
+        f"Accuracy on 40 samples: {EVIL}",
+    ]
     table = page.locator("table.scores")
     assert table.locator("thead th").all_inner_texts()[-2:] == ["Numbers stored", "Samples"]
     assert table.locator("tbody tr td:last-child").all_inner_texts() == ["40", "40", "40"]
     null = table.locator("tr.beside")
     assert null.inner_text().split("\n")[0].startswith("null")
     assert "never trained" in null.inner_text()
-    assert table.locator("tbody tr").nth(2).get_attribute("class") == "beside"  # after its view
-    page.get_by_label("numbers stored").check()
+    assert table.locator("tbody tr").nth(2).get_attribute("class") == "beside"  # after its row
+    page.get_by_role("radio", name="numbers stored").check()
     assert "axis=numbers" in _hash(page)
+    assert charts.locator("h3").all_inner_texts() == ["Accuracy on 40 samples"]
     assert "numbers stored" in (charts.locator("svg").text_content() or "")
     assert charts.locator("svg polyline").count() == 1  # the other curve's numbers are not known
     assert "It is not known for" in charts.locator(".note").inner_text()
     again = visit(_hash(page))
-    assert again.get_by_label("numbers stored").is_checked()
+    assert again.get_by_role("radio", name="numbers stored").is_checked()
+
+
+def test_curves_share_an_axis_of_numbers_stored_and_none_of_components(visit: Open) -> None:
+    page = visit("faithfulness", name="counted")
+    charts = page.locator("figure", has=page.locator("h3", has_text="Accuracy on"))
+    titles = charts.locator("h3").all_inner_texts()
+    assert titles == ["Accuracy on 40 samples: eigenvectors", "Accuracy on 40 samples: components"]
+    assert [charts.nth(place).locator("svg polyline").count() for place in range(2)] == [1, 2]  # a null with its own
+    page.get_by_role("radio", name="numbers stored").check()
+    assert "axis=numbers" in _hash(page)
+    assert charts.count() == 1
+    assert charts.locator("svg polyline").count() == 3
 
 
 def test_curves_on_other_samples_have_a_chart_of_their_own(visit: Open) -> None:
     page = visit("faithfulness", name="mixed samples")
-    charts = page.locator(".charts figure")
+    charts = page.locator("figure", has=page.locator("h3", has_text="Accuracy on"))
     assert charts.locator("h3").all_inner_texts() == [
-        "How much of the model is left, on 40 samples",
-        "How much of the model is left, on 7 samples",
-        "How much of the model is left, on a number of samples that is not recorded",
+        "Accuracy on 40 samples: a",
+        "Accuracy on 7 samples: b",
+        "Accuracy on a number of samples that is not recorded: c",
     ]
     assert [charts.nth(place).locator("svg polyline").count() for place in range(3)] == [1, 1, 1]
+
+
+def test_outputs_that_are_no_logits_get_no_words_of_logits(visit: Open) -> None:
+    page = visit("sample", name="named")
+    text = page.locator("main").inner_text()
+    assert re.search(r"The largest output is (oak|elm|ash), [+−][\d.]+\.", text)
+    assert not re.search("logit|probability|The model says|Cross-entropy", text, re.IGNORECASE)
+    outputs = page.locator("figure", has=page.get_by_role("heading", name="Outputs", exact=True))
+    outputs.get_by_role("button", name="Table").click()
+    assert outputs.locator("thead th").all_inner_texts() == ["kinds", "output", "the library’s output"]
+    page = visit("feature=more:1", name="named")
+    assert page.get_by_role("heading", name="Effects on the outputs").count() == 1
+    assert "logit" not in page.locator("main").inner_text().lower()
+    for view in ("compare=more:0,more:1", "faithfulness"):
+        page.evaluate("hash => { location.hash = hash; }", view)
+        page.wait_for_timeout(60)
+        assert not re.search("logit|entropy", page.locator("main").inner_text(), re.IGNORECASE)
+
+
+def test_pictures_follow_the_theme_and_so_do_saved_ones(visit: Open, tmp_path: Path) -> None:
+    def brightness(page: Page, what: str) -> float:
+        page.locator(what).first.screenshot(path=tmp_path / "picture.png")
+        return float(imread(tmp_path / "picture.png")[:, :, :3].mean())
+
+    for theme, low, high in (("light", 0.6, 1.0), ("dark", 0.0, 0.4)):
+        page = visit("overview", theme=theme, name="faint")
+        assert low < brightness(page, "a.tile svg image") < high
+        page.evaluate("location.hash = 'sample'")
+        page.wait_for_selector("canvas.pad")
+        page.get_by_role("button", name="Clear").click()
+        assert low < brightness(page, "canvas.pad") < high
+        page.evaluate("location.hash = 'feature=digits:0'")
+        chosen = page.locator("figure", has=page.get_by_role("heading", name="The chosen eigenvector"))
+        with page.expect_download() as download:
+            chosen.get_by_role("button", name="as PNG").click()
+        download.value.save_as(tmp_path / "saved.png")
+        picture = imread(tmp_path / "saved.png")[:, :, :3]
+        middle = picture[picture.shape[0] // 3 : picture.shape[0] // 2, picture.shape[1] // 4 : picture.shape[1] // 2]
+        assert low < float(middle.mean()) < high
+
+
+def test_a_sample_that_is_no_image_has_one_colour(visit: Open) -> None:
+    page = visit("feature=kinds:0", name="named")
+    bars = page.locator("figure", has=page.get_by_role("heading", name="Largest", exact=True)).locator("svg a rect")
+    classes = {bar.get_attribute("class") for bar in bars.all()}
+    assert classes == {"frame", "neutral"}
+
+
+def test_pixels_are_counted_from_0_everywhere(visit: Open) -> None:
+    page = visit("sample")
+    page.get_by_role("button", name="Use keys").click()
+    for _ in range(10):
+        page.keyboard.press("ArrowUp")
+    assert page.locator(".pad-holder [role=status]").inner_text().startswith("row 0, column 3")
 
 
 def test_extremes_that_are_not_here_and_lists_that_are_cut_are_announced(visit: Open, run: Exploration) -> None:
@@ -462,11 +540,11 @@ def test_inputs_that_are_no_image_have_whole_names_and_say_how_many_are_drawn(vi
     assert names
     assert all(re.fullmatch(r"[a-z ]+ \d+ × [a-z ]+ \d+", name) for name in names)  # none is cut
     assert page.locator("h1").inner_text() == "Kind oak"
-    assert page.get_by_role("heading", name="Logit weights").count() == 0  # of an output they say nothing
+    assert page.get_by_role("heading", name="Effects on the outputs").count() == 0  # of an output they say nothing
     page.evaluate("location.hash = 'sample'")
-    page.wait_for_selector("text=Take apart the logit of kind")
+    page.wait_for_selector("text=Take apart the kind")
     assert "no eigenvectors of its outputs" not in page.locator("main").inner_text()
-    fall = page.locator("figure", has=page.get_by_role("heading", name="The logit as an exact sum"))
+    fall = page.locator("figure", has=page.get_by_role("heading", name="The output as an exact sum"))
     assert "remainder" not in (fall.locator("svg").text_content() or "")  # all eigenvectors are here
     fall.get_by_role("button", name="Table").click()
     assert fall.locator("tbody tr:nth-last-child(2) th").inner_text() == "rounding"
@@ -687,21 +765,6 @@ def test_a_link_keeps_inputs_of_any_number(visit: Open) -> None:
     page.get_by_label("word 3", exact=True).fill("2.5")
     again = visit(_hash(page), name="wide")
     np.testing.assert_array_equal(_logits(again), _logits(page))
-
-
-def test_the_page_is_the_same_from_the_server(browser: Browser, pages: Path) -> None:
-    with PageServer(pages / "whole.html") as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        page = browser.new_page()
-        told: list[str] = []
-        page.on("console", lambda message: told.append(message.text))
-        page.goto(server.url + "#feature=svd:3")
-        assert page.locator("h1").inner_text() == "Component 3"
-        page.close()
-        server.shutdown()
-        thread.join()
-    assert [text for text in told if "favicon" not in text and "404" not in text] == []
 
 
 def test_data_of_another_format_are_told(browser: Browser, run: Exploration, tmp_path: Path) -> None:

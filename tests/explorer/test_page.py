@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import runpy
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,7 +29,8 @@ from explorations import CLASSES, EVIL, PIXELS, make_curve, parts_missing, whole
 from messages import refuses
 
 APP = Path(explorer.__file__).parent / "app"
-SCHEMA = json.loads((Path(explorer.__file__).parent / "schema.json").read_text("utf-8"))
+DOCS = Path(__file__).parents[2] / "docs"
+SCHEMA = json.loads((DOCS / "explorer-schema.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,13 @@ def blocks(html: str) -> dict[str, str]:
     return found
 
 
+def test_the_schema_and_the_scripts_types_are_those_of_the_typed_dictionaries() -> None:
+    written = runpy.run_path(str(DOCS / "explorer_schema.py"))["written"]()
+    assert [path.name for path in written] == ["explorer-schema.json", "layout.js"]
+    for path, text in written.items():
+        assert path.read_text("utf-8") == text, f"run python docs/explorer_schema.py: {path.name} is another"
+
+
 @pytest.mark.parametrize("name", ["everything", *parts_missing()])
 def test_every_document_is_as_the_schema_says(name: str, document: Document) -> None:
     content = document if name == "everything" else explorer.document([parts_missing()[name]])
@@ -91,8 +100,8 @@ def test_every_document_is_as_the_schema_says(name: str, document: Document) -> 
 def test_the_schema_refuses_what_is_no_document(document: Document) -> None:
     for change in (
         lambda content: content.update(format=1),
-        lambda content: content["runs"][0].pop("views"),
-        lambda content: content["runs"][0]["views"][0]["features"][0].update(label=3),
+        lambda content: content["runs"][0].pop("sets"),
+        lambda content: content["runs"][0]["sets"][0]["features"][0].update(label=3),
         lambda content: content["runs"][0].update(surprise=1),
         lambda content: content["palette"].append("url(x)"),
     ):
@@ -117,7 +126,7 @@ def test_the_factors_give_the_logits_of_the_library(run: Exploration, document: 
 def test_a_features_eigenpairs_rebuild_its_value_within_the_bound(run: Exploration, document: Document) -> None:
     assert run.model is not None
     dense = run.model.to_dense().double().numpy()
-    for o, feature in enumerate(document["runs"][0]["views"][0]["features"]):
+    for o, feature in enumerate(document["runs"][0]["sets"][0]["features"]):
         values, vectors = decode(feature["eigenvalues"]), decode(feature["vectors"])
         expected = np.linalg.eigvalsh(dense[o])
         np.testing.assert_allclose(np.sort(values), expected, atol=1e-5 * np.abs(expected).max())
@@ -131,7 +140,7 @@ def test_errors_extremes_and_pairs_are_those_of_the_dense_kernel(run: Exploratio
     assert run.model is not None
     assert run.samples is not None
     x = np.concatenate([run.samples.inputs.double().numpy(), np.ones((40, 1))], axis=1)
-    section = document["runs"][0]["views"][0]
+    section = document["runs"][0]["sets"][0]
     assert section["norm"] == pytest.approx(np.linalg.norm(x, axis=1).max(), rel=1e-5)
     dense = run.model.to_dense().double().numpy()
     for q, feature in zip(dense, section["features"], strict=True):
@@ -177,7 +186,7 @@ def test_every_score_and_curve_says_on_how_many_samples_and_nulls_follow_their_v
     ]
     assert [line["samples"] for line in shown["curves"]] == [40, 40]
     assert [line["numbers"] for line in shown["curves"]] == [[38, 152, 456], None]
-    figures = [figure for view in shown["views"] for figure in view["figures"]]
+    figures = [figure for view in shown["sets"] for figure in view["figures"]]
     assert [(figure["kind"], figure["name"]) for figure in figures] == [
         ("lines", "singular-values"),
         ("cells", "codes"),
@@ -202,11 +211,11 @@ def test_rivals_are_rows_of_other_sets_beside_the_first_of_ones_own(run: Explora
 
 
 def test_the_figures_of_a_set_are_its_charts(run: Exploration, document: Document) -> None:
-    (figure,) = document["runs"][0]["views"][1]["figures"]
+    (figure,) = document["runs"][0]["sets"][1]["figures"]
     chart = run.features[1].charts["singular-values"]
     assert figure["columns"] == [chart.x, *chart.columns]
     np.testing.assert_allclose(np.array(figure["rows"])[:, 1:], chart.values.numpy(), rtol=1e-6)
-    assert document["runs"][0]["views"][2]["words"] == [{"name": "Norm of Q", "value": EVIL}]
+    assert document["runs"][0]["sets"][2]["words"] == [{"name": "Norm of Q", "value": EVIL}]
 
 
 def test_curves_of_seeds_on_other_samples_are_refused(run: Exploration) -> None:
@@ -221,29 +230,29 @@ def test_the_outputs_are_known_by_their_kernels_whatever_the_set_is_called(run: 
     others = tuple(found for found in run.features[1:] if found.name != name)
     other = replace(run.features[1], name="digits" if name != "digits" else "more")
     shown = explorer.document([replace(run, features=(other, mine, *others))])["runs"][0]
-    assert shown["outputs_view"] == name
-    section = next(view for view in shown["views"] if view["name"] == name)
+    assert shown["outputs_set"] == name
+    section = next(view for view in shown["sets"] if view["name"] == name)
     assert len(section["features"][0]["eigenvalues"]["shape"]) == 1
     assert section["features"][0]["vectors"]["shape"][0] == 32  # all that are stored, and not the first 16
     assert (section["title"], section["tab"], section["feature"]) == ("Class directions", "Classes", "Class")
     plain = replace(mine, title="", tab="")
-    section = explorer.document([Exploration("Plain", features=(plain,))])["runs"][0]["views"][0]
+    section = explorer.document([Exploration("Plain", features=(plain,))])["runs"][0]["sets"][0]
     assert (section["title"], section["tab"]) == (name, name)
     without = replace(run, features=others, scores=())
-    assert explorer.document([without])["runs"][0]["outputs_view"] is None
+    assert explorer.document([without])["runs"][0]["outputs_set"] is None
 
 
 def test_a_set_with_other_kernels_is_not_the_outputs(run: Exploration) -> None:
     first = run.features[0]
     swapped = replace(first, spectra=(first.spectra[1], first.spectra[0], *first.spectra[2:]))
-    assert explorer.document([replace(run, features=(swapped,))])["runs"][0]["outputs_view"] is None
+    assert explorer.document([replace(run, features=(swapped,))])["runs"][0]["outputs_set"] is None
     stated = replace(swapped, are_outputs=True)
     with refuses(BilensError, "a set 'digits' with other kernels than the model's outputs"):
         replace(run, features=(stated,))
     with refuses(BilensError, "7 features that are the 4 outputs"):
         replace(run.features[1], are_outputs=True)
     alone = replace(run, features=(stated,), model=None, samples=None)
-    assert explorer.document([alone])["runs"][0]["outputs_view"] == "digits"
+    assert explorer.document([alone])["runs"][0]["outputs_set"] == "digits"
 
 
 def test_names_of_single_outputs() -> None:
@@ -278,7 +287,7 @@ def test_what_a_feature_lowers_is_named_and_the_larger_effect_comes_first(run: E
     ):
         assert FeatureSet("svd", spectra[:1], torch.ones(1), "σ", row[None], output).speaks(0) == expected
     assert (view.raises(0), view.lowers(0), view.raises(3)) == (("7", "5"), ("4",), ())
-    features = explorer.document([Exploration(title="Speaks", features=(view,))])["runs"][0]["views"][0]["features"]
+    features = explorer.document([Exploration(title="Speaks", features=(view,))])["runs"][0]["sets"][0]["features"]
     assert [features[0][name] for name in ("speaks", "raises", "lowers")] == ["against 4; for 7, 5", ["7", "5"], ["4"]]
 
 
@@ -286,7 +295,7 @@ def test_samples_that_are_not_in_the_page_are_not_dropped(run: Exploration) -> N
     assert run.samples is not None
     few = replace(run.samples, **{name: getattr(run.samples, name)[:10] for name in ("inputs", "numbers", "outputs")},
                   labels=None)  # fmt: skip
-    whole_, part = (explorer.document([each])["runs"][0]["views"][1]["features"] for each in
+    whole_, part = (explorer.document([each])["runs"][0]["sets"][1]["features"] for each in
                     (run, replace(run, samples=few)))  # fmt: skip
     for before, after in zip(whole_, part, strict=True):
         for name in ("largest", "smallest"):

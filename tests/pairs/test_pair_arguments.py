@@ -28,8 +28,8 @@ CODES = pairs.PairCodes.of(pairs.stream(B, shuffle=False), torch.relu)
 ROWS = [
     lambda **settings: pairs.stream(B, **settings),
     lambda **settings: pairs.stream(B, **settings, shuffle=False),
-    lambda **settings: pairs.two_hot_stream(B, **settings),
-    lambda **settings: pairs.symmetric_stream(B, **settings),
+    lambda **settings: pairs.stream(B, kind="two_hot", **settings),
+    lambda **settings: pairs.stream(B, kind="symmetric", **settings),
     lambda **settings: pairs.sampled(B, WEIGHTS, **settings),
 ]
 
@@ -76,8 +76,8 @@ REFUSED = {
     ],
     "shuffle = '3'; expected True or False": [
         lambda: pairs.stream(B, shuffle="3"),
-        lambda: pairs.two_hot_stream(B, shuffle="3"),
-        lambda: pairs.symmetric_stream(B, shuffle="3"),
+        lambda: pairs.stream(B, kind="two_hot", shuffle="3"),
+        lambda: pairs.stream(B, kind="symmetric", shuffle="3"),
     ],
     "start = '0'": [lambda: pairs.stream(B).part(0, "0", 2), lambda: pairs.sampled(B, WEIGHTS).part(0, "0", 2)],
     "start = -1": [lambda: pairs.stream(B).part(0, -1, 2)],

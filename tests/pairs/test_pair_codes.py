@@ -76,12 +76,12 @@ def test_codes_of_either_kind_of_pair_vector_rebuild_the_layer(data, layer, seed
     bias = torch.randn(o, generator=generator, dtype=torch.float64)
     atoms = torch.eye(o, dtype=torch.float64) * 2
     x = data.draw(samples(layer.input.size))
-    a = tensor.input.lift(x)
+    a = tensor.input.fold(x)
     scale = (1 + a.abs().sum(1, keepdim=True)) ** 2 * (1 + tensor.left.abs().sum() * tensor.right.abs().sum())
     scale = array(scale * (1 + tensor.down.abs().sum() + bias.abs().max()))
     expected = oracle.forward(layer, x)
-    for make, rebuild in ((pairs.stream, "rebuild"), (pairs.two_hot_stream, "rebuild_two_hot")):
-        codes = PairCodes.of(make(tensor, shuffle=False), lambda r: (r - bias) / 2)
+    for kind, rebuild in (("polarized", "rebuild"), ("two_hot", "rebuild_two_hot")):
+        codes = PairCodes.of(pairs.stream(tensor, kind=kind, shuffle=False), lambda r: (r - bias) / 2)
         near(getattr(codes, rebuild)(a, atoms, bias=bias), expected, scale)
         near(
             codes.contract(a, atoms) + a.sum(dim=1, keepdim=True) ** 2 * bias, codes.rebuild(a, atoms, bias=bias), scale
@@ -92,7 +92,7 @@ def test_two_hot_codes_taken_as_polarised_do_not_rebuild_the_layer():
     tensor = random_tensor()
     a = torch.rand(3, tensor.input.dim, dtype=torch.float64)
     eye, zero = torch.eye(tensor.output.dim, dtype=torch.float64), torch.zeros(tensor.output.dim, dtype=torch.float64)
-    wrong = PairCodes.of(pairs.two_hot_stream(tensor, shuffle=False), lambda u: u).rebuild(a, eye, bias=zero)
+    wrong = PairCodes.of(pairs.stream(tensor, kind="two_hot", shuffle=False), lambda u: u).rebuild(a, eye, bias=zero)
     assert float((wrong - tensor(a)).norm() / tensor(a).norm()) > 0.1
 
 
@@ -108,7 +108,7 @@ def test_pair_codes_are_what_the_encoder_says(data, layer, width, block, seed):
     codes = PairCodes.of(stream, lambda r: torch.relu(r @ weights), step=steps.append)
     space = tensor.input if dictionary is None else tensor.pullback(dictionary).input
     features = np.eye(space.dim) if dictionary is None else array(
-        dictionary.folded().atoms if layer.biased else dictionary.atoms
+        dictionary.fold().atoms if layer.biased else dictionary.atoms
     )  # fmt: skip
     dense = oracle.tensor(layer, constant=layer.biased)
     phi = np.maximum(oracle.pair_vectors(dense, features) @ array(weights), 0)
@@ -144,8 +144,8 @@ def test_pair_codes_are_what_the_encoder_says(data, layer, width, block, seed):
 # What is refused
 
 
-@pytest.mark.parametrize("make", [pairs.stream, pairs.two_hot_stream])
-def test_codes_may_come_as_values_and_features(make):
+@pytest.mark.parametrize("kind", ["polarized", "two_hot"])
+def test_codes_may_come_as_values_and_features(kind):
     tensor = random_tensor(6)
     matrix = torch.randn(3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -157,22 +157,22 @@ def test_codes_may_come_as_values_and_features(make):
         values, features = few(vectors)
         return values.new_zeros(len(vectors), 8).scatter(1, features, values)
 
-    ours = PairCodes.of(make(tensor, batch_size=4, shuffle=False), few, width=8)
-    theirs = PairCodes.of(make(tensor, batch_size=5, shuffle=False), dense)
+    ours = PairCodes.of(pairs.stream(tensor, kind=kind, batch_size=4, shuffle=False), few, width=8)
+    theirs = PairCodes.of(pairs.stream(tensor, kind=kind, batch_size=5, shuffle=False), dense)
     assert ours.width == theirs.width == 8
     assert ours.starts.tolist() == theirs.starts.tolist()
     assert len(ours.values) < 3 * 21  # those that ReLU made 0 are not kept
     for k in range(8):
         near(ours.kernel(k).dense(), array(theirs.kernel(k).dense()))
     with refuses(BilensError, "without a width", "d_sae"):
-        PairCodes.of(make(tensor, shuffle=False), few)
+        PairCodes.of(pairs.stream(tensor, kind=kind, shuffle=False), few)
 
 
 def test_refuses_to_encode_what_would_not_rebuild_the_layer():
     with refuses(BilensError, "a shuffled stream", "row by row", "shuffle=False"):
         PairCodes.of(pairs.stream(random_tensor()), torch.relu)
     with refuses(BilensError, "symmetric vectors", "polarised or two-hot"):
-        PairCodes.of(pairs.symmetric_stream(random_tensor(), shuffle=False), torch.relu)
+        PairCodes.of(pairs.stream(random_tensor(), kind="symmetric", shuffle=False), torch.relu)
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 7), (6,), (1, 2, 6)])
@@ -182,7 +182,7 @@ def test_refuses_codes_of_another_width(shape):
         lambda codes: pairs.contract(random_tensor(), codes),
         lambda codes: relu_codes().contract(codes, torch.eye(3, dtype=torch.float64)),
     ):
-        with refuses(ShapeError, f"codes of shape {shape}", "(samples, 6)", "Lift the inputs first"):
+        with refuses(ShapeError, f"codes of shape {shape}", "(samples, 6)", "Fold the inputs first"):
             call(torch.zeros(shape, dtype=torch.float64))
 
 

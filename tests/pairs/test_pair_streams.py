@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import numpy as np
@@ -16,7 +17,7 @@ import oracle
 from bilens import pairs, sae
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs import Features, PairStream, SampledStream
+from bilens.pairs import PairResponses, PairStream, SampledStream
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from few_pairs import NAMES, answers, every_pair, of_kind, random_tensor
@@ -25,7 +26,7 @@ from messages import refuses
 from oracle import array, near
 from strategies import dictionaries, layers
 
-STREAMS = {"polarized": pairs.stream, "two_hot": pairs.two_hot_stream, "symmetric": pairs.symmetric_stream}
+STREAMS = {kind: functools.partial(pairs.stream, kind=kind) for kind in get_args(pairs.Kind)}
 DIRECT = {"polarized": pairs.polarized, "two_hot": pairs.two_hot, "symmetric": pairs.symmetric}
 
 
@@ -78,8 +79,8 @@ def test_a_batch_holds_the_vectors_of_its_pairs(layer, data):
 @given(layers(max_d=4), st.data())
 def test_symmetric_rows_have_the_singular_values_and_the_energy_of_the_tensor(layer, data):
     tensor = layer.tensor()
-    stream = pairs.symmetric_stream(
-        tensor, batch_size=data.draw(st.integers(1, 9)), seed=1, shuffle=data.draw(st.booleans())
+    stream = pairs.stream(
+        tensor, kind="symmetric", batch_size=data.draw(st.integers(1, 9)), seed=1, shuffle=data.draw(st.booleans())
     )
     rows = array(torch.cat([stream.batch(n) for n in range(len(stream))]))
     dense = oracle.tensor(layer, constant=tensor.input.constant)
@@ -115,7 +116,7 @@ def test_the_same_seed_is_the_same_order_and_another_seed_another():
     for n in (0, 3, len(first), 10 * len(first) + 1):
         torch.testing.assert_close(first.batch(n), again.batch(n), rtol=0, atol=0)
         assert first.pairs(n)[0].tolist() != other.pairs(n)[0].tolist()
-    torch.testing.assert_close(first.pairs(0), pairs.two_hot_stream(tensor, batch_size=8, seed=5).pairs(0))
+    torch.testing.assert_close(first.pairs(0), pairs.stream(tensor, kind="two_hot", batch_size=8, seed=5).pairs(0))
 
 
 def test_any_batch_can_be_asked_for_in_any_order():
@@ -219,7 +220,7 @@ def test_energy_by_importance_is_that_of_the_tensor(by):
     """Symmetric rows drawn by weight: N times the weighted mean of ‖s‖² is unbiased for ‖B‖², batch by batch."""
     tensor = random_tensor(7, constant=True)
     dense = oracle.dense(tensor.left, tensor.right, tensor.down)
-    energy = array(torch.cat([pairs.symmetric_stream(tensor, batch_size=36, shuffle=False).batch(0)])) ** 2
+    energy = array(torch.cat([pairs.stream(tensor, kind="symmetric", batch_size=36, shuffle=False).batch(0)])) ** 2
     energy = energy.sum(axis=1)
     if by == "moment":
         weights = pairs.second_moments(torch.rand(50, 8, generator=torch.Generator().manual_seed(1)))
@@ -301,10 +302,10 @@ def test_refuses_a_batch_size_below_one():
         with refuses(BilensError, "batch_size = 0", "at least 1"):
             make(random_tensor(), batch_size=0)
     with refuses(BilensError, "batch_size = -1", "at least 1"):
-        PairStream(Features.of(random_tensor()), "polarized", -1, 0)
+        PairStream(PairResponses.of(random_tensor()), "polarized", -1, 0)
 
 
-@pytest.mark.parametrize("make", [pairs.stream, pairs.two_hot_stream, "in order", "sampled"])
+@pytest.mark.parametrize("make", [pairs.stream, STREAMS["two_hot"], "in order", "sampled"])
 def test_parts_of_a_batch_are_its_rows(make):
     tensor = random_tensor()
     if make == "sampled":
@@ -333,9 +334,9 @@ def test_refuses_what_is_no_tensor():
 @pytest.mark.bad_input
 def test_refuses_what_is_no_kind_of_pair_vector():
     with refuses(BilensError, "kind = 'hot'", "'polarized' or 'two_hot' or 'symmetric'"):
-        PairStream(Features.of(random_tensor()), "hot", 1, 0)
+        PairStream(PairResponses.of(random_tensor()), "hot", 1, 0)
     with refuses(ShapeError, "chances of shape (3,)", "(21,)"):
-        SampledStream(Features.of(random_tensor()), "polarized", 1, 0, torch.ones(3))
+        SampledStream(PairResponses.of(random_tensor()), "polarized", 1, 0, torch.ones(3))
 
 
 def test_the_first_pair_weighs_like_the_others():

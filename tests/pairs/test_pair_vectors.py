@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import pairs
-from bilens.checks import trusted
+from bilens._internal.checks import trusted
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError
-from bilens.pairs import Features, Kind
+from bilens.pairs import Kind, PairResponses
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from few_pairs import NAMES, every_pair, random_tensor
@@ -26,14 +26,14 @@ KINDS = get_args(Kind)
 
 @given(layers(read_out=False, bias=False), layers(read_out=True))
 def test_an_identity_read_out_is_not_multiplied(plain, read):
-    assert Features.of(plain.tensor()).down is None
-    assert Features.of(plain.tensor()).width == plain.output.size
+    assert PairResponses.of(plain.tensor()).down is None
+    assert PairResponses.of(plain.tensor()).width == plain.output.size
     tensor = read.tensor()
     is_identity = tensor.down.shape == (tensor.hidden, tensor.hidden) and bool(
         (tensor.down == torch.eye(tensor.hidden)).all()
     )
-    assert (Features.of(tensor).down is None) == is_identity
-    assert Features.of(tensor).width == tensor.output.dim
+    assert (PairResponses.of(tensor).down is None) == is_identity
+    assert PairResponses.of(tensor).width == tensor.output.dim
 
 
 @given(layers(max_d=4), st.data())
@@ -42,7 +42,7 @@ def test_gradients_reach_the_factors_and_are_those_of_the_formula(layer, data):
     plain = layer.tensor()
     kind = data.draw(st.sampled_from(KINDS))
     i, j = (torch.tensor(side) for side in zip(*every_pair(plain.input.dim), strict=True))
-    names = NAMES[:2] if Features.of(plain).down is None else NAMES  # an identity is not multiplied
+    names = NAMES[:2] if PairResponses.of(plain).down is None else NAMES  # an identity is not multiplied
     factors = [getattr(plain, name).clone().requires_grad_() for name in names]
     parts = {name: getattr(plain, name) for name in NAMES} | dict(zip(names, factors, strict=True))
     followed = trusted(BilinearTensor, *parts.values(), plain.input, plain.output)
@@ -55,12 +55,12 @@ def test_gradients_reach_the_factors_and_are_those_of_the_formula(layer, data):
         )
     scale = 1 + float(torch.cat([getattr(plain, name).flatten() for name in NAMES]).abs().sum()) ** 3
     expected = torch.autograd.grad(g.square().sum(), factors)
-    for vectors in (Features.of(followed).at(kind, i, j), Features.of(followed).span(kind, 0, len(i))):
-        near(vectors, Features.of(plain).at(kind, i, j), scale)
+    for vectors in (PairResponses.of(followed).at(kind, i, j), PairResponses.of(followed).span(kind, 0, len(i))):
+        near(vectors, PairResponses.of(plain).at(kind, i, j), scale)
         for found, right in zip(torch.autograd.grad(vectors.square().sum(), factors), expected, strict=True):
             near(found, right, scale**2)
     with torch.no_grad():
-        near(Features.of(followed).at(kind, i, j), Features.of(plain).at(kind, i, j), scale)
+        near(PairResponses.of(followed).at(kind, i, j), PairResponses.of(plain).at(kind, i, j), scale)
 
 
 def _polar(tensor: BilinearTensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ def _polar(tensor: BilinearTensor, x: torch.Tensor, y: torch.Tensor) -> torch.Te
 
 
 def test_vectors_are_written_where_they_are_asked_for():
-    features, i = Features.of(random_tensor()), torch.tensor([0, 3, 5])
+    features, i = PairResponses.of(random_tensor()), torch.tensor([0, 3, 5])
     for kind in KINDS:
         for write, numbers in ((features.at, (i, i)), (features.span, (4, 7))):
             rows = torch.full((5, 3), 7.0, dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_pair_vectors_do_not_change_the_layer():
     tensor = random_tensor()
     before = [getattr(tensor, name).clone() for name in NAMES]
     i = torch.tensor([0, 0, 1])
-    features = Features.of(tensor)
+    features = PairResponses.of(tensor)
     left = features.left.clone()
     features.polarized(i, i), features.two_hot(i, i), features.symmetric(i, i)
     features.span("symmetric", 0, 9), pairs.contract(tensor, torch.ones(2, 6, dtype=torch.float64))
@@ -109,14 +109,14 @@ def test_pair_vectors_do_not_change_the_layer():
 @pytest.mark.bad_input
 def test_refuses_prepared_layers_that_do_not_fit():
     left, space = torch.zeros(6, 4), Space("x", 6)
-    with refuses(ShapeError, "left of shape (6, 4) and right of (6, 3)", "(features, hidden)"):
-        Features(left, left[:, :3], None, space)
-    with refuses(ShapeError, "left of shape (4,) and right of (4,)", "(features, hidden)"):
-        Features(left[0], left[0], None, space)
-    with refuses(ShapeError, "down of shape (4, 6)", "(outputs, 4)"):
-        Features(left, left, left.T, space)
-    with refuses(ShapeError, "6 features of 'x' (5)", "one per coordinate"):
-        Features(left, left, None, Space("x", 5))
+    with refuses(ShapeError, "right of shape (6, 3)", "(6, 4)"):
+        PairResponses(left, left[:, :3], None, space)
+    with refuses(ShapeError, "left of shape (4,)", "(6, h)"):
+        PairResponses(left[0], left[0], None, space)
+    with refuses(ShapeError, "down of shape (4, 6)", "(o, 4)"):
+        PairResponses(left, left, left.T, space)
+    with refuses(ShapeError, "left of shape (6, 4)", "(5, h)"):
+        PairResponses(left, left, None, Space("x", 5))
 
 
 def test_refuses_a_dictionary_of_another_space():
@@ -124,10 +124,10 @@ def test_refuses_a_dictionary_of_another_space():
     numbers = torch.tensor([0])
     for call in (
         lambda: pairs.stream(random_tensor(), dictionary),
-        lambda: pairs.two_hot_stream(random_tensor(), dictionary),
+        lambda: pairs.stream(random_tensor(), kind="two_hot", dictionary=dictionary),
         lambda: pairs.polarized(random_tensor(), numbers, numbers, dictionary),
         lambda: pairs.contract(random_tensor(), torch.zeros(1, 6, dtype=torch.float64), None, dictionary),
-        lambda: pairs.symmetric_stream(random_tensor(), dictionary),
+        lambda: pairs.stream(random_tensor(), kind="symmetric", dictionary=dictionary),
         lambda: pairs.symmetric(random_tensor(), numbers, numbers, dictionary),
         lambda: pairs.sampled(random_tensor(), torch.ones(21), dictionary),
         lambda: pairs.norms(random_tensor(), dictionary),

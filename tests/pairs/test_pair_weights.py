@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import pairs
-from bilens.checks import trusted
+from bilens._internal.checks import trusted
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs import Kind
 from bilens.space import Space

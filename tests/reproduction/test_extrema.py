@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import oracle
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 from oracle import array, near
 from reproduction.methods import extrema

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from messages import refuses
 from oracle import array, near
 from reproduction.methods import cluster, extrema, patterns, sparse, squares, transcoder

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 import oracle
 from bilens import data, decompose, store
 from bilens.data import Dataset, Split
+from bilens.kernel import Kernel
 from bilens.models import ImageClassifier
 from bilens.space import Space
 from bilens.store import Folder
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.methods import extrema

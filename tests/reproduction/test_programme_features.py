@@ -204,7 +204,7 @@ def test_a_coder_without_error_leaves_the_model_as_it_is(lab, two_hot) -> None:
     model = lab.classifier(0, hidden=24, epochs=2)
     tensor, coder = model.hidden_tensor(), exact(24, 0.05)
     with torch.no_grad():
-        stream = (pairs.two_hot_stream if two_hot else pairs.stream)(tensor, shuffle=False)
+        stream = pairs.stream(tensor, kind="two_hot" if two_hot else "polarized", shuffle=False)
         codes = PairCodes.of(stream, coder.encode)
     found = pair_sae.scores(lab, model, tensor, coder, codes, two_hot)
     assert found["NMSE on pairs"] < 1e-9

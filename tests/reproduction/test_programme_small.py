@@ -15,9 +15,9 @@ import oracle
 from bilens import data
 from bilens.data import Dataset
 from bilens.errors import BilensError, StoreError
+from bilens.kernel import Kernel, KernelParts
 from bilens.space import Space
 from bilens.store import Folder
-from bilens.tensor import Kernel, Split
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.recipes import boolean, equal_parameters
@@ -127,7 +127,7 @@ def by_hand(function: str, a: float, b: float) -> bool:
     return {"AND": x and y, "OR": x or y, "XOR": x != y, "XNOR": x == y}[function]
 
 
-def exact(task: Task, diagonal: float = 0.0) -> list[Split]:
+def exact(task: Task, diagonal: float = 0.0) -> list[KernelParts]:
     """The kernels of a perfect layer, with this much of each linear coefficient moved to the diagonal."""
     found = []
     coefficients = {"AND": (0, 0, 1), "OR": (0, 1, -1), "XOR": (0, 1, -2), "XNOR": (1, -1, 2)}
@@ -138,7 +138,7 @@ def exact(task: Task, diagonal: float = 0.0) -> list[Split]:
         q[i, j] = q[j, i] = product / 2
         line[[i, j]] = linear
         moved = diagonal * torch.arange(1, n + 1).double()
-        found.append(Split(q + moved.diag(), line - moved, torch.tensor(float(constant)).double()))
+        found.append(KernelParts(q + moved.diag(), line - moved, torch.tensor(float(constant)).double()))
     return found
 
 
@@ -162,7 +162,7 @@ def test_folding_the_diagonal_changes_no_boolean_output_and_makes_coefficients_u
     generator = torch.Generator().manual_seed(0)
     space = Space("inputs", 4, constant=True)
     kernel = Kernel.from_matrix(torch.randn(5, 5, generator=generator, dtype=torch.float64), space)
-    folded = boolean.multilinear(kernel.split())
+    folded = boolean.multilinear(kernel.parts())
     assert not folded.quadratic.diagonal().any()
     matrix = torch.zeros(5, 5).double()
     matrix[:4, :4], matrix[:4, 4], matrix[4, 4] = folded
@@ -178,7 +178,7 @@ def test_folding_the_diagonal_changes_no_boolean_output_and_makes_coefficients_u
 def test_the_folded_form_at_the_mean_is_the_mean_output() -> None:
     task, share = Task.of(4), 0.3
     (split,) = exact(task, diagonal=0.5)[2:3]
-    split = Split(split.quadratic + 0.1, split.linear, split.constant)  # noise from every other pair and input
+    split = KernelParts(split.quadratic + 0.1, split.linear, split.constant)  # noise from every other pair and input
     values = torch.einsum("si,ij,sj->s", task.inputs, split.quadratic, task.inputs)
     values = values + task.inputs @ split.linear + split.constant
     chances = task.chances(share)
@@ -196,13 +196,15 @@ def test_recovery_counts_what_is_right() -> None:
     assert [boolean.strongest_pair(split) for split in perfect] == list(task.pairs)
     wrong = list(perfect)
     wrong[0] = perfect[2]  # XOR in place of AND, of the same pair: wrong at 01, 10 and 11
-    wrong[1] = Split(perfect[1].quadratic.roll((1, 1), (0, 1)), perfect[1].linear, perfect[1].constant)  # another pair
+    wrong[1] = KernelParts(
+        perfect[1].quadratic.roll((1, 1), (0, 1)), perfect[1].linear, perfect[1].constant
+    )  # another pair
     whole, entries = boolean.recovered(task, wrong, 0.0)
     assert whole == 10 / 12
     oracle.near(entries, [1, 11 / 12, 11 / 12, 11 / 12])
     moved = exact(task, diagonal=0.7)
     assert boolean.recovered(task, [boolean.multilinear(split) for split in moved], 0.0)[0] == 1
-    left_out = [Split(split.quadratic - split.quadratic.diagonal().diag(), *split[1:]) for split in moved]
+    left_out = [KernelParts(split.quadratic - split.quadratic.diagonal().diag(), *split[1:]) for split in moved]
     assert boolean.recovered(task, left_out, 0.0)[0] < 1
 
 

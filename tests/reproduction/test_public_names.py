@@ -101,7 +101,7 @@ def test_what_is_private_is_noticed(line: str) -> None:
 
 
 def test_what_is_public_passes() -> None:
-    assert refused("from bilens import sae, store\nfrom bilens.tensor import Kernel\n\nstore.save\nsae.train") == []
+    assert refused("from bilens import sae, store\nfrom bilens.kernel import Kernel\n\nstore.save\nsae.train") == []
 
 
 def test_nothing_of_the_library_knows_the_programme() -> None:

@@ -11,8 +11,8 @@ import torch
 from bilens import decompose, store
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 from reproduction.measurement import Measurement
 from reproduction.methods import extrema, squares
 from strategies import filled

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import oracle
 from bilens import decompose
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 from messages import refuses
 from oracle import array, near
 from reproduction.methods import sparse, squares

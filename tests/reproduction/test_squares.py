@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import oracle
 from bilens import decompose
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 from messages import refuses
 from reproduction.methods import squares
 from reproduction.methods.squares import Squares
@@ -45,7 +45,7 @@ def test_weights_are_those_of_least_squares_on_the_entries(data, kernel, k, seed
         oracle.near(found.residual * norm, np.linalg.norm(matrix - rebuilt), natural, rtol=1e-6)
     oracle.near(found.vectors.norm(dim=1), np.ones(k))
     x = data.draw(samples(kernel.input.size))
-    lifted = oracle.array(kernel.input.lift(x))
+    lifted = oracle.array(kernel.input.fold(x))
     scale = max(natural, float(found.values.abs().sum())) * max(float((lifted**2).sum(axis=1).max()), 1.0)
     oracle.near(found.reconstruct(x), np.einsum("ni,ij,nj->n", lifted, rebuilt, lifted), scale)
     oracle.near(found.terms(x).sum(dim=1), found.reconstruct(x), scale)

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from bilens import sae
 from bilens.errors import BilensError, ShapeError, SpaceError
-from bilens.sae.coder import top_k
+from bilens.sae.sums import top_k
 from bilens.space import Space
 
 KINDS = ("standard", "topk", "topk without ReLU", "jumprelu", "gated")

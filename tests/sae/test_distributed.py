@@ -24,7 +24,7 @@ from torch.testing import assert_close
 from bilens import sae
 from bilens.errors import BilensError, StoreError
 from bilens.sae.distributed import Ranks
-from bilens.sae.processes import OneProcess, Processes
+from bilens.sae.processes import Processes
 from messages import refuses
 
 JOB = Path(__file__).parent / "distributed_jobs.py"
@@ -185,7 +185,7 @@ def test_shares_are_the_batch_in_order(size: int, rows: int, batch_size: int, n:
 
 def test_one_process_has_the_whole_batch() -> None:
     x = torch.randn(5, 2)
-    share, size = OneProcess().share(sae.TensorStream(x, 3, shuffle=False), 1)
+    share, size = Processes().share(sae.TensorStream(x, 3, shuffle=False), 1)
     assert torch.equal(share, x[3:])
     assert size == 2
 

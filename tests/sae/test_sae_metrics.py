@@ -148,5 +148,5 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
                 metric(x, x_hat)
     with pytest.raises(ShapeError, match="vectors of shape"):
         sae.evaluate(sae.StandardSAE(3, 6), torch.zeros(4, 2))
-    with pytest.raises(ShapeError, match=r"frequency \(3,\) and mean_activation \(2,\)"):
+    with pytest.raises(ShapeError, match=r"mean_activation of shape \(2,\); expected \(3,\)"):
         sae.Evaluation(1.0, 0.5, 0.5, 0.0, torch.zeros(3), torch.zeros(2), 10)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from bilens._internal.checkpoint import discard
 from bilens.analyses.subject import Run
-from bilens.checkpoint import discard
 from bilens.history import History
 from bilens.sae import StandardSAE, TopKSAE
 

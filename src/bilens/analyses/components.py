@@ -12,6 +12,7 @@ from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve
 from bilens.features import Chart, FeatureSet, detail, stored
+from bilens.progress import bar
 
 TEXT = (
     "The layer is a tensor with one output axis and two input axes, and as a matrix of outputs × input pairs "
@@ -23,6 +24,7 @@ SCORED = (20, 50)
 """Numbers of components in the table of scores."""
 
 
+@bar("components, and the model on them")
 def singular_values(subject: Subject, run: Run) -> FeatureSet:
     """The layer's SVD before the read-out, its right kernels' eigenvectors, and scores against components kept."""
     tensor = subject.hidden
@@ -57,7 +59,7 @@ def singular_values(subject: Subject, run: Run) -> FeatureSet:
 
 def _curve(subject: Subject, found: TensorSVD) -> Curve:
     tensor, outputs, inputs = subject.hidden, subject.test_outputs, subject.given
-    whole, norms = subject.read(outputs), tensor.input.lift(inputs).norm(dim=1)
+    whole, norms = subject.read(outputs), tensor.input.fold(inputs).norm(dim=1)
     counts = kept(len(found))
     scores, errors, bounds = [], [], []
     for k in counts:

@@ -11,16 +11,18 @@ from bilens.analyses.subject import Run, Subject, kept, scored
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Curve
 from bilens.features import FeatureSet, detail, singular, stored
+from bilens.progress import bar
 
 TEXT = (
     "Each {one} is a quadratic form xᵀQx of the input, and these are the eigenvectors of its Q: nothing but the "
     "weights was used. The output is the sum of the input's squared overlaps with them, each times its eigenvalue, so "
-    "those with λ > 0 speak for the {one} and those with λ < 0 against it."
+    "those with λ > 0 raise the {one} and those with λ < 0 lower it."
 )
 SCORED = (10, 20)
 """Numbers of eigenvectors in the table of scores."""
 
 
+@bar("eigenvectors, and the model on them")
 def output_directions(subject: Subject, run: Run) -> FeatureSet:
     """The kernel of each (centred) output and its eigenvectors; scores against eigenvectors kept for each output."""
     tensor = subject.outputs
@@ -32,7 +34,7 @@ def output_directions(subject: Subject, run: Run) -> FeatureSet:
 
     def curve() -> Curve:
         inputs = subject.given
-        whole, norms = tensor(inputs), tensor.input.lift(inputs).norm(dim=1)
+        whole, norms = tensor(inputs), tensor.input.fold(inputs).norm(dim=1)
         counts = kept(tensor.input.dim)
         terms = [spectrum.terms(inputs).cumsum(dim=1) for spectrum in spectra()]
         scores, errors, bounds = [], [], []

@@ -12,7 +12,7 @@ from rich.console import Console
 from bilens import explorer, files, store
 from bilens.analyses.page import PAGE, exploration
 from bilens.errors import BilensError, StoreError
-from bilens.explorer import Exploration, PageServer
+from bilens.explorer import Exploration
 from bilens.faithfulness import Curve
 from bilens.features import FeatureSet, Samples
 from bilens.history import History
@@ -27,22 +27,18 @@ def explore(
     compare: Path | None = None,
     seeds: tuple[Path, ...] = (),
     open: bool = False,
-    serve: bool = False,
-    port: int = 8765,
 ) -> None:
     """Write the explorer of a run: one page that needs no network and no server.
 
     Example: bilens explore runs/mnist --open
 
     Args:
-        run: folder that bilens mnist or bilens decompile wrote.
+        run: folder that bilens demo or bilens read wrote.
         out: the page to write, a new file or over an older page; report.html in the run's folder by default.
         compare: folder of another run, whose features can then be looked at beside this one's.
         seeds: folders of the same run with other seeds; curves become means with 95 % intervals, at the numbers of
             components that all of them measured.
         open: show the page in the browser.
-        serve: serve the page on this machine alone, at 127.0.0.1, until Ctrl-C.
-        port: for --serve; 0 takes any that is free.
     """
     shown = read(run)
     _check_seeds(run, seeds)
@@ -50,19 +46,9 @@ def explore(
     runs = [replace(shown, repeats=others), *([] if compare is None else [read(compare)])]
     path = run / PAGE if out is None else out
     explorer.write(runs, path)
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    if serve:
-        with PageServer(path, port) as server:
-            console.print(f"serving {server.url} until Ctrl-C")
-            if open:
-                webbrowser.open(server.url)
-            try:
-                server.serve_forever()
-            except KeyboardInterrupt:
-                console.print("\nstopped")
-    elif open:
+    if open:
         webbrowser.open(path.resolve().as_uri())
-    console.print(f"page: {path}")
+    Console(markup=False, highlight=False, soft_wrap=True).print(f"page: {path}")
 
 
 def read(run: Path) -> Exploration:
@@ -110,7 +96,7 @@ def _check_seeds(run: Path, seeds: tuple[Path, ...]) -> None:
         if different:
             raise BilensError(
                 f"--seeds {folder} with another {', '.join(different)} than {run}",
-                "runs that differ in their seed alone",
+                "runs that differ only in their seed",
                 "leave it out, or look at it with --compare",
             )
         own = (other.get("seed"), other.get("weights"))
@@ -136,15 +122,15 @@ def _settings(run: Path) -> dict[str, Any]:
     if not known.exists():
         raise StoreError(
             f"{run}, which is not the folder of a run (it has no settings.json)",
-            "a folder that bilens mnist or bilens decompile wrote",
-            "name that folder, or make one: bilens mnist --out runs/mnist",
+            "a folder that bilens demo or bilens read wrote",
+            "name that folder, or make one: bilens demo --out runs/mnist",
         )
     settings = files.read_json(known)
-    if settings.get("command") not in ("mnist", "decompile"):
+    if settings.get("command") not in ("demo", "read"):
         raise StoreError(
             f"{run}, the folder of a run of {settings.get('command', 'something else')!r:.40}",
-            "a folder that bilens mnist or bilens decompile wrote",
-            "name that folder, or make one: bilens mnist --out runs/mnist",
+            "a folder that bilens demo or bilens read wrote",
+            "name that folder, or make one: bilens demo --out runs/mnist",
         )
     for name, kinds in (("seed", int), ("weights", str | None), ("model", dict)):
         if not isinstance(settings.get(name), kinds):

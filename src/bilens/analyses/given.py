@@ -14,7 +14,7 @@ import scipy.stats
 import torch
 
 from bilens import faithfulness, files
-from bilens.checks import number
+from bilens._internal.checks import number
 from bilens.data import Dataset
 from bilens.errors import BilensError, StoreError
 from bilens.models import ImageClassifier

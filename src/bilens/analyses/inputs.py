@@ -54,10 +54,20 @@ def pair_features(subject: Subject, run: Run) -> FeatureSet:
 
     untrained = TopKSAE(stream.width, width, min(budget.pair_k, width), seed=subject.seed)
     coder = trained(run, "sae_pairs", untrained, train)
-    effects = coder.W_dec.detach() @ subject.readout.T
     with torch.no_grad(), bar("codes of all pairs", stream.rows) as step:
         vectors = pairs.stream(tensor, shuffle=False)
         codes = PairCodes.of(vectors, lambda rows: coder.sparse(rows)[1:], width=coder.d_sae, step=step)
+    nulls: tuple[Row, ...] = ()
+    if subject.original is not None:
+        nulls = run.record("pairs_nulls", tuple, lambda: _nulls(subject, coder))
+    return _read(subject, coder, codes, nulls)
+
+
+@bar("features, and the model on them")
+def _read(subject: Subject, coder: TopKSAE, codes: PairCodes, nulls: tuple[Row, ...]) -> FeatureSet:
+    """The features of a trained coder, whose codes of all pairs and whose nulls are known."""
+    tensor, budget = subject.hidden, subject.budget
+    effects = coder.W_dec.detach() @ subject.readout.T
     moment = torch.eye(tensor.input.dim) if subject.inputs is None else subject.second_moment
     importance = codes.expectation(moment).to(effects) * effects.norm(dim=1)
     order = importance.argsort(descending=True)
@@ -86,7 +96,7 @@ def pair_features(subject: Subject, run: Run) -> FeatureSet:
         f"{evaluation.l0:.1f}, NMSE {evaluation.nmse:.3f}, {evaluation.dead_fraction:.0%} of the features never active."
     )
     if subject.inputs is not None:
-        inputs = tensor.input.lift(subject.given[:OUTPUT_SAMPLES])
+        inputs = tensor.input.fold(subject.given[:OUTPUT_SAMPLES])
         rebuilt = codes.rebuild(inputs, coder.W_dec.detach(), bias=coder.b_dec.detach())
         error = float(sae.nmse(subject.test_outputs[: len(inputs)], rebuilt))
         measured = {"output_nmse": error, "output_nmse_samples": len(inputs)}
@@ -97,7 +107,6 @@ def pair_features(subject: Subject, run: Run) -> FeatureSet:
         return found
     curve = _curve(subject, coder, codes, order)
     whole = replace(curve.row(len(order)), name=ALL)
-    nulls: tuple[Row, ...] = run.record("pairs_nulls", tuple, lambda: _nulls(subject, coder))
     rivals = {"svd": subject.budget.pair_k}  # as many components as a pair may have codes
     return replace(found, curves=(curve,), scores=(whole, *nulls), rivals=rivals)
 
@@ -120,7 +129,7 @@ def _curve(subject: Subject, coder: TopKSAE, codes: PairCodes, order: Tensor) ->
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
     kept_atoms = torch.cat([effects * (rank < k).to(effects)[:, None] for k in counts], dim=1)
-    inputs = subject.hidden.input.lift(subject.given)
+    inputs = subject.hidden.input.fold(subject.given)
     shift = (subject.readout @ coder.b_dec.detach()).repeat(len(counts))
     # All numbers of features in one pass over the pairs: each is a block of columns.
     outputs = codes.rebuild(inputs, kept_atoms, bias=shift).reshape(len(inputs), len(counts), -1) + subject.offset
@@ -146,7 +155,7 @@ def _nulls(subject: Subject, coder: TopKSAE) -> tuple[Row, ...]:
     values = [part.values(part.atoms @ subject.readout.T, shift) for (part,) in found]
     values.append(shift.expand(rows, classes))
     stored_each = [codes_stored(classes, count, part.codes.numel()) for (part,) in found] + [classes]
-    inputs = tensor.input.lift(subject.given)
+    inputs = tensor.input.fold(subject.given)
     outputs = torch.split(through(inputs, torch.cat(values, dim=1)), classes, dim=1)
     names = [f"{name}, never trained" for name in untrained] + ["the mean pair vector alone"]
     return tuple(

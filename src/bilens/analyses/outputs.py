@@ -17,6 +17,7 @@ from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
 from bilens.features import CodeComparison, FeatureSet, detail, stored
 from bilens.history import History
+from bilens.progress import bar
 from bilens.sae import Evaluation, StandardSAE
 
 ACTIVE = 1e-3
@@ -45,6 +46,13 @@ def output_features(subject: Subject, run: Run) -> FeatureSet:
         )
 
     coder = trained(run, "sae_outputs", StandardSAE(tensor.output.size, budget.sae_features, seed=subject.seed), train)
+    return _read(subject, coder)
+
+
+@bar("features, and the model on them")
+def _read(subject: Subject, coder: StandardSAE) -> FeatureSet:
+    """The features of a trained coder."""
+    tensor, budget = subject.hidden, subject.budget
     evaluation = sae.evaluate(coder, subject.train_outputs)
     active = (evaluation.frequency > ACTIVE).nonzero()[:, 0]
     if not len(active):

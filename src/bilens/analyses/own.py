@@ -64,6 +64,7 @@ def explore(
         title,
         facts=_facts(subject),
         model=subject.outputs,
+        logits=subject.logits or subject.labels is not None,
         features=sets,
         samples=None if subject.inputs is None else samples.shown(subject, sets),
         scores=() if subject.row is None else (subject.row,),

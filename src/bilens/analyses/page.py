@@ -36,6 +36,7 @@ def exploration(
         run=run.resolve().name,
         facts=_facts(summary),
         model=factors,
+        logits=True,
         features=tuple(sorted(sets, key=lambda found: found.order)),
         samples=samples,
         scores=tuple(_row(name, entry) for name, entry in summary.get("faithfulness", {}).items()),

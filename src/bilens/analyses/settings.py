@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bilens.checks import number, whole
+from bilens._internal.checks import number, whole
 
 FEW, FEW_EPOCHS = 20_000, 40
 """Training images below which there are few, and the passes over these."""

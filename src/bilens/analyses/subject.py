@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens import decompose, faithfulness
+from bilens._internal.shown import line
 from bilens.analyses.settings import Budget
 from bilens.data import Dataset
 from bilens.errors import BilensError, ShapeError
@@ -60,7 +61,7 @@ class Unsaved:
         return compute()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subject:
     """What analyses need of a model with one bilinear layer: input → the layer's outputs → what a read-out makes of it.
 
@@ -100,6 +101,8 @@ class Subject:
     numbers: int | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         size = self.hidden.input.size

@@ -13,6 +13,7 @@ from bilens.analyses.subject import Subject
 from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, Samples, table
 from bilens.history import History
+from bilens.progress import bar
 from bilens.store import Folder
 from bilens.tensor import BilinearTensor
 
@@ -67,10 +68,14 @@ def write(
     """
     summary = numbers(subject, sets, about) | {"seconds": run.timings}
     run.write("summary.json", summary)
-    for name, figure in plots.report(sets, training):
-        plots.save(figure(), run.path / "figures" / f"{name}.svg")
-    page = exploration(run.path, summary, sets, factors=factors, samples=samples, training=training)
-    explorer.write([page], run.path / PAGE)
+    figures = list(plots.report(sets, training))
+    with bar("figures and the page", len(figures) + 1) as step:
+        for name, figure in figures:
+            plots.save(figure(), run.path / "figures" / f"{name}.svg")
+            step()
+        page = exploration(run.path, summary, sets, factors=factors, samples=samples, training=training)
+        explorer.write([page], run.path / PAGE)
+        step()
     _print(subject, sets, summary, run)
     return summary
 

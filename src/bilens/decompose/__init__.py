@@ -1,19 +1,20 @@
 """Decompositions of kernels and tensors: functions that return frozen records, one method a file."""
 
 from bilens.decompose.cp import CP, cp, cp_symmetric
-from bilens.decompose.eigen import Spectrum, WeightedSpectrum, eigh, eigh_weighted, second_moment
+from bilens.decompose.eigen import Spectrum, eigh
 from bilens.decompose.features import eigh_coordinates, eigh_pullback, eigvalsh_pullback
 from bilens.decompose.hosvd import InputBasis, input_basis
 from bilens.decompose.interactions import (
     Interaction,
     Interactions,
     TopInteractions,
-    effective_number,
     holding,
     interactions,
+    participation_ratio,
 )
-from bilens.decompose.many import Spectra, SpectraStream, eigh_many, energies, spectra_stream
+from bilens.decompose.many import Spectra, SpectraStream, eigh_many, spectra_stream, squared_norms
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
+from bilens.decompose.weighted import WeightedSpectrum, eigh_weighted, second_moment
 
 __all__ = [
     "CP",
@@ -28,19 +29,19 @@ __all__ = [
     "WeightedSpectrum",
     "cp",
     "cp_symmetric",
-    "effective_number",
     "eigh",
     "eigh_coordinates",
     "eigh_many",
     "eigh_pullback",
     "eigh_weighted",
     "eigvalsh_pullback",
-    "energies",
     "holding",
     "input_basis",
     "interactions",
+    "participation_ratio",
     "second_moment",
     "spectra_stream",
+    "squared_norms",
     "svd",
     "svd_accurate",
 ]

@@ -10,22 +10,33 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
-from bilens.decompose.scale import fitting, kernel_near_one, times_power
-from bilens.decompose.sign import signed
-from bilens.errors import BilensError, ShapeError
+from bilens._internal import checks, shown
+from bilens._internal.checks import instance, whole
+from bilens._internal.scale import times_two_to
+from bilens._internal.shown import line
+from bilens.decompose import linalg
+from bilens.decompose.linalg import (
+    UNIT,
+    at_least_single,
+    detach,
+    fitting,
+    folded,
+    gamma,
+    kernel_near_one,
+    largest_square,
+    signed,
+    symmetric,
+    upward,
+)
+from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import Kernel
 
 NEGLIGIBLE = 1e-6
 """Share of Σ|λ| that pairs left out may have for the effective rank to be that of all pairs."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectrum:
     """Eigenpairs of a kernel, largest |λ| first: u·y = Σ_k λ_k (v_k·x')² when all are kept, up to rounding (`bound`).
 
@@ -51,25 +62,34 @@ class Spectrum:
     input: Space
     label: str = ""
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         detach(self)
-        k = len(self.values)
-        for name, value, shape in (
-            ("values", self.values, (k,)),
-            ("vectors", self.vectors, (k, self.input.dim)),
-            ("residuals", self.residuals, (k,)),
-            ("discarded", self.discarded, ()),
-            ("energy", self.energy, ()),
-        ):
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)
 
+    def _repr_html_(self) -> str:
+        """The eigenvalues as bars, for a notebook."""
+        named = f"{self.label!r} over" if self.label else "a kernel over"
+        values, energy = self.values.tolist(), float(self.energy)
+        held = float(self.values.double().square().sum()) / energy if energy > 0 else 0.0
+        return shown.bars(
+            f"Eigenvalues of {named} {self.input.title}",
+            [(str(n), value, "") for n, value in enumerate(values[: shown.ROWS])],
+            len(self),
+            f"these {len(self)} hold {held:.1%} of ‖Q‖²" if energy > 0 else "",
+        )
+
     @torch.no_grad()
     def keep(self, k: int) -> Spectrum:
         """The first k pairs; `discarded` accounts for the ones left out.
+
+        >>> whole = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+        >>> whole.keep(1).reconstruct(torch.tensor([1.0, 1.0]))  # of 3 − 5
+        tensor(-5.)
 
         Raises:
             BilensError: k outside 0 … the number of pairs.
@@ -113,6 +133,10 @@ class Spectrum:
     def terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
         """λ_k (v_k·x')² for each sample and pair: an output taken apart; the constant coordinate is added here.
 
+        >>> found = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+        >>> found.terms(torch.tensor([2.0, 1.0]))
+        tensor([-5., 12.])
+
         Computed in float64, whatever floating type x has, and returned in the type of the values. Differentiable in x.
 
         Raises:
@@ -134,7 +158,7 @@ class Spectrum:
         up to 1e-10 · ‖Q‖ in float64 for a thousand inputs. What a norm loses in its own type is allowed for, too.
 
         Args:
-            x_norm: ‖x'‖, the norm of the folded input, `input.lift(x).norm(dim=-1)`.
+            x_norm: ‖x'‖, the norm of the folded input, `input.fold(x).norm(dim=-1)`.
 
         Raises:
             BilensError: a norm that is no number, or vectors that are not orthonormal.
@@ -145,7 +169,7 @@ class Spectrum:
         return upward(self._off * square * (1 + 8 * UNIT), self.values.dtype)
 
     @torch.no_grad()
-    def effective_rank(self) -> float:
+    def participation_ratio(self) -> float:
         """(Σ|λ| / ‖λ‖₂)²: how many eigenvalues of equal size would spread as widely; 0 for a kernel that is 0.
 
         Raises:
@@ -162,7 +186,7 @@ class Spectrum:
         return float(sizes.sum() ** 2 / sizes.square().sum())
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
 
     @cached_property
     def _grams(self) -> tuple[Tensor, Tensor]:
@@ -206,6 +230,9 @@ class Spectrum:
 def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     """The k eigenpairs of Q largest in |λ|, or all of them.
 
+    >>> eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2))).values
+    tensor([-5.,  3.])
+
     A kernel of few hidden units is reduced to their span first: with r weights that are not zero, Q lives in the 2r
     dimensions spanned by their rows of L and R.
 
@@ -223,19 +250,24 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
 
     Source: founding draft; arXiv 2410.08417, section 3.2.
     """
-    k = _check_k(kernel, k)
+    instance("kernel", kernel, Kernel)
+    k = linalg.some(k, kernel.input.dim)
     dim = kernel.input.dim
     double, power = kernel_near_one(kernel)
-    hidden, size = len(double.left), _size(double)
+    hidden, size = len(double.left), linalg.size(double)
     reduced = 2 * hidden < dim and k is not None and k <= 2 * hidden
     if reduced:
+        # Q = ½ Σ w (l rᵀ + r lᵀ) maps everything into the span of the rows l and r, and the complement to 0: its pairs
+        # other than 0 are those of Q on an orthonormal basis of the span, of 2h directions at most.
         basis = torch.linalg.qr(torch.cat([double.left, double.right]).T)[0].T
-        values, coefficients = symmetric.eigh(_symmetric(double.matvec(basis) @ basis.T))
+        values, coefficients = linalg.eigh(symmetric(double.matvec(basis) @ basis.T))
         vectors = coefficients.T @ basis
     else:
         matrix = double.dense()
-        values, columns = symmetric.eigh(matrix)
+        values, columns = linalg.eigh(matrix)
         vectors = columns.T
+    # Largest |λ| first. A stable sort keeps LAPACK's ascending order among equals, so that of λ and −λ the negative one
+    # comes first whatever the machine.
     order = values.abs().argsort(descending=True, stable=True)
     values, vectors = values[order], signed(vectors[order])
     kept = len(order[:k])
@@ -245,198 +277,29 @@ def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     discarded = values.new_zeros(())
     if kept < dim:
         misfit = (
-            _misfit_of_factors(double, values, vectors) if reduced else _misfit(matrix, values, vectors, hidden, size)
+            _misfit_of_factors(double, values, vectors)
+            if reduced
+            else linalg.misfit(matrix, values, vectors, hidden, size)
         )
         discarded = _complement(values, vectors, rounded[1].double(), misfit)
-    found, v = times_power(rounded[0].double(), -power), rounded[1].double()
+    # Residuals are those of the numbers returned, which rounding to the kernel's type has moved: measured in float64 on
+    # the kernel near 1, with γ for what that measurement itself may hide.
+    found, v = times_two_to(rounded[0].double(), -power), rounded[1].double()
     residuals = (double.matvec(v) - found[:, None] * v).norm(dim=1) + gamma(hidden + dim + 6) * size * v.norm(dim=1)
     return Spectrum(
         *rounded,
-        _fitting_upward(residuals, power, dtype),
-        _fitting_upward(discarded, power, dtype),
+        linalg.fitting_upward(residuals, power, dtype),
+        linalg.fitting_upward(discarded, power, dtype),
         energy,
         kernel.input,
         kernel.label,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class WeightedSpectrum:
-    """Eigenpairs in the metric of the data: u·y = Σ_k μ_k (p_k·x')², each (p_k·x')² of mean 1 over the data.
-
-    The mean error of keeping some pairs is at most the sum of the other |μ|, because E(p_k·x')² = 1.
-
-    Args:
-        values: μ, (k,), largest |μ| first; readers: p, (k, i), with P Σ Pᵀ = I.
-        discarded: the bound on E|u·y − reconstruct(x)| over data of that Σ, a number: Σ|μ| of the pairs left out, and
-            what rounding of the values and readers as they stand, of Σ's roots and of `reconstruct` adds, rounded up.
-        input: the space of x; label: what the kernel's direction stands for.
-
-    Raises:
-        ShapeError: the shapes do not fit together.
-    """
-
-    values: Float[Tensor, " k"]
-    readers: Float[Tensor, "k i"]
-    discarded: Float[Tensor, ""]
-    input: Space
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        detach(self)
-        k = len(self.values)
-        for name, value, shape in (
-            ("values", self.values, (k,)),
-            ("readers", self.readers, (k, self.input.dim)),
-            ("discarded", self.discarded, ()),
-        ):
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
-        """μ_k (p_k·x')² for each sample and pair. Types, gradient and errors: as `Spectrum.terms`."""
-        return self._terms(x).to(self.values.dtype)
-
-    def reconstruct(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
-        """Σ_k μ_k (p_k·x')² over the kept pairs, summed in float64. Types and errors: as `terms`."""
-        return self._terms(x).sum(dim=-1).to(self.values.dtype)
-
-    def _terms(self, x: Tensor) -> Tensor:
-        return (lifted(self.input, x) @ self.readers.double().T).square() * self.values.double()
-
-
-@torch.no_grad()
-def second_moment(x: Float[Tensor, "n d"], input: Space) -> Float[Tensor, "i i"]:
-    """Σ = E[x' x'ᵀ] of samples, one per row, over the folded input, in float64; batch by batch. No gradients.
-
-    Raises:
-        BilensError: x is no tensor of floating-point numbers. ShapeError: its last axis is not `input.size`.
-    """
-    instance("x", x, Tensor)
-    instance("input", input, Space)
-    total = torch.zeros(input.dim, input.dim, dtype=torch.float64, device=x.device)
-    for start in range(0, max(len(x), 1), 8192):
-        rows = lifted(input, x[start : start + 8192])
-        total += rows.T @ rows
-    return total / max(len(x), 1)
-
-
-@torch.no_grad()
-def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | None = None) -> WeightedSpectrum:
-    """The k pairs that matter most on average: eigenpairs of Σ^½ Q Σ^½, read back into the input space.
-
-    With x' = Σ^½ z and E[z zᵀ] = I, u·y = zᵀ(Σ^½ Q Σ^½)z = Σ μ_k (w_k·z)²; the readers are p_k = (Σ^½)⁺ w_k, exact for
-    every x' in the range of Σ, where all of the data lies.
-
-    The bound on the mean error, `discarded`, is measured on what is returned: E|x'ᵀΔx'| is at most the sum of
-    |eigenvalues| of Σ^½ Δ Σ^½ with Δ = Q − Σ_k μ_k p_k p_kᵀ. What rounding adds is about 1e-7 of ‖Q‖ tr Σ in float32,
-    1e-11 in float64, and 1e-7 where Σ is singular: from Σ in float64, whether data lie in its range
-    is known to √1e-16 only. Coordinates that are 0 in all of Σ are exempt.
-
-    Args:
-        kernel: Q; second_moment: Σ = E[x' x'ᵀ] over the folded input, (i, i); k: how many pairs, all when None.
-
-    Returns:
-        A `WeightedSpectrum` in the kernel's type, in float32 for bfloat16 and float16; float64 inside. No gradients.
-
-    Raises:
-        BilensError: k out of range, Σ has a clearly negative eigenvalue, or numbers outside the range of the type.
-        ShapeError: Σ of another size.
-
-    Source: `docs/theory.md`, "The truncation certificate".
-    """
-    k = _check_k(kernel, k)
-    dim = kernel.input.dim
-    instance("second moment", second_moment, Tensor, hint="compute it with decompose.second_moment")
-    if tuple(second_moment.shape) != (dim, dim):
-        raise ShapeError(
-            f"a second moment of shape {tuple(second_moment.shape)}", f"({dim}, {dim})", "compute it on folded inputs"
-        )
-    if not bool(torch.isfinite(second_moment).all()):
-        raise BilensError("a second moment with NaN or infinity", "finite numbers")
-    moment = _symmetric(second_moment.double())
-    # An even power of two out of the way, whose root is one too; and coordinates that are 0 on all of the data.
-    half = int(torch.frexp(moment.abs().max()).exponent) // 2
-    alive = (moment != 0).any(dim=1)
-    moment = times_power(moment, -2 * half)[alive][:, alive]
-    variances, axes = symmetric.eigh(moment) if len(moment) else (moment.new_zeros(0), moment)
-    top = variances.abs().amax() if len(variances) else variances.new_zeros(())
-    if len(variances) and bool(variances.min() < -1e-9 * top):
-        least = float(times_power(variances.min(), 2 * half))
-        raise BilensError(f"a second moment with eigenvalue {least:.3g}", "none below 0", "pass E[x x']")
-    double, power = kernel_near_one(kernel)
-    held = variances > dim * torch.finfo(torch.float64).eps * top
-    roots, columns = variances[held].sqrt(), axes[:, held]
-    scaled = columns * roots  # Σ^½ up to a rotation, which the eigenvectors of the product absorb
-    matrix = double.dense()[alive][:, alive]
-    values, turn = symmetric.eigh(_symmetric(scaled.T @ (matrix @ scaled))) if len(roots) else (roots, scaled[:0])
-    order = values.abs().argsort(descending=True, stable=True)[:k]
-    count = dim if k is None else k
-    mu, readers = values.new_zeros(count), values.new_zeros(count, dim)
-    mu[: len(order)] = values[order]
-    readers[: len(order), alive] = signed(((columns / roots) @ turn[:, order]).T)
-    dtype, noise = at_least_single(kernel.left.dtype), 1e-12 * float(_size(double))
-    mu = fitting(mu, power + 2 * half, dtype, noise=noise)
-    readers = fitting(readers, -half, dtype, "readers")
-    mean = _mean_error(
-        double,
-        matrix,
-        (times_power(mu.double(), -power - 2 * half), times_power(readers.double(), half)[:, alive]),
-        torch.finfo(dtype).eps,
-        (moment, variances, axes),
-    )
-    discarded = _fitting_upward(mean, power + 2 * half, dtype)
-    return WeightedSpectrum(mu, readers, discarded, kernel.input, kernel.label)
-
-
-def _mean_error(
-    kernel: Kernel, matrix: Tensor, returned: tuple[Tensor, Tensor], unit: float, data: tuple[Tensor, Tensor, Tensor]
-) -> Tensor:
-    """E|x'ᵀQx' − Σ_k μ_k (p_k·x')²|, at most, over data of a second moment Σ, with all rounding.
-
-    −Σ ≤ E[s x'x'ᵀ] ≤ Σ for the sign s of the error, so that it is at most Σ|eigenvalues of Aᵀ Δ A| for any A with
-    A Aᵀ ≥ Σ.
-
-    Args:
-        kernel: near 1; matrix: Q as formed from it, over the coordinates that count.
-        returned: μ and the readers as they are returned; unit: the rounding of their type.
-        data: Σ, its eigenvalues and its eigenvectors, one per column.
-    """
-    (mu, readers), (moment, variances, axes) = returned, data
-    n, size = len(matrix), _size(kernel)
-    if not n:
-        return size.new_zeros(())
-    off = _misfit(moment, variances, axes.T, 0, size)  # by which Σ may exceed what its eigenpairs make
-    above = axes * (variances.clamp(min=0) + 1.01 * off).sqrt()
-    trace = above.square().sum()
-    delta = matrix - (readers.T * mu) @ readers
-    sizes, lengths = mu.abs(), readers.norm(dim=1)
-    formed = gamma(len(kernel.left) + 4) * size + gamma(len(mu) + 4) * (sizes * lengths.square()).sum()
-    product = _symmetric(above.T @ (delta @ above))
-    # The eigenvalues are right to n roundings of the norm, as LAPACK's are.
-    wrong = gamma(2 * n + 6) * n**0.5 * trace * delta.norm() + gamma(n) * n * product.norm()
-    squares = (readers @ above).norm(dim=1).square().amax() * (1 + gamma(n + 4)) if len(mu) else trace * 0
-    evaluated = 2 * gamma(n + 2) * (trace * squares).sqrt() * (sizes * lengths).sum()
-    summed = (gamma(len(mu) + 3) + unit) * sizes.sum() * squares
-    mean: Tensor = symmetric.eigvalsh(product).abs().sum() + formed * trace + wrong + evaluated + summed
-    return mean
-
-
-def _misfit(matrix: Tensor, values: Tensor, vectors: Tensor, hidden: int, size: Tensor) -> Tensor:
-    """‖Q − Σ_k λ_k v_k v_kᵀ‖, at most, with all pairs of a matrix that was formed from `hidden` units of total size."""
-    off = (matrix - (vectors.T * values) @ vectors).norm()
-    measured = gamma(len(matrix) + 5) * (matrix.norm() + 1.01 * values.abs().sum())
-    total: Tensor = off + measured + (gamma(hidden + 5) * size if hidden else 0)
-    return total
-
-
 def _misfit_of_factors(kernel: Kernel, values: Tensor, vectors: Tensor) -> Tensor:
     """The same from the factors, with all pairs in their span: (Q Vᵀ − VᵀΛ) V + Q (I − VᵀV), i × i never made."""
     left, right, sizes = kernel.left, kernel.right, kernel.weights.abs()
-    count, (hidden, dim), size = len(values), left.shape, _size(kernel)
+    count, (hidden, dim), size = len(values), left.shape, linalg.size(kernel)
     along = (kernel.matvec(vectors) - values[:, None] * vectors).norm() + gamma(hidden + dim + 6) * count**0.5 * size
     outside = [(factor - (factor @ vectors.T) @ vectors).norm(dim=1) for factor in (left, right)]
     across = (sizes * (outside[0] * right.norm(dim=1) + outside[1] * left.norm(dim=1))).sum() / 2
@@ -461,30 +324,8 @@ def _complement(values: Tensor, vectors: Tensor, kept: Tensor, misfit: Tensor) -
     return norm
 
 
-def _size(kernel: Kernel) -> Tensor:
-    """Σ_h |w_h| ‖L_h‖ ‖R_h‖: at least the norm of Q with every term replaced by its absolute value."""
-    size: Tensor = (kernel.weights.abs() * kernel.left.norm(dim=1) * kernel.right.norm(dim=1)).sum()
-    return size
-
-
-def _fitting_upward(values: Tensor, power: int, dtype: torch.dtype) -> Tensor:
-    """values · 2^power, at least 0, in a type, rounded up."""
-    return upward(times_power(values * (1 + 16 * UNIT), power), dtype)
-
-
 def _norm(values: Tensor) -> Tensor:
     """The norm in float64, also of numbers whose squares leave its range."""
     double = values.detach().double()
     top = double.abs().amax() if len(double) else double.new_zeros(())
     return (double / top).norm() * top if bool(top > 0) else top
-
-
-def _check_k(kernel: Kernel, k: int | None) -> int | None:
-    instance("kernel", kernel, Kernel)
-    if k is None:
-        return None
-    return whole("k", k, 1, kernel.input.dim, hint="choose k in that range, or leave it out for all")
-
-
-def _symmetric(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.T) / 2

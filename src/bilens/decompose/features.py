@@ -6,16 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
+from bilens._internal.checks import instance, trusted
+from bilens._internal.scale import NEAR, times_two_to
+from bilens.decompose import linalg
 from bilens.decompose.eigen import Spectrum
-from bilens.decompose.rounding import at_least_single, gamma, upward
-from bilens.decompose.scale import fitting, kernel_near_one, times_power
-from bilens.decompose.sign import signed
+from bilens.decompose.linalg import at_least_single, fitting, gamma, kernel_near_one, signed, upward
 from bilens.dictionary import Dictionary
-from bilens.scale import NEAR
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 WELL_CONDITIONED = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Least over largest squared diagonal entry of the Cholesky factor of FᵀF from which on it is used; below, F is
@@ -100,7 +99,7 @@ def eigvalsh_pullback(kernel: Kernel, d: Dictionary) -> Float[Tensor, " n"]:
     q, rows, _, power = _over(kernel, d, duals=False)
     work = at_least_single(kernel.left.dtype)
     q, rows = _in(q, work), rows.to(work)
-    values: Tensor = symmetric.eigvalsh(_Small(q, rows, _by_gram(rows)).matrix).double()
+    values: Tensor = linalg.eigvalsh(_Small(q, rows, _by_gram(rows)).matrix).double()
     noise = torch.finfo(rows.dtype).eps * float(_size(q, rows))
     return fitting(values[values.abs().argsort(descending=True, stable=True)], power, rows.dtype, noise=noise)
 
@@ -113,21 +112,21 @@ def _over(kernel: Kernel, d: Dictionary, *, duals: bool) -> tuple[Kernel, Tensor
     """
     instance("kernel", kernel, Kernel)
     instance("dictionary", d, Dictionary)
-    single = BilinearTensor(kernel.left, kernel.right, kernel.weights[None], kernel.input, Space("kernel", 1))
+    output = Space("kernel", 1)
+    single = trusted(BilinearTensor, kernel.left, kernel.right, kernel.weights[None], kernel.input, output)
     tensor, d = single.match(d)
-    near, power = kernel_near_one(Kernel(tensor.left, tensor.right, tensor.down[0], tensor.input))
+    near, power = kernel_near_one(trusted(Kernel, tensor.left, tensor.right, tensor.down[0], tensor.input, ""))
     rows = (d.duals if duals else d.atoms).detach().to(tensor.left.device)
     rows = rows.to(at_least_single(rows.dtype))
     exponent = int(torch.frexp(rows.abs().max()).exponent)
     if abs(exponent) < NEAR:  # as good as near 1, and no copy
         return near, rows, d.features, power
-    return near, times_power(rows.double(), -exponent).to(rows.dtype), d.features, power + 2 * exponent
+    return near, times_two_to(rows.double(), -exponent).to(rows.dtype), d.features, power + 2 * exponent
 
 
 def _size(q: Kernel, rows: Tensor) -> Tensor:
     """‖F‖² Σ_h |w_h| ‖L_h‖ ‖R_h‖, Frobenius: at least ‖F Q Fᵀ‖ with every term replaced by its absolute value."""
-    units = (q.weights.abs() * q.left.norm(dim=1) * q.right.norm(dim=1)).double().sum()
-    size: Tensor = units * rows.norm().double().square()
+    size: Tensor = linalg.size(q).double() * rows.norm().double().square()
     return size
 
 
@@ -194,7 +193,7 @@ def _gram(rows: Tensor) -> Tensor:
 def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spectrum:
     q, rows, codes, power = _over(kernel, d, duals=duals)
     most = min(rows.shape)
-    k = None if k is None else whole("k", k, 1, most, hint="choose k in that range, or leave it out for all")
+    k = linalg.some(k, most)
     both = at_least_single(kernel.left.dtype) == rows.dtype == torch.float32
     found = _by_gram(rows) if both and k is not None and 8 * k <= most else None
     single = found is not None
@@ -204,7 +203,7 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
         rows = rows.double()
         found = _by_gram(rows)
     small = _Small(q, rows, found)
-    values, turn = symmetric.eigh(small.matrix)
+    values, turn = linalg.eigh(small.matrix)
     order = values.abs().argsort(descending=True, stable=True)
     values, turn = values[order].double(), turn.T[order[:k]].double()
     if single:
@@ -220,7 +219,7 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
     # What is stated must hold for the rounded pairs returned: C moves a vector by at most |λ₁| times its length.
     rounded, v = fitting(kept, power, dtype, noise=noise), vectors.to(dtype)
     largest, moved = values[0].abs(), torch.linalg.vector_norm(v.double() - vectors, dim=1)
-    off = (times_power(rounded.double(), -power) - kept).abs()
+    off = (times_two_to(rounded.double(), -power) - kept).abs()
     residuals = (1.01 if single else 1) * residuals + 1.01 * (largest + kept.abs()) * moved + off + gamma(steps) * size
     rest = values[len(kept)].abs() if len(kept) < len(values) else values.new_zeros(())
     discarded = rest + ALLOWANCE[torch.float32 if single else torch.float64] * largest + gamma(steps) * size
@@ -229,8 +228,8 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
     return Spectrum(
         rounded,
         v,
-        upward(times_power(residuals, power), dtype),
-        upward(times_power(discarded, power), dtype),
+        upward(times_two_to(residuals, power), dtype),
+        upward(times_two_to(discarded, power), dtype),
         fitting(values.square().sum(), 2 * power, torch.float64, "squares of eigenvalues", noise**2),
         codes,
         kernel.label,
@@ -238,7 +237,7 @@ def _eigh(kernel: Kernel, d: Dictionary, k: int | None, *, duals: bool) -> Spect
 
 
 def _in(q: Kernel, dtype: torch.dtype) -> Kernel:
-    return Kernel(q.left.to(dtype), q.right.to(dtype), q.weights.to(dtype), q.input)
+    return trusted(Kernel, q.left.to(dtype), q.right.to(dtype), q.weights.to(dtype), q.input, q.label)
 
 
 def _refined(small: _Small, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,7 +257,7 @@ def _refined(small: _Small, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     image = _in(small.q, torch.float64).matvec(x)
     triangle = torch.linalg.cholesky(c @ x.T)  # vectors = triangle · orthonormal ones
     half = torch.linalg.solve_triangular(triangle, x @ image.T, upper=False)
-    values, columns = symmetric.eigh(torch.linalg.solve_triangular(triangle, half.T, upper=False))
+    values, columns = linalg.eigh(torch.linalg.solve_triangular(triangle, half.T, upper=False))
     order = values.abs().argsort(descending=True, stable=True)
     values, to = values[order], torch.linalg.solve_triangular(triangle.T, columns[:, order], upper=True).T
     left = to @ image - values[:, None] * (to @ c)

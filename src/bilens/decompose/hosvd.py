@@ -8,21 +8,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.checks import instance, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, upward
-from bilens.decompose.scale import fitting, tensor_near_one, times_power
-from bilens.decompose.sign import signed
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
+from bilens._internal.scale import times_two_to
+from bilens._internal.shown import line
+from bilens.decompose import linalg
+from bilens.decompose.linalg import (
+    EPSILON,
+    UNIT,
+    at_least_single,
+    detach,
+    fitting,
+    gamma,
+    largest_square,
+    signed,
+    symmetric,
+    tensor_near_one,
+    upward,
+)
 from bilens.dictionary import Dictionary
-from bilens.errors import ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
-EPSILON = torch.finfo(torch.float64).eps
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InputBasis:
     """Orthonormal directions of the input, in the order of how much of the tensor they carry.
 
@@ -48,13 +57,11 @@ class InputBasis:
     beyond: Float[Tensor, ""]
     input: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         detach(self)
-        if tuple(self.vectors.shape) != (len(self.values), self.input.dim):
-            raise ShapeError(
-                f"vectors of shape {tuple(self.vectors.shape)}",
-                f"({len(self.values)}, {self.input.dim})",
-            )
+        checks.shapes(self, i=self.input.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -94,6 +101,10 @@ class InputBasis:
 def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     """The top k eigenvectors of the input mode's Gram M_ij = Σ_o (B_o B_o)_ij, without building B.
 
+    >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+    >>> input_basis(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
+    tensor([2., 1.])
+
     From B_o = ½ Σ_h D_oh (L_h R_hᵀ + R_h L_hᵀ), with P = DᵀD,
     M = ¼ [Lᵀ(P∘RRᵀ)L + Lᵀ(P∘RLᵀ)R + Rᵀ(P∘LRᵀ)L + Rᵀ(P∘LLᵀ)R]. Biases are part of it: a folded input has
     its constant coordinate in the basis.
@@ -115,16 +126,15 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     """
     instance("tensor", tensor, BilinearTensor)
     dim = tensor.input.dim
-    k = None if k is None else whole("k", k, 1, dim, hint="choose k in that range, or leave it out for all")
+    k = linalg.some(k, dim)
     near, power = tensor_near_one(tensor)
     left, right, down = near.left, near.right, near.down
     outer = down.T @ down
     crossed = outer * (right @ left.T)  # its transpose is the other one
     one = left.T @ ((outer * (right @ right.T)) @ left + crossed @ right)
     two = right.T @ (crossed.T @ left + (outer * (left @ left.T)) @ right)
-    gram = (one + two) / 4
-    gram = (gram + gram.T) / 2
-    squares, columns = symmetric.eigh(gram)
+    gram = symmetric(one + two) / 4
+    squares, columns = linalg.eigh(gram)
     squares, vectors = squares.flip(0), signed(columns.T.flip(0))
     sigma = squares.clamp(min=0).sqrt()
     count, dtype = dim if k is None else k, at_least_single(tensor.left.dtype)
@@ -135,8 +145,8 @@ def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
         fitting(sigma[:count], power, dtype, "singular values", 1e-7 * float(_sizes(near).norm())),
         kept,
         fitting(squares.clamp(min=0).sum(), 2 * power, torch.float64, "squares of singular values"),
-        times_power(sigma.new_tensor(noise), power).to(dtype),
-        upward(times_power(beyond, 2 * power), torch.float64),
+        times_two_to(sigma.new_tensor(noise), power).to(dtype),
+        upward(times_two_to(beyond, 2 * power), torch.float64),
         tensor.input,
     )
 

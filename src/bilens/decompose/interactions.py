@@ -12,10 +12,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, number, whole
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import UNIT, at_least_single, gamma, largest_square, lifted, upward
-from bilens.decompose.scale import fitting, tensor_near_one, times_power
+from bilens._internal import checks, shown
+from bilens._internal.checks import instance, number, whole
+from bilens._internal.scale import times_two_to
+from bilens._internal.shown import line
+from bilens.decompose.linalg import (
+    UNIT,
+    at_least_single,
+    detach,
+    fitting,
+    folded,
+    gamma,
+    largest_square,
+    tensor_near_one,
+    upward,
+)
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import DENSE_LIMIT, BilinearTensor
@@ -62,7 +73,7 @@ class TopInteractions(tuple[Interaction, ...]):
     __repr__ = __str__
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
     """y_o = Σ_{a≤b} c_abo z_a z_b over the codes z of the input features: each c is one interaction.
 
@@ -81,20 +92,25 @@ class Interactions:
     input: Space
     output: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         detach(self)
-        expected = (pairs.count(self.input.dim), self.output.dim)
-        if tuple(self.coefficients.shape) != expected:
-            raise ShapeError(
-                f"coefficients of shape {tuple(self.coefficients.shape)}",
-                f"{expected}: pairs of {self.input.title} × {self.output.title}",
-            )
-        if not bool(torch.isfinite(torch.stack(self.coefficients.aminmax())).all()):
-            raise BilensError("coefficients with NaN or infinity", "finite numbers")
+        checks.shapes(self, p=pairs.count(self.input.dim), o=self.output.dim)
+        checks.finite("coefficients", self.coefficients)
 
     def __len__(self) -> int:
         """How many interactions are not 0."""
         return int(self.coefficients.count_nonzero())
+
+    def _repr_html_(self) -> str:
+        """The largest by `magnitude` as bars, for a notebook."""
+        found = [
+            (f"{each.first} · {each.second} → {each.output}", each.coefficient, f"{each.coefficient:+.4g}")
+            for each in self.top(shown.ROWS)
+        ]
+        title = f"Interactions of {self.input.title} in {self.output.title}"
+        return shown.bars(title, found, len(self), "coefficient × first × second is what the output gains")
 
     def __call__(self, codes: Float[Tensor, "n size"]) -> Float[Tensor, "n o"]:
         """y for each row of codes; the constant coordinate is added here.
@@ -108,7 +124,7 @@ class Interactions:
             ShapeError: the last axis is not `input.size`. BilensError: codes that are not floating-point numbers.
         """
         instance("codes", codes, Tensor)
-        z = lifted(self.input, codes).to(self.coefficients.dtype)
+        z = folded(self.input, codes).to(self.coefficients.dtype)
         i, j = self._pairs()
         live, _ = self.used()
         y, upper = z.new_empty(len(z), self.output.dim), z.new_zeros(self.input.dim, self.input.dim)
@@ -162,7 +178,7 @@ class Interactions:
         Args:
             effects: as in `magnitude`; codes: of the samples, one per row.
         """
-        z = lifted(self.input, codes)
+        z = folded(self.input, codes)
         top = z.abs().amax() if z.numel() else z.new_ones(())
         z = (z / torch.where(top > 0, top, 1)).square()  # so that no fourth power leaves the range
         i, j = self._pairs()
@@ -275,7 +291,7 @@ class Interactions:
     @torch.no_grad()
     def active(self, codes: Float[Tensor, "n size"]) -> float:
         """How many interactions are active on a sample, the mean over samples: those whose two codes are not 0."""
-        z = (lifted(self.input, codes) != 0).to(torch.float32)
+        z = (folded(self.input, codes) != 0).to(torch.float32)
         i, j = self._pairs()
         together = (z.T @ z).double()[i, j] / len(z)
         return float((self.coefficients != 0).sum(dim=1).double() @ together)
@@ -298,6 +314,12 @@ class Interactions:
 @torch.no_grad()
 def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactions:
     """Every interaction of a tensor: c_abo = B_o(e_a, e_b), times 2 where a < b.
+
+    >>> W, V = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2, ("age", "dose")), output=Space("y", 1, ("risk",)))
+    >>> interactions(B).top()
+       first  second  output  coefficient    share
+    1  age    dose    risk             +3  100.00%
 
     In other coordinates, give the tensor those first: `tensor.pullback(inputs).read(outputs)`.
 
@@ -329,14 +351,17 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
     for n in range(len(stream)):
         rows = stream.batch(n) * pairs.multiplicity(*stream.pairs(n))[:, None]
         peak = max(peak, float(rows.abs().amax()))
-        coefficients[n * _PAIRS : n * _PAIRS + len(rows)] = times_power(rows, power)
+        coefficients[n * _PAIRS : n * _PAIRS + len(rows)] = times_two_to(rows, power)
     fitting(near.left.new_tensor(peak), power, dtype, "coefficients", 1e-10)
     return Interactions(coefficients, tensor.input, tensor.output)
 
 
 @torch.no_grad()
-def effective_number(scores: Float[Tensor, "*n"]) -> float:
+def participation_ratio(scores: Float[Tensor, "*n"]) -> float:
     """The participation ratio (Σ s²)² / Σ s⁴: n for n equal scores, 1 for a single one that is not 0.
+
+    >>> participation_ratio(torch.tensor([2.0, -2.0, 2.0, 0.0]))
+    3.0
 
     Raises:
         BilensError: every score is 0.

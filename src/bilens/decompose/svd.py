@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bilens import pairs
-from bilens.checks import instance, trusted, whole
-from bilens.decompose import symmetric
-from bilens.decompose.graphs import detach
-from bilens.decompose.rounding import at_least_single, gamma, largest_square, upward
-from bilens.decompose.sign import signed
-from bilens.errors import BilensError, ShapeError
-from bilens.scale import near_one
+from bilens._internal import checks
+from bilens._internal.checks import instance, trusted, whole
+from bilens._internal.scale import near_one
+from bilens._internal.shown import line
+from bilens.decompose import linalg
+from bilens.decompose.linalg import EPSILON, at_least_single, detach, gamma, largest_square, signed, upward
+from bilens.errors import BilensError
+from bilens.kernel import Kernel
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
-
-EPSILON = torch.finfo(torch.float64).eps
+from bilens.tensor import BilinearTensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorSVD:
     """B_o(x, x) = Σ_s σ_s R_so K_s(x, x): singular values, output directions, and right kernels that stay factored.
 
@@ -48,15 +47,11 @@ class TensorSVD:
     energy: Float[Tensor, ""]
     floor: Float[Tensor, ""]
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         detach(self)
-        if tuple(self.outputs.shape) != (len(self.values), self.tensor.output.dim):
-            raise ShapeError(
-                f"outputs of shape {tuple(self.outputs.shape)}",
-                f"({len(self.values)}, {self.tensor.output.dim})",
-            )
-        if self.residuals.shape != self.values.shape:
-            raise ShapeError(f"residuals of shape {tuple(self.residuals.shape)}", f"({len(self.values)},)")
+        checks.shapes(self, o=self.tensor.output.dim)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -111,6 +106,11 @@ class TensorSVD:
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.
 
+        >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+        >>> found = svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2)))
+        >>> found.truncate(1)(torch.tensor([3.0, 4.0]))  # of 18 and 16
+        tensor([18.,  0.])
+
         In the type of the values; the product is in float64. No gradients.
 
         Raises:
@@ -119,12 +119,17 @@ class TensorSVD:
         k = _check_kept(self, k)
         outputs, tensor = self.outputs[:k].double(), self.tensor.to(self.values.dtype)
         down = outputs.T @ (outputs @ tensor.down.double())
-        return replace(tensor, down=down.to(self.values.dtype))
+        down = down.to(self.values.dtype)
+        return trusted(BilinearTensor, tensor.left, tensor.right, down, tensor.input, tensor.output)
 
 
 @torch.no_grad()
 def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     """The top k singular values, output directions and (factored) right kernels of B as an o × i² matrix.
+
+    >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+    >>> svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
+    tensor([2., 1.])
 
     B Bᵀ = D G Dᵀ with the hidden Gram G = ½[(LLᵀ)∘(RRᵀ) + (LRᵀ)∘(RLᵀ)], so σ² and R are its eigenpairs.
 
@@ -148,8 +153,8 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     left, a = near_one(tensor.left)
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)
-    gram = replace(tensor, left=left, right=right, down=down).gram()
-    values, vectors = symmetric.largest(gram, tensor.output.dim if k is None else k)
+    gram = trusted(BilinearTensor, left, right, down, tensor.input, tensor.output).gram()
+    values, vectors = linalg.largest(gram, tensor.output.dim if k is None else k)
     return _record(
         tensor,
         values.clamp(min=0).sqrt(),
@@ -192,7 +197,7 @@ def svd_accurate(tensor: BilinearTensor, k: int | None = None, *, block: int = 4
         basis, triangle = torch.linalg.qr(down, mode="complete")
         down = triangle[:hidden]
     reduced = BilinearTensor(left, right, down, Space("span", left.shape[1]), Space("rows", len(down)))
-    stream = pairs.symmetric_stream(reduced, batch_size=block, shuffle=False)
+    stream = pairs.stream(reduced, kind="symmetric", batch_size=block, shuffle=False)
     triangle = down.new_zeros(0, len(down))
     for n in range(len(stream)):
         triangle = torch.linalg.qr(torch.cat([triangle, stream.batch(n)]), mode="r")[1]
@@ -232,7 +237,8 @@ def _record(
             "scale it, or call .to(torch.float64)",
         )
     if any(factor.requires_grad for factor in (tensor.left, tensor.right, tensor.down)):
-        tensor = replace(tensor, left=tensor.left.detach(), right=tensor.right.detach(), down=tensor.down.detach())
+        factors = (factor.detach() for factor in (tensor.left, tensor.right, tensor.down))
+        tensor = trusted(BilinearTensor, *factors, tensor.input, tensor.output)
     values, rows = (sigma * size).to(dtype), signed(outputs).to(dtype)
     # What is returned is measured: rounded, and with what rounding may hide of the measurement itself.
     kept, one = (values.double() / size).square()[:, None], rows.double()
@@ -249,6 +255,5 @@ def _check_kept(svd: TensorSVD, k: int) -> int:
 
 def _check_k(tensor: BilinearTensor, k: int | None) -> int | None:
     instance("tensor", tensor, BilinearTensor)
-    if k is None:
-        return None
-    return whole("k", k, 1, tensor.output.dim, hint="choose k in that range, or leave it out for all")
+    checks.in_memory("a tensor", tensor.left)
+    return linalg.some(k, tensor.output.dim)

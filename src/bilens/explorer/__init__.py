@@ -4,6 +4,5 @@ from bilens.explorer.document import document
 from bilens.explorer.exploration import Exploration
 from bilens.explorer.layout import Document
 from bilens.explorer.page import page, render, write
-from bilens.explorer.server import PageServer
 
-__all__ = ["Document", "Exploration", "PageServer", "document", "page", "render", "write"]
+__all__ = ["Document", "Exploration", "document", "page", "render", "write"]

@@ -1,6 +1,6 @@
-"""From records to the plain data of the page, ready for JSON: `docs/explorer-format.md` and `schema.json` describe it.
+"""From records to the plain data of the page, ready for JSON, as the typed dictionaries of `layout` describe it.
 
-The typed dictionaries of `layout` are that schema in Python. Texts are plain text, never markup; the page alone decides
+Texts are plain text, never markup; the page alone decides
 how numbers and texts are shown, and it knows nothing of records.
 """
 
@@ -25,13 +25,13 @@ from bilens.explorer.layout import (
     Document,
     Fact,
     Feature,
+    Features,
     Line,
     Lines,
     Pair,
     Run,
     SampleSet,
     ScoreRow,
-    Section,
     Seen,
 )
 from bilens.faithfulness import Curve, Row
@@ -64,6 +64,7 @@ def _run(run: Exploration) -> Run:
         "facts": [_fact(name, value) for name, value in run.facts.items()],
         "input": None if space is None else _axis(space),
         "output": None if output is None else _axis(output),
+        "logits": run.logits,
         "model": None
         if run.model is None
         else {
@@ -72,8 +73,8 @@ def _run(run: Exploration) -> Run:
             "down": floats("the model", run.model.down),
         },
         "samples": None if run.samples is None else _samples(run.samples),
-        "outputs_view": None if logits is None else _text(logits.name),
-        "views": [_section(run, found, places, whole=found is logits) for found in run.features],
+        "outputs_set": None if logits is None else _text(logits.name),
+        "sets": [_set(run, found, places, whole=found is logits) for found in run.features],
         "scores": [_score(row) for row in _in_order(run.all_scores)],
         "curves": [_line(curve, run.repeats) for curve in run.all_curves],
         "training": None
@@ -123,7 +124,7 @@ def _in_order(rows: Sequence[Row]) -> list[Row]:
     return ordered + [row for row in rows if row not in ordered]
 
 
-def _section(run: Exploration, found: FeatureSet, places: dict[int, int], *, whole: bool) -> Section:
+def _set(run: Exploration, found: FeatureSet, places: dict[int, int], *, whole: bool) -> Features:
     detail = found.detail
     count = max((len(spectrum) for spectrum in found.spectra), default=1) if whole else run.eigenvectors
     figures: list[Lines | Cells] = [_chart(name, chart) for name, chart in found.charts.items()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bilens.checks import whole
+from bilens._internal.checks import whole
+from bilens._internal.shown import line
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, Samples, table
@@ -16,14 +17,15 @@ _SAME = 1e-3
 """Eigenvalues and the model's own are the same when they differ by less than this share of ‖Q‖: stored in float32."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Exploration:
     """Everything that the page shows of one run; every part but the title may be left out.
 
     Args:
         title: of the page; run: a short name of the run, for example its folder's.
         facts: about the model, text or numbers, in the order shown, for example {"accuracy": "97.8 %"}.
-        model: input → centred outputs as factors, which the page computes with.
+        model: input → outputs as factors, centred where they are logits, which the page computes with.
+        logits: whether the outputs are the logits of classes, so that the page may speak of probabilities.
         features: the sets of features, in the order shown, each with its names, texts, details, scores and curves.
         samples: inputs to look at the model with.
         scores: rows of the table of faithfulness besides those of the sets, for example the model itself. Where a set
@@ -43,6 +45,7 @@ class Exploration:
     run: str = ""
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
     model: BilinearTensor | None = None
+    logits: bool = False
     features: tuple[FeatureSet, ...] = ()
     samples: Samples | None = None
     scores: tuple[Row, ...] = ()
@@ -51,6 +54,8 @@ class Exploration:
     history: History | None = None
     notes: tuple[str, ...] = ()
     eigenvectors: int = 16
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         for what, names in (

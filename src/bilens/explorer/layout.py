@@ -1,13 +1,17 @@
-"""The data of the page as typed dictionaries, which `docs/explorer-format.md` and `schema.json` describe."""
+"""The data of the page as typed dictionaries, with what `docs/explorer-format.md` says of them.
+
+`python docs/explorer_schema.py` writes the JSON schema and the types of the page's script from them; a dictionary in an
+annotation is added to the schema as it stands.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from bilens.explorer.encoding import Array
 from bilens.faithfulness import Kind
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout; the page refuses another one."""
 
 
@@ -119,7 +123,7 @@ class Cells(TypedDict):
     counts: list[list[int]]
 
 
-class Section(TypedDict):
+class Features(TypedDict):
     """A set of features, most important first; `total` is of how many `among`, where known.
 
     `feature` is what one of them is called, before its label; `figures` are those of the set as a whole, and `words`
@@ -189,17 +193,22 @@ class Table(TypedDict):
 
 
 class Run(TypedDict):
-    """Everything about one run; `outputs_view` names the view whose features are the model's outputs."""
+    """Everything about one run.
+
+    `logits` says whether the outputs are the logits of classes; `outputs_set` names the set whose features are the
+    model's outputs.
+    """
 
     name: str
     title: str
     facts: list[Fact]
     input: Axis | None
     output: Axis | None
+    logits: bool
     model: Model | None
     samples: SampleSet | None
-    outputs_view: str | None
-    views: list[Section]
+    outputs_set: str | None
+    sets: list[Features]
     scores: list[ScoreRow]
     curves: list[Line]
     training: Table | None
@@ -209,6 +218,6 @@ class Run(TypedDict):
 class Document(TypedDict):
     """The whole page: one run, or two to compare; `palette` is the diverging scale, from −1 to 1, of "#rrggbb"."""
 
-    format: int
-    palette: list[str]
-    runs: list[Run]
+    format: Annotated[int, {"const": FORMAT}]
+    palette: list[Annotated[str, {"pattern": "^#[0-9a-f]{6}$"}]]
+    runs: Annotated[list[Run], {"minItems": 1, "maxItems": 2}]

@@ -11,7 +11,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from bilens import checks
+from bilens._internal import checks
 from bilens.errors import StoreError
 from bilens.explorer.document import document
 from bilens.explorer.exploration import Exploration

@@ -13,7 +13,7 @@ from torch import Tensor
 from bilens.decompose import Spectrum
 from bilens.faithfulness import Row
 from bilens.features.records import Detail, FeatureSet
-from bilens.tensor import Kernel
+from bilens.kernel import Kernel
 
 STORED = 32
 """Eigenpairs kept for each feature of a set."""
@@ -62,7 +62,7 @@ def detail(features: Iterable[tuple[Kernel, Spectrum]], inputs: Float[Tensor, "m
         chosen = torch.cat([order[:few], order.flip(0)[:few]])
         measured.append((chosen, response[chosen], errors))
         if norm is None:
-            norm = float(spectrum.input.lift(inputs).norm(dim=1).max())
+            norm = float(spectrum.input.fold(inputs).norm(dim=1).max())
     values, pairs, strengths = (torch.stack(column) for column in zip(*rows, strict=True))
     if inputs is None:
         return Detail(values, pairs, strengths)

@@ -9,14 +9,16 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens.checks import whole
+from bilens._internal import checks, shown
+from bilens._internal.checks import whole
+from bilens._internal.shown import line
 from bilens.decompose import Spectrum
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detail:
     """What is shown of each feature of a set beyond its first eigenvectors, measured while all are at hand.
 
@@ -43,25 +45,16 @@ class Detail:
     norm: float | None = None
     examined: int = 0
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        n, dim = self.eigenvalues.shape
-        wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
-            ("pairs", self.pairs, (n, self.strengths.shape[-1], 2)),
-            ("strengths", self.strengths, (n, self.strengths.shape[-1])),
-            ("errors", self.errors, (n, dim)),
-        ]
-        if self.samples is not None:
-            wanted += [("samples", self.samples, (n, self.samples.shape[-1]))]
-            wanted += [("responses", self.responses, (n, self.samples.shape[-1]))]
-        for name, value, shape in wanted:
-            if value is not None and tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")
+        checks.shapes(self)
 
     def __len__(self) -> int:
         return len(self.eigenvalues)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Chart:
     """Lines that belong to a set of features and to no feature alone, for example singular values by rank.
 
@@ -88,13 +81,15 @@ class Chart:
     level: float | None = None
     level_name: str = ""
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        _check_shapes(("at", self.at, (len(self.at),)), ("values", self.values, (len(self.at), len(self.columns))))
+        checks.shapes(self, c=len(self.columns))
         if whole("drawn", self.drawn, 1) > len(self.columns):
             raise BilensError(f"{self.drawn} lines drawn of {len(self.columns)}", "at most as many as there are")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CodeComparison:
     """Codes of the same features on the same samples, once as trained (ReLU) and once through the pseudoinverse.
 
@@ -118,15 +113,13 @@ class CodeComparison:
     rank: int
     samples: int | None = None
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        if self.trained.shape != self.pseudoinverse.shape or self.trained.ndim != 1:
-            raise ShapeError(
-                f"codes of shape {tuple(self.trained.shape)} and {tuple(self.pseudoinverse.shape)}",
-                "two lists of one length",
-            )
+        checks.shapes(self)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples:
     """Some inputs to look at a model with, and what the model says of them.
 
@@ -146,22 +139,16 @@ class Samples:
     input: Space
     output: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        m = len(self.inputs)
-        for name, value, shape in (
-            ("inputs", self.inputs, (m, self.input.size)),
-            ("numbers", self.numbers, (m,)),
-            ("outputs", self.outputs, (m, self.output.dim)),
-            ("labels", self.labels, (m,)),
-        ):
-            if value is not None and tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}", "pass one sample per row")
+        checks.shapes(self, d=self.input.size, o=self.output.dim)
 
     def __len__(self) -> int:
         return len(self.inputs)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """A number of one sample as a sum of eigenvector terms: total = Σ_k λ_k (v_k·x')² + the terms left out.
 
@@ -179,9 +166,10 @@ class Explanation:
     spectrum: Spectrum
     total: float
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        if tuple(self.x.shape) != (self.spectrum.input.size,):
-            raise ShapeError(f"a sample of shape {tuple(self.x.shape)}", f"({self.spectrum.input.size},)")
+        checks.shapes(self, d=self.spectrum.input.size)
 
     @property
     def terms(self) -> Float[Tensor, " k"]:
@@ -194,7 +182,7 @@ class Explanation:
         return self.total - float(self.terms.sum())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FeatureSet:
     """What one analysis found: some features of one kind, most important first, and all that is said of them.
 
@@ -253,11 +241,13 @@ class FeatureSet:
     words: Mapping[str, str] = field(default_factory=dict)
     order: int = 0
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         if not self.name:
             raise BilensError("a set of features without a name", "one for file names and links")
         n = len(self.spectra)
-        _check_shapes(("importance", self.importance, (n,)), ("effects", self.effects, (n, self.output.dim)))
+        checks.shapes(self, n=n, o=self.output.dim)
         if self.detail is not None and len(self.detail) != n:
             raise BilensError(
                 f"details of {len(self.detail)} features for {self.name!r}",
@@ -275,6 +265,14 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.spectra)
+
+    def _repr_html_(self) -> str:
+        """The features by importance, with what each does to the outputs, for a notebook."""
+        rows = [
+            (self.spectra[n].label or str(n), float(self.importance[n]), self.speaks(n))
+            for n in range(min(len(self), shown.ROWS))
+        ]
+        return shown.bars(self.heading, rows, len(self), self.measure)
 
     @property
     def heading(self) -> str:
@@ -312,9 +310,3 @@ class FeatureSet:
             return ()
         least = max(float(effect.max()) / 2, float(effect.abs().max()) / 4)
         return tuple(self.output.label(o) for o in best if float(effect[o]) >= least > 0)
-
-
-def _check_shapes(*wanted: tuple[str, Tensor, tuple[int, ...]]) -> None:
-    for name, value, shape in wanted:
-        if tuple(value.shape) != shape:
-            raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_pair, write_pair
-from bilens.models import authors
-from bilens.models.layers import ACTIVATIONS, GATES, Bilinear, Dense, Gated, factored, linear, no_tensor
+from bilens.models import _config, authors
+from bilens.models.layers import ACTIVATIONS, GATES, Bilinear, Dense, Gated, factored, linear, matched_width, no_tensor
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
-
-_FORMAT = "bilens image classifier 1"
-
-_ABOUT = ("image_mean", "image_std", "test_accuracy")
-"""Entries that a config may have and that no model is built from: what its images were, and how often it is right."""
-
-_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types of weights that are read."""
 
 
 class ImageClassifier(nn.Module):
@@ -79,9 +69,8 @@ class ImageClassifier(nn.Module):
         instance("output", output, Space)
         hidden, layers = (whole(name, size, 1, 2**31 - 1) for name, size in (("hidden", hidden), ("layers", layers)))
         embedding = None if embedding is None else whole("embedding", embedding, 1, 2**31 - 1)
-        for name, switch in (("bias", bias), ("readout_bias", readout_bias), ("residual", residual)):
-            if type(switch) is not bool:
-                raise BilensError(f"{name} = {switch!r}", "True or False")
+        switches = (("bias", bias), ("readout_bias", readout_bias), ("residual", residual))
+        bias, readout_bias, residual = (checks.flag(name, switch) for name, switch in switches)
         seed = checks.seed(seed, 0)
         self.input, self.output = input.without_constant(), output.without_constant()
         first = embedding or input.size
@@ -98,9 +87,9 @@ class ImageClassifier(nn.Module):
                 f"use embedding={hidden}",
             )
         self.config: dict[str, Any] = {
-            "format": _FORMAT,
-            "input": _to_json(self.input),
-            "output": _to_json(self.output),
+            "format": _config.FORMAT,
+            "input": self.input.to_json(),
+            "output": self.output.to_json(),
             "hidden": hidden,
             "layers": layers,
             "embedding": embedding,
@@ -149,7 +138,7 @@ class ImageClassifier(nn.Module):
         Raises:
             ShapeError: the last axis of x is not `input.size`.
         """
-        x = self.input.lift(x)
+        x = self.input.fold(x)
         if self.embedding is not None:
             x = self.embedding(x)
         for layer in self.layers:
@@ -157,7 +146,7 @@ class ImageClassifier(nn.Module):
         return x
 
     def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n o"]:
-        """Logits, one row an image."""
+        """Logits, one row per image."""
         logits: Tensor = self.readout(self.hidden_outputs(x))
         return logits
 
@@ -219,7 +208,7 @@ class ImageClassifier(nn.Module):
                 )
         other = copy.deepcopy(self)
         other.input, other.output = input.without_constant(), output.without_constant()
-        other.config = self.config | {"input": _to_json(other.input), "output": _to_json(other.output)}
+        other.config = self.config | {"input": other.input.to_json(), "output": other.output.to_json()}
         return other
 
     def standardized(self, mean: float, std: float) -> ImageClassifier:
@@ -309,7 +298,7 @@ class ImageClassifier(nn.Module):
         if authors.recognised(tensors):
             settings, tensors = authors.convert(path, config, tensors)
         else:
-            settings = _settings(path, config)
+            settings = _config.settings(path, config)
         if type(settings["layers"]) is int and settings["layers"] > len(tensors):
             raise StoreError(
                 f"{path} with {settings['layers']} layers, but {len(tensors)} tensors in {weights.name}",
@@ -324,31 +313,9 @@ class ImageClassifier(nn.Module):
                 f"{path}, which describes no model ({error})",
                 "the config of an image classifier",
             ) from error
-        _check(weights, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
+        _config.check(weights, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
         model.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
         return model.requires_grad_(True)
-
-
-def matched_width(hidden: int, *, d_in: int, d_out: int, layers: int = 1, bias: bool = False) -> int:
-    """The width w of ungated layers whose parameters come nearest to those of bilinear layers of width `hidden`.
-
-    With β = 1 for biases, else 0, the layers and the read-out's matrix have
-
-    - bilinear: P = 2h(d_in + β) + (L−1)·2h(h + β) + h·d_out parameters,
-    - ungated: w(d_in + β) + (L−1)·w(w + β) + w·d_out,
-
-    so that w is the root of (L−1)w² + (d_in + Lβ + d_out)w = P, rounded to whichever neighbour comes nearer. The
-    embedding and the read-out's bias are the same in both. For one layer and d_out ≪ d_in it is just below 2h.
-    """
-    sizes = (("hidden", hidden), ("d_in", d_in), ("d_out", d_out), ("layers", layers))
-    hidden, d_in, d_out, layers = (whole(name, size, 1) for name, size in sizes)
-    more, b = layers - 1, int(bias)
-    target = 2 * hidden * (d_in + b) + 2 * more * hidden * (hidden + b) + hidden * d_out
-    linear_part = d_in + layers * b + d_out
-    root = 2 * target / (linear_part + sqrt(linear_part**2 + 4 * more * target))
-    return min(
-        (max(1, int(root)), int(root) + 1), key=lambda width: abs(more * width**2 + linear_part * width - target)
-    )
 
 
 def _layer(
@@ -359,91 +326,3 @@ def _layer(
         return Bilinear(*sizes, bias, input=input, output=output, generator=generator)
     kind = Gated if activation in GATES else Dense
     return kind(*sizes, activation, bias, input=input, output=output, generator=generator)
-
-
-def _to_json(space: Space) -> dict[str, Any]:
-    return {
-        "name": space.name,
-        "size": space.size,
-        "labels": None if space.labels is None else list(space.labels),
-        "image": None if space.image is None else list(space.image),
-    }
-
-
-def _settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments in a config that `save_pretrained` wrote; their values are checked when the model is built."""
-    if config.get("format") != _FORMAT:
-        raise StoreError(f"{path} of format {config.get('format')!r}", f"{_FORMAT!r}, or the authors' layout")
-    expected = [
-        "input",
-        "output",
-        "hidden",
-        "layers",
-        "embedding",
-        "bias",
-        "readout_bias",
-        "residual",
-        "activation",
-        "seed",
-    ]
-    differ = sorted(set(expected).symmetric_difference(config.keys() - {"format", *_ABOUT}))
-    if differ:
-        raise StoreError(
-            f"{path}, which lacks or adds {', '.join(differ)}", f"the entries {', '.join(expected)}", "write it again"
-        )
-    settings = {name: config[name] for name in expected}
-    for name in ("input", "output"):
-        settings[name] = _from_json(path, name, config[name])
-    return settings
-
-
-def _from_json(path: Path, what: str, entry: Any) -> Space:
-    problem = StoreError(
-        f"{path} with the {what} space {str(entry)[:80]}", "its name, size, labels and image shape", "write it again"
-    )
-    if not isinstance(entry, dict) or set(entry) != {"name", "size", "labels", "image"}:
-        raise problem
-    labels, image = entry["labels"], entry["image"]
-    if (
-        not isinstance(entry["name"], str)
-        or type(entry["size"]) is not int
-        or entry["size"] >= 2**31
-        or not (labels is None or (isinstance(labels, list) and all(isinstance(text, str) for text in labels)))
-        or not (image is None or (isinstance(image, list) and [type(side) for side in image] == [int, int]))
-    ):
-        raise problem
-    try:
-        return Space(
-            entry["name"],
-            entry["size"],
-            None if labels is None else tuple(labels),
-            None if image is None else (image[0], image[1]),
-        )
-    except BilensError as error:
-        raise problem from error
-
-
-def _check(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Whether a file holds just these tensors, of one floating-point type and finite."""
-    for name in sorted(shapes.keys() | tensors.keys()):
-        if name not in tensors:
-            raise StoreError(f"{path} without {name}", f"{name} of shape {shapes[name]}", "copy or download it again")
-        value = tensors[name]
-        if name not in shapes:
-            raise StoreError(
-                f"{path} with {name} of shape {tuple(value.shape)}",
-                "only the tensors of its config",
-                "check the config",
-            )
-        if tuple(value.shape) != shapes[name]:
-            raise StoreError(
-                f"{path} with {name} of shape {tuple(value.shape)}", f"{shapes[name]}", "check the config beside it"
-            )
-        first = next(iter(tensors.values())).dtype
-        if value.dtype not in _TYPES or value.dtype != first:
-            raise StoreError(
-                f"{path} with {name} of type {value.dtype}",
-                "one floating-point type, 16 to 64 bits, for all weights",
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise StoreError(f"{path} with NaN or infinity in {name}", "finite numbers", "train or download it again")

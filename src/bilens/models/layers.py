@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bilens import checks
-from bilens.checks import instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -170,6 +172,28 @@ class Dense(nn.Module):
             BilensError: always, because the layer is not a quadratic function of x.
         """
         raise no_tensor(self.activation)
+
+
+def matched_width(hidden: int, *, d_in: int, d_out: int, layers: int = 1, bias: bool = False) -> int:
+    """The width w of ungated layers whose parameters come nearest to those of bilinear layers of width `hidden`.
+
+    With β = 1 for biases, else 0, the layers and the read-out's matrix have
+
+    - bilinear: P = 2h(d_in + β) + (L−1)·2h(h + β) + h·d_out parameters,
+    - ungated: w(d_in + β) + (L−1)·w(w + β) + w·d_out,
+
+    so that w is the root of (L−1)w² + (d_in + Lβ + d_out)w = P, rounded to whichever neighbour comes nearer. The
+    embedding and the read-out's bias are the same in both. For one layer and d_out ≪ d_in it is just below 2h.
+    """
+    sizes = (("hidden", hidden), ("d_in", d_in), ("d_out", d_out), ("layers", layers))
+    hidden, d_in, d_out, layers = (whole(name, size, 1) for name, size in sizes)
+    more, b = layers - 1, int(bias)
+    target = 2 * hidden * (d_in + b) + 2 * more * hidden * (hidden + b) + hidden * d_out
+    linear_part = d_in + layers * b + d_out
+    root = 2 * target / (linear_part + sqrt(linear_part**2 + 4 * more * target))
+    return min(
+        (max(1, int(root)), int(root) + 1), key=lambda width: abs(more * width**2 + linear_part * width - target)
+    )
 
 
 def no_tensor(activation: str) -> BilensError:

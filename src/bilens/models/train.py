@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bilens import checkpoint as checkpoints
-from bilens import checks
-from bilens import device as devices
-from bilens.checks import instance, whole
+from bilens import faithfulness, schedules
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import checks
+from bilens._internal import device as devices
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.models.classifier import ImageClassifier
@@ -24,6 +25,11 @@ from bilens.progress import bar
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
 """How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""
+
+_SCHEDULES = {"step": schedules.drops, "cosine": schedules.cosine}
+
+_AT_ONCE = 5000
+"""Test images that go through the model at a time."""
 
 _REPORT = 25
 """Steps between two updates of the progress bar; each waits for the device."""
@@ -70,15 +76,23 @@ def train(
 ) -> History:
     """Train a classifier in place by AdamW on the cross-entropy, and leave it on the device.
 
+    >>> from bilens import data
+    >>> digits = data.digits()
+    >>> model = ImageClassifier(digits.input, digits.output, hidden=32)
+    >>> images, labels = digits.train.images, digits.train.labels
+    >>> history = train(model, images, labels, epochs=3, lr=1e-2, progress=False, device="cpu")
+    >>> len(history.steps), bool(history["train accuracy"][-1] > 0.8)
+    (3, True)
+
     Batch order depends on (seed, epoch) alone, noise and augmentation on (seed, step) alone, so that a run that was
     killed and started again with the same arguments ends with the same weights as one that was not: bit for bit on a
     CPU, with as many threads.
 
     Args:
         model: the classifier, with its own seed for the first weights.
-        images: (n, d), one image a row, usually in [0, 1]; labels: (n,), numbers of the classes.
+        images: (n, d), one image per row, usually in [0, 1]; labels: (n,), numbers of the classes.
         test_images, test_labels: measured at the end of each epoch; both or neither.
-        epochs, batch_size: passes over the images, and images an update; the last batch of an epoch may be smaller.
+        epochs, batch_size: passes over the images, and images per update; the last batch of an epoch may be smaller.
         lr: learning rate; weight_decay: AdamW's, a step takes lr · weight_decay of each weight, biases included.
         schedule: "cosine": lr · ½(1 + cos(π t/T)) at step t of T; "step": lr, a tenth of it from 60 % of
             the steps on, a hundredth from 85 %.
@@ -93,7 +107,7 @@ def train(
         progress: whether to show a bar with loss, accuracy and time left.
 
     Returns:
-        One row an epoch: "loss" and "train accuracy" are means over the epoch, as the model saw the (noisy) images
+        One row per epoch: "loss" and "train accuracy" are means over the epoch, as the model saw the (noisy) images
         while it learned; "test accuracy" is there when test images are given.
 
     Raises:
@@ -145,7 +159,6 @@ def train(
             "noise": noise,
             "seed": seed,
         }
-        checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
     if augmentation is not None:
         settings["augmentation"] = dict(augmentation.settings)
     images, labels = images.to(where, dtype), labels.to(where, torch.int64)
@@ -155,7 +168,7 @@ def train(
     fused = where.type in ("cpu", "cuda")
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
     epoch_steps = math.ceil(len(images) / batch_size)
-    total = epochs * epoch_steps
+    total, share = epochs * epoch_steps, _SCHEDULES[schedule]
     done = 0
     extra: dict[str, Tensor] = {}
     if checkpoint is not None:
@@ -187,7 +200,7 @@ def train(
                         noise_generator.manual_seed(_mixed(seed, "noise", done))
                         x += noise * torch.randn(x.shape, generator=noise_generator, device=where, dtype=dtype)
                     for group in optimizer.param_groups:
-                        group["lr"] = lr * schedule_factor(schedule, done, total)
+                        group["lr"] = lr * share(done, total)
                     logits = model(x)
                     loss = nn.functional.cross_entropy(logits, y)
                     optimizer.zero_grad(set_to_none=True)
@@ -214,7 +227,7 @@ def train(
                 between_updates = False
                 row = [mean_loss, mean_right]
                 if test_images is not None and test_labels is not None:
-                    row.append(accuracy(model, test_images, test_labels))
+                    row.append(faithfulness.accuracy(_logits(model, test_images), test_labels))
                 rows.append(row)
                 sums.zero_()
                 between_updates = True
@@ -228,28 +241,8 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(
-    model: ImageClassifier, images: Float[Tensor, "n d"], labels: Int[Tensor, " n"], *, batch_size: int = 5000
-) -> float:
-    """Fraction of the images whose largest logit is that of their label, from 0 to 1.
-
-    Raises:
-        ShapeError: images, labels and model do not fit together. BilensError: NaN or infinity, or labels out of range.
-    """
-    _check_data(model, images, labels, "images", "labels")
-    batch_size = whole("batch_size", batch_size, 1)
-    weight = model.readout.weight
-    right = 0
-    for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
-        right += int((model(x.to(weight)).argmax(dim=1) == y.to(weight.device)).sum())
-    return right / len(images)
-
-
-def schedule_factor(schedule: str, step: int, total: int) -> float:
-    """What a schedule multiplies the learning rate by at a step of `total`: "cosine" or "step", as in `train`."""
-    if schedule == "cosine":
-        return (1 + math.cos(math.pi * step / total)) / 2
-    return 1.0 if 100 * step < 60 * total else 0.1 if 100 * step < 85 * total else 0.01
+def _logits(model: ImageClassifier, images: Tensor) -> Tensor:
+    return torch.cat([model(some) for some in torch.split(images, _AT_ONCE)])
 
 
 def _mixed(seed: int, purpose: str, number: int) -> int:
@@ -286,7 +279,7 @@ def check_settings(
     checks.number("lr", lr, above=0)
     checks.number("weight_decay", weight_decay, 0)
     checks.number("noise", noise, 0)
-    if schedule not in ("step", "cosine"):
+    if schedule not in _SCHEDULES:
         raise BilensError(f"schedule {schedule!r}", "'step' or 'cosine'")
 
 
@@ -308,7 +301,7 @@ def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: st
     if tuple(labels.shape) != (len(images),):
         raise ShapeError(
             f"{labels_name} of shape {tuple(labels.shape)}",
-            f"({len(images)},), one an image",
+            f"({len(images)},), one per image",
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise BilensError(f"{labels_name} of type {labels.dtype}", "whole numbers", "convert them with .long()")

@@ -12,14 +12,14 @@ rows are a third object, the symmetric s_ij.
 
 from bilens.pairs.codes import PairCodes, contract
 from bilens.pairs.order import count, multiplicity, permuted, unrank
-from bilens.pairs.streams import PairStream, SampledStream, sampled, stream, symmetric_stream, two_hot_stream
-from bilens.pairs.vectors import Features, Kind, polarized, symmetric, two_hot
+from bilens.pairs.streams import PairStream, SampledStream, sampled, stream
+from bilens.pairs.vectors import Kind, PairResponses, polarized, symmetric, two_hot
 from bilens.pairs.weights import moment_weights, norms, second_moments
 
 __all__ = [
-    "Features",
     "Kind",
     "PairCodes",
+    "PairResponses",
     "PairStream",
     "SampledStream",
     "contract",
@@ -33,8 +33,6 @@ __all__ = [
     "second_moments",
     "stream",
     "symmetric",
-    "symmetric_stream",
     "two_hot",
-    "two_hot_stream",
     "unrank",
 ]

@@ -9,15 +9,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, trusted, whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, trusted, whole
+from bilens._internal.shown import line
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
+from bilens.kernel import Kernel
 from bilens.pairs.order import count, first, multiplicity, unranked
 from bilens.pairs.streams import PairStream
-from bilens.pairs.vectors import Features
+from bilens.pairs.vectors import PairResponses
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, Kernel
+from bilens.tensor import BilinearTensor
 
 
 def contract(
@@ -36,7 +38,7 @@ def contract(
 
     Args:
         tensor: the layer.
-        codes: (n, m), one sample per row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+        codes: (n, m), one sample per row, over the (folded) features: fold inputs first, `tensor.input.fold(x)`.
         transform: f, from pair vectors (b, o) to (b, p), one row from one row; the identity when None.
         dictionary: the features; the input's coordinates when None.
         detach: False keeps the graph: that of `codes`, of the parameters of `transform`, of a tensor that has one.
@@ -49,7 +51,7 @@ def contract(
 
     Source: `docs/theory.md`, "An SAE over pairs is a model of the layer".
     """
-    features = Features.of(tensor, dictionary)
+    features = PairResponses.of(tensor, dictionary)
     detach = checks.flag("detach", detach)
     m = len(features)
 
@@ -61,7 +63,7 @@ def contract(
         return _contract(codes, m, rows, features.left)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairCodes:
     """Sparse codes f_ij of every pair vector r_ij, i ≤ j: each feature k is an explicit kernel Φ_k[i, j] = f_k(r_ij).
 
@@ -89,6 +91,8 @@ class PairCodes:
     width: int
     space: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         _check_sizes(self.starts, self.features, self.values, self.space)
         checks.weights("values", self.values)
@@ -108,8 +112,8 @@ class PairCodes:
         """Encode every pair vector of a stream once, batch by batch, and keep the codes that are not 0. No gradients.
 
         Args:
-            stream: the vectors in order, `stream(…, shuffle=False)` or `two_hot_stream(…, shuffle=False)`; those of
-                the latter rebuild the layer by `rebuild_two_hot`.
+            stream: the vectors in order, `stream(…, shuffle=False)`; two-hot ones rebuild the layer by
+                `rebuild_two_hot`.
             encode: from pair vectors (b, o) to codes (b, d_sae); or, which costs less, to the values and the numbers
                 of those features that may be other than 0, (b, k) each, as a top-k coder knows them.
             width: d_sae, where `encode` gives values and features.
@@ -249,7 +253,7 @@ def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor], like: Tensor
     """Σ_ij a_i a_j f_ij, given a function that returns the rows f_ij of one i and all j ≥ i; in the type of `like`."""
     checks.floating("codes", codes)
     if codes.ndim != 2 or codes.shape[1] != m:
-        raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "lift the inputs first")
+        raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "fold the inputs first")
     codes = checks.vectors("codes", codes, like, m)
     total = codes.new_zeros(len(codes), rows(m - 1).shape[1])
     active = codes != 0

@@ -11,12 +11,16 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilens.checks import instance, whole
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 
 
 def count(m: int) -> int:
-    """How many pairs i ≤ j there are of m features: m(m+1)/2."""
+    """How many pairs i ≤ j there are of m features: m(m+1)/2.
+
+    >>> count(4)
+    10
+    """
     m = whole("m", m, 0)
     return m * (m + 1) // 2
 
@@ -36,6 +40,9 @@ def first(i: int, m: int) -> int:
 def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
     """The t-th pair (i, j), i ≤ j, of m features, counted row by row: (0,0), (0,1) … (0,m−1), (1,1) …
 
+    >>> unrank(torch.arange(6), 3)
+    (tensor([0, 0, 0, 1, 1, 2]), tensor([0, 1, 2, 1, 2, 2]))
+
     Row i starts at i·m − i(i−1)/2; its inverse is a root, corrected by one where rounding moved it.
 
     Raises:
@@ -47,6 +54,8 @@ def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor,
 
 def unranked(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
     """As `unrank`, for int64 places that are known to be valid: nothing waits for a device."""
+    # Row i starts at i(b − i)/2 with b = 2m + 1, and so t is in the row ⌊(b − √(b² − 8t))/2⌋. The root is rounded, in
+    # float64, and may land just beside a whole number: one step down or up mends it, without a branch.
     b = 2 * m + 1
     i = ((b - torch.sqrt((b * b - 8 * t).double())) / 2).floor().to(torch.int64)
     i = i - (i * m - i * (i - 1) // 2 > t).to(torch.int64)
@@ -71,6 +80,9 @@ def segments(start: int, stop: int, m: int) -> Iterator[tuple[int, int, int]]:
 def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"]:
     """Where a seeded permutation of 0 … size−1 puts these places: four Feistel rounds, walked until inside the range.
 
+    >>> permuted(torch.arange(5), 5, seed=0).sort().values
+    tensor([0, 1, 2, 3, 4])
+
     Each value is computed on its own, so that no list of `size` numbers is ever held. It is computed on the CPU, in
     32-bit arithmetic, and given back where `place` is.
 
@@ -85,6 +97,11 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
     place = _places(place, size)
     if place.ndim != 1:
         raise ShapeError(f"places of shape {tuple(place.shape)}", "a one-dimensional tensor")
+    # The places are numbers of 2·half bits, the smallest even number of bits that holds them all. A Feistel network
+    # permutes those whatever its round function is: each round adds a hash of one half to the other, which the same
+    # hash takes away again. What it sends outside 0 … size−1 it is given again, until it comes back inside; as the
+    # network is a permutation that walk ends, and no two walks meet. At most 4 · size numbers have that many bits,
+    # so that it takes up to four steps on average.
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint32((1 << half) - 1)
     todo = place.detach().cpu().numpy()
@@ -116,6 +133,8 @@ def _places(t: Tensor, size: int) -> Tensor:
 
 def _mixed(value: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:
     """A hash of 32-bit numbers: multiply, add a key, fold the high bits down; its low 31 bits are what is kept."""
+    # uint32 wraps, and the low 31 bits of a wrapped product are those of the true one. The constants are odd, so that
+    # no multiplication loses anything; NumPy scalars of the same type keep the arrays from being widened.
     key = (key * 0x9E3779B97F4A7C15 + 0x7F4A7C15) & 0x7FFFFFFF
     low = np.uint32(0x7FFFFFFF)
     value = value ^ np.uint32(key)

@@ -11,19 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import flag, instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, whole
+from bilens._internal.seeds import derived
+from bilens._internal.shown import line
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import count, permuted, unranked
-from bilens.pairs.vectors import Features, Kind, check_kind
+from bilens.pairs.vectors import Kind, PairResponses, check_kind
 from bilens.tensor import BilinearTensor
 
 _SPAN = 2**16
 """Places whose pairs are worked out together: integer work on many numbers costs a tenth of that on few."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batches(ABC):
     """Batches of pair vectors that can be asked for by number.
 
@@ -35,13 +37,15 @@ class Batches(ABC):
         BilensError: a batch size below 1, a seed that is not a whole number, or an unknown kind.
     """
 
-    features: Features
+    features: PairResponses
     kind: Kind
     batch_size: int
     seed: int
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        instance("features", self.features, Features, hint="make them with pairs.Features.of(tensor)")
+        instance("features", self.features, PairResponses, hint="make them with pairs.PairResponses.of(tensor)")
         check_kind(self.kind)
         size = whole("batch_size", self.batch_size, 1)
         object.__setattr__(self, "batch_size", size)
@@ -88,7 +92,7 @@ class Batches(ABC):
         return self.features.at(self.kind, i[start:stop], j[start:stop])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairStream(Batches):
     """Every pair i ≤ j once per epoch, in a seeded order, one batch at a time; any batch can be asked for directly.
 
@@ -107,6 +111,8 @@ class PairStream(Batches):
     """
 
     shuffle: bool = True
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,7 +149,7 @@ class PairStream(Batches):
         found = self._spans.get((epoch, number))
         if found is None:
             places = torch.arange(number * size, min((number + 1) * size, self.rows))
-            order = permuted(places, self.rows, self.seed + 0x9E3779B1 * epoch)
+            order = permuted(places, self.rows, derived(epoch, self.seed))
             i, j = unranked(order, len(self.features))
             device = self.features.left.device
             found = i.to(device, non_blocking=True), j.to(device, non_blocking=True)
@@ -161,55 +167,32 @@ def stream(
     tensor: BilinearTensor,
     dictionary: Dictionary | None = None,
     *,
+    kind: Kind = "polarized",
     batch_size: int = 4096,
     seed: int = 0,
     shuffle: bool = True,
 ) -> PairStream:
-    """A stream of the polarised pair vectors r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i).
+    """A stream of every pair vector of a layer: r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i), or of another kind.
+
+    >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+    >>> rows = stream(B, batch_size=3, shuffle=False)
+    >>> rows.pairs(0), rows.batch(0).shape
+    ((tensor([0, 0, 1]), tensor([0, 1, 1])), torch.Size([3, 2]))
 
     The vectors have a graph only if the tensor or the dictionary was built with `detach=False`.
 
     Args:
         tensor: the layer. dictionary: the features; the input's coordinates (the constant included) when None.
+        kind: which pair vector: "two_hot" u_ij or "symmetric" s_ij, as the functions of these names say.
         batch_size: pairs per batch, at least 1. seed: order of the pairs. shuffle: False takes them row by row.
 
     Raises:
-        BilensError: a batch size below 1. SpaceError: a dictionary of another space.
+        BilensError: a batch size below 1, or an unknown kind. SpaceError: a dictionary of another space.
     """
-    return PairStream(Features.of(tensor, dictionary), "polarized", batch_size, seed, shuffle)
+    return PairStream(PairResponses.of(tensor, dictionary), kind, batch_size, seed, shuffle)
 
 
-def two_hot_stream(
-    tensor: BilinearTensor,
-    dictionary: Dictionary | None = None,
-    *,
-    batch_size: int = 4096,
-    seed: int = 0,
-    shuffle: bool = True,
-) -> PairStream:
-    """A stream of the draft's pair vectors u_ij = g(v_i + v_j); see `two_hot` for what they do and do not rebuild.
-
-    Args and Raises: as `stream`.
-    """
-    return PairStream(Features.of(tensor, dictionary), "two_hot", batch_size, seed, shuffle)
-
-
-def symmetric_stream(
-    tensor: BilinearTensor,
-    dictionary: Dictionary | None = None,
-    *,
-    batch_size: int = 4096,
-    seed: int = 0,
-    shuffle: bool = True,
-) -> PairStream:
-    """A stream of the symmetric pair vectors s_ij = √(1 or 2)·r_ij, whose rows have the singular values of B.
-
-    Args and Raises: as `stream`.
-    """
-    return PairStream(Features.of(tensor, dictionary), "symmetric", batch_size, seed, shuffle)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SampledStream(Batches):
     """Pairs i ≤ j drawn with replacement, pair t with the chance p_t ∝ its weight; any batch can be asked for directly.
 
@@ -229,6 +212,8 @@ class SampledStream(Batches):
     """
 
     ends: Float[Tensor, " pairs"]
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -261,7 +246,7 @@ class SampledStream(Batches):
         return 1 / (self.rows * (self.ends[places] - before))
 
     def _places(self, n: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + _number(n)) % 2**63)
+        generator = torch.Generator().manual_seed(derived(self.seed, _number(n)))
         drawn = torch.rand(self.batch_size, generator=generator, dtype=torch.float64).to(self.ends.device)
         # The first end beyond the number drawn: a pair of chance 0 ends where the pair before it does.
         return torch.searchsorted(self.ends, drawn, right=True).clamp(max=self.rows - 1)
@@ -290,7 +275,7 @@ def sampled(
         ShapeError: not one weight per pair. BilensError: a weight below 0 or not finite, or all of them 0; a batch size
             below 1; an unknown kind. SpaceError: a dictionary of another space.
     """
-    features = Features.of(tensor, dictionary)
+    features = PairResponses.of(tensor, dictionary)
     _check_one_per_pair("weights", weights, len(features))
     if not bool(torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
         raise BilensError(

@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import choice, instance, trusted
+from bilens._internal import factors
+from bilens._internal.checks import choice, instance, trusted
+from bilens._internal.scale import tracked
+from bilens._internal.shown import line
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.pairs.order import multiplicity, segments, unranked
-from bilens.scale import tracked
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -35,8 +36,8 @@ _LAUNCHED = 2**26
 """Bytes at a time on an accelerator, where starting an operation costs more than memory."""
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
+@dataclass(frozen=True, eq=False, repr=False)
+class PairResponses:
     """Precomputed responses L v_i and R v_i of the hidden units to every input feature.
 
     The numbers are copied and detached. `of` keeps the graph of a tensor or dictionary that has one, and gradients then
@@ -60,32 +61,14 @@ class Features:
     down: Float[Tensor, "o h"] | None
     space: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         instance("space", self.space, Space)
-        for name, value in (("left", self.left), ("right", self.right), ("down", self.down)):
-            if value is not None:
-                checks.weights(name, value)
-                if value.dtype != self.left.dtype:
-                    raise BilensError(f"{name} as {value.dtype}", f"{self.left.dtype} like left", "use Features.of")
-        if self.left.ndim != 2 or self.left.shape != self.right.shape:
-            raise ShapeError(
-                f"left of shape {tuple(self.left.shape)} and right of {tuple(self.right.shape)}",
-                "one shape (features, hidden)",
-                "use Features.of",
-            )
-        if self.down is not None and (self.down.ndim != 2 or self.down.shape[1] != self.left.shape[1]):
-            raise ShapeError(
-                f"down of shape {tuple(self.down.shape)}", f"(outputs, {self.left.shape[1]})", "use Features.of"
-            )
-        if self.space.dim != len(self.left):
-            raise ShapeError(
-                f"{len(self.left)} features of {self.space.title}", "one per coordinate", "use Features.of"
-            )
-        for name, value in (("left", self.left), ("right", self.right), ("down", self.down)):
-            object.__setattr__(self, name, None if value is None else checks.owned(value))
+        factors.settle(self, "left", "right", "down", m=self.space.dim)
 
     @classmethod
-    def of(cls, tensor: BilinearTensor, dictionary: Dictionary | None = None) -> Features:
+    def of(cls, tensor: BilinearTensor, dictionary: Dictionary | None = None) -> PairResponses:
         """Prepare a tensor; without a dictionary the features are the coordinates of its (folded) input space."""
         instance("tensor", tensor, BilinearTensor)
         if dictionary is not None:
@@ -249,7 +232,7 @@ def polarized(
 
     Source: arXiv 2410.08417; the founding draft's "input pairs as a basis", corrected.
     """
-    features = Features.of(tensor, dictionary)
+    features = PairResponses.of(tensor, dictionary)
     return features.polarized(*_checked(i, j, features))
 
 
@@ -265,7 +248,7 @@ def two_hot(
 
     Source: founding draft, "Input pairs can act as a basis for bilinear outputs".
     """
-    features = Features.of(tensor, dictionary)
+    features = PairResponses.of(tensor, dictionary)
     return features.two_hot(*_checked(i, j, features))
 
 
@@ -279,7 +262,7 @@ def symmetric(
 
     Args and Raises: as `polarized`.
     """
-    features = Features.of(tensor, dictionary)
+    features = PairResponses.of(tensor, dictionary)
     return features.symmetric(*_checked(i, j, features))
 
 
@@ -288,7 +271,7 @@ def check_kind(kind: str) -> None:
     choice("kind", kind, get_args(Kind), " or ".join(map(repr, get_args(Kind))))
 
 
-def _checked(i: Tensor, j: Tensor, features: Features) -> tuple[Tensor, Tensor]:
+def _checked(i: Tensor, j: Tensor, features: PairResponses) -> tuple[Tensor, Tensor]:
     m = len(features)
     for name, value in (("i", i), ("j", j)):
         instance(name, value, Tensor)

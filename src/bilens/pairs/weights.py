@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import whole
+from bilens._internal import checks
+from bilens._internal.checks import whole
+from bilens._internal.scale import fitted, near_one, times_two_to
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError
 from bilens.pairs.streams import PairStream
-from bilens.pairs.vectors import Features, Kind
-from bilens.scale import fitted, near_one, times_two_to
+from bilens.pairs.vectors import Kind, PairResponses
 from bilens.tensor import BilinearTensor
 
 
@@ -32,7 +32,7 @@ def norms(
 
     Cost: one pass over the pair vectors, which never leave the cache.
     """
-    features, block = Features.of(tensor, dictionary), whole("block", block, 1)
+    features, block = PairResponses.of(tensor, dictionary), whole("block", block, 1)
     stream = PairStream(features, kind, block, seed=0, shuffle=False)
     rows = features.left.new_empty(min(block, stream.rows), stream.width)
     return torch.cat([_norms(stream.batch(n, out=rows)) for n in range(len(stream))])
@@ -58,7 +58,7 @@ def second_moments(codes: Float[Tensor, "n m"]) -> Float[Tensor, " pairs"]:
     mean squared error of the output of Σ_{i≤j} E[(c_ij a_i a_j)²] ‖e_ij‖².
 
     Args:
-        codes: (n, m), one sample per row, over the (folded) features: lift inputs first, `tensor.input.lift(x)`.
+        codes: (n, m), one sample per row, over the (folded) features: fold inputs first, `tensor.input.fold(x)`.
 
     Returns:
         In the type of the codes, float32 at least, without a graph.

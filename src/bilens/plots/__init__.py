@@ -9,9 +9,8 @@ drawn as they are: a dollar sign starts no formula.
 from matplotlib.figure import Figure
 
 from bilens.plots.charts import chart
-from bilens.plots.explored import extremes, input_pairs, logit_weights, overlaps, truncation
 from bilens.plots.features import effects, gallery, spectrum, terms, view
-from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale, thumbnail
+from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale
 from bilens.plots.output import html, on_dark, png, save, svg
 from bilens.plots.report import report
 from bilens.plots.scores import certificate, codes, curves, history, singular_values
@@ -50,16 +49,12 @@ __all__ = [
     "codes",
     "curves",
     "effects",
-    "extremes",
     "gallery",
     "history",
     "html",
-    "input_pairs",
     "linear_kernels",
-    "logit_weights",
     "number",
     "on_dark",
-    "overlaps",
     "png",
     "report",
     "save",
@@ -69,7 +64,5 @@ __all__ = [
     "spectrum",
     "svg",
     "terms",
-    "thumbnail",
-    "truncation",
     "view",
 ]

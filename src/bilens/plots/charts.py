@@ -1,4 +1,4 @@
-"""The charts that analyses make of what is no feature: lines, as they say themselves."""
+"""Charts that analyses make besides features: lines, drawn as their record says."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from bilens.plots.style import (
 def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
     """Eigenvalues by rank, beside the top k positive and the top k negative eigenvectors as √|λ| v.
 
-    Images share one scale, centred on 0; inputs that are no images are drawn as their largest entries with labels. The
+    Images share one scale, centred on 0; other inputs are drawn as their largest entries with labels. The
     weight of the constant coordinate is stated under each eigenvector.
 
     Raises:
@@ -78,7 +78,7 @@ def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
 
 @styled
 def view(view: FeatureSet, count: int = 8, k: int = 3) -> Figure:
-    """One row per feature: its label, what it speaks for, its top k positive and negative eigenvectors, its effects.
+    """One row per feature: its label, what it moves, its top k positive and negative eigenvectors, its effects.
 
     Args:
         view: the features, most important first; count: how many of them; k: eigenvectors of each sign.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal.shown import line
 from bilens.decompose import Spectrum
-from bilens.errors import BilensError, ShapeError, SpaceError
 from bilens.plots.style import (
-    LEVELS,
     MUTED,
     NEGATIVE,
     ONE,
     OTHER,
     PATTERN_MAP,
-    PATTERN_TABLE,
     POSITIVE,
     RULE,
     Numbers,
@@ -34,7 +30,7 @@ from bilens.plots.style import (
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearKernel:
     """√|λ| v of one eigenpair. The pair adds (weights·x')² to the feature where λ > 0, and −(weights·x')² where λ < 0.
 
@@ -48,6 +44,8 @@ class LinearKernel:
     value: float
     weights: Float[Tensor, " i"]
     input: Space
+
+    __repr__ = line
 
     @property
     def image(self) -> Float[Tensor, " size"]:
@@ -85,39 +83,6 @@ def shared_scale(kernels: Sequence[LinearKernel]) -> float:
     return largest if largest > 0 else 1.0
 
 
-def thumbnail(vector: Float[Tensor, " i"], space: Space, scale: float | None = None) -> bytes:
-    """A PNG with one pixel per coordinate: green where the entry is positive, purple where it is negative, pale at 0.
-
-    An entry v has the colour `round(63 · v / scale)` steps from the middle, so that 0 is always the same neutral one;
-    entries beyond ±scale take the end colours. The constant coordinate is left out.
-
-    Args:
-        vector: (i,), with i = `space.dim`; space: with an image shape; scale: |entry| of the end colours, the largest
-            one when not given. Pass one scale for all images that are to be compared.
-
-    Raises:
-        SpaceError: the space has no image shape. ShapeError: a vector of another size. BilensError: NaN or infinity, or
-            a scale that is not above 0.
-    """
-    if space.image is None:
-        raise SpaceError(f"space {space.title}", "one with an image shape", "give it one: Space(..., image=(28, 28))")
-    if tuple(vector.shape) != (space.dim,):
-        raise ShapeError(f"a vector of shape {tuple(vector.shape)}", f"({space.dim},)")
-    values = numbers("a vector", vector)[: space.size]
-    if scale is None:
-        scale = float(np.abs(values).max()) or 1.0
-    if not (np.isfinite(scale) and scale > 0):
-        raise BilensError(f"scale {scale}", "a number above 0", "pass the largest |entry| of the images shown together")
-    half = LEVELS // 2
-    levels = (np.rint(np.clip(values / scale, -1, 1) * half) + half).astype(np.uint8).reshape(space.image)
-    rows = b"".join(b"\0" + row.tobytes() for row in levels)
-    header = struct.pack(">IIBBBBB", space.image[1], space.image[0], 8, 3, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"PLTE", PATTERN_TABLE.tobytes()), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )
-
-
 def draw_kernel(axes: Any, kernel: LinearKernel, scale: float) -> None:
     """One eigenvector with its eigenvalue above and, where it is not 0, the weight of the constant below."""
     draw_weights(axes, kernel, scale)
@@ -129,7 +94,7 @@ def draw_kernel(axes: Any, kernel: LinearKernel, scale: float) -> None:
 
 
 def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = MUTED, entries: int = 8) -> None:
-    """√|λ| v as an image, or as bars of its largest entries when the input is no image: green above 0, purple below."""
+    """√|λ| v as an image, or bars of its largest entries when the input is not one: green above 0, purple below."""
     weights = numbers("weights", kernel.image)
     if kernel.input.image is not None:
         picture = weights.reshape(kernel.input.image)
@@ -139,8 +104,8 @@ def draw_weights(axes: Any, kernel: LinearKernel, scale: float, *, color: str = 
         _bars(axes, weights, kernel.input, scale=scale, colors=(ONE, OTHER), color=color, entries=entries)
 
 
-def draw_sample(axes: Any, x: Float[Tensor, " d"], space: Space, *, entries: int = 8) -> None:
-    """A sample: ink on paper, or bars of its largest entries when it is no image, blue above 0 and red below."""
+def draw_sample(axes: Any, x: Float[Tensor, " d"], space: Space) -> None:
+    """A sample: ink on paper, or bars of its largest entries when it is not an image, positive ones to the right."""
     values = numbers("a sample", x)
     if space.image is not None:
         axes.imshow(values.reshape(space.image), cmap="gray_r", vmin=min(0.0, float(values.min())),
@@ -148,7 +113,7 @@ def draw_sample(axes: Any, x: Float[Tensor, " d"], space: Space, *, entries: int
         _frame(axes)
     else:
         scale = float(np.abs(values).max()) or 1.0
-        _bars(axes, values, space, scale=scale, colors=(POSITIVE, NEGATIVE), color=MUTED, entries=entries)
+        _bars(axes, values, space, scale=scale, colors=(MUTED, MUTED), color=MUTED, entries=8)
 
 
 def _frame(axes: Any) -> None:

@@ -1,12 +1,14 @@
-"""Every figure of a run, from its sets of features alone: what is drawn follows from what they hold."""
+"""Every figure of a run, from nothing but its sets of features: what is drawn follows from what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 from matplotlib.figure import Figure
 
+from bilens.faithfulness import Curve
 from bilens.features import FeatureSet
 from bilens.history import History
 from bilens.plots.charts import chart
@@ -17,8 +19,9 @@ from bilens.plots.scores import certificate, codes, curves, history
 def report(sets: Sequence[FeatureSet], training: History | None = None) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """The figures of some sets of features, each by the name of its file, drawn when it is called.
 
-    Every set has its features; outputs have a figure for each of them and a gallery, others their effects. Curves are
-    drawn together, and those with a certificate with it.
+    Every set has its features; outputs have a figure for each of them and a gallery, others their effects. The curves
+    of a set are drawn against what it counts, and those of all sets, which count unlike things, against the numbers
+    that they store.
 
     Args:
         sets: in their order; training: how the model was trained.
@@ -35,16 +38,21 @@ def report(sets: Sequence[FeatureSet], training: History | None = None) -> Itera
             yield f"{found.name}-{name}", partial(chart, lines)
         for name, compared in found.codes.items():
             yield f"{found.name}-{name}", partial(codes, compared)
+        yield from _scores(f"{found.name}-", found.curves, "kept")
         for curve in found.curves[:1]:
             if curve.error is not None and curve.bound is not None:
                 yield f"{found.name}-certificate", partial(certificate, curve)
-    measured = [curve for found in sets for curve in found.curves]
-    if measured and len({curve.samples for curve in measured}) == 1:
-        yield "accuracy", partial(curves, measured)
-        if all(curve.recovered is not None for curve in measured):
-            yield "recovered", partial(curves, measured, "recovered")
-            counted = [curve for curve in measured if curve.numbers is not None]
-            if counted:
-                yield "numbers", partial(curves, counted, "recovered", against="numbers")
+    stored = [curve for found in sets for curve in found.curves if curve.numbers is not None]
+    yield from _scores("", stored, "numbers")
     if training is not None:
         yield "training", partial(history, training)
+
+
+def _scores(
+    name: str, lines: Sequence[Curve], against: Literal["kept", "numbers"]
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Curves together, where all were measured on the same number of samples."""
+    if lines and len({line.samples for line in lines}) == 1:
+        yield f"{name}accuracy", partial(curves, lines, against=against)
+        if all(line.recovered is not None for line in lines):
+            yield f"{name}recovered", partial(curves, lines, "recovered", against=against)

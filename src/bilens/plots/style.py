@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilens.checks import whole
+from bilens._internal.checks import whole
 from bilens.errors import BilensError
 from bilens.features import FeatureSet
 
@@ -159,14 +159,14 @@ def numbers(what: str, value: Tensor) -> Numbers:
 
 
 def check_count(name: str, value: int) -> None:
-    """Raises BilensError for what is no whole number of at least 1."""
+    """Raises BilensError for anything but a whole number of at least 1."""
     whole(name, value, 1)
 
 
 def check_view(view: FeatureSet) -> None:
-    """Raises BilensError for a view without features, or with NaN or infinity among its effects."""
+    """Raises BilensError for a set without features, or with NaN or infinity among its effects."""
     if not len(view):
-        raise BilensError(f"view {view.name!r} without features", "at least one", "keep more features")
+        raise BilensError(f"a set {view.name!r} without features", "at least one", "keep more features")
     numbers("effects", view.effects)
 
 

@@ -16,11 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens import checks
-from bilens.checks import flag, instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError, StoreError
 from bilens.sae import folder as folders
+from bilens.sae.sums import FEW, starts, sum_rows, top_k
 from bilens.space import Space
 
 C = TypeVar("C", bound="Coder")
@@ -164,6 +165,13 @@ class Coder(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a SAELens folder: `cfg.json` and `sae_weights.safetensors`.
 
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     StandardSAE(8, 32).save_pretrained(folder)
+        ...     again = Coder.from_pretrained(folder)
+        >>> type(again).__name__, again.d_sae
+        ('StandardSAE', 32)
+
         Raises:
             StoreError: SAELens has no such coder (top-k without ReLU), or the folder cannot be written.
         """
@@ -243,6 +251,11 @@ class StandardSAE(Coder):
 @final
 class TopKSAE(Coder):
     """The k largest of (x − b_dec) W_enc + b_enc, the others 0; ReLU on top unless `rectify` is false.
+
+    >>> coder = TopKSAE(d_in=8, d_sae=32, k=4)
+    >>> codes = coder.encode(torch.ones(2, 8))
+    >>> codes.shape, bool(((codes != 0).sum(dim=1) <= 4).all())
+    (torch.Size([2, 32]), True)
 
     Args:
         k: codes kept per vector, 1 … d_sae; with ReLU those of them that are negative are 0 too.
@@ -355,37 +368,3 @@ class GatedSAE(Coder):
 _ARCHITECTURES: dict[str, type[Coder]] = {
     kind.architecture: kind for kind in (StandardSAE, TopKSAE, JumpReLUSAE, GatedSAE)
 }
-
-
-FEW = 0.07
-"""Share of codes that are not 0 below which sums of named rows beat dense products on a CPU."""
-
-
-def sum_rows(rows: Tensor, features: Tensor, values: Tensor, first: Tensor | None = None) -> Tensor:
-    """Σ_k values_bk rows[features_bk], (b, d_in); with `first`, of lists where vector follows vector from there on."""
-    return functional.embedding_bag(features, rows, first, per_sample_weights=values, mode="sum")
-
-
-def starts(ordered: Tensor, count: int) -> Tensor:
-    """Where each number from 0 to count − 1 begins in an ascending list; nothing waits for a device."""
-    return torch.searchsorted(ordered, torch.arange(count, device=ordered.device))
-
-
-def top_k(pre: Float[Tensor, "b m"], k: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
-    """The k largest entries of each row and their places, in no order: `torch.topk`, from fewer candidates.
-
-    The columns are dealt into groups of ten. The k groups with the largest maxima hold the k largest entries: every
-    other group has its maximum, and so all of its entries, below k others.
-    """
-    b, m = pre.shape
-    groups = m // _GROUP
-    if pre.device.type != "cpu" or groups * _GROUP != m or groups < 2 * k:
-        values, places = pre.topk(k, dim=1, sorted=False)
-        return values, places
-    chosen = pre.view(b, _GROUP, groups).amax(dim=1).topk(k, dim=1, sorted=False).indices
-    columns = (chosen[:, None, :] + torch.arange(0, m, groups)[:, None]).view(b, _GROUP * k)
-    values, places = pre.gather(1, columns).topk(k, dim=1, sorted=False)
-    return values, columns.gather(1, places)
-
-
-_GROUP = 10

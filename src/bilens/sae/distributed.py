@@ -23,11 +23,11 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from bilens import checkpoint as checkpoints
-from bilens import device as devices
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import device as devices
 from bilens.errors import BilensError, StoreError
 from bilens.files import read_json, write_json
-from bilens.sae.processes import Processes
+from bilens.sae.processes import POINTER, Processes
 
 
 @final
@@ -134,7 +134,7 @@ class Ranks(Processes):
             ) from error
         if self.lead:
             content = {"folder": name, "done": done, "settings": dict(settings), "tensors": sorted(state)}
-            write_json(root / checkpoints.POINTER, content)
+            write_json(root / POINTER, content)
             for old in root.glob("step-*"):
                 if old.name != name:
                     shutil.rmtree(old, ignore_errors=True)
@@ -149,11 +149,11 @@ class Ranks(Processes):
         """
         root = Path(path)
         # Rank 0 says whether there is one: the others may see the disk later.
-        if not self.agree([int((root / checkpoints.POINTER).exists())])[0]:
+        if not self.agree([int((root / POINTER).exists())])[0]:
             if root.is_file():
                 raise StoreError(f"{root}, which is a file", "a folder, or nothing yet", "name another folder")
             return 0, {}
-        pointer = read_json(root / checkpoints.POINTER)
+        pointer = read_json(root / POINTER)
         checkpoints.check(root, json.dumps(pointer.get("settings"), sort_keys=True), settings)
         folder = root / str(pointer.get("folder"))
         reader = HuggingFaceStorageReader(str(folder))

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens import checks
-from bilens.checkpoint import POINTER
+from bilens._internal import checks
+from bilens._internal.shown import line
 from bilens.errors import StoreError
 from bilens.files import read_json, read_pair, write_pair
+from bilens.sae.processes import POINTER
 
 SAE_LENS_VERSION = "6.54.12"
 """The SAELens whose folders are written; SAELens reads folders from 6 on as they are and converts older ones."""
@@ -71,7 +72,7 @@ _AUTHORS_TRAINING = {
 """What the authors' settings say about training alone."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Content:
     """What a folder holds, checked.
 
@@ -84,6 +85,8 @@ class Content:
     architecture: str
     settings: dict[str, Any]
     weights: dict[str, Tensor]
+
+    __repr__ = line
 
 
 def read(folder: str | Path) -> Content:
@@ -159,10 +162,9 @@ def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], we
     write_pair(folder / "cfg.json", config, folder / "sae_weights.safetensors", weights)
 
 
-def _read_saelens(folder: Path) -> Content:
-    path = folder / "cfg.json"
-    config, tensors = read_pair(path, folder / "sae_weights.safetensors")
-    architecture = _setting(path, config, "architecture", str)
+def _saelens(path: Path, config: Mapping[str, Any]) -> tuple[str, torch.dtype]:
+    """The architecture and type of a SAELens config, every setting of which is understood or refused."""
+    architecture: str = _setting(path, config, "architecture", str)
     if architecture not in _VECTORS:
         raise StoreError(
             f"{path} with architecture {architecture!r}, which is not supported", f"one of {', '.join(_VECTORS)}"
@@ -183,6 +185,14 @@ def _read_saelens(folder: Path) -> Content:
     dtype = _DTYPES.get(str(config.get("dtype", "float32")).removeprefix("torch."))
     if dtype is None:
         raise StoreError(f"{path} with dtype = {config['dtype']!r}", f"one of {', '.join(_DTYPES)}")
+    return architecture, dtype
+
+
+def _read_saelens(folder: Path) -> Content:
+    path = folder / "cfg.json"
+    _saelens(path, read_json(path))  # before weights are looked for: those of what is not supported do not matter
+    config, tensors = read_pair(path, folder / "sae_weights.safetensors")
+    architecture, dtype = _saelens(path, config)
     d_in, d_sae = _setting(path, config, "d_in", int), _setting(path, config, "d_sae", int)
     settings: dict[str, Any] = {"apply_b_dec_to_input": True}
     if "apply_b_dec_to_input" in config:
@@ -201,15 +211,21 @@ def _read_saelens(folder: Path) -> Content:
     return Content(architecture, settings, weights)
 
 
-def _read_authors(folder: Path) -> Content:
-    path = folder / "config.json"
-    config, tensors = read_pair(path, folder / "model.safetensors")
+def _authors(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a config of the authors with a setting that is not understood."""
     _refuse_unknown(path, config, {"k", "d_model", "expansion"} | _AUTHORS_ONLY.keys() | _AUTHORS_TRAINING)
     for name, value in _AUTHORS_ONLY.items():
         if config.get(name, value) != value:
             raise StoreError(
                 f"{path} with {name} = {config[name]!r}", f"{name} = {value!r}", "use a coder of the plain top-k kind"
             )
+
+
+def _read_authors(folder: Path) -> Content:
+    path = folder / "config.json"
+    _authors(path, read_json(path))
+    config, tensors = read_pair(path, folder / "model.safetensors")
+    _authors(path, config)
     d_in = _setting(path, config, "d_model", int)
     d_sae = d_in * _setting(path, config, "expansion", int)
     shapes = {"w_enc.weight": (d_sae, d_in), "w_dec.weight": (d_in, d_sae), "b_dec": (d_in,)}
@@ -245,7 +261,7 @@ def _k(path: Path, config: Mapping[str, Any], d_sae: int) -> int:
 
 
 def _refuse_unknown(path: Path, config: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(config.keys() - known)
+    unknown = sorted(config.keys() - known - {"sha256"})  # the checksum that `write_pair` adds
     if unknown:
         raise StoreError(
             f"{path} with the unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.sae.coder import FEW, StandardSAE, TopKSAE, starts, sum_rows, top_k
+from bilens.sae.coder import StandardSAE, TopKSAE
+from bilens.sae.sums import FEW, starts, sum_rows, top_k
 
 CHUNK = 1024
 """Vectors at a time on a CPU: their codes stay near the processor between two products, which are as fast as larger."""
@@ -60,7 +61,7 @@ def gradients(
     active (on a CPU), or k of them few, one such product, and sums of 4 b L0 rows. Memory beside the gradients: the
     codes of a chunk, on a CPU; elsewhere those of the batch, twice.
     """
-    sums = _Sums(coder, l1, weight, products or x.dtype)
+    sums = _BatchGradients(coder, l1, weight, products or x.dtype)
     size = CHUNK if x.device.type == "cpu" else max(len(x), 1)
     chunks = [slice(start, start + size) for start in range(0, len(x), size)]
     if isinstance(coder, StandardSAE):
@@ -78,13 +79,17 @@ def gradients(
     return sums.total()
 
 
-class _Sums:
-    """Gradients summed chunk by chunk, with one more column for what is constant.
+class _BatchGradients:
+    """Gradients of a batch, summed chunk by chunk. Each matrix has one more column, for what is constant:
 
-    Z = [z, 1] holds the encoder's inputs z = x − b_dec and E = [W_encᵀ, b_enc] its rows; R = [2 weight (x̂ − x), 1] the
-    gradient in x̂ and D = [W_dec, weight l1 ‖w_k‖] the decoder's rows. ReLU codes are a = ReLU(Z Eᵀ), and their gradient
-    G = R Dᵀ where they are active; aᵀ R = [gradient of W_dec, Σ a] and Gᵀ Z = [gradient of W_encᵀ, of b_enc]. The
-    gradient in z is not formed: only b_dec is behind it, whose share is −W_enc Σ G.
+            d_in columns       one more
+        Z   z = x − b_dec      1               (b, ·), the encoder's inputs
+        E   W_encᵀ             b_enc           (m, ·), so that the codes are a = ReLU(Z Eᵀ)
+        R   2 weight (x̂ − x)   1               (b, ·), the gradient in x̂
+        D   W_dec              weight l1 ‖w‖   (m, ·), so that G = R Dᵀ where a > 0 is the whole gradient in Z Eᵀ
+
+    So biases and penalty cost no pass of their own: aᵀ R = [gradient of W_dec, Σ a], Gᵀ Z = [gradient of W_encᵀ, of
+    b_enc]. The gradient in z is not formed: only b_dec is behind it, whose share is −W_enc Σ G.
     """
 
     def __init__(self, coder: StandardSAE | TopKSAE, l1: float, weight: float, products: torch.dtype) -> None:

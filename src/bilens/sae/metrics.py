@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bilens import checks
-from bilens.checks import instance, number
+from bilens._internal import checks
+from bilens._internal.checks import instance, number
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
 from bilens.sae.coder import Coder
 from bilens.sae.streams import Stream, TensorStream, as_stream
@@ -112,7 +113,7 @@ def _signed_power(x: Tensor, exponent: float) -> Tensor:
     return power
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """A coder measured over a set of vectors.
 
@@ -137,12 +138,10 @@ class Evaluation:
     mean_activation: Float[Tensor, " d_sae"]
     rows: int
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
-        if self.frequency.ndim != 1 or self.frequency.shape != self.mean_activation.shape:
-            raise ShapeError(
-                f"frequency {tuple(self.frequency.shape)} and mean_activation {tuple(self.mean_activation.shape)}",
-                "(d_sae,) twice",
-            )
+        checks.shapes(self)
 
     @property
     def active(self) -> Tensor:

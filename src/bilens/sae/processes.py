@@ -1,28 +1,31 @@
-"""Who trains: one process, or several of which each takes a share of every batch."""
+"""Who trains: one process, or several, each with a share of every batch."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bilens import checkpoint as checkpoints
-from bilens import device as devices
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import device as devices
+from bilens.errors import StoreError
 from bilens.sae.streams import Divisible, Stream
 
+POINTER = "checkpoint.json"
+"""The file that names the last checkpoint in the folder that several processes write."""
 
-class Processes(ABC):
-    """The processes that train together, as one of them sees them.
+
+class Processes:
+    """One process alone, whose checkpoints are files. `sae.distributed.Ranks` is the same for several.
 
     Args:
         rank: which of them this is; 0 leads: it shows progress and decides when to save. size: how many there are.
     """
 
-    def __init__(self, rank: int, size: int) -> None:
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
     @property
@@ -45,61 +48,18 @@ class Processes(ABC):
     def _bounds(self, b: int) -> tuple[int, int]:
         return self.rank * b // self.size, (self.rank + 1) * b // self.size
 
-    @abstractmethod
     def device(self, name: str | None) -> torch.device:
-        """The device of this process, from the one that was asked for."""
-
-    @abstractmethod
-    def equal(self, tensors: Sequence[Tensor]) -> None:
-        """Give every process the leader's numbers, in place."""
-
-    @abstractmethod
-    def add(self, tensors: Sequence[Tensor]) -> None:
-        """Give every process the sums over all processes, in place."""
-
-    @abstractmethod
-    def agree(self, numbers: Sequence[int]) -> list[int]:
-        """The leader's numbers."""
-
-    @abstractmethod
-    def save(
-        self,
-        path: str | Path,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        done: int,
-        settings: Mapping[str, Any],
-        extra: Mapping[str, Tensor],
-    ) -> None:
-        """Write a checkpoint, as `checkpoint.save` does; what is given must be equal in every process."""
-
-    @abstractmethod
-    def load(
-        self, path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, Any]
-    ) -> tuple[int, dict[str, Tensor]]:
-        """Continue from a checkpoint, as `checkpoint.load` does."""
-
-
-@final
-class OneProcess(Processes):
-    """This process alone; its checkpoints are files."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 1)
-
-    def device(self, name: str | None) -> torch.device:
-        """The named device, or the best there is."""
+        """The device of this process: the named one, or the best there is."""
         return devices.choose(name)
 
     def equal(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to do."""
+        """Give every process the leader's numbers, in place."""
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to do."""
+        """Give every process the sums over all processes, in place."""
 
     def agree(self, numbers: Sequence[int]) -> list[int]:
-        """The same numbers."""
+        """The leader's numbers."""
         return list(numbers)
 
     def save(
@@ -112,11 +72,21 @@ class OneProcess(Processes):
         settings: Mapping[str, Any],
         extra: Mapping[str, Tensor],
     ) -> None:
-        """Write one safetensors file, atomically."""
+        """Write a checkpoint, as `checkpoint.save` does; what is given must be equal in every process."""
         checkpoints.save(path, module, optimizer, done=done, settings=settings, extra=extra)
 
     def load(
         self, path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, Any]
     ) -> tuple[int, dict[str, Tensor]]:
-        """Read the file when it is there."""
+        """Continue from a checkpoint, as `checkpoint.load` does.
+
+        Raises:
+            StoreError: as `checkpoint.load`, or several processes wrote it.
+        """
+        if (Path(path) / POINTER).exists():
+            raise StoreError(
+                f"{path}, a folder with a checkpoint of several processes",
+                "a file, as one process writes it",
+                "continue with torchrun and processes=sae.distributed.Ranks() (one process will do), or name another",
+            )
         return checkpoints.load(path, module, optimizer, settings=settings)

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import flag, instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, whole
+from bilens._internal.seeds import derived
+from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
 
 
@@ -47,7 +49,7 @@ class Divisible(Stream, Protocol):
         """Rows start … stop − 1 of the n-th batch."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorStream:
     """Vectors in memory, each once per epoch, in an order drawn from a generator seeded with (seed, epoch).
 
@@ -66,6 +68,8 @@ class TensorStream:
     batch_size: int = 4096
     seed: int = 0
     shuffle: bool = True
+
+    __repr__ = line
 
     def __post_init__(self) -> None:
         checks.floating("vectors", self.vectors)
@@ -117,7 +121,7 @@ class TensorStream:
         """The order of one epoch; the last one asked for is kept."""
         if epoch not in self._orders:
             self._orders.clear()
-            generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + epoch) % 2**63)
+            generator = torch.Generator().manual_seed(derived(self.seed, epoch))
             order = torch.randperm(self.rows, generator=generator)
             self._orders[epoch] = order.to(self.vectors.device)
         return self._orders[epoch]

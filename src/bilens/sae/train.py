@@ -11,17 +11,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bilens import checkpoint as checkpoints
-from bilens import checks
-from bilens.checks import instance, whole
+from bilens._internal import checkpoint as checkpoints
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
+from bilens.sae._run import Run, lay_out_like_parameters
 from bilens.sae.coder import Coder, StandardSAE, TopKSAE
-from bilens.sae.gradients import Gradients, gradients
-from bilens.sae.metrics import decoder_similarity
-from bilens.sae.processes import OneProcess, Processes
+from bilens.sae.processes import Processes
 from bilens.sae.streams import Stream, as_stream
+from bilens.schedules import trapezoid
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
 """How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""
@@ -31,8 +31,6 @@ _SECONDS_BETWEEN_REPORTS = 0.5
 
 _POINTS = 100
 """Rows of the history at most, plus one."""
-
-_NAMES = ("loss", "nmse", "l0", "dead")
 
 
 def train(
@@ -56,6 +54,13 @@ def train(
     device: str | None = None,
 ) -> History:
     """Train a coder in place on a stream of vectors, and leave it on the device.
+
+    >>> from bilens import sae
+    >>> vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+    >>> coder = sae.TopKSAE(8, 32, k=4)
+    >>> history = sae.train(coder, sae.TensorStream(vectors, 100), steps=300, progress=False, device="cpu")
+    >>> bool(sae.nmse(vectors, coder(vectors)) < 0.2)
+    True
 
     The loss is the mean over a batch of ‖s x − x̂‖² + l1 Σ_k |a_k| ‖w_k‖, w_k the rows of the decoder, plus
     similarity · (Σ_{i≠j} |cos_ij|^10)^{1/10} over them. With `normalize`, s makes the mean of ‖s x‖² over the first
@@ -183,7 +188,7 @@ def train_many(
                 f"a stream of vectors of {stream.width} coordinates",
                 f"{coder.d_in}, the coder's d_in",
             )
-    processes = OneProcess() if processes is None else processes
+    processes = Processes() if processes is None else processes
     instance("processes", processes, Processes, "sae.distributed.Ranks() or None", "leave it out for one process")
     where = processes.device(device)
     products = _products(precision, where)
@@ -199,8 +204,9 @@ def train_many(
             "finite vectors that are not all 0",
         )
     scale = math.sqrt(coders[0].d_in / power) if normalize else 1.0
+    every = max(1, steps // _POINTS)
     runs = [
-        _Run(coder, lr=rate, l1=penalty, similarity=cosines, steps=steps, where=where)
+        Run(coder, lr=rate, l1=penalty, similarity=cosines, every=every, where=where)
         for coder, rate, penalty, cosines in zip(coders, rates, penalties, similarities, strict=True)
         if isinstance(coder, (StandardSAE, TopKSAE))
     ]
@@ -228,10 +234,9 @@ def train_many(
         "precision": precision,
     }
     done, logged = 0, list[int]()
-    every = max(1, steps // _POINTS)
     if checkpoint is not None:
         done, extra = processes.load(checkpoint, module, optimizer, settings=settings)
-        _lay_out_like_parameters(optimizer)
+        lay_out_like_parameters(optimizer)
         if done:
             logged = extra["logged"].tolist()
             for number, run in enumerate(runs):
@@ -253,7 +258,7 @@ def train_many(
         with torch.no_grad(), bar(title, steps, done=done, show=progress and processes.lead) as step:
             pace, reported, reported_at, ahead = checkpoints.Pace(), time.monotonic(), done, 1
             while done < steps:
-                factor = _factor(done, steps, warmup, decay)
+                factor = trapezoid(done, steps, warmup, decay)
                 for group, run in zip(optimizer.param_groups, runs, strict=True):
                     group["lr"] = run.lr * factor
                 rows, size = processes.share(stream, done)
@@ -310,160 +315,12 @@ def train_many(
     return [run.history(logged) for run in runs]
 
 
-class _Run:
-    """One coder in training: its share of the settings, what it logs, and its part of a step."""
-
-    def __init__(
-        self,
-        coder: StandardSAE | TopKSAE,
-        *,
-        lr: float,
-        l1: float,
-        similarity: float,
-        steps: int,
-        where: torch.device,
-    ) -> None:
-        self.coder, self.lr, self.l1, self.similarity = coder, lr, l1, similarity
-        dtype = torch.promote_types(coder.W_dec.dtype, torch.float32)
-        # Since the last row of the history, for each step: error, penalty, Σ‖x‖², codes not 0, vectors, similarity.
-        self.window = torch.zeros(max(1, steps // _POINTS), 6, dtype=dtype, device=where)
-        self.fired = torch.zeros(coder.d_sae, device=where)  # on how many vectors each code was not 0 since then
-        self.rows: list[Tensor] = []
-        self.cosines = torch.zeros((), dtype=dtype, device=where)
-
-    def begin(self, first: Tensor, scale: float, unit_rows: bool) -> None:
-        """Make the coder ready for its first step."""
-        with torch.no_grad():
-            if unit_rows:
-                _unit_rows(self.coder)
-            if not bool(self.coder.b_dec.any()):
-                self.coder.b_dec.copy_(first.mean(dim=0))
-            self.coder.rescale(scale)
-
-    def gradients(self, x: Tensor, size: int, products: torch.dtype | None) -> Gradients:
-        """Put the batch's gradients where Adam looks for them, in the memory layout of the parameters."""
-        sums = gradients(self.coder, x, l1=self.l1, weight=1 / size, products=products)
-        for name, parameter in self.coder.named_parameters():
-            gradient: Tensor = getattr(sums, name)
-            if gradient.stride() != parameter.stride():
-                gradient = torch.empty_like(parameter).copy_(gradient)
-            parameter.grad = gradient
-        return sums
-
-    def given(self) -> list[Tensor]:
-        """The gradients that Adam will see."""
-        return [parameter.grad for parameter in self.coder.parameters() if parameter.grad is not None]
-
-    def regularise(self, clip: float | None, unit_rows: bool, lead: bool) -> None:
-        """What does not depend on the vectors: the penalty on cosines, and the shape of the gradient."""
-        rows = self.coder.W_dec
-        if rows.grad is None:
-            return
-        if self.similarity > 0:
-            with torch.enable_grad():
-                through = rows.detach().requires_grad_()
-                value = decoder_similarity(through)
-                (gradient,) = torch.autograd.grad(value, through)
-            rows.grad.add_(gradient, alpha=self.similarity)
-            if lead:
-                self.cosines.copy_(value.detach())
-        if unit_rows:
-            along = torch.linalg.vecdot(rows.grad, rows)[:, None]
-            rows.grad.addcmul_(along, rows, value=-1)
-        if clip is not None:
-            nn.utils.clip_grad_norm_(self.coder.parameters(), clip)
-
-    def scale_back(self) -> None:
-        """Rows of the decoder of norm 1, in place."""
-        rows = self.coder.W_dec
-        rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
-
-    def note(self, place: int, sums: Gradients, power: Tensor, vectors: int) -> None:
-        """Keep the numbers of a step, where they are."""
-        row = self.window[place]
-        torch.stack(
-            [part.to(row.dtype) for part in (sums.error, sums.penalty, power, sums.uses.sum(), power, self.cosines)],
-            out=row,
-        )
-        row[4].fill_(vectors)
-        self.fired += sums.uses
-
-    def log(self, filled: int, processes: Processes) -> None:
-        """Close a row of the history."""
-        window, fired = self.window[:filled].clone(), self.fired.clone()
-        processes.add([window, fired])
-        self.rows.append(torch.cat([self._numbers(window), (fired == 0).to(window).mean()[None]]))
-        self.fired.zero_()
-
-    def latest(self, place: int, processes: Processes) -> Tensor:
-        """Loss, NMSE and L0 of the last step."""
-        row = self.window[place : place + 1].clone()
-        processes.add([row])
-        return self._numbers(row)
-
-    def _numbers(self, window: Tensor) -> Tensor:
-        """Loss, NMSE and L0 over the steps of the window; a batch of zeros has an error but no NMSE of its own."""
-        error, penalty, power, active, vectors, cosines = window.unbind(dim=1)
-        loss = ((error + self.l1 * penalty) / vectors + self.similarity * cosines).mean()
-        return torch.stack([loss, error.sum() / power.sum(), active.sum() / vectors.sum()])
-
-    def collect(self, number: int, processes: Processes) -> dict[str, Tensor]:
-        """What a checkpoint keeps beside weights and Adam's state, the same in every process."""
-        window, fired = self.window.clone(), self.fired.clone()
-        processes.add([window, fired])
-        rows = torch.stack(self.rows) if self.rows else self.window.new_zeros(0, len(_NAMES))
-        return {f"{number}.rows": rows, f"{number}.window": window, f"{number}.fired": fired}
-
-    def restore(self, extra: dict[str, Tensor], number: int, *, keep_sums: bool) -> None:
-        """Go on from what `collect` gave; one process alone keeps the sums over all."""
-        self.rows = list(extra[f"{number}.rows"].to(self.window))
-        if keep_sums:
-            self.window.copy_(extra[f"{number}.window"])
-            self.fired.copy_(extra[f"{number}.fired"])
-
-    def end(self, scale: float) -> None:
-        """Leave a coder that acts on the vectors as they are."""
-        self.coder.rescale(1 / scale)
-        for parameter in self.coder.parameters():
-            parameter.grad = None
-
-    def history(self, logged: Sequence[int]) -> History:
-        """What was logged."""
-        values = torch.stack(self.rows).cpu().double() if self.rows else torch.zeros(0, len(_NAMES)).double()
-        return History(_NAMES, torch.tensor(logged), values)
-
-
-@torch.no_grad()
-def _unit_rows(coder: StandardSAE | TopKSAE) -> None:
-    """Decoder rows of norm 1, the norms moved into the encoder: x̂ stays where the same features are chosen."""
-    norm = coder.W_dec.norm(dim=1)
-    norm = torch.where(norm > 0, norm, 1)
-    coder.W_dec.div_(norm[:, None])
-    coder.W_enc.mul_(norm)
-    coder.b_enc.mul_(norm)
-
-
-def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give the moments that were read from a file the memory layout of their parameters, as the fused Adam expects."""
-    for parameter, entry in optimizer.state.items():
-        for name, value in entry.items():
-            if value.shape == parameter.shape:
-                entry[name] = torch.empty_like(parameter).copy_(value)
-
-
 def _batch(vectors: Tensor) -> Tensor:
     """A batch of vectors, whoever made them, without a graph."""
     checks.floating("a batch", vectors)
     if vectors.is_meta:
         raise BilensError("a batch on the meta device", "vectors in memory", "compute them first")
     return vectors.detach()
-
-
-def _factor(step: int, steps: int, warmup: float, decay: float) -> float:
-    """The share of the highest learning rate at a step: it rises over the first steps and falls over the last."""
-    rise = (step + 1) / (warmup * steps) if warmup > 0 else 1.0
-    fall = (steps - step) / (decay * steps) if decay > 0 else 1.0
-    return min(rise, fall, 1.0)
 
 
 def _products(precision: str | None, where: torch.device) -> torch.dtype | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.decompose import symmetric
+from bilens.decompose import linalg
 from bilens.decompose.many import _bounds
 
 Product = Callable[[Tensor], Tensor]
@@ -114,15 +114,7 @@ def ends(
             continue
         rows, levels, columns = space.rows[done, : space.size], levels[done], columns[done]
         chosen = choose(levels)
-        lower, upper = _bounds.beyond(
-            space.small[done, : space.size, : space.size],
-            space.coupling[done],
-            levels,
-            columns,
-            chosen,
-            dim=dim,
-            dtype=dtype,
-        )
+        lower, upper = _bounds.beyond(space.coupling[done], levels, columns, chosen, dim=dim, dtype=dtype)
         vectors = columns.gather(2, chosen[:, None].expand(-1, space.size, -1)).mT.to(dtype) @ rows
         complete, scale = met[done] & _orthonormal(rows), levels.abs().amax(dim=1)
         found.append(Ends(levels.gather(1, chosen), vectors, lower, upper, complete, scale))
@@ -238,7 +230,7 @@ class Krylov:
 
     def ritz(self, some: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues (n, m) of T, eigenvectors (n, m, m) as columns, and the residuals (n, m) of the Ritz pairs."""
-        levels, columns = symmetric.eigh(self.small[some, : self.size, : self.size])
+        levels, columns = linalg.eigh(self.small[some, : self.size, : self.size])
         residuals = torch.linalg.vector_norm(self.coupling[some] @ columns[:, -self.block :], dim=1)
         return levels, columns, residuals
 

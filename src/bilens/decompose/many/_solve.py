@@ -1,9 +1,8 @@
-"""How many kernels of one layer are solved: by Lanczos on the factors or in full; steps 1, 3 and 4 of README.md."""
+"""How many kernels of one layer are solved: by Lanczos on the factors or in full; steps 1 and 4 of README.md."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.decompose import symmetric
+from bilens.decompose import linalg
 from bilens.decompose.many import _lanczos
 
 Which = Literal["magnitude", "positive", "negative", "both"]
@@ -30,9 +29,6 @@ EIGH = {"cpu": 13.0, "cuda": 600.0}
 READ = {"cpu": 8.0, "cuda": 15.0}
 """Operations in the time in which one byte is read from memory, by device: 5 to 8 on a core with AVX2. It counts where
 directions are few."""
-
-REDUCE = 16.0
-"""A basis of the span of all factors, in i·(2h + w)² operations: a QR factorisation and Q itself, in float64."""
 
 LONGER = 0.4
 """With b start vectors a Krylov space converges at b^0.4 times the dimensions, measured on random weights."""
@@ -88,14 +84,10 @@ class Answer(NamedTuple):
     exact: Tensor
 
 
-def joined(places: Sequence[Tensor], parts: Sequence[Answer]) -> Answer:
-    """Answers about some of the kernels each, those of these places, as one about all of them in order."""
-    order = torch.cat(list(places)).argsort()
-    return Answer(*(torch.cat(column)[order] for column in zip(*parts, strict=True)))
-
-
 def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer:
-    """The wanted eigenpairs of ½ Σ_h w_h (L_h R_hᵀ + R_h L_hᵀ) for every row w.
+    """The wanted eigenpairs of ½ Σ_h w_h (L_h R_hᵀ + R_h L_hᵀ) for every row w, some kernels at a time.
+
+    Those that Lanczos leaves open, and those that float32 does, are solved in full in float64.
 
     Args:
         left: L, (h, i); right: R, (h, i); weights: (n, h).
@@ -104,41 +96,39 @@ def solve(left: Tensor, right: Tensor, weights: Tensor, ask: Question) -> Answer
     used[0] |= ~used.any()
     if not bool(used.all()):
         return solve(left[used], right[used], weights[:, used], ask)
-    n, (hidden, dim), device = len(weights), left.shape, left.device.type
-    span = 2 * hidden + ask.wanted
-    least = min(costs(n, hidden, dim, ask, device).values())
-    if span < dim:
-        within = costs(n, hidden, span, ask, device)
-        if ask.method is not None or REDUCE * dim * span**2 + min(within.values()) < least:
-            return _within_span(left, right, weights, ask, ask.method or cheapest(within))
-    spans = 2 * (weights != 0).sum(dim=1).clamp(min=1).double() + ask.wanted
-    alone = (spans < min(dim, span)) & (EIGH[device] * spans**3 < least / n) & (ask.method is None)
-    places, rest = list(alone.nonzero()), (~alone).nonzero()[:, 0]
-    parts = [solve(left, right, weights[row], ask) for row in places]  # kernels of few hidden units
-    if len(rest):
-        places.append(rest)
-        method = ask.method or cheapest(costs(len(rest), hidden, dim, ask, device))
-        parts.append(_solve_by(method, Layer(left, right), weights[rest], ask))
-    return joined(places, parts)
+    layer, size, given = Layer(left, right), BYTES[left.device.type], ask.work.itemsize
+    by_factors = ask.method == "factors" or (ask.method is None and cheaper_by_factors(len(weights), layer, ask))
+    most = size // (4 * layer.dim**2 * given)
+    if by_factors:
+        most = min(max(size // int(1.3 * steps(ask.wanted, layer.dim) * layer.dim * given), 16), MOST)
+    product = Factored(layer, ask.work) if by_factors else None
+    parts = []
+    for w in torch.split(weights, max(1, most)):
+        found = _by_lanczos(product, layer, w, ask) if product else _full(layer, w, ask, ask.work)
+        open_ = (~found.exact).nonzero()[:, 0]
+        if by_factors or ask.work != torch.float64:
+            for rows in torch.split(open_, max(1, size // (32 * layer.dim**2))) if len(open_) else ():
+                for field, again in zip(found, _full(layer, w[rows], ask, torch.float64), strict=True):
+                    field[rows] = again
+        parts.append(found)
+    return Answer(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def costs(n: int, hidden: int, dim: int, ask: Question, device: str) -> dict[Method, float]:
-    """What either method takes for n kernels of a layer (h, i), in operations of a product of large matrices.
+def cheaper_by_factors(n: int, layer: Layer, ask: Question) -> bool:
+    """Whether n kernels of a layer (h, i) take fewer operations of a product of large matrices by the factors.
 
-    In full, 2hi² to form a kernel and 13 i³ to solve it. By the factors, with m vectors of each kernel, 8hi for each;
-    both factors are read twice for all kernels in every step, and each vector is made orthogonal to those before it.
+    With m vectors of each kernel that is m · 8hi, both factors read twice for all kernels in every step, and each
+    vector made orthogonal to those before it: less than 2hi² to form a kernel and 13 i³ to solve it?
     """
-    read, block = READ[device] * ask.work.itemsize, start_vectors(n)
+    hidden, dim, read, block = layer.hidden, layer.dim, READ[layer.device.type] * ask.work.itemsize, start_vectors(n)
     m = steps(ask.wanted, dim) * block**LONGER
-    return {
-        "full": n * (2.0 * hidden * dim**2 + EIGH[device] * dim**3),
-        "factors": n * m * 8.0 * hidden * dim + m / block * 4.0 * hidden * dim * read + n * m**2 * dim * read / 2,
-    }
+    products, reading = n * m * 8.0 * hidden * dim, m / block * 4.0 * hidden * dim * read
+    return bool(products + reading + n * m**2 * dim * read / 2 < n * in_full(layer))
 
 
-def cheapest(given: dict[Method, float]) -> Method:
-    """The method of the lowest cost."""
-    return min(given, key=lambda name: given[name])
+def in_full(layer: Layer) -> float:
+    """Operations to form one kernel and to solve it."""
+    return 2.0 * layer.hidden * layer.dim**2 + EIGH[layer.device.type] * layer.dim**3
 
 
 def steps(wanted: int, dim: int) -> float:
@@ -147,19 +137,8 @@ def steps(wanted: int, dim: int) -> float:
 
 
 def start_vectors(n: int) -> int:
-    """Start vectors a kernel: with few kernels, reading the factors costs as much for some vectors as for one."""
+    """Start vectors per kernel: with few kernels, reading the factors costs as much for some vectors as for one."""
     return min(8, 1 << int(math.log2(max(32 / n, 1))))
-
-
-def _within_span(left: Tensor, right: Tensor, weights: Tensor, ask: Question, method: Method) -> Answer:
-    """Kernels of few hidden units, in a basis of the rows of L and R and of as many null vectors as can be wanted."""
-    generator = torch.Generator().manual_seed(ask.seed % 2**63)
-    null = torch.randn(ask.wanted, left.shape[1], generator=generator, dtype=torch.float64).to(left.device)
-    basis = torch.linalg.qr(torch.cat([left.double(), right.double(), null]).T)[0].T
-    found = _solve_by(method, Layer(left.double() @ basis.T, right.double() @ basis.T), weights, ask)
-    low, high = found.bounds.unbind(dim=1)
-    bounds = torch.stack([low.clamp(max=0), high.clamp(min=0)], dim=1)  # of the null vectors that are left out
-    return found._replace(vectors=found.vectors @ basis, bounds=bounds)
 
 
 class Layer:
@@ -194,29 +173,10 @@ class Layer:
         return images
 
 
-def _solve_by(method: Method, layer: Layer, weights: Tensor, ask: Question) -> Answer:
-    """By one method, some kernels at a time; those that it leaves open are solved in full in float64."""
-    size, given = BYTES[layer.device.type], ask.work.itemsize
-    most = size // (4 * layer.dim**2 * given)
-    if method == "factors":
-        most = min(max(size // int(1.3 * steps(ask.wanted, layer.dim) * layer.dim * given), 16), MOST)
-    product = Factored(layer, ask.work) if method == "factors" else None
-    parts = []
-    for w in torch.split(weights, max(1, most)):
-        found = _by_lanczos(product, layer, w, ask) if product else _full(layer, w, ask, ask.work)
-        open_ = (~found.exact).nonzero()[:, 0]
-        if len(open_) and (method, ask.work) != ("full", torch.float64):
-            there = [found.exact.nonzero()[:, 0], *torch.split(open_, max(1, size // (32 * layer.dim**2)))]
-            again = [_full(layer, w[rows], ask, torch.float64) for rows in there[1:]]
-            found = joined(there, [Answer(*(field[there[0]] for field in found)), *again])
-        parts.append(found)
-    return Answer(*map(torch.cat, zip(*parts, strict=True)))
-
-
 def _by_lanczos(product: Factored, layer: Layer, weights: Tensor, ask: Question) -> Answer:
-    n, hidden, dim = len(weights), layer.hidden, layer.dim
+    n, dim = len(weights), layer.dim
     block, work = start_vectors(n), weights.to(ask.work)
-    full = costs(1, hidden, dim, ask, layer.device.type)["full"]
+    most_steps = int(in_full(layer) / (8 * layer.hidden * dim))  # which cost what a full solution costs
     found = _lanczos.ends(
         lambda rows: product.of(work[rows]),
         ask.choose,
@@ -225,15 +185,14 @@ def _by_lanczos(product: Factored, layer: Layer, weights: Tensor, ask: Question)
         block=block,
         tol=0.9 * ask.tol,  # the residual in float64 is a little another
         expected=int(steps(ask.wanted, dim) * block**LONGER),
-        # Where the products alone have cost what a full solution costs, that is the way.
-        limit=dim if ask.method is not None else int(min(dim, max(2 * ask.wanted + 16, full / (8 * hidden * dim)))),
+        limit=dim if ask.method is not None else min(dim, max(2 * ask.wanted + 16, most_steps)),
         dtype=ask.work,
         device=layer.device,
         seed=ask.seed,
     )
     most = layer.most(weights)  # where the Krylov space bounds nothing
-    bounds = torch.stack([found.lower.maximum(-most), found.upper.minimum(most)], dim=1)
-    answer = _refined(layer, weights, ask, found.vectors, bounds, complete=found.complete, scale=found.scale)
+    found = found._replace(lower=found.lower.maximum(-most), upper=found.upper.minimum(most))
+    answer = _refined(layer, weights, ask, found)
     # A second witness: the search and the refinement must agree.
     apart = (answer.values - found.values).abs().amax(dim=1)
     least = 16 * torch.finfo(ask.work).eps
@@ -242,33 +201,32 @@ def _by_lanczos(product: Factored, layer: Layer, weights: Tensor, ask: Question)
 
 def _full(layer: Layer, weights: Tensor, ask: Question, work: torch.dtype) -> Answer:
     """From every eigenpair of the formed kernels."""
-    levels, columns = symmetric.eigh(layer.formed(weights, work))
+    levels, columns = linalg.eigh(layer.formed(weights, work))
     chosen = ask.choose(levels)
     vectors = columns.gather(2, chosen[:, None].expand(-1, columns.shape[1], -1)).mT
     levels = levels.double()
     scale = levels.abs().amax(dim=1)
     slack = 8 * layer.dim**0.5 * torch.finfo(work).eps * scale  # of LAPACK, far above what it is seen to be off by
     others = torch.ones_like(levels, dtype=torch.bool).scatter_(1, chosen, False)
-    none = ~others.any(dim=1)
-    lower = torch.where(none, 0, levels.masked_fill(~others, torch.inf).amin(dim=1) - slack)
-    upper = torch.where(none, 0, levels.masked_fill(~others, -torch.inf).amax(dim=1) + slack)
-    bounds = torch.stack([lower, upper], dim=1)
-    return _refined(layer, weights, ask, vectors, bounds, complete=torch.ones_like(none), scale=scale)
+    some = others.any(dim=1)
+    lower = torch.where(some, levels.masked_fill(~others, torch.inf).amin(dim=1) - slack, 0)
+    upper = torch.where(some, levels.masked_fill(~others, -torch.inf).amax(dim=1) + slack, 0)
+    found = _lanczos.Ends(levels.gather(1, chosen), vectors, lower, upper, torch.ones_like(some), scale)
+    return _refined(layer, weights, ask, found)
 
 
-def _refined(
-    layer: Layer, weights: Tensor, ask: Question, vectors: Tensor, bounds: Tensor, *, complete: Tensor, scale: Tensor
-) -> Answer:
+def _refined(layer: Layer, weights: Tensor, ask: Question, found: _lanczos.Ends) -> Answer:
     """Rayleigh and Ritz once more in float64 on the vectors found, and their residuals by the factors."""
-    rows = torch.linalg.qr(vectors.double().mT)[0].mT
+    rows = torch.linalg.qr(found.vectors.double().mT)[0].mT
     images = layer.images(weights, rows)
-    values, turn = symmetric.eigh(_symmetric(rows @ images.mT))
+    values, turn = linalg.eigh(_symmetric(rows @ images.mT))
     order = ask.choose(values)
     turn, values = turn.gather(2, order[:, None].expand(-1, turn.shape[1], -1)).mT, values.gather(1, order)
     rows, images = turn @ rows, turn @ images
     residuals = torch.linalg.vector_norm(images - values[:, :, None] * rows, dim=2)
+    complete, scale = found.complete, found.scale
     exact = complete & (residuals.amax(dim=1) <= ask.tol * scale)
-    return Answer(values, rows, residuals, bounds, exact)
+    return Answer(values, rows, residuals, torch.stack([found.lower, found.upper], dim=1), exact)
 
 
 class Factored:

@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import instance, reals
+from bilens._internal import checks
+from bilens._internal.checks import instance, reals
+from bilens._internal.shown import line
 from bilens.decompose.eigen import Spectrum
-from bilens.decompose.graphs import detach
+from bilens.decompose.linalg import detach, folded, largest_square, upward
 from bilens.decompose.many._solve import Which
-from bilens.decompose.rounding import largest_square, lifted, upward
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectra:
     """Some eigenpairs of n kernels: u_n·y ≈ Σ_k λ_nk (v_nk·x')².
 
@@ -50,21 +50,13 @@ class Spectra:
     input: Space
     features: Space
 
+    __repr__ = line
+
     def __post_init__(self) -> None:
         detach(self)
-        n, k = len(self.values), self.values.shape[-1]
-        shapes = {
-            "values": (n, k),
-            "vectors": (n, k, self.input.dim),
-            "residuals": (n, k),
-            "bounds": (n, 2),
-            "exact": (n,),
-        }
-        for name, shape in shapes.items():
-            if tuple(getattr(self, name).shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(getattr(self, name).shape)}", f"{shape}")
-        if self.features.dim != n:
-            raise ShapeError(f"{n} kernels", f"{self.features.dim} of space {self.features.title}")
+        checks.shapes(self, i=self.input.dim)
+        if self.features.dim != len(self.values):
+            raise ShapeError(f"{len(self.values)} kernels", f"{self.features.dim} of space {self.features.title}")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -82,7 +74,7 @@ class Spectra:
         truncation changes per ‖x'‖²; residuals are included.
 
         Args:
-            energies: ‖Q‖² of every kernel, from `decompose.energies`.
+            energies: ‖Q‖² of every kernel, from `decompose.squared_norms`.
 
         Raises:
             BilensError: energies of another type. ShapeError: not one per kernel.
@@ -111,7 +103,7 @@ class Spectra:
     def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
         """Σ_k λ_nk (v_nk·x')² for each sample and kernel. Types and errors: as `Spectrum.terms`."""
         n, k = self.values.shape
-        overlaps = lifted(self.input, x) @ self.vectors.reshape(n * k, -1).T.double()
+        overlaps = folded(self.input, x) @ self.vectors.reshape(n * k, -1).T.double()
         terms = (overlaps.square() * self.values.reshape(-1).double()).reshape(*x.shape[:-1], n, k)
         return terms.sum(dim=-1).to(self.values.dtype)
 

@@ -12,23 +12,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import checks
-from bilens.checks import choice, flag, instance, number, whole
+from bilens._internal import checks
+from bilens._internal.checks import choice, flag, instance, number, whole
+from bilens._internal.factors import hidden_gram
+from bilens._internal.scale import near_one
+from bilens._internal.seeds import derived
+from bilens._internal.shown import line
+from bilens.decompose.linalg import signed
 from bilens.decompose.many._solve import Method, Question, Which, solve
 from bilens.decompose.many._spectra import Spectra
-from bilens.decompose.sign import signed
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
-from bilens.scale import near_one
 from bilens.space import Space
-from bilens.tensor import BilinearTensor, hidden_gram
+from bilens.tensor import BilinearTensor
 
 LEAST_SINGLE = 3e-6
 """Tolerances from here on are met by a search in float32, whose rounding in some hundred steps stays below a third."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SpectraStream:
     """The spectra of many kernels, a batch of kernels at a time; any batch can be asked for directly.
 
@@ -46,6 +49,8 @@ class SpectraStream:
     batch_size: int
     seed: int
 
+    __repr__ = line
+
     def __len__(self) -> int:
         """Batches."""
         return math.ceil(self.tensor.output.dim / self.batch_size)
@@ -62,7 +67,7 @@ class SpectraStream:
         rows = range(n * self.batch_size, min((n + 1) * self.batch_size, output.dim))
         given = tensor.left.dtype
         work = torch.float64 if given == torch.float64 or self.tol < LEAST_SINGLE else torch.float32
-        ask = Question(self.k, self.which, self.tol, self.method, work, self.seed * 0x9E3779B1 + n)
+        ask = Question(self.k, self.which, self.tol, self.method, work, derived(self.seed, n))
         # Powers of two out of the way: products of large or small factors leave the range of float32.
         left, a = near_one(tensor.left.to(work))
         right, b = near_one(tensor.right.to(work))
@@ -131,6 +136,10 @@ def eigh_many(
     progress: bool = False,
 ) -> Spectra:
     """The top k eigenpairs of the kernels of many directions: Q_u for every row u, or for every feature.
+
+    >>> tensor = BilinearTensor(torch.eye(3), torch.eye(3), torch.tensor([[3.0, -2, 1]]), Space("x", 3), Space("y", 1))
+    >>> eigh_many(tensor, k=2).values  # of 3x₁² − 2x₂² + x₃²
+    tensor([[ 3., -2.]])
 
     All kernels share the factors, so that one product with L and R serves every direction: block Lanczos on all of
     them at once, Q v = ½ [Lᵀ(w∘Rv) + Rᵀ(w∘Lv)] with w = Dᵀu, and no kernel is formed. The pairs found are then refined,
@@ -226,7 +235,7 @@ def spectra_stream(
 
 
 @torch.no_grad()
-def energies(
+def squared_norms(
     tensor: BilinearTensor, directions: Float[Tensor, "n o"] | Dictionary | None = None, *, block: int = 1024
 ) -> Float[Tensor, " n"]:
     """‖Q_u‖² = Σ λ² of the kernel of every direction, wᵀGw with the hidden Gram G, in float64 inside.

@@ -10,21 +10,21 @@ const GLOSSARY = [
   ["Feature", "A number that the layer computes of its input, xᵀQx, with a symmetric matrix Q that follows from the weights: its kernel."],
   ["Eigenvector, linear kernel", "Q is a sum of λ v vᵀ. An input x adds λ(v·x)² to the feature for each eigenvector v. √|λ| v, in the unit of the output’s square root, is its linear kernel: pictures show that."],
   ["Raises, lowers", "An eigenvector with λ > 0 can only raise its feature, and one with λ < 0 can only lower it, whichever sign the overlap v·x has. v and −v are the same eigenvector."],
-  ["Speaks for, against", "The outputs that one unit of the feature raises, or lowers, most: the largest of each sign, at least half as large as the largest of its sign and a quarter of the largest of all."],
-  ["Logit weight, effect", "What one unit of the feature adds to the logit of each output, less its mean over the outputs."],
+  ["Effects: for, against", "The outputs that one unit of the feature raises, or lowers, most: the largest of each sign, at least half as large as the largest of its sign and a quarter of the largest of all."],
+  ["Effect, logit weight", "What one unit of the feature adds to each output. Where outputs are the logits of classes: to each logit, less the mean over them."],
   ["‖Q‖", "The root of the sum of all λ². The share of ‖Q‖² says how much of a feature the first eigenvectors hold."],
   ["Colours", "Blue is what is added and red what is taken off: eigenvalues, terms, logits, pairs. Green and purple are the two sides of an eigenvector, and which is which means nothing."],
   ["Constant", "Biases are weights of one more input that is always 1. “The constant” is an eigenvector that is next to nothing else."],
   ["Cross-entropy recovered", "(baseline − loss) / (baseline − the model’s own loss): 1 for the model itself, 0 for a uniform guess over the outputs, and below 0 for what is worse than that guess."],
   ["Null, rival", "A null is what the same procedure gives without its content, for example a dictionary that was never trained. A rival is another way to spend as much. A score says little without them."],
-  ["Numbers stored", "How many numbers must be kept to compute a view, the place of one number among many counts as one more."],
+  ["Numbers stored", "How many numbers must be kept to compute what replaces the layer, the place of one number among many counts as one more."],
   ["Certificate, proven bound", "What leaving out eigenvectors or components can change at most, for any input of that length. It follows from the weights alone and is usually generous."],
 ];
 
-/** @param {import("./data.js").Run[]} runs */
+/** @param {import("./layout.js").Run[]} runs */
 export function aboutPage(runs) {
   const run = runs[0], training = run.training;
-  const words = [...GLOSSARY, ...new Map(runs.flatMap((each) => each.views.flatMap((section) => section.words.map((word) => [word.name, String(word.value)]))))];
+  const words = [...GLOSSARY, ...new Map(runs.flatMap((each) => each.sets.flatMap((set) => set.words.map((word) => [word.name, String(word.value)]))))];
   return h("div", { class: "about" }, h("h1", {}, "About this run"),
     runs.map((each) => h("section", {}, runs.length > 1 ? h("h2", {}, each.name) : null,
       each.facts.length ? h("dl", { class: "facts" }, each.facts.map((fact) => h("div", {}, h("dt", {}, fact.name), h("dd", {}, cell(fact.value))))) : null,

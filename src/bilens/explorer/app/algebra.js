@@ -1,11 +1,11 @@
-// What the page computes: logits from the factors, and eigenvector terms. The same formulas as the library's.
+// What the page computes: outputs from the factors, and eigenvector terms. The same formulas as the library's.
 
 import { numbers, row } from "./data.js";
 
 /**
  * x' = [x; 1] where the space has a constant coordinate.
  * @param {ArrayLike<number>} x
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  */
 export function lift(x, axis) {
   const lifted = new Float32Array(axis.size + (axis.constant ? 1 : 0));
@@ -16,13 +16,13 @@ export function lift(x, axis) {
 
 /**
  * y_o = Σ_h down_oh (left_h·x')(right_h·x'), sums in double precision; pixels that are 0 cost nothing.
- * @param {import("./data.js").Run} run
+ * @param {import("./layout.js").Run} run
  * @param {ArrayLike<number>} x
  * @returns {Float64Array}
  */
-export function logits(run, x) {
-  const model = /** @type {NonNullable<import("./data.js").Run["model"]>} */ (run.model);
-  const lifted = lift(x, /** @type {import("./data.js").Axis} */ (run.input));
+export function outputsOf(run, x) {
+  const model = /** @type {NonNullable<import("./layout.js").Run["model"]>} */ (run.model);
+  const lifted = lift(x, /** @type {import("./layout.js").Axis} */ (run.input));
   const [hidden, width] = model.left.shape;
   const outputs = model.down.shape[0];
   const left = numbers(model.left), right = numbers(model.right), down = numbers(model.down);
@@ -44,8 +44,8 @@ export function logits(run, x) {
 
 /**
  * λ_k (v_k·x')² of the eigenvectors that the page has of a feature.
- * @param {import("./data.js").Feature} feature
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Feature} feature
+ * @param {import("./layout.js").Axis} axis
  * @param {ArrayLike<number>} x
  * @returns {Float64Array}
  */
@@ -75,7 +75,7 @@ export function softmax(y) {
 
 /**
  * √|λ| v of the eigenvectors that the page has, with the place of each in the spectrum.
- * @param {import("./data.js").Feature} feature
+ * @param {import("./layout.js").Feature} feature
  * @returns {{rank: number, value: number, weights: Float32Array}[]}
  */
 export function linearKernels(feature) {
@@ -91,7 +91,7 @@ export function linearKernels(feature) {
 /**
  * The largest |entry| of some weights, the constant coordinate left out; 1 when all are 0.
  * @param {{weights: Float32Array}[]} kernels
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  */
 export function sharedScale(kernels, axis) {
   let largest = 0;
@@ -104,7 +104,7 @@ export function sharedScale(kernels, axis) {
 /**
  * Whether an eigenvector is the constant coordinate and next to nothing else, so that it has no picture.
  * @param {{weights: Float32Array}} kernel
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  */
 export function constantAlone(kernel, axis) {
   if (!axis.constant) return false;
@@ -118,7 +118,7 @@ export function constantAlone(kernel, axis) {
  * picture, or the largest that lowers it.
  * @template {{rank: number, value: number, weights: Float32Array}} K
  * @param {K[]} kernels
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  * @returns {K|undefined}
  */
 export function foremost(kernels, axis) {
@@ -129,7 +129,7 @@ export function foremost(kernels, axis) {
 /**
  * Whether the constant coordinate has a part in these eigenvectors that is worth a line.
  * @param {{weights: Float32Array}[]} kernels
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  */
 export function constantMatters(kernels, axis) {
   return axis.constant && kernels.some((kernel) => Math.abs(kernel.weights[axis.size]) > 1e-6 * sharedScale(kernels, axis));
@@ -138,8 +138,8 @@ export function constantMatters(kernels, axis) {
 /**
  * ⟨Q₁, Q₂⟩ / (‖Q₁‖ ‖Q₂‖) from the eigenpairs that the page has, and |v·w| of each two of them. Where one feature has
  * the constant coordinate and the other has none, it is 0 in the other.
- * @param {import("./data.js").Feature} first
- * @param {import("./data.js").Feature} second
+ * @param {import("./layout.js").Feature} first
+ * @param {import("./layout.js").Feature} second
  */
 export function overlap(first, second) {
   const a = numbers(first.eigenvalues), b = numbers(second.eigenvalues);

@@ -1,37 +1,8 @@
 // The page's data: JSON from the document, arrays decoded when they are first asked for.
 
-/**
- * @typedef {{type: "f4"|"i2"|"u1", shape: number[], data: string, scale?: number[]}} ArrayData
- * @typedef {{name: string, one: string, size: number, labels: string[]|null, image: number[]|null, constant: boolean}} Axis
- * @typedef {{i: number, j: number, strength: number}} Pair
- * @typedef {{sample: number, number: number, value: number}} Seen
- * @typedef {{label: string, importance: number, effects: number[], speaks: string, raises: string[], lowers: string[], eigenvalues: ArrayData,
- *   vectors: ArrayData, energy: number, discarded: number, residual: number, pairs: Pair[], largest: Seen[],
- *   smallest: Seen[], errors: ArrayData|null}} Feature
- * @typedef {{name: string, title: string, tab: string, feature: string, among: string, text: string, measure: string, norm: number|null, examined: number,
- *   total: number|null, input: Axis, features: Feature[], figures: (LinesFigure|CellsFigure)[], words: Fact[]}} Section
- * @typedef {{name: string, value: string|number}} Fact
- * @typedef {{kind: "lines", name: string, title: string, note: string, drawn: number, log: boolean, level: number|null, level_name: string,
- *   columns: string[], rows: number[][]}} LinesFigure
- * @typedef {{kind: "cells", name: string, title: string, note: string, x: string, y: string, low: number[], high: number[],
- *   bins: number, counts: number[][]}} CellsFigure
- * @typedef {{name: string, beside: string|null, seeds: number, samples: number|null, kept: number[], numbers: number[]|null, accuracy: number[], cross_entropy: number[],
- *   recovered: number[]|null, accuracy_half: number[]|null, cross_entropy_half: number[]|null,
- *   recovered_half: number[]|null, error: number[]|null, bound: number[]|null}} Line
- * @typedef {{name: string, kind: "model"|"view"|"null"|"rival", beside: string|null, samples: number|null, numbers: number|null,
- *   accuracy: number, cross_entropy: number, recovered: number|null}} ScoreRow
- * @typedef {{name: string, title: string, facts: Fact[], input: Axis|null,
- *   output: Axis|null, model: {left: ArrayData, right: ArrayData, down: ArrayData}|null,
- *   samples: {inputs: ArrayData, numbers: number[], outputs: ArrayData, labels: number[]|null}|null,
- *   outputs_view: string|null, views: Section[], scores: ScoreRow[], curves: Line[],
- *   training: {columns: string[], rows: number[][]}|null,
- *   notes: string[]}} Run
- * @typedef {{format: number, palette: string[], runs: Run[]}} DocumentData
- */
+import { FORMAT } from "./layout.js";
 
-const FORMAT = 3;
-
-/** @returns {DocumentData} */
+/** @returns {import("./layout.js").Document} */
 export function readDocument() {
   const holder = /** @type {HTMLElement} */ (document.getElementById("data"));
   const content = JSON.parse(holder.textContent || "");
@@ -39,12 +10,12 @@ export function readDocument() {
   return content;
 }
 
-/** @type {WeakMap<ArrayData, Float32Array>} */
+/** @type {WeakMap<import("./layout.js").Array, Float32Array>} */
 const decoded = new WeakMap();
 
 /**
  * An array as float32 numbers, row by row; decoded once.
- * @param {ArrayData} array
+ * @param {import("./layout.js").Array} array
  */
 export function numbers(array) {
   const known = decoded.get(array);
@@ -67,7 +38,7 @@ export function numbers(array) {
 
 /**
  * One row of a matrix.
- * @param {ArrayData} array
+ * @param {import("./layout.js").Array} array
  * @param {number} row
  */
 export function row(array, row) {
@@ -77,7 +48,7 @@ export function row(array, row) {
 
 /**
  * The text of a coordinate: its label, or its number.
- * @param {Axis} axis
+ * @param {import("./layout.js").Axis} axis
  * @param {number} index
  */
 export function labelOf(axis, index) {

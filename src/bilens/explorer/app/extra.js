@@ -6,25 +6,25 @@ import { figure } from "./figure.js";
 import { number, short, whole } from "./format.js";
 
 /**
- * @param {import("./data.js").Section} section
- * @param {import("./data.js").LinesFigure|import("./data.js").CellsFigure} shown
+ * @param {import("./layout.js").Features} set
+ * @param {import("./layout.js").Lines|import("./layout.js").Cells} shown
  */
-export function figureOf(section, shown) {
-  return shown.kind === "lines" ? linesFigure(section, shown) : cellsFigure(section, shown);
+export function figureOf(set, shown) {
+  return shown.kind === "lines" ? linesFigure(set, shown) : cellsFigure(set, shown);
 }
 
 /**
- * @param {import("./data.js").Section} section
- * @param {import("./data.js").LinesFigure} shown
+ * @param {import("./layout.js").Features} set
+ * @param {import("./layout.js").Lines} shown
  */
-function linesFigure(section, shown) {
+function linesFigure(set, shown) {
   const drawn = shown.columns.slice(1, shown.drawn + 1), level = shown.level;
   const series = drawn.map((name, place) => ({ name, color: place ? place + 1 : 1, points: shown.rows.map((line) => ({ x: line[0], y: line[place + 1] })) }));
   const ends = [shown.rows[0], shown.rows[shown.rows.length - 1]].filter(Boolean);
   const lowest = Math.min(...series.flatMap((each) => each.points.map((point) => point.y)).filter((y) => y > 0));
   if (level !== null && (!shown.log || level > lowest / 10)) series.push({ name: shown.level_name || "level", color: 0, points: ends.map((line) => ({ x: line[0], y: level })) });
   return figure({
-    title: shown.title, of: section.title, name: `${section.name}-${shown.name}`, note: shown.note,
+    title: shown.title, of: set.title, name: `${set.name}-${shown.name}`, note: shown.note,
     alt: `Line chart of ${drawn.join(", ")} against ${shown.columns[0]}`,
     table: () => ({ columns: shown.columns, rows: shown.rows }),
     draw: (width) => lines({ width, height: 260, marks: shown.rows.length < 40, series,
@@ -34,14 +34,14 @@ function linesFigure(section, shown) {
 }
 
 /**
- * @param {import("./data.js").Section} section
- * @param {import("./data.js").CellsFigure} shown
+ * @param {import("./layout.js").Features} set
+ * @param {import("./layout.js").Cells} shown
  */
-function cellsFigure(section, shown) {
+function cellsFigure(set, shown) {
   const { bins, counts, low, high } = shown;
   const most = Math.max(1, ...counts.flat());
   return figure({
-    title: shown.title, of: section.title, name: `${section.name}-${shown.name}`, note: shown.note,
+    title: shown.title, of: set.title, name: `${set.name}-${shown.name}`, note: shown.note,
     alt: `Map of ${shown.y} against ${shown.x}`,
     table: () => ({ columns: [`${shown.x}, from`, `${shown.y}, from`, "points"], rows: counts.flatMap((column, i) => column.map((count, j) =>
       /** @type {[number, number, number]} */ ([low[0] + (high[0] - low[0]) * i / bins, low[1] + (high[1] - low[1]) * j / bins, count]))).filter((cell) => cell[2] > 0).sort((a, b) => b[2] - a[2]) }),

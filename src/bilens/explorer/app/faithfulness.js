@@ -1,7 +1,7 @@
-// How much of the model is left when it runs through each source of features.
+// How much of the model is left when its layer is replaced by what each set of features keeps.
 
 import { lines } from "./chart.js";
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 import { figureOf } from "./extra.js";
 import { figure } from "./figure.js";
 import { cell, percent, plural, whole } from "./format.js";
@@ -18,29 +18,34 @@ const MEASURES = {
 const AXES = { kept: "components kept", numbers: "numbers stored" };
 
 /**
- * @param {import("./data.js").Run[]} runs
+ * @param {import("./layout.js").Run[]} runs
  * @param {import("./route.js").Route} route
  */
 export function faithfulnessPage(runs, route) {
   const run = runs[0];
-  const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy",
-    axis: route.more.axis === "numbers" && run.curves.some((line) => line.numbers) ? "numbers" : "kept" };
-  const charts = bySamples(run.curves).map((curves, place) => curvesFigure(run, curves, place, state));
+  const counted = run.curves.some((line) => line.numbers);
+  const state = { measure: Object.hasOwn(MEASURES, route.value) ? route.value : "accuracy", axis: counted && route.more.axis === "numbers" ? "numbers" : "kept" };
+  const charts = h("div", {});
   const changed = () => {
     remember(link("faithfulness", state.measure === "accuracy" ? "" : state.measure, { axis: state.axis === "kept" ? "" : state.axis }));
-    for (const chart of charts) chart.redraw();
+    // Ten eigenvectors of each output and ten components are not alike: they share an axis only of what they store.
+    const groups = bySamples(run.curves).flatMap((curves) => (state.axis === "numbers" ? [curves] : byKind(curves)));
+    charts.className = groups.length > 1 && state.axis === "kept" ? "two" : "charts";
+    fill(charts, groups.map((curves, place) => curvesFigure(run, curves, place, state)));
   };
+  changed();
   const measures = Object.entries(MEASURES).filter(([name]) => run.curves.some((line) => valuesOf(line, name)));
   const choices = [choice("Measure", "measure", measures.map(([name, measure]) => [name, measure.words]), state, changed),
-    run.curves.some((line) => line.numbers) ? choice("Against", "axis", Object.entries(AXES), state, changed) : null];
+    counted ? choice("Against", "axis", Object.entries(AXES), state, changed) : null];
   const diagnostics = [
     ...run.curves.filter((line) => line.error && line.bound).map((line, place) => certificate(line, place)),
-    ...run.views.flatMap((section) => section.figures.map((each) => figureOf(section, each))),
+    ...run.sets.flatMap((set) => set.figures.map((each) => figureOf(set, each))),
   ];
   return h("div", { class: "faithfulness" },
-    h("h1", {}, "How faithful is each view?"),
-    h("p", { class: "lead" }, "Cross-entropy recovered is 1 for the model itself and 0 for a guess that knows nothing."),
-    charts.length ? h("div", { class: "charts" }, choices, charts.map((chart) => chart.element)) : h("p", { class: "empty" }, run.samples && run.samples.labels
+    h("h1", {}, "How much of the model is left?"),
+    h("p", { class: "lead" }, "The layer is replaced by what a set of features keeps of it. ",
+      run.logits ? "Cross-entropy recovered is then 1 for the model itself and 0 for a guess that knows nothing." : null),
+    run.curves.length ? [...choices, charts] : h("p", { class: "empty" }, run.samples && run.samples.labels
       ? "This page has no curves of faithfulness. If bilens wrote it from a run that was stopped, run the same command again to add them."
       : "This page has no curves of faithfulness: they need labelled samples, and it has none. If bilens wrote it from a run that was stopped, run the same command again to add what is missing."),
     run.scores.length ? scores(run) : null,
@@ -50,13 +55,22 @@ export function faithfulnessPage(runs, route) {
 
 /**
  * Curves that were measured on as many samples, together: a chart never mixes them.
- * @param {import("./data.js").Line[]} curves
+ * @param {import("./layout.js").Line[]} curves
  */
 function bySamples(curves) {
-  /** @type {Map<number|null, import("./data.js").Line[]>} */
+  /** @type {Map<number|null, import("./layout.js").Line[]>} */
   const groups = new Map();
   for (const line of curves) groups.set(line.samples, [...(groups.get(line.samples) || []), line]);
   return [...groups.values()];
+}
+
+/**
+ * Each curve with its nulls and rivals: what is counted alike.
+ * @param {import("./layout.js").Line[]} curves
+ */
+function byKind(curves) {
+  const first = curves.filter((line) => !curves.some((other) => other.name === line.beside));
+  return first.map((line) => [line, ...curves.filter((other) => other.beside === line.name)]);
 }
 
 /**
@@ -84,8 +98,8 @@ function choice(legend, field, options, state, changed) {
 }
 
 /**
- * @param {import("./data.js").Run} run
- * @param {import("./data.js").Line[]} curves
+ * @param {import("./layout.js").Run} run
+ * @param {import("./layout.js").Line[]} curves
  * @param {number} place
  * @param {{measure: string, axis: string}} state
  */
@@ -94,17 +108,18 @@ function curvesFigure(run, curves, place, state) {
   const [fewest, most] = [Math.min(...counts), Math.max(...counts)];
   const unknown = curves.filter((line) => !line.numbers).map((line) => line.name);
   const layer = run.model ? [run.model.left, run.model.right, run.model.down].reduce((sum, each) => sum + each.shape[0] * each.shape[1], 0) : null;
-  const drawing = figure({
-    title: `How much of the model is left, ${onSamples(samples)}`, name: place ? `faithfulness-${place + 1}` : "faithfulness",
-    note: "The layer is replaced by the first components of each source, most important first" +
+  const stored = state.axis === "numbers";
+  return figure({
+    title: `${MEASURES[state.measure].words} ${onSamples(samples)}${stored ? "" : `: ${curves[0].name}`}`, name: place ? `faithfulness-${place + 1}` : "faithfulness",
+    note: (stored ? "The layer is replaced by the first features of each set, most important first" : "Most important first") +
       (most > 1 ? `; means over ${fewest < most ? `${fewest} to ${most}` : most} seeds with 95 % intervals.` : "; one seed, so there is no interval.") +
       (curves.some((line) => line.beside) ? " Dashed lines are nulls and rivals of the line of the same colour." : "") +
-      (unknown.length < curves.length ? ` “Numbers stored” counts what must be kept to compute each point, the place of one number among many counts as one more${layer ? `; the dashed upright is the layer itself, ${whole(layer)} numbers` : ""}.` : "") +
-      (unknown.length && unknown.length < curves.length ? ` It is not known for: ${unknown.join("; ")}.` : ""),
-    alt: `Line chart of the model’s faithfulness against ${AXES.kept}, for ${curves.map((line) => line.name).join(", ")}`,
+      (stored ? ` “Numbers stored” counts what must be kept to compute each point, the place of one number among many counts as one more${layer ? `; the dashed upright is the layer itself, ${whole(layer)} numbers` : ""}.` : "") +
+      (stored && unknown.length ? ` It is not known for: ${unknown.join("; ")}.` : ""),
+    alt: `Line chart of the model’s faithfulness against ${AXES[state.axis]}, for ${curves.map((line) => line.name).join(", ")}`,
     table: () => curveTable(curves, state.measure),
     draw: (width) => {
-      const measure = MEASURES[state.measure], stored = state.axis === "numbers";
+      const measure = MEASURES[state.measure];
       const names = curves.filter((line) => !line.beside).map((line) => line.name);
       const series = curves.flatMap((line, own) => {
         const values = valuesOf(line, state.measure), halves = halvesOf(line, state.measure), at = stored ? line.numbers : line.kept;
@@ -115,16 +130,15 @@ function curvesFigure(run, curves, place, state) {
       const low = Math.min(0, ...series.flatMap((each) => each.points.map((point) => point.y)));
       const inside = series.flatMap((each) => each.points.map((point) => point.x)), first = Math.max(1, Math.min(...inside, Infinity));
       const mark = stored && layer && layer >= first && layer <= Math.max(...inside) ? layer : null;
-      return lines({ width, height: width < 500 ? 300 : 400, series, mark,
+      return lines({ width, height: stored && width >= 500 ? 400 : 300, series, mark,
         x: { label: AXES[state.axis], log: true, low: stored ? (Number.isFinite(first) ? first : 1) : 1, format: whole },
         y: { label: measure.label, low: measure.share ? Math.max(-0.2, low) : 0, high: measure.share ? 1 : undefined, format: measure.share ? (value) => percent(value, value > 0.9 && value < 1 ? 1 : 0) : undefined } });
     },
-  });
-  return drawing;
+  }).element;
 }
 
 /**
- * @param {import("./data.js").Line} line
+ * @param {import("./layout.js").Line} line
  * @param {string} measure
  * @returns {number[]|null}
  */
@@ -133,7 +147,7 @@ function valuesOf(line, measure) {
 }
 
 /**
- * @param {import("./data.js").Line} line
+ * @param {import("./layout.js").Line} line
  * @param {string} measure
  */
 function halvesOf(line, measure) {
@@ -141,7 +155,7 @@ function halvesOf(line, measure) {
 }
 
 /**
- * @param {import("./data.js").Line[]} curves
+ * @param {import("./layout.js").Line[]} curves
  * @param {string} measure
  */
 function curveTable(curves, measure) {
@@ -155,15 +169,15 @@ function curveTable(curves, measure) {
   return { columns, rows };
 }
 
-/** @param {import("./data.js").Run} run */
+/** @param {import("./layout.js").Run} run */
 function scores(run) {
   const known = run.scores.filter((line) => line.samples !== null), counts = new Set(known.map((line) => line.samples));
   const words = { null: "null", rival: "rival", model: "", view: "" };
   const beside = run.scores.some((line) => line.beside !== null);
-  return h("section", {}, h("h2", { class: "section" }, "The model replaced by each view"),
+  return h("section", {}, h("h2", { class: "section" }, "The layer replaced"),
     h("p", { class: "note" }, (counts.size === 1 && known.length === run.scores.length ? `All ${onSamples(known[0].samples)}. ` : "") +
-      (beside ? "Below a view, set in: its nulls, which are what the same procedure gives without its content, and its rivals, which spend as much in another way." : "")),
-    h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "The model replaced by each view" }, h("table", { class: "scores" },
+      (beside ? "Below a row, set in: its nulls, which are what the same procedure gives without its content, and its rivals, which spend as much in another way." : "")),
+    h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "The layer replaced" }, h("table", { class: "scores" },
       h("thead", {}, h("tr", {}, ["Replaced by", "Accuracy", "Cross-entropy, nats", "Cross-entropy recovered", "Numbers stored", "Samples"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, run.scores.map((line) => h("tr", { class: line.beside === null ? "" : "beside" },
         h("th", { scope: "row" }, words[line.kind] ? h("span", { class: "kind" }, words[line.kind]) : null, line.name),
@@ -172,7 +186,7 @@ function scores(run) {
 }
 
 /**
- * @param {import("./data.js").Line} line
+ * @param {import("./layout.js").Line} line
  * @param {number} place
  */
 function certificate(line, place) {

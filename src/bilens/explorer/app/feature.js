@@ -1,16 +1,17 @@
 // One feature: its spectrum and eigenvectors, how much of it the first ones hold, what it does, where it is large.
 
-import { constantMatters, foremost, linearKernels, sharedScale, terms } from "./algebra.js";
+import { constantMatters, foremost, linearKernels, sharedScale } from "./algebra.js";
 import { bars, lines } from "./chart.js";
-import { labelOf, numbers, row } from "./data.js";
-import { fill, h, s } from "./dom.js";
+import { labelOf, numbers } from "./data.js";
+import { h, s } from "./dom.js";
+import { extremes, pairs } from "./extremes.js";
 import { figure } from "./figure.js";
 import { number, percent, plural, short, signed, subscript, whole } from "./format.js";
-import { color, samplePicture, weightsPicture } from "./picture.js";
+import { color, weightsPicture } from "./picture.js";
 import { featureAt, featureName, link, remember } from "./route.js";
 
 /**
- * @param {import("./data.js").Run[]} runs
+ * @param {import("./layout.js").Run[]} runs
  * @param {import("./route.js").Route} route
  */
 export function featurePage(runs, route) {
@@ -19,58 +20,58 @@ export function featurePage(runs, route) {
     return h("div", {}, h("h1", {}, "No such feature"), h("p", { class: "lead" },
       "This page has no feature of that name. ", h("a", { href: link("overview") }, "See all features"), "."));
   }
-  const { run: which, section, place, feature } = found;
+  const { run: which, set, place, feature } = found;
   const run = runs[which];
   const kernels = linearKernels(feature);
-  const first = foremost(kernels, section.input)?.rank || 0;
+  const first = foremost(kernels, set.input)?.rank || 0;
   const model = { selected: Math.max(0, Math.min(kernels.length - 1, (Number(route.more.k) || first + 1) - 1)) };
-  const scale = sharedScale(kernels, section.input);
+  const scale = sharedScale(kernels, set.input);
   /** @type {(() => void)[]} */
   const redraws = [];
   const select = (/** @type {number} */ rank) => {
     model.selected = rank;
-    remember(link("feature", featureName(section, place, which), { k: rank === first ? "" : rank + 1 }));
+    remember(link("feature", featureName(set, place, which), { k: rank === first ? "" : rank + 1 }));
     for (const redraw of redraws) redraw();
   };
-  const parts = { run, section, feature, kernels, scale, model, select, redraws, name: `${section.name}-${place}`, of: title(section, feature) };
+  const parts = { run, set, feature, kernels, scale, model, select, redraws, name: `${set.name}-${place}`, of: title(set, feature) };
   const step = (/** @type {number} */ by, /** @type {string} */ words) => {
-    const other = section.features[place + by];
-    return other ? h("a", { class: "step", href: link("feature", featureName(section, place + by, which)),
+    const other = set.features[place + by];
+    return other ? h("a", { class: "step", href: link("feature", featureName(set, place + by, which)),
       rel: by < 0 ? "prev" : "next" }, by < 0 ? `← ${words}` : `${words} →`) : h("span", { class: "step off" });
   };
   return h("article", { class: "feature" },
-    h("p", { class: "crumbs" }, h("a", { href: link("overview", section.name) }, section.title),
+    h("p", { class: "crumbs" }, h("a", { href: link("overview", set.name) }, set.title),
       runs.length > 1 ? ` · ${run.name}` : ""),
     h("header", { class: "feature-head" },
-      h("div", {}, h("h1", {}, title(section, feature)),
-        h("p", { class: "lead" }, feature.raises.join() === feature.label && !feature.lowers.length ? "" : `${speaks(feature)} `,
-          `${capital(section.measure)}: ${number(feature.importance)}.`)),
+      h("div", {}, h("h1", {}, title(set, feature)),
+        h("p", { class: "lead" }, feature.raises.join() === feature.label && !feature.lowers.length ? "" : `${effects(feature)} `,
+          `${capital(set.measure)}: ${number(feature.importance)}.`)),
       h("nav", { class: "steps", "aria-label": "Other features" }, step(-1, "previous"), step(1, "next"),
-        h("a", { class: "step", href: link("compare", featureName(section, place, which)) }, "compare"))),
+        h("a", { class: "step", href: link("compare", featureName(set, place, which)) }, "compare"))),
     feature.residual > 1e-4 ? h("p", { class: "warning" }, `The eigenpairs are right only to ${number(feature.residual)} of the largest eigenvalue.`) : null,
     kernels.length && kernels.some((kernel) => kernel.value !== 0) ? [
       h("div", { class: "two wide-left" }, spectrum(parts), selected(parts)),
       strips(parts),
-      h("div", { class: "two" }, kept(parts), h("div", { class: "column" }, section.name === run.outputs_view ? null : weights(parts), pairs(parts))),
+      h("div", { class: "two" }, kept(parts), h("div", { class: "column" }, set.name === run.outputs_set ? null : weights(parts), pairs(parts))),
       extremes(parts),
       legend(parts),
     ] : h("p", { class: "empty" }, "This feature is 0: its kernel has no eigenvalue but 0."));
 }
 
 /**
- * @param {import("./data.js").Section} section
- * @param {import("./data.js").Feature} feature
+ * @param {import("./layout.js").Features} set
+ * @param {import("./layout.js").Feature} feature
  */
-export function title(section, feature) {
-  return `${section.feature} ${short(feature.label, 80)}`;
+export function title(set, feature) {
+  return `${set.feature} ${short(feature.label, 80)}`;
 }
 
 /**
  * What a feature does to the outputs, as a sentence.
- * @param {import("./data.js").Feature} feature
+ * @param {import("./layout.js").Feature} feature
  */
-export function speaks(feature) {
-  return feature.raises.length || feature.lowers.length ? `Speaks ${feature.speaks}.` : "Moves no output.";
+export function effects(feature) {
+  return feature.raises.length || feature.lowers.length ? `Effects: ${feature.speaks}.` : "It moves no output.";
 }
 
 /** @param {string} text */
@@ -79,14 +80,14 @@ function capital(text) {
 }
 
 /**
- * @typedef {{run: import("./data.js").Run, section: import("./data.js").Section, feature: import("./data.js").Feature,
+ * @typedef {{run: import("./layout.js").Run, set: import("./layout.js").Features, feature: import("./layout.js").Feature,
  *   kernels: {rank: number, value: number, weights: Float32Array}[], scale: number, model: {selected: number},
  *   select: (rank: number) => void, redraws: (() => void)[], name: string, of: string}} Parts
  */
 
 /** @param {Parts} parts */
 function spectrum(parts) {
-  const { feature, section, kernels, model, select } = parts;
+  const { feature, set, kernels, model, select } = parts;
   const values = Array.from(numbers(feature.eigenvalues));
   const all = values.map((value, rank) => ({ value, rank }));
   const positive = all.filter((pair) => pair.value > 0).sort((a, b) => b.value - a.value);
@@ -111,7 +112,7 @@ function spectrum(parts) {
   const drawing = figure({
     title: "Eigenvalues", of: parts.of, name: `${parts.name}-eigenvalues`,
     note: `From the one that raises the feature most to the one that lowers it most; dark ones have a picture: click one, or use the arrow keys.` +
-      (feature.discarded > 0 ? ` These are the first ${whole(values.length)} of ${whole(section.input.size + (section.input.constant ? 1 : 0))}; no other is larger than ${number(feature.discarded)} in size.` : ""),
+      (feature.discarded > 0 ? ` These are the first ${whole(values.length)} of ${whole(set.input.size + (set.input.constant ? 1 : 0))}; no other is larger than ${number(feature.discarded)} in size.` : ""),
     alt: `Bar chart of the eigenvalues of ${feature.label}, from ${signed(Math.max(...values))} to ${signed(Math.min(...values))}`,
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"],
       rows: values.map((value, rank) => [rank + 1, value, feature.energy ? value * value / feature.energy : 0]) }),
@@ -169,22 +170,22 @@ function spectrum(parts) {
 
 /** @param {Parts} parts */
 function selected(parts) {
-  const { feature, kernels, section, scale, model } = parts;
+  const { feature, kernels, set, scale, model } = parts;
   const readout = h("p", { class: "status", role: "status" });
   const drawing = figure({
     title: "The chosen eigenvector", of: parts.of, name: `${parts.name}-eigenvector`,
     note: `√|λ| v. An input x adds (√|λ| v·x)² where λ > 0 and takes as much off where λ < 0, whichever sign the overlap v·x has.`,
     alt: `The chosen eigenvector of ${feature.label}`,
-    table: () => ({ columns: [section.input.name, "√|λ| v"],
-      rows: Array.from(kernels[model.selected].weights, (value, i) => /** @type {[string, number]} */ ([labelOf(section.input, i), value]))
+    table: () => ({ columns: [set.input.name, "√|λ| v"],
+      rows: Array.from(kernels[model.selected].weights, (value, i) => /** @type {[string, number]} */ ([labelOf(set.input, i), value]))
         .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])) }),
     most: 330,
     draw: (width) => {
-      const kernel = kernels[model.selected], image = section.input.image;
+      const kernel = kernels[model.selected], image = set.input.image;
       const size = Math.min(width, 250);
-      const tall = image ? size * image[0] / image[1] : Math.min(9, section.input.size) * 18;
-      const constant = constantMatters(kernels, section.input) ? `, constant ${signed(kernel.weights[section.input.size])}` : "";
-      const picture = weightsPicture(kernel, section.input, scale, { x: 0, y: 26, width: image ? size : width, height: tall });
+      const tall = image ? size * image[0] / image[1] : Math.min(9, set.input.size) * 18;
+      const constant = constantMatters(kernels, set.input) ? `, constant ${signed(kernel.weights[set.input.size])}` : "";
+      const picture = weightsPicture(kernel, set.input, scale, { x: 0, y: 26, width: image ? size : width, height: tall });
       const group = s("g", {},
         s("text", { x: 0, y: 14, class: `name strong ${kernel.value > 0 ? "plus" : "minus"}` },
           `λ${subscript(kernel.rank + 1)} = ${signed(kernel.value)}${constant}`), picture);
@@ -194,7 +195,7 @@ function selected(parts) {
           const column = Math.floor((event.clientX - frame.left) / frame.width * image[1]);
           const line = Math.floor((event.clientY - frame.top) / frame.height * image[0]);
           const at = line * image[1] + column;
-          if (at >= 0 && at < section.input.size) readout.textContent = `row ${line}, column ${column}: ${signed(kernel.weights[at])}`;
+          if (at >= 0 && at < set.input.size) readout.textContent = `row ${line}, column ${column}: ${signed(kernel.weights[at])}`;
         } }));
       }
       readout.textContent = "";
@@ -208,26 +209,26 @@ function selected(parts) {
 
 /**
  * The largest eigenvectors of both signs, side by side.
- * @param {Pick<Parts, "feature"|"kernels"|"section"|"scale"|"name"|"of"> & {both?: boolean}} parts
+ * @param {Pick<Parts, "feature"|"kernels"|"set"|"scale"|"name"|"of"> & {both?: boolean}} parts
  * @param {number} level
  * @param {{selected: number}|null} model
  * @param {((rank: number) => void)|null} select
  */
 export function eigenvectors(parts, level = 3, model = null, select = null) {
-  const { feature, kernels, section, scale } = parts;
+  const { feature, kernels, set, scale } = parts;
   return figure({
     title: "What raises it, and what lowers it", level, of: parts.of, name: `${parts.name}-eigenvectors`,
     note: `The largest eigenvectors of each sign as √|λ| v, on one scale${parts.both ? " for both sides" : ""}: a pale picture matters less. Green and purple are the two sides of an eigenvector: which is which means nothing, where they meet does.`,
     alt: `The largest positive and negative eigenvectors of ${feature.label}`,
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"], rows: kernels.map((kernel) => [kernel.rank + 1, kernel.value, feature.energy ? kernel.value ** 2 / feature.energy : 0]) }),
     draw: (width) => {
-      const image = section.input.image, gap = 10;
+      const image = set.input.image, gap = 10;
       const most = Math.max(1, ...[1, -1].map((sign) => kernels.filter((kernel) => kernel.value * sign > 0).length));
       const wanted = image ? 108 : 190;
       const columns = Math.max(image ? Math.min(3, most) : 1, Math.min(8, most, Math.floor((width + gap) / (wanted + gap))));
       const cell = Math.min(image ? 150 : 260, (width - gap * (columns - 1)) / columns);
-      const tall = image ? cell * image[0] / image[1] : Math.min(9, section.input.size) * 14;
-      const group = s("g", {}), constants = constantMatters(kernels, section.input);
+      const tall = image ? cell * image[0] / image[1] : Math.min(9, set.input.size) * 14;
+      const group = s("g", {}), constants = constantMatters(kernels, set.input);
       let y = 0;
       for (const [sign, words] of /** @type {[number, string][]} */ ([[1, "λ > 0: raise it"], [-1, "λ < 0: lower it"]])) {
         const mine = kernels.filter((kernel) => kernel.value * sign > 0).slice(0, columns);
@@ -241,10 +242,10 @@ export function eigenvectors(parts, level = 3, model = null, select = null) {
         mine.forEach((kernel, column) => {
           const x = column * (cell + gap);
           const holder = s("g", select ? { class: "click", click: () => select(kernel.rank) } : {},
-            weightsPicture(kernel, section.input, scale, { x: x + 1, y: y + 1, width: cell - 2, height: tall - 2 }),
+            weightsPicture(kernel, set.input, scale, { x: x + 1, y: y + 1, width: cell - 2, height: tall - 2 }),
             s("text", { x, y: y + tall + 15, class: "tick" }, `λ${subscript(kernel.rank + 1)} ${signed(kernel.value)}`));
           if (model && kernel.rank === model.selected) holder.append(s("rect", { x: x + 1, y: y + 1, width: cell - 2, height: tall - 2, class: "chosen" }));
-          if (constants) holder.append(s("text", { x, y: y + tall + 29, class: "tick" }, `constant ${signed(kernel.weights[section.input.size])}`));
+          if (constants) holder.append(s("text", { x, y: y + tall + 29, class: "tick" }, `constant ${signed(kernel.weights[set.input.size])}`));
           group.append(holder);
         });
         y += tall + (constants ? 46 : 32);
@@ -273,7 +274,7 @@ function strips(parts) {
 export function ramp(x, y, width, scale) {
   const steps = 64;
   return s("g", {},
-    Array.from({ length: steps }, (_, i) => s("rect", { x: x + (width * i) / steps, y, width: width / steps + 0.6, height: 9,
+    Array.from({ length: steps }, (_, i) => s("rect", { class: "ramp", x: x + (width * i) / steps, y, width: width / steps + 0.6, height: 9,
       fill: color((2 * (i + 0.5)) / steps - 1) })),
     s("text", { x, y: y + 25, class: "tick" }, `−${number(scale)}`),
     s("text", { x: x + width / 2, y: y + 25, class: "tick", "text-anchor": "middle" }, "0"),
@@ -282,7 +283,7 @@ export function ramp(x, y, width, scale) {
 
 /** @param {Parts} parts */
 function kept(parts) {
-  const { feature, section } = parts;
+  const { feature, set } = parts;
   const values = Array.from(numbers(feature.eigenvalues)), errors = feature.errors ? numbers(feature.errors) : null;
   const complete = feature.discarded === 0;
   /** @type {number[]} */
@@ -294,7 +295,7 @@ function kept(parts) {
   }
   const most = values.length;
   const next = (/** @type {number} */ k) => Math.abs(k < most ? values[k] : complete ? 0 : feature.discarded);
-  const bound = (/** @type {number} */ k) => next(k) * (section.norm || 1) ** 2;
+  const bound = (/** @type {number} */ k) => next(k) * (set.norm || 1) ** 2;
   const state = { k: Math.min(8, most) };
   const readout = h("p", { class: "readout", role: "status" });
   const logarithmic = (/** @type {number} */ k) => Math.round(k < 1 ? 1 : k);
@@ -320,9 +321,9 @@ function kept(parts) {
     } });
   const tell = () => {
     slider.setAttribute("aria-valuetext", plural(state.k, "eigenvector"));
-    const measured = errors ? ` The largest error on ${plural(section.examined, "sample")} is ${number(errors[state.k - 1])}.` : "";
+    const measured = errors ? ` The largest error on ${plural(set.examined, "sample")} is ${number(errors[state.k - 1])}.` : "";
     readout.textContent = `The first ${state.k === 1 ? "eigenvector holds" : `${whole(state.k)} eigenvectors hold`} ${percent(shares[state.k - 1])} of ‖Q‖². ` +
-      (section.norm ? `Leaving out the others changes the feature by at most |λ${subscript(state.k + 1)}|·‖x‖² = ${number(bound(state.k))}.` :
+      (set.norm ? `Leaving out the others changes the feature by at most |λ${subscript(state.k + 1)}|·‖x‖² = ${number(bound(state.k))}.` :
         `Leaving out the others changes the feature by at most ${number(next(state.k))} · ‖x‖².`) + measured;
   };
   const points = (/** @type {(k: number) => number} */ value, /** @type {number} */ last) => {
@@ -341,20 +342,20 @@ function kept(parts) {
       y: { label: "share of ‖Q‖²", low: 0, high: 1, format: (value) => percent(value, 0) },
       series: [{ name: "share of ‖Q‖²", color: 1, points: points((k) => shares[k - 1], most) }] }),
   });
-  const floor = Math.max(1e-30, Math.abs(values[0]) * (section.norm || 1) ** 2 * 1e-6);
+  const floor = Math.max(1e-30, Math.abs(values[0]) * (set.norm || 1) ** 2 * 1e-6);
   const left = [
-    { name: section.norm ? "proven bound" : "|λ| left out", color: 0, points: points(bound, most).filter((p) => p.y >= floor) },
+    { name: set.norm ? "proven bound" : "|λ| left out", color: 0, points: points(bound, most).filter((p) => p.y >= floor) },
     ...(errors ? [{ name: "largest error measured", color: 2, points: points((k) => errors[k - 1], most).filter((p) => p.y >= floor) }] : []),
   ];
   const lowest = Math.min(...left.flatMap((each) => each.points.map((p) => p.y)));
   const lower = figure({
-    title: section.norm ? "The error of leaving out the others" : "The largest eigenvalue left out",
+    title: set.norm ? "The error of leaving out the others" : "The largest eigenvalue left out",
     of: parts.of, name: `${parts.name}-error`,
     alt: `Line chart of the proven bound on the error of ${feature.label} and the largest error measured`,
-    table: () => ({ columns: ["kept", section.norm ? "bound on the error" : "largest |λ| left out", "largest error measured"],
+    table: () => ({ columns: ["kept", set.norm ? "bound on the error" : "largest |λ| left out", "largest error measured"],
       rows: points((k) => k, most).map(({ x: k }) => [k, bound(k), errors ? errors[k - 1] : null]) }),
     draw: (width) => lines({ width, height: 200, marks: false, mark: state.k, x,
-      y: { label: section.norm ? "error, log scale" : "|λ|, log scale", log: true, low: Number.isFinite(lowest) ? lowest : floor },
+      y: { label: set.norm ? "error, log scale" : "|λ|, log scale", log: true, low: Number.isFinite(lowest) ? lowest : floor },
       series: left }),
   });
   tell();
@@ -362,9 +363,17 @@ function kept(parts) {
     h("div", { class: "field range" }, h("label", { for: "keep" }, "Keep"), slider), readout, lower.element);
 }
 
+/**
+ * What the effects on the outputs are called.
+ * @param {import("./layout.js").Run} run
+ */
+export function effectsTitle(run) {
+  return run.logits ? "Logit weights" : "Effects on the outputs";
+}
+
 /** @param {Parts} parts */
 function weights(parts) {
-  const { feature, run, section } = parts;
+  const { feature, run, set } = parts;
   const output = run.output;
   if (!output) return h("div", {});
   const places = feature.effects.map((_, place) => place);
@@ -373,131 +382,20 @@ function weights(parts) {
   const shown = many ? [...order.slice(0, 12), ...order.slice(-12)] : order;
   const strong = new Set([...feature.raises, ...feature.lowers]);
   return figure({
-    title: "Logit weights", of: parts.of, name: `${parts.name}-logits`,
-    note: `What one unit of the feature adds to each ${output.one}’s logit.` + (many ? " The twelve it raises and the twelve it lowers most." : ""),
+    title: effectsTitle(run), of: parts.of, name: `${parts.name}-effects`,
+    note: `What one unit of the feature adds to each ${output.one}${run.logits ? "’s logit" : ""}.` + (many ? " The twelve it raises and the twelve it lowers most." : ""),
     alt: `Bar chart of what ${feature.label} adds to each output`,
-    table: () => ({ columns: [output.name, "logit weight"], rows: order.map((place) => [labelOf(output, place), feature.effects[place]]) }),
+    table: () => ({ columns: [output.name, run.logits ? "logit weight" : "effect"], rows: order.map((place) => [labelOf(output, place), feature.effects[place]]) }),
     draw: (width) => bars({ width, rows: shown.map((place) => ({ label: labelOf(output, place), value: feature.effects[place], strong: strong.has(labelOf(output, place)) })) }),
   }).element;
 }
 
 /** @param {Parts} parts */
-function pairs(parts) {
-  const { feature, section, kernels, scale } = parts;
-  const axis = section.input;
-  if (!feature.pairs.length) return h("p", { class: "empty" }, "This page has no input pairs of the feature. If bilens made it from a run, running the same command again adds them.");
-  const largest = Math.max(1e-30, ...feature.pairs.map((pair) => Math.abs(pair.strength)));
-  const name = (/** @type {number} */ i) => (axis.image ? `${Math.floor(i / axis.image[1])},${i % axis.image[1]}` : labelOf(axis, i));
-  return figure({
-    title: axis.image ? "Strongest pixel pairs" : "Strongest input pairs", of: parts.of, name: `${parts.name}-pairs`,
-    note: axis.image ? "Each line joins two pixels, and a ring is a pixel with itself: blue raises the feature where both are inked, red lowers it. Behind them, the eigenvector on the feature’s tile."
-      : "What each pair of inputs adds to the feature where both are 1.",
-    alt: `The ${feature.pairs.length} strongest input pairs of ${feature.label}`,
-    table: () => ({ columns: [axis.image ? "pixel (row,column)" : axis.name, "with", "adds where both are 1"], rows: feature.pairs.map((pair) => [name(pair.i), name(pair.j), pair.strength]) }),
-    most: axis.image ? 420 : Infinity,
-    draw: (width) => {
-      if (!axis.image) {
-        return bars({ width, rows: feature.pairs.slice(0, 14).map((pair) => ({ label: `${name(pair.i)} × ${name(pair.j)}`, value: pair.strength })) });
-      }
-      const [rows, columns] = axis.image, unit = width / columns, height = unit * rows;
-      const group = s("g", {}, s("g", { opacity: 0.22 }, weightsPicture(foremost(kernels, axis) || kernels[0], axis, scale, { x: 0, y: 0, width, height })));
-      for (const pair of [...feature.pairs].reverse()) {
-        const [x1, y1, x2, y2] = [(pair.i % columns + 0.5) * unit, (Math.floor(pair.i / columns) + 0.5) * unit,
-          (pair.j % columns + 0.5) * unit, (Math.floor(pair.j / columns) + 0.5) * unit];
-        const share = Math.abs(pair.strength) / largest;
-        const shape = { class: pair.strength > 0 ? "pair plus" : "pair minus", "stroke-width": 1 + 2.4 * share };
-        const told = s("title", {}, `${name(pair.i)} × ${name(pair.j)}: ${signed(pair.strength)}`);
-        group.append(pair.i === pair.j ? s("circle", { cx: x1, cy: y1, r: unit * 0.36, ...shape }, told)
-          : s("g", {}, s("line", { x1, y1, x2, y2, ...shape }, told), s("circle", { cx: x1, cy: y1, r: 2.2, class: shape.class + " end" }), s("circle", { cx: x2, cy: y2, r: 2.2, class: shape.class + " end" })));
-      }
-      return { height, parts: [group] };
-    },
-  }).element;
-}
-
-/** @param {Parts} parts */
 function legend(parts) {
-  const { feature, section } = parts;
+  const { feature, set } = parts;
   return h("section", { class: "reading" }, h("h2", { class: "section" }, "How to read this"),
     h("p", {}, "The feature's value on an input x is xᵀQx, with a symmetric matrix Q that follows from the weights. Written in the eigenvectors of Q it is a sum of squares, Σ λ (v·x)², one for each."),
     h("p", {}, "Every word used here is explained under ", h("a", { href: link("about") }, "About"), "."),
     h("p", {}, "A squared overlap has no sign, so an eigenvector and its negative are the same: what counts is the pattern of green against purple. Blue is what is added, and red what is taken off."),
-    h("p", {}, `The eigenvectors are orthonormal${section.input.constant ? ", and the layer's biases are in them as one more input that is always 1" : ""}. ‖Q‖² is the sum of all λ², here ${number(feature.energy)}.`));
-}
-
-/** @param {Parts} parts */
-function extremes(parts) {
-  const { feature, section, run } = parts;
-  const samples = run.samples, axis = run.input;
-  if (!samples || !axis) return h("p", { class: "empty" }, "This page has no samples to show the feature on.");
-  if (!feature.largest.length && !feature.smallest.length) {
-    return h("p", { class: "empty" }, "This page does not say on which samples the feature is largest. If bilens made it from a run, running the same command again adds that.");
-  }
-  const count = Math.min(6, feature.vectors.shape[0]);
-  const here = (/** @type {import("./data.js").Seen[]} */ seen) => seen.filter((item) => item.sample >= 0);
-  const shares_ = here([...feature.largest, ...feature.smallest]).map((item) =>
-    split({ ...item, terms: Array.from(terms(feature, section.input, row(samples.inputs, item.sample))) }, count));
-  const up_ = Math.max(1e-12, ...shares_.map((shares) => sumOf(shares, 1))), down_ = Math.max(0, ...shares_.map((shares) => -sumOf(shares, -1)));
-  const list = (/** @type {import("./data.js").Seen[]} */ seen, /** @type {string} */ words, /** @type {string} */ name) => {
-    const taken = here(seen).map((item) => ({ ...item, x: row(samples.inputs, item.sample), terms: [] }))
-      .map((item) => ({ ...item, terms: Array.from(terms(feature, section.input, item.x)) }));
-    const absent = seen.filter((item) => item.sample < 0);
-    const drawing = figure({
-      title: words, level: 4, note: absent.length ? `${absent.length} of ${seen.length} are not drawn, because this page does not hold their samples: ${absent.map((item) => `sample ${item.number}, ${signed(item.value)}`).join("; ")}.` : undefined, of: parts.of, name: `${parts.name}-${name}`,
-      alt: `${words}: ${taken.map((item) => `sample ${samples.numbers[item.sample]}, ${signed(item.value)}`).join("; ")}`,
-      table: () => ({ columns: ["sample", samples.labels ? "label" : "place", "value", ...Array.from({ length: count }, (_, k) => `λ${subscript(k + 1)}(v${subscript(k + 1)}·x)²`), "all others"],
-        rows: [...taken.map((item) => /** @type {(string|number|null)[]} */ ([`sample ${samples.numbers[item.sample]}`, samples.labels && run.output ? labelOf(run.output, samples.labels[item.sample]) : item.sample, item.value,
-          ...item.terms.slice(0, count), item.value - item.terms.slice(0, count).reduce((a, b) => a + b, 0)])),
-        ...absent.map((item) => [`sample ${item.number}`, null, item.value])] }),
-      draw: (width) => {
-        const cell = 64, line = cell + 16, left = cell + 16, middle = left + 2 + (width - left - 4) * (down_ / (up_ + down_)), group = s("g", {});
-        const unit = (width - left - 4) / (up_ + down_);
-        taken.forEach((item, place) => {
-          const y = place * line;
-          const label = samples.labels && run.output ? labelOf(run.output, samples.labels[item.sample]) : "";
-          group.append(s("a", { href: link("sample", samples.numbers[item.sample]), "aria-label": `Sample ${samples.numbers[item.sample]}` },
-            samplePicture(item.x, axis, { x: 0.5, y: y + 0.5, width: cell, height: cell }, samples, `s${item.sample}`)));
-          group.append(s("text", { x: left, y: y + 12, class: "name strong" }, signed(item.value)),
-            s("text", { x: left + 62, y: y + 12, class: "tick" }, label ? `${short((run.output || axis).one, 12)} ${short(label, 16)}` : `sample ${samples.numbers[item.sample]}`));
-          let up = middle, down = middle;
-          const shares = [...item.terms.slice(0, count).map((value, k) => ({ value, name: `λ${subscript(k + 1)}`, k })),
-            { value: item.value - item.terms.slice(0, count).reduce((a, b) => a + b, 0), name: "all others", k: -1 }];
-          for (const share of shares) {
-            const size = Math.abs(share.value) * unit;
-            const start = share.value > 0 ? up : down - size;
-            if (share.value > 0) up += size; else down -= size;
-            group.append(s("rect", { x: start, y: y + 24, width: Math.max(0, size - 0.8), height: 18, class: `${share.value > 0 ? "positive" : "negative"}${share.k < 0 ? " faint" : ""}` },
-              s("title", {}, `${share.name}: ${signed(share.value)}`)));
-            if (size > 24 && share.k >= 0) group.append(s("text", { x: start + size / 2, y: y + 33, dy: "0.32em", "text-anchor": "middle", class: "inside" }, share.name));
-          }
-          group.append(s("line", { x1: middle, x2: middle, y1: y + 20, y2: y + 46, class: "axis" }));
-          const end = middle + item.value * unit;
-          group.append(s("path", { d: `M${end} ${y + 44}l4 7h-8z`, class: "pointer" }));
-        });
-        return { height: taken.length * line, parts: [group] };
-      },
-    });
-    return drawing.element;
-  };
-  return h("section", {}, h("h2", { class: "section" }, "Where it is largest and smallest"),
-    h("p", { class: "note" }, `Of ${plural(section.examined, "sample")}. Bars split the value into what each eigenvector adds, λ(v·x)²; pale is all other eigenvectors, and the mark is the sum. Both lists are on one scale.`),
-    h("div", { class: "two" }, list(feature.largest, "Largest", "largest"), list(feature.smallest, "Smallest", "smallest")));
-}
-
-/**
- * @param {number[]} values
- * @param {number} sign
- */
-function sumOf(values, sign) {
-  return values.reduce((total, value) => (value * sign > 0 ? total + value : total), 0);
-}
-
-/**
- * What the first eigenvectors add, and then all others together.
- * @param {{terms: number[], value: number}} item
- * @param {number} count
- */
-function split(item, count) {
-  const first = item.terms.slice(0, count);
-  return [...first, item.value - first.reduce((a, b) => a + b, 0)];
+    h("p", {}, `The eigenvectors are orthonormal${set.input.constant ? ", and the layer's biases are in them as one more input that is always 1" : ""}. ‖Q‖² is the sum of all λ², here ${number(feature.energy)}.`));
 }

@@ -35,7 +35,7 @@ function start() {
       "aria-current": name === route.view || (name === "overview" && route.view === "feature") ? "page" : null }, words))));
     fill(main, page(runs, route));
     const found = route.view === "feature" ? featureAt(runs, route.value) : null;
-    const words = route.view === "feature" && !found ? "No such feature" : found ? title(found.section, found.feature) : /** @type {Record<string, string>} */ (PAGES)[route.view];
+    const words = route.view === "feature" && !found ? "No such feature" : found ? title(found.set, found.feature) : /** @type {Record<string, string>} */ (PAGES)[route.view];
     document.title = route.view === "overview" ? runs[0].title : `${words} · ${runs[0].title}`;
     if (!first) {
       window.scrollTo(0, 0);
@@ -48,7 +48,7 @@ function start() {
 }
 
 /**
- * @param {import("./data.js").Run[]} runs
+ * @param {import("./layout.js").Run[]} runs
  * @param {import("./route.js").Route} route
  */
 function page(runs, route) {

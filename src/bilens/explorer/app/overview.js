@@ -8,20 +8,20 @@ import { weightsPicture } from "./picture.js";
 import { featureName, link, remember } from "./route.js";
 
 /** @type {Record<string, string>} */
-const SORTS = { importance: "importance", label: "name", outputs: "what it speaks for or against" };
+const SORTS = { importance: "importance", label: "name", outputs: "effects" };
 
 /**
- * @param {import("./data.js").Run[]} runs
+ * @param {import("./layout.js").Run[]} runs
  * @param {import("./route.js").Route} route
  */
 export function overview(runs, route) {
   const run = runs[0];
-  const chosen = run.views.find((view) => view.name === route.value) || run.views[0];
+  const chosen = run.sets.find((each) => each.name === route.value) || run.sets[0];
   const state = { find: route.more.find || "", sort: Object.hasOwn(SORTS, route.more.sort || "") ? route.more.sort : "importance" };
   const holder = h("div", {});
-  const showTab = (/** @type {import("./data.js").Section} */ section, /** @type {boolean} */ focus) => {
-    remember(link("overview", section.name, stored(state)));
-    fill(holder, tabs(run, section, showTab), panel(section, state, `tab-${run.views.indexOf(section)}`));
+  const showTab = (/** @type {import("./layout.js").Features} */ set, /** @type {boolean} */ focus) => {
+    remember(link("overview", set.name, stored(state)));
+    fill(holder, tabs(run, set, showTab), panel(set, state, `tab-${run.sets.indexOf(set)}`));
     const grid = /** @type {HTMLElement|null} */ (holder.querySelector(".tiles"));
     if (grid) roving(grid, ".tile:not([hidden])");
     if (focus) /** @type {HTMLElement} */ (holder.querySelector("[role=tab][aria-selected=true]")).focus();
@@ -33,7 +33,7 @@ export function overview(runs, route) {
         "quadratic form of the input, and can be read from the weights: as eigenvectors that raise it or lower it.")),
     run.facts.length ? h("dl", { class: "facts" }, run.facts.map((fact) =>
       h("div", {}, h("dt", {}, fact.name), h("dd", {}, cell(fact.value))))) : null,
-    run.views.length ? holder : h("p", { class: "empty" }, "This page holds no features yet. A run of bilens that was stopped " +
+    run.sets.length ? holder : h("p", { class: "empty" }, "This page holds no features yet. A run of bilens that was stopped " +
       "goes on when its command is run again, and writes this page anew."));
   if (chosen) showTab(chosen, false);
   return element;
@@ -45,54 +45,54 @@ function stored(state) {
 }
 
 /**
- * @param {import("./data.js").Run} run
- * @param {import("./data.js").Section} section
- * @param {(section: import("./data.js").Section, focus: boolean) => void} show
+ * @param {import("./layout.js").Run} run
+ * @param {import("./layout.js").Features} set
+ * @param {(set: import("./layout.js").Features, focus: boolean) => void} show
  */
-function tabs(run, section, show) {
+function tabs(run, set, show) {
   const keys = (/** @type {KeyboardEvent} */ event) => {
-    const at = run.views.indexOf(section);
+    const at = run.sets.indexOf(set);
     /** @type {Record<string, number>} */
-    const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: run.views.length - 1 };
+    const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: run.sets.length - 1 };
     if (!Object.hasOwn(moves, event.key)) return;
     event.preventDefault();
-    show(run.views[(moves[event.key] + run.views.length) % run.views.length], true);
+    show(run.sets[(moves[event.key] + run.sets.length) % run.sets.length], true);
   };
   return h("div", { class: "tabs", role: "tablist", "aria-label": "Ways of reading features", keydown: keys },
-    run.views.map((view) => h("button", {
-      type: "button", role: "tab", id: `tab-${run.views.indexOf(view)}`, "aria-selected": String(view === section),
-      "aria-controls": "features", tabindex: view === section ? 0 : -1, click: () => show(view, false),
+    run.sets.map((view) => h("button", {
+      type: "button", role: "tab", id: `tab-${run.sets.indexOf(view)}`, "aria-selected": String(view === set),
+      "aria-controls": "features", tabindex: view === set ? 0 : -1, click: () => show(view, false),
     }, view.tab,
     h("span", { class: "count" }, String(view.features.length)))));
 }
 
 /**
  * How many features there are, where not all of them are here.
- * @param {import("./data.js").Section} section
+ * @param {import("./layout.js").Features} set
  */
-function among(section) {
-  const shown = section.features.length, kind = section.among;
-  return section.total !== null && section.total > shown && shown > 0
-    ? h("p", { class: "among" }, shown === 1 ? `The most important of ${whole(section.total)} ${kind} is here.`
-      : `The ${whole(shown)} most important of ${whole(section.total)} ${kind} are here.`) : null;
+function among(set) {
+  const shown = set.features.length, kind = set.among;
+  return set.total !== null && set.total > shown && shown > 0
+    ? h("p", { class: "among" }, shown === 1 ? `The most important of ${whole(set.total)} ${kind} is here.`
+      : `The ${whole(shown)} most important of ${whole(set.total)} ${kind} are here.`) : null;
 }
 
 /**
- * @param {import("./data.js").Section} section
+ * @param {import("./layout.js").Features} set
  * @param {{find: string, sort: string}} state
  * @param {string} tab
  */
-function panel(section, state, tab) {
-  const largest = Math.max(1e-12, ...section.features.map((feature) => Math.abs(feature.importance)));
-  const tiles = section.features.map((feature, place) => ({ feature, place, element: tile(section, place, largest) }));
-  const grid = h("ul", { class: section.features.length <= 10 ? "tiles few" : "tiles" });
+function panel(set, state, tab) {
+  const largest = Math.max(1e-12, ...set.features.map((feature) => Math.abs(feature.importance)));
+  const tiles = set.features.map((feature, place) => ({ feature, place, element: tile(set, place, largest) }));
+  const grid = h("ul", { class: set.features.length <= 10 ? "tiles few" : "tiles" });
   const status = h("p", { class: "status", role: "status" });
   const none = h("p", { class: "empty", hidden: true });
   const arrange = () => {
-    remember(link("overview", section.name, stored(state)));
+    remember(link("overview", set.name, stored(state)));
     const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
     const found = tiles.filter(({ feature }) => {
-      const text = `${title(section, feature)} ${feature.label} ${feature.speaks}`.toLowerCase();
+      const text = `${title(set, feature)} ${feature.label} ${feature.speaks}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
     const by = {
@@ -105,12 +105,12 @@ function panel(section, state, tab) {
     fill(grid, [...found].sort(by).map(({ element }) => element));
     grid.hidden = !found.length;
     none.hidden = found.length > 0;
-    none.textContent = found.length ? "" : `No feature here has “${short(state.find.trim(), 60)}” in its name or in what it speaks for or against.`;
+    none.textContent = found.length ? "" : `No feature here has “${short(state.find.trim(), 60)}” in its name or its effects.`;
     const links = /** @type {HTMLElement[]} */ ([...grid.querySelectorAll("a")]);
     links.forEach((each, place) => { each.tabIndex = place ? -1 : 0; });
     status.textContent = found.length === tiles.length ? "" : `${plural(found.length, "feature")} of ${tiles.length}`;
   };
-  const search = h("input", { type: "search", id: "find", value: state.find, placeholder: "name, or “for 3”, “against 4”",
+  const search = h("input", { type: "search", id: "find", value: state.find, placeholder: "name, or “for 3”",
     autocomplete: "off", input: (/** @type {any} */ event) => {
       state.find = event.target.value;
       arrange();
@@ -121,40 +121,40 @@ function panel(section, state, tab) {
   } }, Object.entries(SORTS).map(([name, words]) => h("option", { value: name, selected: name === state.sort }, words)));
   arrange();
   return h("section", { id: "features", role: "tabpanel", "aria-labelledby": tab },
-    h("div", { class: "intro" }, h("h2", {}, section.title), h("p", {}, section.text), among(section)),
-    section.features.length ? h("div", { class: "bar" },
+    h("div", { class: "intro" }, h("h2", {}, set.title), h("p", {}, set.text), among(set)),
+    set.features.length ? h("div", { class: "bar" },
       h("div", { class: "field" }, h("label", { for: "find" }, "Find"), search),
       h("div", { class: "field" }, h("label", { for: "sort" }, "Sort by"), sort), status,
-      h("p", { class: "hint" }, `bars: ${section.measure}`)) : null,
-    section.features.length ? [grid, none] : h("p", { class: "empty" }, "No feature of this kind was found."));
+      h("p", { class: "hint" }, `bars: ${set.measure}`)) : null,
+    set.features.length ? [grid, none] : h("p", { class: "empty" }, "No feature of this kind was found."));
 }
 
 /**
- * @param {import("./data.js").Section} section
+ * @param {import("./layout.js").Features} set
  * @param {number} place
  * @param {number} largest
  */
-function tile(section, place, largest) {
-  const feature = section.features[place];
+function tile(set, place, largest) {
+  const feature = set.features[place];
   const kernels = linearKernels(feature);
-  const top = foremost(kernels, section.input);
+  const top = foremost(kernels, set.input);
   const share = Math.max(0, feature.importance / largest);
-  const image = section.input.image;
+  const image = set.input.image;
   const [width, height] = image ? [100 * image[1] / Math.max(...image), 100 * image[0] / Math.max(...image)] : [150, 104];
   const speaks = besidesItsName(feature);
-  return h("li", {}, h("a", { class: "tile", href: link("feature", featureName(section, place)) },
+  return h("li", {}, h("a", { class: "tile", href: link("feature", featureName(set, place)) },
     s("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, top
-      ? weightsPicture(top, section.input, sharedScale([top], section.input), { x: 0, y: 0, width, height })
+      ? weightsPicture(top, set.input, sharedScale([top], set.input), { x: 0, y: 0, width, height })
       : s("text", { x: width / 2, y: height / 2, class: "tick", "text-anchor": "middle" }, "all 0")),
-    h("span", { class: "tile-name" }, short(title(section, feature), 40)),
+    h("span", { class: "tile-name" }, short(title(set, feature), 40)),
     speaks ? h("span", { class: "tile-for" }, short(speaks, 40)) : null,
-    h("span", { class: "weight", title: `${section.measure}: ${number(feature.importance)}` },
+    h("span", { class: "weight", title: `${set.measure}: ${number(feature.importance)}` },
       meter(share), h("span", { class: "weight-number" }, number(feature.importance)))));
 }
 
 /**
  * What stands below a tile's name: nothing where the name says it.
- * @param {import("./data.js").Feature} feature
+ * @param {import("./layout.js").Feature} feature
  */
 function besidesItsName(feature) {
   return feature.raises.join() === feature.label && !feature.lowers.length ? "" : feature.speaks;
@@ -162,7 +162,7 @@ function besidesItsName(feature) {
 
 /**
  * By what features are sorted: the outputs that a feature moves most, whichever way, then the way.
- * @param {import("./data.js").Feature} feature
+ * @param {import("./layout.js").Feature} feature
  */
 function outputFirst(feature) {
   const [way, ...outputs] = feature.speaks.split(" ");

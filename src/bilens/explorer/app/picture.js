@@ -14,7 +14,7 @@ export function usePalette(palette) {
 }
 
 /**
- * Colour of a number between −1 and 1: the same steps as the library's thumbnails.
+ * Colour of a number between −1 and 1: the same steps as the library's figures.
  * @param {number} share
  */
 function step(share) {
@@ -51,7 +51,7 @@ function canvasOf(values, shape, paint) {
 
 /**
  * @param {ArrayLike<number>} weights
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  * @param {number} scale
  */
 export function weightsCanvas(weights, axis, scale) {
@@ -90,7 +90,7 @@ export function remembered(owner, name, draw) {
 /**
  * Weights as an SVG group: an image, or bars of the largest entries where the input is no image.
  * @param {{weights: Float32Array}} kernel
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  * @param {number} scale
  * @param {{x: number, y: number, width: number, height: number}} box
  */
@@ -129,7 +129,7 @@ export function weightsPicture(kernel, axis, scale, box) {
 
 /**
  * How many entries are drawn as bars in a height, where the input is no image: the last line says of how many.
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  * @param {number} height
  */
 function drawnEntries(axis, height) {
@@ -140,7 +140,7 @@ function drawnEntries(axis, height) {
 /**
  * A sample as an SVG group: ink on paper, or bars of its coordinates.
  * @param {ArrayLike<number>} x
- * @param {import("./data.js").Axis} axis
+ * @param {import("./layout.js").Axis} axis
  * @param {{x: number, y: number, width: number, height: number}} box
  * @param {object} owner whom the picture is remembered for
  * @param {string} name
@@ -156,7 +156,7 @@ export function samplePicture(x, axis, box, owner, name) {
     s("rect", { ...box, class: "frame" }),
     Array.from(x, (value, i) => s("rect", {
       x: box.x + i * width, width: Math.max(0.5, width - 1), y: value > 0 ? middle - (value / largest) * box.height / 2 : middle,
-      height: Math.abs(value / largest) * box.height / 2, class: value > 0 ? "positive" : "negative" })));
+      height: Math.abs(value / largest) * box.height / 2, class: "neutral" })));
 }
 
 /**

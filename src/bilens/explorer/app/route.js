@@ -57,23 +57,23 @@ export function remember(address) {
 
 /**
  * A feature by its name in links: "svd:3", and "svd:3@1" in the second run.
- * @param {import("./data.js").Run[]} runs
+ * @param {import("./layout.js").Run[]} runs
  * @param {string} name
  */
 export function featureAt(runs, name) {
   const match = /^([^:]+):(\d+)(?:@(\d))?$/.exec(name);
   if (!match) return null;
   const run = Number(match[3] || 0), place = Number(match[2]);
-  const section = runs[run]?.views.find((view) => view.name === match[1]);
-  const feature = section?.features[place];
-  return section && feature ? { run, section, place, feature } : null;
+  const set = runs[run]?.sets.find((each) => each.name === match[1]);
+  const feature = set?.features[place];
+  return set && feature ? { run, set, place, feature } : null;
 }
 
 /**
- * @param {import("./data.js").Section} section
+ * @param {import("./layout.js").Features} set
  * @param {number} place
  * @param {number} run
  */
-export function featureName(section, place, run = 0) {
-  return `${section.name}:${place}${run ? `@${run}` : ""}`;
+export function featureName(set, place, run = 0) {
+  return `${set.name}:${place}${run ? `@${run}` : ""}`;
 }

@@ -4,7 +4,7 @@ import { s } from "./dom.js";
 import { short } from "./format.js";
 
 const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linejoin",
-  "font-family", "font-size", "font-weight", "opacity", "image-rendering", "visibility"];
+  "font-family", "font-size", "font-weight", "opacity", "image-rendering", "visibility", "filter"];
 
 const MARGIN = 14;
 const LINE = 20;

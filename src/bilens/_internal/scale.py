@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens._internal.checks import holds
 from bilens.errors import BilensError
 
 NEAR = 8
@@ -56,7 +57,7 @@ def units(left: Float[Tensor, "h i"], right: Float[Tensor, "h i"], down: Float[T
     nothing = 0 if tracked(left, right, down) else NONE
     scaled, sums = [], torch.zeros(len(left), dtype=torch.int32, device=left.device)
     for factor in (left, right):
-        exponent = _exponents(factor).amax(dim=1)
+        exponent = _exponents(factor.detach().abs().amax(dim=1))
         zero = exponent <= NONE
         scaled.append(times_two_to(factor.double(), -exponent.masked_fill(zero, 0)[:, None]))
         sums = sums + exponent.masked_fill(zero, nothing)
@@ -65,8 +66,9 @@ def units(left: Float[Tensor, "h i"], right: Float[Tensor, "h i"], down: Float[T
     return Units(scaled[0], scaled[1], times_two_to(down.double(), sums - rows[:, None]), rows)
 
 
-def times_two_to(value: Float[Tensor, "..."], exponent: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+def times_two_to(value: Float[Tensor, "..."], exponent: Int[Tensor, "..."] | int) -> Float[Tensor, "..."]:
     """2^exponent · value, broadcast, with the right gradient; `torch.ldexp` has a wrong one at exponents below 0."""
+    exponent = torch.as_tensor(exponent, device=value.device)
     half = exponent // 2  # a power of two alone may be out of range where the product is not
     for part in (half, exponent - half):
         value = value * torch.exp2(part.double()).to(value.dtype)
@@ -93,7 +95,7 @@ def fitted(value: Float[Tensor, "..."], exponent: Int[Tensor, "..."], dtype: tor
     found = times_two_to(value, exponent).to(dtype)
     limits = torch.finfo(dtype)
     wrong = ~torch.isfinite(found) | ((found.abs() < limits.tiny) & (value != 0))
-    if bool(wrong.any()):
+    if holds(wrong.any(), False):
         worst = int(wrong.flatten().nonzero()[0, 0])
         one, power = float(value.detach().flatten()[worst]), int(exponent.expand_as(value).flatten()[worst])
         size = f"about 1e{math.log10(abs(one)) + power * math.log10(2):+.0f}" if math.isfinite(one) else str(one)

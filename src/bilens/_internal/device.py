@@ -6,11 +6,7 @@ import warnings
 
 import torch
 
-from bilens.errors import BilensError
-
-
-class SinglePrecisionWarning(UserWarning):
-    """The device has no float64, so that part of what bilens computes cannot run on it."""
+from bilens.errors import BilensError, SinglePrecisionWarning
 
 
 def choose(name: str | None = None) -> torch.device:

@@ -16,9 +16,6 @@ from torch import Tensor, nn
 from bilens.errors import StoreError
 from bilens.files import read_tensors, write_tensors
 
-POINTER = "checkpoint.json"
-"""What names the last checkpoint in the folder that several processes (`sae.distributed`) write instead of a file."""
-
 _AGAIN = "delete it to start again"
 
 
@@ -74,12 +71,6 @@ def load(
     Raises:
         StoreError: the file is damaged, altered or a folder, or of a run with other settings or another model.
     """
-    if (Path(path) / POINTER).exists():
-        raise StoreError(
-            f"{path}, a folder with a checkpoint of several processes",
-            "a file, as one process writes it",
-            "continue with torchrun and processes=sae.distributed.Ranks() (one process will do), or name another file",
-        )
     if Path(path).is_dir():
         raise StoreError(f"{path}, which is a folder", "the file of a checkpoint, or a new name", "name a file in it")
     if not Path(path).exists():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from bilens.decompose import symmetric
+from bilens.decompose import linalg
 from bilens.errors import BilensError
 from messages import refuses
 from oracle import array, near
 
-SOLVERS = {"eigh": lambda matrix: symmetric.eigh(matrix)[0], "eigvalsh": symmetric.eigvalsh}
+SOLVERS = {"eigh": lambda matrix: linalg.eigh(matrix)[0], "eigvalsh": linalg.eigvalsh}
 
 
 def graded(dtype: torch.dtype) -> torch.Tensor:
@@ -29,7 +29,7 @@ def test_values_and_vectors_of_graded_matrices(dtype, name):
     expected = np.linalg.eigvalsh(array(matrices.double()))
     scale, rtol = abs(expected).max(), 1e-5 if dtype == torch.float32 else 1e-13
     near(SOLVERS[name](matrices), expected, scale, rtol=rtol)
-    values, vectors = symmetric.eigh(matrices)
+    values, vectors = linalg.eigh(matrices)
     near(matrices @ vectors, values[:, None] * vectors, scale, rtol=rtol)
     assert values.dtype == vectors.dtype == dtype
 
@@ -74,5 +74,5 @@ def test_what_has_no_eigenvalues_is_told(name, monkeypatch):
 
 def test_gradients_go_through():
     matrix = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)).requires_grad_()
-    symmetric.eigh(matrix)[0][2].backward()
+    linalg.eigh(matrix)[0][2].backward()
     near(matrix.grad, np.diag([0.0, 0.0, 1.0]))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 import os
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Number, Real
 from pathlib import Path
@@ -27,6 +29,9 @@ _HINTS = {
     "Tensor": "convert it with torch.as_tensor",
 }
 """How to get a value of each type, for the message."""
+
+_SHAPE = re.compile(r"\[Tensor, ['\"]([^'\"*]*)['\"]\]")
+"""The axes in an annotation like `Float[Tensor, "k i"]`."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types that weights and vectors may have."""
@@ -54,7 +59,7 @@ def whole(
     except TypeError:
         number = None
     if number is None or (least is not None and number < least) or (most is not None and number > most):
-        raise BilensError(_got(name, value), f"a whole number{_bounds(name, least, most)}", hint)
+        raise BilensError(got(name, value), f"a whole number{_bounds(name, least, most)}", hint)
     return number
 
 
@@ -90,7 +95,7 @@ def number(
         or (above is not None and real <= above)
         or (below is not None and real >= below)
     ):
-        raise BilensError(_got(name, value), f"a finite number{_bounds(name, least, most, above, below)}", hint)
+        raise BilensError(got(name, value), f"a finite number{_bounds(name, least, most, above, below)}", hint)
     return real
 
 
@@ -104,7 +109,7 @@ def seed(value: SupportsIndex, least: int = -(2**63)) -> int:
         return whole("seed", value, least, 2**63 - 1)
     except BilensError:
         lowest = "−2⁶³" if least < 0 else str(least)
-        raise BilensError(_got("seed", value), f"a whole number from {lowest} to 2⁶³ − 1") from None
+        raise BilensError(got("seed", value), f"a whole number from {lowest} to 2⁶³ − 1") from None
 
 
 def flag(name: str, value: bool) -> bool:
@@ -114,7 +119,7 @@ def flag(name: str, value: bool) -> bool:
         BilensError: not a flag.
     """
     if not isinstance(value, bool | np.bool_):
-        raise BilensError(_got(name, value), "True or False")
+        raise BilensError(got(name, value), "True or False")
     return bool(value)
 
 
@@ -129,7 +134,7 @@ def choice(name: str, value: str, options: Sequence[str], expected: str = "", hi
         BilensError: not a string, or not one of the options.
     """
     if not isinstance(value, str) or value not in options:
-        raise BilensError(_got(name, value), expected or f"one of {', '.join(options)}", hint)
+        raise BilensError(got(name, value), expected or f"one of {', '.join(options)}", hint)
 
 
 def path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -139,7 +144,7 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
         BilensError: not a path, or one with a null character.
     """
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
-        raise BilensError(_got(name, value), "a path, as a text or a pathlib.Path")
+        raise BilensError(got(name, value), "a path, as a text or a pathlib.Path")
     return Path(value)
 
 
@@ -165,29 +170,7 @@ def reals(name: str, value: Tensor | float, like: Tensor) -> Tensor:
             raise TypeError
         return torch.as_tensor(value, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise BilensError(_got(name, value), "a number, or a tensor of numbers") from error
-
-
-def target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.device:
-    """A type that a record can have, float32 or float64, or a device of this machine.
-
-    Records hold no half precision: rounding to 8 or 11 bits would break what is said of norms, kernels and spectra.
-
-    Raises:
-        BilensError: neither of them.
-    """
-    if value in (torch.float32, torch.float64):
-        return value
-    try:
-        if not isinstance(value, str | torch.device) or str(value).startswith("meta"):
-            raise TypeError
-        return torch.empty(0, device=value).device
-    except (TypeError, RuntimeError, AssertionError) as error:
-        raise BilensError(
-            f"target = {value}" if isinstance(value, torch.dtype) else _got("target", value),
-            "torch.float32, torch.float64 or a device of this machine",
-            "pass torch.float64, or 'cpu' for example",
-        ) from error
+        raise BilensError(got(name, value), "a number, or a tensor of numbers") from error
 
 
 def instance(name: str, value: object, kind: type, expected: str = "", hint: str = "") -> None:
@@ -237,20 +220,42 @@ def weights(name: str, value: Tensor) -> None:
         BilensError: as `floating`; a tensor on the meta device; NaN or infinity.
     """
     floating(name, value)
-    if value.is_meta:
-        raise BilensError(f"{name} on the meta device", "numbers in memory", "load the weights first")
+    in_memory(name, value)
     finite(name, value)
 
 
+def in_memory(name: str, *values: Tensor) -> None:
+    """Check that tensors have numbers, and not a shape and a type alone.
+
+    Raises:
+        BilensError: a tensor on the meta device.
+    """
+    if any(value.is_meta for value in values):
+        raise BilensError(f"{name} on the meta device", "numbers in memory", "load the weights first")
+
+
+def holds(condition: Tensor, otherwise: bool) -> bool:
+    """Whether a condition on numbers holds; `otherwise` where there are no numbers to look at.
+
+    There are none on the meta device, under `torch.func.vmap`, and while `torch.compile` or a fake tensor traces.
+    """
+    if condition.is_meta or torch.compiler.is_compiling():
+        return otherwise
+    try:
+        return bool(condition)
+    except RuntimeError:  # what vmap and fake tensors raise when a program asks for a number
+        return otherwise
+
+
 def finite(name: str, value: Tensor) -> None:
-    """Check that no number is NaN or infinite.
+    """Check that no number is NaN or infinite, where there are numbers to look at.
 
     Cost: one sum; every number is looked at on its own only where the sum is not finite, as that of large ones may be.
 
     Raises:
         BilensError: NaN or infinity.
     """
-    if not bool(torch.isfinite(value.detach().sum())) and not bool(torch.isfinite(value).all()):
+    if not holds(torch.isfinite(value.detach().sum()), True) and not bool(torch.isfinite(value).all()):
         raise BilensError(f"{name} with NaN or infinity", "finite numbers", "check how the model was trained or saved")
 
 
@@ -303,6 +308,36 @@ def places(name: str, value: Sequence[int] | Sequence[bool] | Tensor, count: int
     return index.to(torch.int64)
 
 
+def shapes(record: Any, **sizes: int) -> None:
+    """Check the shapes of a frozen record's tensors against its annotations; one name is one size in all of them.
+
+    Args:
+        record: of a dataclass whose fields are annotated like `Float[Tensor, "k i"]`; those that are None are left out.
+        sizes: of axes that something else fixes, by the name that they have in the annotations.
+
+    Raises:
+        BilensError: not a tensor. ShapeError: another number of axes, or an axis of another size.
+    """
+    for name, axes in _axes(record.__class__):
+        value = getattr(record, name)
+        if value is None:
+            continue
+        instance(name, value, Tensor)
+        shape = tuple(value.shape)
+        expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in axes]
+        if len(shape) != len(axes) or any(isinstance(e, int) and e != n for e, n in zip(expected, shape, strict=True)):
+            comma = "," if len(axes) == 1 else ""
+            raise ShapeError(f"{name} of shape {shape}", f"({', '.join(map(str, expected))}{comma})")
+        sizes.update(zip(axes, shape, strict=True))
+
+
+@functools.cache
+def _axes(kind: type) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The fields of a dataclass that are tensors, and the names of their axes."""
+    found = ((field.name, _SHAPE.search(str(field.type))) for field in dataclasses.fields(kind))
+    return tuple((name, tuple(match[1].split())) for name, match in found if match)
+
+
 def owned(value: Tensor, *, detach: bool = True) -> Tensor:
     """A copy that shares no memory with the value, without its graph unless `detach` is false, in float32 at least.
 
@@ -320,8 +355,8 @@ def trusted(kind: type[T], *values: object) -> T:
         kind: its class; values: of all of its fields, in their order.
     """
     record = object.__new__(kind)
-    for field, value in zip(dataclasses.fields(kind), values, strict=True):  # type: ignore[arg-type]
-        object.__setattr__(record, field.name, value)
+    for name, value in zip(kind.__match_args__, values, strict=True):  # type: ignore[attr-defined]
+        object.__setattr__(record, name, value)  # not by dataclasses.fields, which torch.compile does not follow
     return record
 
 
@@ -329,7 +364,8 @@ def _truth(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
 
 
-def _got(name: str, value: Any) -> str:
+def got(name: str, value: Any) -> str:
+    """How a message names a value: a number or a short text as it is, anything else by its type."""
     if isinstance(value, Number):
         try:
             return f"{name} = {value!s:.40}"  # without the name of NumPy's type

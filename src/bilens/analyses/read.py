@@ -23,10 +23,10 @@ from bilens.tensor import BilinearTensor
 DataName = Literal["mnist", "small_mnist", "fashion_mnist", "digits"]
 
 
-def decompile(
+def read(
     checkpoint: Path,
     /,
-    out: Path = Path("runs/decompile"),
+    out: Path = Path("runs/read"),
     *,
     data: DataName | None = None,
     mean: float | None = None,
@@ -41,7 +41,7 @@ def decompile(
 ) -> dict[str, Any]:
     """Read the features of a trained classifier from its weights.
 
-    Example: bilens decompile runs/mnist/model --data mnist --out runs/again
+    Example: bilens read runs/mnist/model --data mnist --out runs/again
 
     Args:
         checkpoint: folder with config.json and model.safetensors, from bilens or in the layout that the authors of
@@ -70,7 +70,7 @@ def decompile(
     )
     dataset = None if data is None else datasets.load(data)
     model, images = given.read(checkpoint, dataset, mean=mean, std=std)
-    run = Folder(out, settings("decompile", model, dataset, budget, seed) | read_from(model, images))
+    run = Folder(out, settings("read", model, dataset, budget, seed) | read_from(model, images))
     if dataset is not None:
         given.look(model, checkpoint, dataset, images)
     return derive(model, dataset, run, budget, seed=seed)

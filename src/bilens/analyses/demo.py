@@ -11,14 +11,15 @@ from rich.console import Console
 
 from bilens import data as datasets
 from bilens import models
+from bilens._internal.checkpoint import discard
 from bilens.analyses import given
-from bilens.analyses.decompile import DataName, count_steps, derive, read_from, settings
+from bilens.analyses.read import DataName, count_steps, derive, read_from, settings
 from bilens.analyses.settings import SMALL, Budget, Training, shown
-from bilens.checkpoint import discard
 from bilens.data import Dataset
 from bilens.errors import BilensError
 from bilens.history import History
 from bilens.models import ImageClassifier
+from bilens.models.train import check_settings
 from bilens.progress import Steps, duration
 from bilens.store import Folder
 
@@ -26,7 +27,7 @@ DEFAULTS = shown()
 """The defaults of options that depend on other options, as the help shows them."""
 
 
-def mnist(
+def demo(
     out: Path = Path("runs/mnist"),
     *,
     model: Path | None = None,
@@ -48,7 +49,7 @@ def mnist(
 ) -> dict[str, Any]:
     """Train a bilinear digit classifier, then read its features from its weights in four ways.
 
-    Example: bilens mnist --out runs/mnist
+    Example: bilens demo --out runs/mnist
 
     Args:
         out: folder for the results; the same command run again continues there.
@@ -92,9 +93,9 @@ def mnist(
     training = replace(Training.usual(len(dataset.train.labels)), **asked)
     classifier = ImageClassifier(dataset.input, dataset.output, training.hidden, seed=seed)
     rounds, decay, noise = training.epochs, training.weight_decay, training.noise
-    models.check_settings(epochs=rounds, weight_decay=decay, noise=noise, seed=seed)
+    check_settings(epochs=rounds, weight_decay=decay, noise=noise, seed=seed)
     trained = {"epochs": rounds, "weight_decay": decay, "noise": noise}
-    run = Folder(out, settings("mnist", classifier, dataset, budget, seed) | {"training": trained})
+    run = Folder(out, settings("demo", classifier, dataset, budget, seed) | {"training": trained})
     steps = Steps(1 + count_steps(dataset))
     steps.begin("training the classifier")
 
@@ -135,7 +136,7 @@ def _given(
 ) -> dict[str, Any]:
     """Read a model that was trained elsewhere, and keep it in the folder as a function of raw images."""
     classifier, images = given.read(model, dataset, mean=mean, std=std)
-    run = Folder(out, settings("mnist", classifier, dataset, budget, seed) | read_from(classifier, images))
+    run = Folder(out, settings("demo", classifier, dataset, budget, seed) | read_from(classifier, images))
     given.look(classifier, model, dataset, images)
     classifier.save_pretrained(run.path / "model")
     return derive(classifier, dataset, run, budget, seed=seed)

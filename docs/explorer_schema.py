@@ -1,0 +1,103 @@
+"""The page's data for other programs and for its own script, written from the typed dictionaries of `explorer.layout`.
+
+python docs/explorer_schema.py    writes docs/explorer-schema.json and src/bilens/explorer/app/layout.js
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from bilens.explorer import layout
+
+ROOT = Path(__file__).parents[1]
+PLAIN = {
+    str: ("string", "string"),
+    float: ("number", "number"),
+    int: ("integer", "number"),
+    bool: ("boolean", "boolean"),
+    types.NoneType: ("null", "null"),
+}
+"""Plain types as JSON schema and as JSDoc have them."""
+
+
+def written() -> dict[Path, str]:
+    """The text of each file."""
+    records = [kind for kind in vars(layout).values() if typing.is_typeddict(kind)]
+    document = records.pop()
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "bilens explorer",
+        "description": "The data of the explorer's page, written by docs/explorer_schema.py. Texts are never markup.",
+        **described(document),
+        "$defs": {kind.__name__: described(kind) for kind in records},
+    }
+    script = "// The types of the page's data, written by docs/explorer_schema.py from explorer/layout.py.\n\n"
+    script += f"export const FORMAT = {layout.FORMAT};\n"
+    return {
+        ROOT / "docs" / "explorer-schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n",
+        ROOT / "src" / "bilens" / "explorer" / "app" / "layout.js": script + "".join(map(typed, [*records, document])),
+    }
+
+
+def described(record: Any) -> dict[str, Any]:
+    """A typed dictionary as JSON schema."""
+    return {
+        "type": "object",
+        "description": " ".join((inspect.getdoc(record) or "").split()),
+        "properties": {name: schema_of(kind) for name, kind in fields(record).items()},
+        "required": [name for name in fields(record) if name in record.__required_keys__],
+        "additionalProperties": False,
+    }
+
+
+def typed(record: Any) -> str:
+    """A typed dictionary as JSDoc."""
+    lines = [*(inspect.getdoc(record) or "").splitlines(), f"@typedef {{object}} {record.__name__}"]
+    for name, kind in fields(record).items():
+        shown = name if name in record.__required_keys__ else f"[{name}]"
+        lines.append(f"@property {{{type_of(kind)}}} {shown}")
+    return "\n/**\n" + "".join(f" * {line}".rstrip() + "\n" for line in lines) + " */\n"
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """The types of a typed dictionary, with what their annotations add."""
+    return typing.get_type_hints(record, include_extras=True)
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """A type as JSON schema."""
+    parts = typing.get_args(kind)
+    if hasattr(kind, "__metadata__"):
+        return schema_of(kind.__origin__) | kind.__metadata__[0]
+    if typing.get_origin(kind) is typing.Literal:
+        return {"enum": list(parts)}
+    if typing.get_origin(kind) is list:
+        return {"type": "array", "items": schema_of(parts[0])}
+    if parts:
+        return {"anyOf": [schema_of(part) for part in parts]}
+    return {"type": PLAIN[kind][0]} if kind in PLAIN else {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def type_of(kind: Any) -> str:
+    """A type as JSDoc."""
+    parts = typing.get_args(kind)
+    if hasattr(kind, "__metadata__"):
+        return type_of(kind.__origin__)
+    if typing.get_origin(kind) is typing.Literal:
+        return "|".join(json.dumps(part) for part in parts)
+    if typing.get_origin(kind) is list:
+        inner = type_of(parts[0])
+        return f"({inner})[]" if "|" in inner else f"{inner}[]"
+    if parts:
+        return "|".join(dict.fromkeys(type_of(part) for part in parts))
+    return PLAIN[kind][1] if kind in PLAIN else kind.__name__
+
+
+if __name__ == "__main__":
+    for path, text in written().items():
+        path.write_text(text, "utf-8")

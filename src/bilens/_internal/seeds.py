@@ -1,0 +1,11 @@
+"""Seeds of the parts of a stream, from one seed."""
+
+from __future__ import annotations
+
+_GOLDEN = 0x9E3779B1
+"""2³² over the golden ratio: multiples of it lie far apart, so that the parts of seeds 0, 1, 2 … do not meet."""
+
+
+def derived(seed: int, part: int) -> int:
+    """The seed of one part of what a seed makes, for example of its n-th batch: 0 … 2⁶³ − 1."""
+    return (seed * _GOLDEN + part) % 2**63

@@ -1,0 +1,226 @@
+"""Plant errors in the code, one at a time, and run the tests that should notice: `make mutants` prints the survivors.
+
+Each mutant names a text that stands exactly once in `src/bilens`, what replaces it, and the tests that are to fail. A
+copy of the tree is changed, never the tree itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 600
+"""After so long a mutant counts as noticed: a loop that never ends is an error that nobody overlooks."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An error to plant.
+
+    Args:
+        name: what is wrong with it; text: what stands in the code, once; becomes: what replaces it.
+        tests: files, folders or tests that are to notice, below `tests`.
+    """
+
+    name: str
+    text: str
+    becomes: str
+    tests: tuple[str, ...]
+
+
+def _(name: str, text: str, becomes: str, *tests: str) -> Mutant:
+    return Mutant(name, text, becomes, tests)
+
+
+MUTANTS = (
+    # The tensor and its kernels
+    _("the other order of a bilinear product is the same one",
+      "+ (x @ self.right.T) * (y @ self.left.T)", "+ (x @ self.left.T) * (y @ self.right.T)",
+      "test_tensor.py", "test_identities.py"),
+    _("a bilinear product without its half", "(both / 2) @ self.down.T", "both @ self.down.T", "test_identities.py"),
+    _("centred over hidden units instead of outputs", "self.down.mean(dim=0, keepdim=True)",
+      "self.down.mean(dim=1, keepdim=True)", "test_tensor.py"),
+    _("codes by atoms instead of duals", "factors.given(d.duals, self.down, False)",
+      "factors.given(d.atoms, self.down, False)", "test_identities.py"),
+    _("the offset added to outputs before they are read", "self.shift(-d.offset", "self.shift(d.offset",
+      "test_identities.py"),
+    _("the pullback by duals", "return tensor._mapped(d.atoms, d.features)",
+      "return tensor._mapped(d.duals, d.features)", "test_identities.py"),
+    _("a dense kernel of one triangle", "dense = (half + half.T) / 2", "dense = half", "test_tensor.py"),
+    _("the linear part without its 2", "2 * q[:-1, -1]", "q[:-1, -1]", "test_tensor.py", "test_identities.py"),
+    _("blocks of the hidden Gram not mirrored", "gram[:start, rows] = gram[rows, :start].T",
+      "gram[:start, rows] = 0", "test_tensor.py", "decompose/test_svd.py"),
+    _("half of a matvec twice", "two = ((v @ self.left.T) * self.weights) @ self.right",
+      "two = ((v @ self.right.T) * self.weights) @ self.left", "test_tensor.py"),
+    _("a rank of one per hidden unit", "2 * int((self.weights != 0).sum())", "int((self.weights != 0).sum())",
+      "test_tensor.py", "test_identities.py"),
+    _("a difference of kernels that is their sum", 'b.weights if sign == "+" else -b.weights', "b.weights",
+      "test_tensor.py"),
+    # Dictionaries
+    _("codes among some atoms without the offset", "(y - self._offset).double() @ atoms.T", "y.double() @ atoms.T",
+      "test_dictionary.py"),
+    _("small singular values inverted", "kept = s > rtol * s[0]", "kept = s > 0", "test_dictionary.py"),
+    # Pairs
+    _("every epoch in the same order", "derived(epoch, self.seed)", "self.seed", "pairs/test_pair_streams.py"),
+    _("the first pair's importance read off the last", "torch.where(places > 0, self.ends[places - 1], 0)",
+      "self.ends[places - 1]", "pairs/test_pair_streams.py"),
+    _("pairs of a feature with itself counted twice", "return 2 - (i == j).to(i.dtype)", "return 2 + 0 * i",
+      "pairs"),
+    _("a Feistel round less", "for turn in range(4):", "for turn in range(1):", "pairs/test_pair_order.py"),
+    # Spectra and decompositions
+    _("the energy of the kept pairs alone", "energy = fitting(values.square().sum(), 2 * power",
+      "energy = fitting(values[:kept].square().sum(), 2 * power", "decompose/test_eigen.py"),
+    _("a certificate of half the largest |λ| that is left",
+      "rest = values[k].abs() if k < len(values) else values.new_zeros(())",
+      "rest = values[k].abs() / 2 if k < len(values) else values.new_zeros(())", "decompose/test_certificates.py"),
+    _("the bound of an SVD without what was not computed",
+      "first = (left.clamp(min=0) + 2 * unit * energy).sqrt()", "first = torch.zeros_like(left)",
+      "decompose/test_svd.py"),
+    _("one component too many kept", "outputs, tensor = self.outputs[:k].double()",
+      "outputs, tensor = self.outputs[: k + 1].double()", "decompose/test_svd.py"),
+    _("a term of the input's Gram transposed", "(crossed.T @ left +", "(crossed @ left +", "decompose/test_hosvd.py"),
+    _("directions dropped from one side alone", "off = (2 * rest).sqrt()", "off = rest.sqrt()",
+      "decompose/test_hosvd.py", "decompose/test_certificates.py"),
+    _("residuals among features without their Gram", "(left * (left @ small.gram.double()))", "(left * left)",
+      "decompose/test_features.py"),
+    _("interactions off the diagonal once instead of twice",
+      "rows = stream.batch(n) * pairs.multiplicity(*stream.pairs(n))[:, None]", "rows = stream.batch(n)",
+      "decompose/test_interactions.py"),
+    _("the participation ratio without its square", "squares.sum().square() / squares.square().sum()",
+      "squares.sum() / squares.square().sum()", "decompose/test_interactions.py"),
+    _("signs as the solver leaves them", "return torch.where(peak < 0, -vectors, vectors)", "return vectors",
+      "decompose/test_eigen.py"),
+    # Many kernels
+    _("a chance of a wrong bound a million times as large", "return 1e-6 if dtype == torch.float64 else 1e-3",
+      "return 1.0 if dtype == torch.float64 else 1e3", "decompose/test_many.py"),
+    _("no second witness for an eigenvalue", "exact=answer.exact & (apart <=", "exact=answer.exact | (apart <=",
+      "decompose/test_many.py"),
+    _("the residuals of a search not looked at", "exact = complete & (residuals.amax(dim=1) <= ask.tol * scale)",
+      "exact = complete", "decompose/test_many.py"),
+    # Sparse autoencoders
+    _("constants of products in bfloat16 rounded once", "self.constants = 1 if products == rows.dtype else 2",
+      "self.constants = 1", "sae/test_gradients.py"),
+    _("the penalty's gradient not divided by the batch", "slope = summed * (self.l1 * self.weight)",
+      "slope = summed * self.l1", "sae/test_gradients.py"),
+    _("no decay of the learning rate", "fall = (steps - step) / (decay * steps) if decay > 0 else 1.0", "fall = 1.0",
+      "sae/test_sae_train.py"),
+    _("no warm-up of the learning rate", "rise = (step + 1) / (warmup * steps) if warmup > 0 else 1.0", "rise = 1.0",
+      "sae/test_sae_train.py"),
+    _("the spread of batches around their own means alone",
+      "(x - centre).square().sum() + (centre - mean).square().sum() * (rows * len(x) / (rows + len(x)))",
+      "(x - centre).square().sum()", "sae/test_sae_metrics.py"),
+    _("norms of rows not moved into the encoder's bias", "    coder.b_enc.mul_(norm)\n", "", "sae"),
+    # Training, schedules, checkpoints
+    _("the same noise in every step", '_mixed(seed, "noise", done)', '_mixed(seed, "noise", 0)',
+      "models/test_train_classifier.py"),
+    _("no second fall of the learning rate", "0.1 if 100 * step < 85 * steps else 0.01", "0.1",
+      "models/test_train_classifier.py"),
+    _("a checkpoint however long the last one took", "max(seconds, 20 * self._took)", "seconds",
+      "test_checkpoint.py"),
+    _("the mean of standardised images forgotten", "offset = -(mean / std) * sums", "offset = 0 * sums",
+      "models/test_classifier.py"),
+    # Scores and statistics
+    _("the baseline of ten classes for all", "recovered = ce_loss_score(loss, own, baseline)",
+      "recovered = ce_loss_score(loss, own, math.log(10))", "test_faithfulness.py"),
+    _("an interval of one side", "(1 + level) / 2, n - 1", "level, n - 1", "test_statistics.py"),
+    _("the variance of a sample divided by n", "for value in samples) / (n - 1)", "for value in samples) / n",
+      "test_statistics.py"),
+    # What is shown
+    _("an input pair's strength without its 2", "dense[i, j] * (1 + (i < j).to(dense))", "dense[i, j]",
+      "test_feature_sets.py"),
+    _("the smallest samples are the largest", "torch.cat([order[:few], order.flip(0)[:few]])",
+      "torch.cat([order[:few], order[:few]])", "test_feature_sets.py"),
+    _("blue and red of bars swapped", "color=[colors[0] if value > 0 else colors[1] for value in values[largest]]",
+      "color=[colors[1] if value > 0 else colors[0] for value in values[largest]]", "test_plots.py"),
+    _("blue and red of effects swapped", "color=[POSITIVE if value > 0 else NEGATIVE for value in values]",
+      "color=[NEGATIVE if value > 0 else POSITIVE for value in values]", "test_plots.py"),
+    _("the colour of an eigenvalue's sign swapped", "color = POSITIVE if kernel.value > 0 else NEGATIVE",
+      "color = NEGATIVE if kernel.value > 0 else POSITIVE", "test_plots.py"),
+    _("linear kernels scaled by λ", "np.sqrt(abs(values[i])) * vectors[i]", "abs(values[i]) * vectors[i]",
+      "test_plots.py"),
+    _("pixels of a page a little darker", '"scale": [1 / 255] * len(values)', '"scale": [1 / 256] * len(values)',
+      "explorer/test_page.py"),
+)  # fmt: skip
+
+
+def place(mutant: Mutant, source: Path) -> Path:
+    """The one file whose text holds the mutant's, once."""
+    found = {path: path.read_text("utf-8").count(mutant.text) for path in sorted(source.rglob("*.py"))}
+    holding = {path: count for path, count in found.items() if count}
+    if list(holding.values()) != [1]:
+        where = ", ".join(f"{path.relative_to(source)}: {count}" for path, count in holding.items()) or "no file"
+        raise LookupError(f"{mutant.text!r} should stand once in the code, and does in {where}")
+    return next(iter(holding))
+
+
+def noticed(mutant: Mutant, tree: Path) -> bool:
+    """Whether a test of a copy of the tree fails with the mutant planted into it; the copy is left as it was."""
+    path = place(mutant, tree / "src")
+    before = path.read_text("utf-8")
+    path.write_text(before.replace(mutant.text, mutant.becomes), "utf-8")
+    try:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+        command += [f"tests/{test}" for test in mutant.tests]
+        environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "CI": "1"}
+        run = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        path.write_text(before, "utf-8")
+    if run.returncode not in (0, 1):  # 0: passed, 1: a test failed, anything else: nothing was tested
+        raise RuntimeError(
+            f"{mutant.name}: pytest ended with {run.returncode}\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
+        )
+    return run.returncode == 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="mutants whose name holds this text")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="mutants at a time")
+    arguments = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if arguments.only in mutant.name]
+    for mutant in mutants:
+        place(mutant, ROOT / "src")
+    with tempfile.TemporaryDirectory() as folder:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(arguments.processes):
+            tree = Path(folder) / str(number)
+            for name in ("src", "tests", "docs", "reproduction", "examples", "benchmarks"):
+                shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+            for name in ("pyproject.toml", "README.md"):
+                shutil.copy(ROOT / name, tree / name)
+            trees.put(tree)
+
+        def run(mutant: Mutant) -> bool:
+            tree, started = trees.get(), time.monotonic()
+            try:
+                killed = noticed(mutant, tree)
+            finally:
+                trees.put(tree)
+            said = "noticed " if killed else "SURVIVED"
+            print(f"{said} {time.monotonic() - started:4.0f} s  {mutant.name}", flush=True)
+            return killed
+
+        with ThreadPoolExecutor(arguments.processes) as pool:
+            survivors = [mutant for mutant, killed in zip(mutants, pool.map(run, mutants), strict=True) if not killed]
+    print(f"{len(mutants)} mutants, {len(survivors)} survivors")
+    for mutant in survivors:
+        print(f"  {mutant.name}: {', '.join(mutant.tests)}")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
