@@ -143,7 +143,7 @@ def _active(lab: Lab, read: Read, seed: int) -> dict[str, float]:
         (UNTRAINED, others, data.test),
     ):
         counts = digit_directions.activations(spectra, shown)
-        rank = sum(spectrum.effective_rank() for spectrum in spectra) / len(spectra)
+        rank = sum(spectrum.participation_ratio() for spectrum in spectra) / len(spectra)
         numbers |= {f"{name}, {subject}": value for name, value in (counts | {"effective rank": rank}).items()}
     return numbers
 
