@@ -60,7 +60,7 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
                 "view" if row in (front_read.OWN, front_read.REFIT) else "null",
             )
         )
-        if row == front_read.OWN:
+        if row == front_read.REFIT:
             found += longer(measured.get("pairs", ()), seeds)
     return found
 
@@ -183,7 +183,7 @@ def longer(longer: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[
     row = front_read.OWN
     return [
         Entry(
-            f"the same, {pair_sae.VARIANTS[main].steps / plan.steps:.0f} times the updates",
+            f"SAE on input pairs, {pair_sae.VARIANTS[main].steps / plan.steps:.0f} times the updates",
             tuple(
                 effects + (seed[f"numbers stored, {row}"] - effects) * more[f"L0, {main}"] / seed[f"L0, {row}"]
                 for seed, more in zip(seeds, longer, strict=True)

@@ -236,7 +236,7 @@ def test_the_pair_sae_trained_for_longer_stores_as_many_codes_as_it_has() -> Non
     more = {f"L0, {main}": 24.0, f"accuracy lost, {main}": 0.01, f"recovered, {main}": 0.99}
     (entry,) = headline.longer([Measurement.of(more)], [front])
     assert entry.stored == pytest.approx((effects + 2 * 24 * 1000,))
-    assert (entry.name, entry.recovered) == ("the same, 4 times the updates", (0.99,))
+    assert (entry.name, entry.recovered) == ("SAE on input pairs, 4 times the updates", (0.99,))
 
 
 @pytest.fixture(scope="module")
