@@ -14,7 +14,7 @@ if distributed.is_torchelastic_launched():
 vectors = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0))  # the same in every process
 stream = sae.TensorStream(vectors, batch_size=500)  # of which each process takes its share
 coder = sae.TopKSAE(16, 64, k=4)
-history = sae.train(coder, stream, steps=40, lr=1e-2, processes=ranks, progress=False)  # checkpoint="folder" to go on
+history = sae.train(coder, stream, steps=40, lr=1e-2, processes=ranks, progress=False)  # checkpoint="file" to go on
 
 if ranks is None or ranks.lead:
     print(f"NMSE {float(history['nmse'][-1]):.3f} after {int(history.steps[-1])} steps")

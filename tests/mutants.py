@@ -66,6 +66,10 @@ MUTANTS = (
       "test_tensor.py", "test_identities.py"),
     _("a difference of kernels that is their sum", 'b.weights if sign == "+" else -b.weights', "b.weights",
       "test_tensor.py"),
+    _("sizes of one name not compared", "        sizes.update(zip(axes, shape, strict=True))\n", "",
+      "test_checks.py"),
+    _("weights taken for finite where one sum is", "if not holds(torch.isfinite(value.detach().sum()), True)",
+      "if holds(torch.isfinite(value.detach().sum()), True)", "test_vectors_given.py", "test_tensor.py"),
     # Dictionaries
     _("codes among some atoms without the offset", "(y - self._offset).double() @ atoms.T", "y.double() @ atoms.T",
       "test_dictionary.py"),
@@ -119,7 +123,7 @@ MUTANTS = (
     _("the spread of batches around their own means alone",
       "(x - centre).square().sum() + (centre - mean).square().sum() * (rows * len(x) / (rows + len(x)))",
       "(x - centre).square().sum()", "sae/test_sae_metrics.py"),
-    _("norms of rows not moved into the encoder's bias", "    coder.b_enc.mul_(norm)\n", "", "sae"),
+    _("norms of rows not moved into the encoder's bias", "    sae.b_enc.mul_(norm)\n", "", "sae"),
     # Training, schedules, checkpoints
     _("the same noise in every step", '_mixed(seed, "noise", done)', '_mixed(seed, "noise", 0)',
       "models/test_train_classifier.py"),
@@ -146,6 +150,8 @@ MUTANTS = (
       "color=[NEGATIVE if value > 0 else POSITIVE for value in values]", "test_plots.py"),
     _("the colour of an eigenvalue's sign swapped", "color = POSITIVE if kernel.value > 0 else NEGATIVE",
       "color = NEGATIVE if kernel.value > 0 else POSITIVE", "test_plots.py"),
+    _("blue and red of a notebook's bars swapped", "(zero, POSITIVE) if size >= 0 else (zero - width, NEGATIVE)",
+      "(zero, NEGATIVE) if size >= 0 else (zero - width, POSITIVE)", "test_shown.py"),
     _("linear kernels scaled by λ", "np.sqrt(abs(values[i])) * vectors[i]", "abs(values[i]) * vectors[i]",
       "test_plots.py"),
     _("pixels of a page a little darker", '"scale": [1 / 255] * len(values)', '"scale": [1 / 256] * len(values)',

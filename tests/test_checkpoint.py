@@ -210,19 +210,30 @@ def test_an_altered_checkpoint_is_refused_and_nothing_is_filled(tmp_path, change
     torch.testing.assert_close(module[0].weight, before, rtol=0, atol=0)
 
 
+def resealed(path, change=None, **metadata):
+    """A checkpoint with other tensors or metadata, and the checksum of these."""
+    tensors, known = files.read_tensors(path)
+    tensors |= change or {}
+    known = {name: value for name, value in (known | metadata).items() if name != "sha256"}
+    safetensors.torch.save_file(tensors, path, known | {"sha256": checkpoint._checksum(tensors, known)})
+
+
 @pytest.mark.parametrize("name", ["x.step", "99.step", "0.exp_avg", "", "0", "-1.step", "9" * 5000 + ".step"])
 def test_an_optimisers_state_that_does_not_fit_is_refused(tmp_path, name):
+    written(tmp_path / "c")
+    resealed(tmp_path / "c", {f"optimizer.{name}": torch.ones(7)})
     module = model()
-    optimizer = OPTIMIZERS["adamw"](module)
-    tensors = checkpoint.collect(module, optimizer, {}) | {f"optimizer.{name}": torch.ones(7)}
-    with refuses(StoreError, "checkpoint c with optimizer.", "of shape (7,)"):
-        checkpoint.restore("c", tensors, module, optimizer)
+    with refuses(StoreError, "/c with optimizer.", "of shape (7,)"):
+        checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
 
 
-@pytest.mark.parametrize("done", [None, "", "-1", "1.5", "many", True, "9" * 5000])
-def test_steps_that_are_no_number_are_refused(done):
-    with refuses(StoreError, "checkpoint c with", "a number of steps"):
-        checkpoint.steps("c", done)
+@pytest.mark.parametrize("done", ["", "-1", "1.5", "many", "9" * 5000])
+def test_steps_that_are_no_number_are_refused(tmp_path, done):
+    written(tmp_path / "c")
+    resealed(tmp_path / "c", done=done)
+    module = model()
+    with refuses(StoreError, "/c with", "a number of steps"):
+        checkpoint.load(tmp_path / "c", module, OPTIMIZERS["adamw"](module), settings=SETTINGS)
 
 
 def test_a_checkpoint_that_is_not_needed_goes_where_it_can(tmp_path, monkeypatch):

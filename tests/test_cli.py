@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import re
@@ -343,6 +344,8 @@ def test_the_module_is_the_command() -> None:
     ],
 )
 def test_a_mistake_in_a_terminal_is_one_plain_line(arguments: str, line: str, monkeypatch) -> None:
+    for command in cli.COMMANDS.values():  # what is loaded already shows no bar of its loading
+        importlib.import_module(command.recipe.partition(":")[0])
     main, screen = os.openpty()
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "60")

@@ -73,6 +73,7 @@ def test_decisions_are_numbered_listed_and_whole() -> None:
         assert f"({page.name})" in index
         headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
         assert headings == ["Context", "Choice", "Rejected", "What would change our mind"], page.name
+        assert all(len(line) <= 100 or line.startswith("|") for line in text.splitlines()), page.name
 
 
 def test_pages_load_nothing_from_another_host() -> None:

@@ -421,10 +421,10 @@ def test_the_report_draws_what_sets_hold() -> None:
     drawn = {name: figure() for name, figure in plots.report(sets) if name.endswith(("accuracy", "recovered"))}
     axes = {name: figure.axes[0] for name, figure in drawn.items()}
     assert {name: (shown.get_xlabel(), len(shown.get_lines())) for name, shown in axes.items()} == {
-        "kinds-accuracy": ("components kept", 1),  # unlike components never share an axis
-        "kinds-recovered": ("components kept", 1),
-        "svd-accuracy": ("components kept", 1),
-        "svd-recovered": ("components kept", 1),
+        "kinds-accuracy": ("mine", 1),  # unlike components never share an axis
+        "kinds-recovered": ("mine", 1),
+        "svd-accuracy": ("other", 1),
+        "svd-recovered": ("other", 1),
         "accuracy": ("numbers stored", 2),
         "recovered": ("numbers stored", 2),
     }

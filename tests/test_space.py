@@ -163,6 +163,7 @@ def test_an_entry_without_the_constant_has_none():
         {"more": 1},
     ],
 )
+@pytest.mark.bad_input
 def test_an_entry_that_is_no_space_is_refused(change):
     with pytest.raises(BilensError, match=r"^got .*; expected "):
         Space.from_json(DIGITS.to_json() | change)

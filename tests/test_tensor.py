@@ -471,3 +471,15 @@ def test_refuses_what_cannot_be_added_or_multiplied():
             float("nan") * thing
         with refuses(BilensError, "times a number"):
             thing.to(torch.float32) * 1e300
+
+
+def test_cosines_of_kernels():
+    first, second = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b = (Kernel.from_matrix(matrix, Space("x", 4)) for matrix in (first, second))
+    dense = [array(matrix + matrix.T).ravel() for matrix in (first, second)]
+    near(a.cosine(b), dense[0] @ dense[1] / np.prod([np.linalg.norm(part) for part in dense]), 1)
+    assert float(a.cosine(a)) == 1
+    assert float(a.cosine(-a)) == -1
+    assert float(a.cosine(0 * b)) == 0
+    with refuses(SpaceError, "a kernel"):
+        a.cosine(Kernel.from_matrix(second, Space("z", 4)))

@@ -280,7 +280,7 @@ def _by_outputs(
 
 
 def _encoded(tensor: BilinearTensor, coder: TopKSAE) -> Coded:
-    """All pairs by the coder's own encoder."""
+    """All pairs by the SAE's own encoder."""
     stream = pairs.stream(tensor, batch_size=4096, shuffle=False)
     chosen, codes, error = [], [], 0.0
     for n in range(len(stream)):

@@ -276,7 +276,9 @@ def _nearest(word: str, known: typing.Iterable[str], otherwise: str = "run bilen
 
 def _recipe(path: str) -> Callable[..., Any]:
     module, name = path.split(":")
-    recipe: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    # What the recipe needs takes seconds to load, and nobody knows yet that it is at work.
+    with importlib.import_module("bilens.progress").bar("loading", show=module not in sys.modules):
+        recipe: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return recipe
 
 

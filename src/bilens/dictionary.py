@@ -131,6 +131,10 @@ class Dictionary:
     def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
         """Pseudoinverse codes a = duals (y − b), one vector per row.
 
+        >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0]]), Space("y", 2), offset=torch.tensor([0.0, 7.0]))
+        >>> d.encode(torch.tensor([6.0, 9.0]))
+        tensor([3.])
+
         Args:
             y: of any floating-point type; converted to the dictionary's, which is that of the codes.
 

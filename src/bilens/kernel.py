@@ -111,6 +111,10 @@ class Kernel(factors.Factored):
     def dense(self) -> Float[Tensor, "i i"]:
         """Q as a symmetric matrix; one product of (i, h) and (h, i), h the units whose weight is not 0.
 
+        >>> Kernel(torch.ones(1, 2), torch.eye(2)[:1], torch.ones(1), Space("x", 2)).dense()  # (x₀ + x₁) x₀
+        tensor([[1.0000, 0.5000],
+                [0.5000, 0.0000]])
+
         Raises:
             BilensError: entries beyond the range of the type.
         """

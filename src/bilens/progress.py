@@ -35,18 +35,19 @@ def bar(title: str, total: int | None = None, *, done: int = 0, show: bool = Tru
     Args:
         title: what is being done; shown as it is, never as markup.
         total: how many pieces there are; None for work that has none to count: the bar then shows that it goes on, for
-            how long already, and leaves nothing behind.
+            how long already, and leaves nothing behind; where nobody watches, in a file or a pipe, it is left out.
         done: how many an earlier run finished.
         show: False shows nothing and costs nothing.
     """
-    if not show:
+    console = Console(stderr=True)
+    if not show or (total is None and not console.is_terminal):
         yield lambda count=1, /, **numbers: None
         return
     columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
     if total is not None:
         counted: list[ProgressColumn] = [MofNCompleteColumn(), TextColumn("{task.fields[numbers]}", markup=False)]
         columns = [*columns[:2], *counted, columns[2], TextColumn("left", markup=False), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=total is None) as progress:
+    with Progress(*columns, console=console, transient=total is None) as progress:
         task = progress.add_task(title, total=total, completed=done, numbers="")
 
         def step(count: int = 1, /, **numbers: float) -> None:

@@ -298,14 +298,9 @@ class BilinearTensor(factors.Factored):
         unit[0, -1] = 1
         e = factors.given(e, self.down, detach)
         factors.check_range(name, e)
-        return trusted(
-            BilinearTensor,
-            torch.cat([tensor.left, unit]),
-            torch.cat([tensor.right, unit]),
-            torch.cat([tensor.down, e[:, None]], dim=1),
-            tensor.input,
-            tensor.output,
-        )
+        left, right = torch.cat([tensor.left, unit]), torch.cat([tensor.right, unit])
+        down = torch.cat([tensor.down, e[:, None]], dim=1)
+        return trusted(BilinearTensor, left, right, down, tensor.input, tensor.output)
 
     def fold(self) -> BilinearTensor:
         """The same function over the input space with its constant coordinate (a column of zeros in L and R)."""
@@ -331,14 +326,8 @@ class BilinearTensor(factors.Factored):
         a.output.require(b.output, "a tensor to output")
         work = torch.promote_types(a.left.dtype, b.left.dtype)
         a, b = a.to(work), b.to(a.left.device).to(work)
-        return trusted(
-            BilinearTensor,
-            torch.cat([a.left, b.left]),
-            torch.cat([a.right, b.right]),
-            torch.cat([a.down, b.down], dim=1),
-            a.input,
-            a.output,
-        )
+        left, right = torch.cat([a.left, b.left]), torch.cat([a.right, b.right])
+        return trusted(BilinearTensor, left, right, torch.cat([a.down, b.down], dim=1), a.input, a.output)
 
     def __neg__(self) -> BilinearTensor:
         """−B: the layer with the sign of every output turned."""
@@ -360,14 +349,6 @@ class BilinearTensor(factors.Factored):
         return trusted(BilinearTensor, self.left, self.right, down, self.input, self.output)
 
     __rmul__ = __mul__
-
-    def cosine(self, other: BilinearTensor) -> Float[Tensor, ""]:
-        """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖), at any scale; 0 when one of them is zero."""
-        self._require(other)
-        a = self._units
-        b = a if other is self else other._units
-        work = torch.promote_types(self.left.dtype, other.left.dtype)
-        return factors.cosine(a, b).to(work)
 
     def gram(self) -> Float[Tensor, "o o"]:
         """⟨B_o, B_p⟩ for every pair of outputs: D G Dᵀ with the hidden Gram G, in float64.

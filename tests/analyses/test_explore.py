@@ -20,8 +20,6 @@ from bilens.cli import main
 from bilens.models import ImageClassifier
 from bilens.space import Space
 
-BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]
-
 
 @pytest.fixture(scope="module", autouse=True)
 def undrawn() -> Iterator[None]:
@@ -29,14 +27,6 @@ def undrawn() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "save", lambda figure, path: None)
         yield
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("explore") / "run"
-    flags = ["--data", "digits", "--hidden", "12", "--epochs", "3", "--noise", "0.1"]
-    assert main(["demo", "--out", str(out), *flags, *BUDGET]) == 0
-    return out
 
 
 def content(page: Path) -> dict:
@@ -58,7 +48,7 @@ def test_the_page_holds_what_the_run_found(run: Path) -> None:
     assert [view["name"] for view in shown["sets"]] == ["digits", "svd", "sae", "pairs"]
     assert [len(view["features"]) for view in shown["sets"]] == [10, 3, 3, 3]
     totals = {view["name"]: view["total"] for view in shown["sets"]}
-    assert totals == {"digits": None, "svd": 12, "sae": summary["sae"]["active"], "pairs": 64}
+    assert totals == {"digits": None, "svd": 24, "sae": summary["sae"]["active"], "pairs": 64}
     assert {row["name"]: row["accuracy"] for row in shown["scores"]} == pytest.approx(
         {name: score["accuracy"] for name, score in summary["faithfulness"].items()}
     )
@@ -67,7 +57,7 @@ def test_the_page_holds_what_the_run_found(run: Path) -> None:
     assert shown["training"]["columns"][0] == "step"
     facts = {fact["name"]: fact["value"] for fact in shown["facts"]}
     assert facts["test accuracy"].startswith(f"{summary['model']['test_accuracy']:.2%}")
-    assert facts["layer"] == "64 inputs → 12 hidden → 10 outputs"
+    assert facts["layer"] == "64 inputs → 24 hidden → 10 outputs"
 
 
 def test_stored_samples_have_the_logits_of_the_weights(run: Path) -> None:
@@ -113,7 +103,7 @@ def test_scores_and_curves_are_all_measured_on_all_test_images(run: Path) -> Non
     assert eigenvectors["numbers"] == [10 * k * (64 + 1) for k in eigenvectors["kept"]]
     rows = {row["name"]: row for row in shown["scores"]}
     assert rows["10 eigenvectors kept for each output"]["numbers"] == 10 * 10 * 65
-    assert rows["the model itself"]["numbers"] == 12 * 64 * 2 + 10 * 12
+    assert rows["the model itself"]["numbers"] == 24 * 64 * 2 + 10 * 24
     assert rows["the model itself"]["kind"] == "model"
     factors, active = 2 * 12 * 64, summary["sae"]["active"]
     assert rows["SAE on outputs, ReLU codes"]["numbers"] == factors + 2000 * (12 + 1 + 10) + 10

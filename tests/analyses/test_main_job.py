@@ -16,25 +16,16 @@ import pytest
 import safetensors.torch
 import torch
 from safetensors.numpy import load_file
+from small_job import BUDGET, FLAGS
 
 from bilens import data, plots, sae, store
 from bilens.cli import main
 from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
 
-BUDGET = ["--count", "3", "--sae-steps", "25", "--pair-features", "64", "--pair-steps", "15"]
-FLAGS = ["--data", "digits", "--hidden", "24", "--epochs", "12", "--noise", "0.1", *BUDGET]
-
 
 def job(out: Path, *more: str) -> int:
     return main(["demo", "--out", str(out), *FLAGS, *more])
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("main") / "run"
-    assert job(out) == 0
-    return out
 
 
 @pytest.fixture
@@ -203,7 +194,7 @@ def test_the_job_ends_with_the_page_its_settings_and_what_they_compare_with(run:
     assert "What to expect" in compare
     assert "## What to expect" in (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
     steps = [line for line in told.err.splitlines() if line.startswith("step ")]
-    assert [line.partition(":")[0] for line in steps] == [f"step {n} of 6" for n in range(1, 7)]
+    assert [line.partition(" ·")[0] for line in steps] == [f"step {n} of 6" for n in range(1, 7)]
     assert "took" in steps[1]
 
 

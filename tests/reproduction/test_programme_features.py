@@ -189,7 +189,7 @@ def test_the_report_on_outputs_is_whole(outputs) -> None:
 
 
 def exact(width: int, bias: float = 0.0) -> StandardSAE:
-    """A coder that rebuilds every vector: each coordinate once with each sign."""
+    """An SAE that rebuilds every vector: each coordinate once with each sign."""
     coder = StandardSAE(width, 2 * width)
     eye = torch.eye(width)
     with torch.no_grad():

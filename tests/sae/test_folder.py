@@ -45,7 +45,7 @@ def change_weights(path: Path, **weights: Any) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items() if value is not ...}, path)
 
 
-def compare(coder: sae.Coder, golden: dict[str, Tensor]) -> None:
+def compare(coder: sae.SAE, golden: dict[str, Tensor]) -> None:
     with torch.no_grad():
         assert_close(coder.encode(golden["x"]), golden["acts"], rtol=1e-5, atol=1e-5)
         assert_close(coder(golden["x"]), golden["x_hat"], rtol=1e-5, atol=1e-5)
@@ -151,7 +151,7 @@ def test_a_class_reads_its_own_architecture() -> None:
 
 
 def test_top_k_without_relu_has_no_saelens_folder(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="a top-k coder without ReLU"):
+    with pytest.raises(StoreError, match="a top-k SAE without ReLU"):
         sae.TopKSAE(3, 5, 2, rectify=False).save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -226,6 +226,20 @@ def test_weights_that_do_not_fit_are_refused(weights: dict[str, Any], line: str,
     change_weights(folder / "sae_weights.safetensors", **weights)
     with pytest.raises(StoreError, match=line):
         sae.from_pretrained(folder)
+
+
+def test_what_is_not_supported_is_said_before_weights_are_missed(tmp_path: Path) -> None:
+    saelens, theirs = copied("standard", tmp_path / "saelens"), authors(tmp_path / "authors")
+    (saelens / "sae_weights.safetensors").unlink()
+    (theirs / "model.safetensors").unlink()
+    for folder in (saelens, theirs):
+        with pytest.raises(StoreError, match="on reading"):
+            sae.from_pretrained(folder)
+    change(saelens / "cfg.json", architecture="matryoshka")
+    change(theirs / "config.json", encoder_bias=True)
+    for folder, said in ((saelens, "with architecture 'matryoshka'"), (theirs, "with encoder_bias = True")):
+        with pytest.raises(StoreError, match=said):
+            sae.from_pretrained(folder)
 
 
 def test_missing_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:

@@ -56,7 +56,11 @@ def save(
         settings: the arguments of the run, as JSON values; a checkpoint continues only a run with equal settings.
         extra: further tensors, for example a history of losses.
     """
-    tensors = collect(module, optimizer, extra or {})
+    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
+    for number, entry in optimizer.state_dict()["state"].items():
+        for name, value in entry.items():
+            tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+    tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
     metadata = {"done": str(done), "settings": _text(settings)}
     write_tensors(path, tensors, metadata | {"sha256": _checksum(tensors, metadata)})
 
@@ -76,14 +80,23 @@ def load(
     if not Path(path).exists():
         return 0, {}
     tensors, metadata = read_tensors(path)
-    check(path, metadata.get("settings", ""), settings)
+    differ = _differences(metadata.get("settings", ""), _text(settings))
+    if differ:
+        raise StoreError(
+            f"checkpoint {path} of a run with other settings ({differ})",
+            "one of this run",
+            "repeat the run with its settings, or delete the checkpoint to start again",
+        )
     if metadata.pop("sha256", None) != _checksum(tensors, metadata):
         raise StoreError(
             f"checkpoint {path} without its checksum: of an older version, or altered",
             "the file as it was written",
             _AGAIN,
         )
-    return steps(path, metadata.get("done", "")), restore(path, tensors, module, optimizer)
+    done = metadata.get("done", "")
+    if not done.isdecimal() or len(done) > 18:
+        raise StoreError(f"checkpoint {path} with {done!r:.40} steps done", "a number of steps", _AGAIN)
+    return int(done), _restore(path, tensors, module, optimizer)
 
 
 def discard(path: str | Path) -> None:
@@ -92,50 +105,10 @@ def discard(path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def steps(path: str | Path, done: object) -> int:
-    """The number of steps that a checkpoint says are done.
-
-    Raises:
-        StoreError: it is not a number.
-    """
-    if not str(done).isdecimal() or len(str(done)) > 18:
-        raise StoreError(f"checkpoint {path} with {str(done)!r:.40} steps done", "a number of steps", _AGAIN)
-    return int(str(done))
-
-
-def collect(module: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Everything that a checkpoint holds, by the names that it has there."""
-    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
-    for number, entry in optimizer.state_dict()["state"].items():
-        for name, value in entry.items():
-            tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-    return tensors | {f"extra.{name}": value for name, value in extra.items()}
-
-
-def check(path: str | Path, theirs: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of a run with other settings.
-
-    Raises:
-        StoreError: the settings, as JSON, that the checkpoint has are not these.
-    """
-    ours = _text(settings)
-    differ = _differences(theirs, ours) if theirs != ours else ""
-    if differ:  # 1 and 1.0 are one number
-        raise StoreError(
-            f"checkpoint {path} of a run with other settings ({differ})",
-            "one of this run",
-            "repeat the run with its settings, or delete the checkpoint to start again",
-        )
-
-
-def restore(
+def _restore(
     path: str | Path, tensors: Mapping[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Fill the module and the optimiser with what `collect` gave, and return the extra tensors.
-
-    Raises:
-        StoreError: the weights do not fit the module, or the optimiser's state does not fit the weights.
-    """
+    """Fill the module and the optimiser with what `save` wrote, and return the extra tensors."""
     weights = _under(tensors, "module.")
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     if {name: value.shape for name, value in weights.items()} != shapes:
@@ -176,6 +149,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _differences(theirs: str, ours: str) -> str:
+    """The settings that differ between two texts of JSON; 1 and 1.0 are one number."""
     try:
         a, b = json.loads(theirs), json.loads(ours)
     except (ValueError, RecursionError):

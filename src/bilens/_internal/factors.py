@@ -56,6 +56,18 @@ class Factored:
         square, exponent = inner(own, own)  # an even exponent: twice that of the largest output
         return fitted(_root(square), exponent // 2, self.left.dtype, "a norm")
 
+    def cosine(self: F, other: F) -> Float[Tensor, ""]:
+        """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖) between −1 and 1, at any scale; exactly 1 for B₁ = B₂, 0 when one is zero."""
+        self._require(other)
+        a = self._units
+        b = a if other is self else other._units
+        (product, both), (first, one), (second, another) = inner(a, b), inner(a, a), inner(b, b)
+        positive = (first > 0) & (second > 0)
+        norms = torch.where(positive, first * second, 1).sqrt()
+        product = times_two_to(product, both - (one + another) // 2)
+        work = torch.promote_types(self.left.dtype, other.left.dtype)
+        return torch.where(positive, (product / norms).clamp(-1, 1), 0).to(work)
+
 
 def hidden_gram(
     left1: Float[Tensor, "h i"], right1: Float[Tensor, "h i"], left2: Float[Tensor, "g i"], right2: Float[Tensor, "g i"]
@@ -94,15 +106,6 @@ def _root(square: Tensor) -> Tensor:
     """Its square root, with 0 for what rounding made negative, and gradient 0 at 0."""
     positive = square > 0
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
-
-
-def cosine(a: Units, b: Units) -> Tensor:
-    """⟨A, B⟩ / √(⟨A, A⟩ ⟨B, B⟩) between −1 and 1, exactly 1 for A = B; 0 where one of the two is 0."""
-    (product, both), (first, one), (second, other) = inner(a, b), inner(a, a), inner(b, b)
-    positive = (first > 0) & (second > 0)
-    norms = torch.where(positive, first * second, 1).sqrt()
-    product = times_two_to(product, both - (one + other) // 2)
-    return torch.where(positive, (product / norms).clamp(-1, 1), 0)
 
 
 def own(record: object, *names: str) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from bilens import data as datasets
 from bilens import models
 from bilens._internal.checkpoint import discard
 from bilens.analyses import given
-from bilens.analyses.read import DataName, count_steps, derive, read_from, settings
+from bilens.analyses.read import DataName, count_steps, derive, loaded, read_from, settings
 from bilens.analyses.settings import SMALL, Budget, Training, shown
 from bilens.data import Dataset
 from bilens.errors import BilensError
@@ -70,12 +69,12 @@ def demo(
         sae_l1: its L1 penalty.
         pair_features: features of the SAE on input pairs.
         pair_steps: its updates.
-        seed: of the weights, the batches and the sparse coders.
+        seed: of the weights, the batches and the SAEs.
     """
     steps_asked = {"sae_features": sae_features, "sae_steps": sae_steps}
     steps_asked |= {"pair_features": pair_features, "pair_steps": pair_steps}
     budget = replace(SMALL if small else Budget(), count=count, sae_l1=sae_l1, **_named(steps_asked))
-    dataset = datasets.load("small_mnist" if small and data == "mnist" else data)
+    dataset = loaded("small_mnist" if small and data == "mnist" else data)
     asked = _named({"hidden": hidden, "epochs": epochs, "weight_decay": weight_decay, "noise": noise})
     if model is not None:
         if asked:

@@ -16,7 +16,7 @@ from bilens.data import Dataset
 from bilens.features import Samples
 from bilens.history import History
 from bilens.models import ImageClassifier
-from bilens.progress import Steps
+from bilens.progress import Steps, bar
 from bilens.store import Folder
 from bilens.tensor import BilinearTensor
 
@@ -58,7 +58,7 @@ def read(
         sae_l1: its L1 penalty.
         pair_features: features of the SAE on input pairs.
         pair_steps: its updates.
-        seed: of the sparse coders.
+        seed: of the SAEs.
     """
     budget = Budget(
         count=count,
@@ -68,12 +68,18 @@ def read(
         pair_features=pair_features,
         pair_steps=pair_steps,
     )
-    dataset = None if data is None else datasets.load(data)
+    dataset = None if data is None else loaded(data)
     model, images = given.read(checkpoint, dataset, mean=mean, std=std)
     run = Folder(out, settings("read", model, dataset, budget, seed) | read_from(model, images))
     if dataset is not None:
         given.look(model, checkpoint, dataset, images)
     return derive(model, dataset, run, budget, seed=seed)
+
+
+@bar("reading the images")
+def loaded(name: str) -> Dataset:
+    """The data set of this name."""
+    return datasets.load(name)
 
 
 def read_from(model: ImageClassifier, images: Standardization | None) -> dict[str, Any]:

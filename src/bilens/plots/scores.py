@@ -41,7 +41,7 @@ def curves(
 ) -> Figure:
     """Accuracy, cross-entropy recovered, or cross-entropy (nats) against components kept or numbers stored.
 
-    Nulls and rivals are dashed, in the colour of the curve that they stand beside.
+    Nulls and rivals are dashed, in the colour of the curve that they stand beside; a curve alone names its axis.
 
     Raises:
         BilensError: no curve, curves on different numbers of samples, one whose numbers stored are not known where they
@@ -74,7 +74,9 @@ def curves(
         if curve.beside is not None:
             style["linestyle"] = (0, (4, 3))
         axes.plot(at, values, label=short(curve.name, 40), clip_on=False, zorder=3, **style)
-    count_axis(axes, [getattr(curve, against) for curve in curves], _AGAINST[against])
+    alone = against == "kept" and len(curves) == 1
+    label = short(curves[0].name, 60) if alone else _AGAINST[against]
+    count_axis(axes, [getattr(curve, against) for curve in curves], label)
     axes.grid(axis="y")
     if which != "cross_entropy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -1,33 +1,19 @@
-"""Training on several processes, started by `torchrun`: data parallel, with checkpoints that any number of them reads.
-
-Not loaded by `bilens.sae`: `torch.distributed.checkpoint` takes as long to import as half of torch.
-"""
+"""Data-parallel training on several processes, started by `torchrun`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
-from bilens._internal import checkpoint as checkpoints
 from bilens._internal import device as devices
 from bilens.errors import BilensError, StoreError
-from bilens.files import read_json, write_json
-from bilens.sae.processes import POINTER, Processes
+from bilens.sae.processes import Processes
 
 
 @final
@@ -38,8 +24,9 @@ class Ranks(Processes):
     process would have found, to the rounding of another order of summation. Every rank makes the same update; losses
     and counts are added up when they are logged.
 
-    A checkpoint is a folder on a disk that all ranks see, written by `torch.distributed.checkpoint` in its safetensors
-    format: each rank writes a part, any number of ranks reads it. Ctrl-C writes none; the last one stands.
+    Weights and Adam's state are equal in all ranks, so that a checkpoint is the file that one process would write: rank
+    0 writes it, and any number of ranks, or one process alone, reads it from a disk that all see. Ctrl-C writes none;
+    the last one stands.
 
     Args:
         group: of `torch.distributed`, gloo for CPUs or NCCL for GPUs; the default group when None.
@@ -111,71 +98,30 @@ class Ranks(Processes):
         settings: Mapping[str, Any],
         extra: Mapping[str, Tensor],
     ) -> None:
-        """Write a folder beside the last, then name it in `checkpoint.json`: an interruption leaves the one before.
+        """Rank 0 writes the file that one process would; all ranks go on, or all stop.
 
         Raises:
-            StoreError: the folder cannot be written.
+            StoreError: rank 0 cannot write it.
         """
-        root = Path(path)
-        name = f"step-{done}"
+        failed: StoreError | None = None
         if self.lead:
-            shutil.rmtree(root / name, ignore_errors=True)
-        tensors = checkpoints.collect(module, optimizer, extra)
-        state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        self.agree([done])  # nobody writes before what was left there is gone
-        writer = HuggingFaceStorageWriter(str(root / name), save_distributed=True)
-        try:
-            save(state, storage_writer=writer, process_group=self.group)
-        except (OSError, CheckpointException) as error:
-            raise StoreError(
-                f"'{_reason(error)}' on writing {root / name}",
-                "a folder that every rank can write",
-                "free space or name another folder",
-            ) from error
-        if self.lead:
-            content = {"folder": name, "done": done, "settings": dict(settings), "tensors": sorted(state)}
-            write_json(root / POINTER, content)
-            for old in root.glob("step-*"):
-                if old.name != name:
-                    shutil.rmtree(old, ignore_errors=True)
+            try:
+                super().save(path, module, optimizer, done=done, settings=settings, extra=extra)
+            except StoreError as error:
+                failed = error
+        if self.agree([int(failed is not None)])[0]:
+            raise failed or StoreError(f"a checkpoint {path} that rank 0 could not write", "a file that it can write")
 
     def load(
         self, path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, Any]
     ) -> tuple[int, dict[str, Tensor]]:
-        """Read the folder that `checkpoint.json` names, when there is one, whatever the number of ranks that wrote it.
+        """Every rank reads the file, if rank 0 sees one.
 
         Raises:
-            StoreError: the checkpoint is damaged, or of another run.
+            StoreError: as `checkpoint.load`, or a rank does not see what rank 0 sees.
         """
-        root = Path(path)
-        # Rank 0 says whether there is one: the others may see the disk later.
-        if not self.agree([int((root / POINTER).exists())])[0]:
-            if root.is_file():
-                raise StoreError(f"{root}, which is a file", "a folder, or nothing yet", "name another folder")
+        if not self.agree([int(Path(path).exists())])[0]:
             return 0, {}
-        pointer = read_json(root / POINTER)
-        checkpoints.check(root, json.dumps(pointer.get("settings"), sort_keys=True), settings)
-        folder = root / str(pointer.get("folder"))
-        reader = HuggingFaceStorageReader(str(folder))
-        try:
-            known = reader.read_metadata().state_dict_metadata
-            state = {
-                name: torch.empty(entry.size, dtype=entry.properties.dtype)
-                for name, entry in known.items()
-                if isinstance(entry, TensorStorageMetadata)
-            }
-            if sorted(state) != pointer.get("tensors"):
-                raise StoreError(f"checkpoint {folder} with files missing", "what was written there", "delete it")
-            load(state, storage_reader=reader, process_group=self.group)
-        except (OSError, CheckpointException, SafetensorError) as error:
-            raise StoreError(f"'{_reason(error)}' on reading {folder}", "a whole checkpoint", "delete it") from error
-        return checkpoints.steps(root, pointer.get("done")), checkpoints.restore(root, state, module, optimizer)
-
-
-def _reason(error: BaseException) -> str:
-    """The first line that says what went wrong in any of the ranks."""
-    if isinstance(error, CheckpointException):
-        for failure in error.failures.values():
-            with contextlib.suppress(IndexError):
-                return str(failure[0])
-    return str(error)
+        if not Path(path).exists():
+            raise StoreError(f"no {path} on rank {self.rank}", "the file that rank 0 sees", "name one on a shared disk")
+        return super().load(path, module, optimizer, settings=settings)

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 from bilens._internal import checkpoint as checkpoints
 from bilens._internal import device as devices
-from bilens.errors import StoreError
 from bilens.sae.streams import Divisible, Stream
-
-POINTER = "checkpoint.json"
-"""The file that names the last checkpoint in the folder that several processes write."""
 
 
 class Processes:
@@ -78,15 +74,5 @@ class Processes:
     def load(
         self, path: str | Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, Any]
     ) -> tuple[int, dict[str, Tensor]]:
-        """Continue from a checkpoint, as `checkpoint.load` does.
-
-        Raises:
-            StoreError: as `checkpoint.load`, or several processes wrote it.
-        """
-        if (Path(path) / POINTER).exists():
-            raise StoreError(
-                f"{path}, a folder with a checkpoint of several processes",
-                "a file, as one process writes it",
-                "continue with torchrun and processes=sae.distributed.Ranks() (one process will do), or name another",
-            )
+        """Continue from a checkpoint, as `checkpoint.load` does."""
         return checkpoints.load(path, module, optimizer, settings=settings)

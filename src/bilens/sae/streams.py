@@ -73,8 +73,7 @@ class TensorStream:
 
     def __post_init__(self) -> None:
         checks.floating("vectors", self.vectors)
-        if self.vectors.is_meta:
-            raise BilensError("vectors on the meta device", "vectors in memory", "compute them first")
+        checks.in_memory("vectors", self.vectors)
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
             raise ShapeError(
                 f"vectors of shape {tuple(self.vectors.shape)}",
@@ -224,7 +223,15 @@ def _vectors(item: Any) -> Tensor:
     if not isinstance(vectors, Tensor) or vectors.ndim != 2:
         shape = f"a tensor of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(item).__name__
         raise ShapeError(f"a batch that is {shape}", "a tensor (b, width)", "pass one vector per row")
+    return plain(vectors)
+
+
+def plain(vectors: Tensor) -> Tensor:
+    """A batch without its graph.
+
+    Raises:
+        BilensError: not a dense floating-point tensor in memory.
+    """
     checks.floating("a batch", vectors)
-    if vectors.is_meta:
-        raise BilensError("a batch on the meta device", "vectors in memory", "compute them first")
+    checks.in_memory("a batch", vectors)
     return vectors.detach()

@@ -174,10 +174,10 @@ function scores(run) {
   const known = run.scores.filter((line) => line.samples !== null), counts = new Set(known.map((line) => line.samples));
   const words = { null: "null", rival: "rival", model: "", view: "" };
   const beside = run.scores.some((line) => line.beside !== null);
-  return h("section", {}, h("h2", { class: "section" }, "The layer replaced"),
+  return h("section", {}, h("h2", { class: "section" }, "The model with its layer replaced"),
     h("p", { class: "note" }, (counts.size === 1 && known.length === run.scores.length ? `All ${onSamples(known[0].samples)}. ` : "") +
-      (beside ? "Below a row, set in: its nulls, which are what the same procedure gives without its content, and its rivals, which spend as much in another way." : "")),
-    h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "The layer replaced" }, h("table", { class: "scores" },
+      (beside ? "Indented below a row are its nulls, which are what the same procedure gives without its content, and its rivals, which spend as much in another way." : "")),
+    h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "The model with its layer replaced" }, h("table", { class: "scores" },
       h("thead", {}, h("tr", {}, ["Replaced by", "Accuracy", "Cross-entropy, nats", "Cross-entropy recovered", "Numbers stored", "Samples"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, run.scores.map((line) => h("tr", { class: line.beside === null ? "" : "beside" },
         h("th", { scope: "row" }, words[line.kind] ? h("span", { class: "kind" }, words[line.kind]) : null, line.name),

@@ -37,7 +37,7 @@ export function featurePage(runs, route) {
   const step = (/** @type {number} */ by, /** @type {string} */ words) => {
     const other = set.features[place + by];
     return other ? h("a", { class: "step", href: link("feature", featureName(set, place + by, which)),
-      rel: by < 0 ? "prev" : "next" }, by < 0 ? `← ${words}` : `${words} →`) : h("span", { class: "step off" });
+      rel: by < 0 ? "prev" : "next" }, by < 0 ? `← ${words}` : `${words} →`) : null;
   };
   return h("article", { class: "feature" },
     h("p", { class: "crumbs" }, h("a", { href: link("overview", set.name) }, set.title),
