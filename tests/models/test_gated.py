@@ -147,6 +147,7 @@ BAD_RECORDS: dict[str, tuple[dict[str, Any], type[BilensError], str]] = {
 }
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("name", BAD_RECORDS)
 def test_a_bad_record_is_refused(name: str) -> None:
     change, kind, message = BAD_RECORDS[name]
@@ -161,6 +162,7 @@ def test_a_bad_record_is_refused(name: str) -> None:
         GatedMLP(**{**fields, **change})
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -263,6 +265,7 @@ def test_a_model_like_one_of_a_family(tmp_path: Path) -> None:
         gated.load(tmp_path, layout="lama")
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -442,6 +445,7 @@ def test_a_bad_folder_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.bad_input
 def test_other_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"PK")
     with pytest.raises(StoreError, match=r"which is a pickle by its name; .* bilens import"):

@@ -88,6 +88,7 @@ def test_a_prefix_that_is_the_whole_text_but_one_costs_less() -> None:
     assert abs(last.delta_ce) < abs(all_but_first.delta_ce)
 
 
+@pytest.mark.bad_input
 def test_bad_input_is_refused() -> None:
     model = made()
     surrogate = weights_only(gated.load(model).mlp(1))

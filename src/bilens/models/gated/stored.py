@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import safetensors
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class Stored(NamedTuple):
     dtype: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where the tensors of one model lie.
 
