@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bilens import BilensError, ShapeError
 from bilens.models.gated import Gate, GatedMLP, Norm
-from bilens.models.surrogate import Moments, Surrogate, gaussian, hermite, least_squares, weights_only
+from bilens.models.surrogate import Moments, Surrogate, gaussian, hermite, least_squares, weights_only, with_bypass
 
 GATES = [
     Gate("silu"),
@@ -123,6 +123,7 @@ def test_the_tensor_is_the_surrogate(d: int, h: int, bias: bool, gate: Gate, see
         weights_only(mlp),
         gaussian(mlp, Moments.of_samples(mlp, x)),
         least_squares(mlp, x),
+        with_bypass(weights_only(mlp), x),
     ):
         tensor = surrogate.tensor()
         expected = surrogate(x)
@@ -199,6 +200,31 @@ def test_the_mean_has_an_fvu_of_one_and_the_layer_itself_of_zero() -> None:
     assert mean.fvu(x) == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_bypass_is_the_ridge_of_what_is_left(weighted: bool) -> None:
+    mlp = layer(Gate("silu"), norm=Norm("rms", drawn(5, seed=8), eps=1e-6))
+    x = drawn(60, 5, seed=3) + 1
+    weights = drawn(60, seed=4).abs() if weighted else None
+    plain = weights_only(mlp)
+    found = with_bypass(plain, x, weights, ridge=0.2)
+    n, rest = mlp.norm(x).numpy(), (mlp(x) - plain(x)).numpy()
+    share = np.full(60, 1 / 60) if weights is None else (weights / weights.sum()).numpy()
+    covariance = np.cov(n.T, aweights=share, ddof=0)
+    # the same as plain least squares with one more row for each input
+    root, more = np.sqrt(share)[:, None], np.sqrt(0.2 * np.diag(covariance).mean())
+    centred = root * (n - share @ n)
+    tall = np.concatenate([centred, more * np.eye(5)])
+    aim = np.concatenate([root * (rest - share @ rest), np.zeros((5, 5))])
+    expected = np.linalg.lstsq(tall, aim, rcond=None)[0].T
+    np.testing.assert_allclose(found.bypass.numpy(), expected, rtol=1e-8, atol=1e-10)
+    constant = with_bypass(plain, x[:1].expand(4, 5))  # rows that do not vary say the offset alone
+    assert float(constant.bypass.abs().max()) < 1e-12
+    torch.testing.assert_close(constant(x[:1]), mlp(x[:1]), rtol=0, atol=1e-9)
+    # what is left has mean 0
+    np.testing.assert_allclose(share @ (mlp(x) - found(x)).numpy(), 0, atol=1e-10)
+    assert found.fvu(x, weights) < plain.fvu(x, weights)
+
+
 @pytest.mark.bad_input
 def test_bad_input_is_refused_in_one_line() -> None:
     mlp = layer(Gate("silu"))
@@ -223,6 +249,8 @@ def test_bad_input_is_refused_in_one_line() -> None:
             ShapeError,
             r"product of shape \(3,\); expected \(4,\)",
         ),
+        (lambda: with_bypass(with_bypass(weights_only(mlp), x), x), BilensError, "a surrogate with a bypass"),
+        (lambda: with_bypass(weights_only(mlp), x, ridge=-1), BilensError, "ridge = -1"),
         (lambda: least_squares(mlp, x).fvu(x[:1].expand(4, 5)), BilensError, "that do not vary"),
     ]
     for make, kind, message in cases:

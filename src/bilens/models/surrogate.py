@@ -8,7 +8,7 @@ it too, (z + E/A)(A v + B z + C − B E/A), loses its digits by cancellation whe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens._internal import checks, shown
-from bilens._internal.checks import choice, instance
+from bilens._internal.checks import choice, instance, number
 from bilens.errors import BilensError, ShapeError
 from bilens.models.gated import Gate, GatedMLP
 from bilens.space import Space
@@ -114,6 +114,7 @@ class Surrogate:
     Args:
         mlp: the layer; method: how the numbers were found.
         product, square, gate, value, constant: A, B, C, E and F, (h,), in float64.
+        bypass, offset: M, (o, d), and f, (o,), of a linear map M n + f that is added to the output; None for none.
 
     Raises:
         ShapeError: another number of units than the layer's. BilensError: NaN or infinity.
@@ -126,14 +127,18 @@ class Surrogate:
     gate: Float[Tensor, " h"]
     value: Float[Tensor, " h"]
     constant: Float[Tensor, " h"]
+    bypass: Float[Tensor, "o d"] | None = None
+    offset: Float[Tensor, " o"] | None = None
 
     def __post_init__(self) -> None:
         instance("mlp", self.mlp, GatedMLP)
         choice("method", self.method, METHODS)
-        checks.shapes(self, h=len(self.mlp.gate))
-        for name in ("product", "square", "gate", "value", "constant"):
-            checks.weights(name, getattr(self, name))
-            object.__setattr__(self, name, checks.owned(getattr(self, name)).double())
+        checks.shapes(self, h=len(self.mlp.gate), o=self.mlp.output.size, d=self.mlp.input.size)
+        for name in ("product", "square", "gate", "value", "constant", "bypass", "offset"):
+            value = getattr(self, name)
+            if value is not None:
+                checks.weights(name, value)
+                object.__setattr__(self, name, checks.owned(value).double())
 
     def __repr__(self) -> str:
         """For example "Surrogate(gaussian of layer 3, 1536 units)"."""
@@ -143,7 +148,10 @@ class Surrogate:
         """y for each x of the residual stream. Raises as `GatedMLP.units`."""
         z, v = self.mlp.units(x)
         a, b, c, e, f = (part.to(z) for part in (self.product, self.square, self.gate, self.value, self.constant))
-        return torch.nn.functional.linear(z * (a * v + b * z + c) + e * v + f, self.mlp.down, self.mlp.down_bias)
+        y = torch.nn.functional.linear(z * (a * v + b * z + c) + e * v + f, self.mlp.down, self.mlp.down_bias)
+        if self.bypass is not None:
+            y = y + self.mlp.norm(x.to(z)) @ self.bypass.to(z).T
+        return y if self.offset is None else y + self.offset.to(z)
 
     def tensor(self, *, input: Space | None = None, output: Space | None = None) -> BilinearTensor:
         """The tensor of y as a function of x̂ = `mlp.norm.normalize(x)`, gains and biases folded.
@@ -164,7 +172,10 @@ class Surrogate:
             w, v = w * mlp.norm.gain.double(), v * mlp.norm.gain.double()
         right = self.product[:, None] * v + self.square[:, None] * w
         linear = down @ (self.gate[:, None] * w + self.value[:, None] * v)
-        constant = down @ (self.gate * b + self.value * c + self.constant)
+        constant = _with(down @ (self.gate * b + self.value * c + self.constant), self.offset)
+        if self.bypass is not None:
+            linear = linear + (self.bypass if mlp.norm.gain is None else self.bypass * mlp.norm.gain.double())
+            constant = _with(constant, None if mlp.norm.bias is None else self.bypass @ mlp.norm.bias.double())
         layer = BilinearTensor.from_layer(
             w,
             right,
@@ -283,6 +294,37 @@ def least_squares(mlp: GatedMLP, x: Float[Tensor, "n d"], weights: Float[Tensor,
     )
 
 
+def with_bypass(
+    surrogate: Surrogate, x: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None, *, ridge: float = 0.3
+) -> Surrogate:
+    """The surrogate with a linear map M n + f around it, fitted by ridge to what it leaves of the layer's output.
+
+    M solves (S + ρ s̄ I) Mᵀ = T, with S the covariance of n, T that of n and y − ŷ, and s̄ the mean of S's diagonal; f
+    is what then remains of the mean. It has d·o numbers, so that it wants many more rows than d: look at `fvu` on rows
+    that were held out.
+
+    Args:
+        surrogate: without a bypass; x: rows of the residual stream; weights: one for each, where some count for more.
+        ridge: ρ.
+
+    Raises:
+        ShapeError, BilensError: as `least_squares`; a surrogate that has a bypass already, or a ridge below 0.
+    """
+    instance("surrogate", surrogate, Surrogate)
+    if surrogate.bypass is not None or surrogate.offset is not None:
+        raise BilensError("a surrogate with a bypass", "one without")
+    mlp, ridge = surrogate.mlp, number("ridge", ridge, above=0)
+    share = _weights(mlp, x, weights)[:, None]
+    n, rest = mlp.norm(x.to(mlp.gate)).double(), (mlp(x) - surrogate(x)).double()
+    mean_n, mean = (share * n).sum(dim=0), (share * rest).sum(dim=0)
+    off = n - mean_n
+    spread = (share * off).T @ off
+    level = spread.diagonal().mean()
+    damped = spread + (ridge * level if level > 0 else 1.0) * torch.eye(len(spread)).to(spread)
+    bypass = torch.linalg.solve(damped, (share * off).T @ (rest - mean)).T
+    return replace(surrogate, bypass=bypass, offset=mean - bypass @ mean_n)
+
+
 def _projected(mlp: GatedMLP, moments: Moments, method: str) -> Surrogate:
     _no_limit(mlp)
     instance("moments", moments, Moments)
@@ -381,4 +423,4 @@ def _with(value: Tensor, bias: Tensor | None) -> Tensor:
     return value if bias is None else value + bias.double()
 
 
-__all__ = ["METHODS", "Moments", "Surrogate", "gaussian", "hermite", "least_squares", "weights_only"]
+__all__ = ["METHODS", "Moments", "Surrogate", "gaussian", "hermite", "least_squares", "weights_only", "with_bypass"]
