@@ -3,8 +3,8 @@
 All sides start from the same weights and get the same batches, loss, optimiser and learning rate: the L1 penalty is
 weighed by the decoder's norms, rows are free, gradients are clipped to a norm of 1, as SAELens always does. The few
 lines go back through the loss by automatic differentiation and use torch's fused Adam, as ours does. SAELens' window of
-dead features is not reached, so that its top-k has no second loss; that coder decodes its codes as they are
-(`rescale_acts_by_decoder_norm=False`), as a bilens coder does.
+dead features is not reached, so that its top-k has no second loss; that SAE decodes its codes as they are
+(`rescale_acts_by_decoder_norm=False`), as a bilens SAE does.
 
 Needs an environment that has both: bilens and sae-lens.
 Run: python benchmarks/sae_step.py [--small] [--device cpu|cuda] [--json FILE]
@@ -41,7 +41,7 @@ def vectors(rows: int, device: str) -> Tensor:
     return (x * (D_IN / x.square().sum(dim=1).mean()).sqrt()).to(device)
 
 
-def our_coder(kind: str, stream: sae.TensorStream, d_sae: int, device: str) -> sae.Coder:
+def our_coder(kind: str, stream: sae.TensorStream, d_sae: int, device: str) -> sae.SAE:
     coder = sae.StandardSAE(D_IN, d_sae) if kind == "relu" else sae.TopKSAE(D_IN, d_sae, K)
     with torch.no_grad():
         coder.b_dec.copy_(stream.batch(0).mean(dim=0))
@@ -49,7 +49,7 @@ def our_coder(kind: str, stream: sae.TensorStream, d_sae: int, device: str) -> s
 
 
 def our_run(
-    coder: sae.Coder, stream: sae.TensorStream, kind: str, steps: int, device: str, *, half: bool = False
+    coder: sae.SAE, stream: sae.TensorStream, kind: str, steps: int, device: str, *, half: bool = False
 ) -> Tensor:
     history = sae.train(
         coder,
@@ -70,7 +70,7 @@ def our_run(
 
 
 def their_trainer(
-    coder: sae.Coder,
+    coder: sae.SAE,
     stream: sae.TensorStream,
     kind: str,
     steps: int,
@@ -112,7 +112,7 @@ def fit(trainer: SAETrainer) -> None:
 class Plain:
     """The few lines."""
 
-    def __init__(self, coder: sae.Coder, stream: sae.TensorStream, kind: str, *, half: bool) -> None:
+    def __init__(self, coder: sae.SAE, stream: sae.TensorStream, kind: str, *, half: bool) -> None:
         values = {name: value.detach().clone().requires_grad_() for name, value in coder.named_parameters()}
         self.W_enc, self.b_enc, self.W_dec, self.b_dec = (values[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
         self.stream, self.kind, self.half, self.values = stream, kind, half, values
@@ -189,7 +189,7 @@ def main() -> None:
         coder = our_coder(kind, stream, D_SAE, device)
         trainer = their_trainer(coder, stream, kind, steps, device, sparse=sparse, half=half)
 
-        def ours(coder: sae.Coder = coder, kind: str = kind, half: bool = half) -> None:
+        def ours(coder: sae.SAE = coder, kind: str = kind, half: bool = half) -> None:
             our_run(coder, stream, kind, steps, device, half=half)
 
         def theirs(trainer: SAETrainer = trainer) -> None:

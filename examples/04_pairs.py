@@ -1,4 +1,4 @@
-"""Pairs of inputs are a basis for outputs: a sparse coder over pair vectors, without data, is a model of the layer."""
+"""Pairs of inputs are a basis for outputs: an SAE over pair vectors, without data, is a model of the layer."""
 
 import torch
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from matplotlib.figure import Figure
 
 from bilens.faithfulness import Curve
-from bilens.statistics import interval
+from bilens.statistics import Interval, interval
 from reproduction.measurement import Measurement
-from reproduction.recipes import front, front_read, output_sae
-from reproduction.recipes.front_figure import Point
+from reproduction.recipes import front, front_coders, front_read, output_sae, pair_sae, rivals, rivals_measure
+from reproduction.recipes.front_figure import Point, points
 
 CAPTION = f"{front.CAPTION} Single marks: the trained SAEs; those on outputs need the layer besides."
 
@@ -26,58 +27,171 @@ class Entry:
     Args:
         name: what the model was replaced by; stored: numbers that this stores; lost: accuracy, 0 … 1;
             recovered: cross-entropy, 1 for the model.
-        null: whether it is there for comparison with the line above.
+        kind: "null" or "rival" where it is there for comparison with the lines above.
     """
 
     name: str
     stored: tuple[float, ...]
     lost: tuple[float, ...]
     recovered: tuple[float, ...]
-    null: bool = False
+    kind: Literal["view", "null", "rival"] = "view"
 
 
 def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
     """Every line of the headline whose recipe was measured, in order."""
-    seeds = measured.get("front", ())
-    found: list[Entry] = []
-    for name, curve, k, null in (
-        ("10 eigenvectors for each digit", front_read.EIGENVECTORS, 10, False),
-        ("20 eigenvectors for each digit", front_read.EIGENVECTORS, 20, False),
-        ("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20, True),
-        ("30 directions shared by all digits", front_read.SHARED, 30, False),
-        ("50 directions shared by all digits", front_read.SHARED, 50, False),
-        ("50 random directions", front_read.SHARED_NULL, 50, True),
-        ("20 SVD components", front_read.COMPONENTS, 20, False),
-        ("30 SVD components", front_read.COMPONENTS, 30, False),
-        ("50 SVD components", front_read.COMPONENTS, 50, False),
-        ("50 random output directions", front_read.COMPONENTS_NULL, 50, True),
-    ):
-        if seeds and k in seeds[0].curve(curve).kept:
-            found.append(_at(name, seeds, curve, k, null))
-    found += _outputs(measured.get("outputs", ()), seeds)
-    if seeds:
-        found += [
+    seeds, others = measured.get("front", ()), measured.get("rivals", ())
+    found = [
+        *_points(seeds, "view", ((f"{k} eigenvectors for each digit", front_read.EIGENVECTORS, k) for k in (10, 20))),
+        *_points(seeds, "null", [("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20)]),
+        *_points(seeds, "view", ((f"{k} directions shared by all digits", front_read.SHARED, k) for k in (30, 50))),
+        *_points(seeds, "null", [("50 random directions", front_read.SHARED_NULL, 50)]),
+        *_beside_shared(others, seeds),
+        *_points(seeds, "view", ((f"{k} SVD components", front_read.COMPONENTS, k) for k in (20, 30, 50))),
+        *_points(seeds, "null", [("50 random output directions", front_read.COMPONENTS_NULL, 50)]),
+        *_outputs(measured.get("outputs", ()), seeds),
+    ]
+    for row in front_read.PAIR_ROWS if seeds else ():
+        found.append(
             Entry(
                 row,
                 tuple(seed[f"numbers stored, {row}"] for seed in seeds),
                 tuple(seed[f"accuracy lost, {row}"] for seed in seeds),
                 tuple(seed[f"recovered, {row}"] for seed in seeds),
-                row not in (front_read.OWN, front_read.REFIT),
+                "view" if row in (front_read.OWN, front_read.REFIT) else "null",
             )
-            for row in front_read.PAIR_ROWS
-        ]
+        )
+        if row == front_read.REFIT:
+            found += longer(measured.get("pairs", ()), seeds)
     return found
 
 
-def _at(name: str, seeds: Sequence[Measurement], curve: str, k: int, null: bool) -> Entry:
+def _points(
+    seeds: Sequence[Measurement], kind: Literal["view", "null"], rows: Iterable[tuple[str, str, int]]
+) -> list[Entry]:
+    """Lines of one kind: each name with a curve and how much of it is kept, where the seeds have it."""
+    return [
+        _at(name, seeds, curve, k, kind)
+        for name, curve, k in rows
+        if seeds and k in seeds[0].curve(curve).kept.tolist()
+    ]
+
+
+def _at(name: str, seeds: Sequence[Measurement], curve: str, k: int, kind: Literal["view", "null"]) -> Entry:
     scores = [(seed.curve(curve), seed["accuracy"]) for seed in seeds]
     return Entry(
         name,
         tuple(float(_number(one, k)) for one, _ in scores),
         tuple(own - one.at(k).accuracy for one, own in scores),
         tuple(one.at(k).recovered or 0.0 for one, _ in scores),
-        null,
+        kind,
     )
+
+
+def _beside_shared(seeds: Sequence[Measurement], models: Sequence[Measurement]) -> list[Entry]:
+    """What a sceptic would train instead of 50 shared directions, with no more numbers, beside the same models."""
+    k = 50
+    if not seeds or len(seeds) != len(models) or k not in seeds[0].curve(rivals_measure.FITTED).kept.tolist():
+        return []
+    layers = seeds[0].curve(rivals_measure.SCRATCH).kept.tolist()
+    h = max((h for h in layers if seeds[0][f"directions beside {h}"] == k), default=0)
+    found = []
+    for name, curve, kept in (
+        (f"a layer of {h} hidden units, trained from scratch", rivals_measure.SCRATCH, h),
+        (f"a layer trained on {k} principal components", rivals_measure.FITTED, k),
+    ):
+        point = rivals.against(seeds, curve, models)[kept]
+        lost = [
+            model["accuracy"] - seed.curve(curve).at(kept).accuracy for seed, model in zip(seeds, models, strict=True)
+        ]
+        found.append(Entry(name, (point.numbers,) * len(seeds), tuple(lost), point.recovered, "rival"))
+    return found
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Shared directions beside what was trained anew with no more numbers.
+
+    Args:
+        k: directions; shared: what they store and recover; anew: what the rival does.
+    """
+
+    k: int
+    shared: Point
+    anew: Point
+
+    @property
+    def more(self) -> Interval:
+        """Cross-entropy that the directions recover more than the rival, over seeds."""
+        return interval(_gaps(self))
+
+
+def besides(measured: Mapping[str, Sequence[Measurement]], curve: str) -> dict[int, Beside]:
+    """What was trained anew beside the front's shared directions, by how much of it is kept; empty without both."""
+    models, seeds = measured.get("front", ()), measured.get("rivals", ())
+    if not models or len(models) != len(seeds):
+        return {}
+    shared = front_read.SHARED
+    ways = dict(zip(models[0].curve(shared).kept.tolist(), points(models, shared), strict=True))
+    places = {
+        kept: kept if curve == rivals_measure.FITTED else int(seeds[0][f"directions beside {kept}"])
+        for kept in seeds[0].curve(curve).kept.tolist()
+    }
+    found = rivals.against(seeds, curve, models)
+    return {kept: Beside(k, ways[k], found[kept]) for kept, k in places.items() if k in ways}
+
+
+def contest(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    """Shared directions beside layers from scratch that store no more, as a Markdown table; empty without both."""
+    lines = [
+        "| directions | they store | they recover, % | hidden units from scratch | they store | they recover, % "
+        "| more by the directions |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    found = besides(measured, rivals_measure.SCRATCH)
+    for h, beside in found.items():
+        cells = [interval(point.recovered).text(".2f", 100) for point in (beside.shared, beside.anew)]
+        lines.append(
+            f"| {beside.k} | {beside.shared.numbers:,.0f} | {cells[0]} "
+            f"| {h} | {beside.anew.numbers:,.0f} | {cells[1]} | {beside.more.text('.2f', 100)} |"
+        )
+    return lines if found else []
+
+
+def said(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, str]:
+    """Numbers of the rivals for the prose, by slots such as beside.scratch_32."""
+    found = {}
+    for name, curve in (("scratch", rivals_measure.SCRATCH), ("fitted", rivals_measure.FITTED)):
+        for kept, beside in besides(measured, curve).items():
+            found[f"beside.{name}_{kept}"] = interval(beside.anew.recovered).text(".2f", 100)
+            found[f"beside.{name}_{kept}_numbers"] = f"{beside.anew.numbers:,.0f}"
+            found[f"beside.{name}_{kept}_less"] = interval([-value for value in _gaps(beside)]).text(".2f", 100)
+            found[f"beside.{name}_{kept}_more"] = beside.more.text(".2f", 100)
+    return found
+
+
+def _gaps(beside: Beside) -> list[float]:
+    return [ours - theirs for ours, theirs in zip(beside.shared.recovered, beside.anew.recovered, strict=True)]
+
+
+def longer(longer: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[Entry]:
+    """The pair SAE with four times the updates, which the recipe of the pair SAE trains."""
+    main, plan = pair_sae.MAIN, front_coders.MAIN
+    own = front_read.config(front_read.OUTPUTS, front_read.TRAINED, plan.atoms, plan.k)
+    if len(longer) != len(seeds) or own not in [curve.name for curve in seeds[0].curves]:
+        return []  # in a quick run the sizes are others
+    effects = (plan.atoms + 1) * front_read.CLASSES
+    row = front_read.OWN
+    return [
+        Entry(
+            f"SAE on input pairs, {pair_sae.VARIANTS[main].steps / plan.steps:.0f} times the updates",
+            tuple(
+                effects + (seed[f"numbers stored, {row}"] - effects) * more[f"L0, {main}"] / seed[f"L0, {row}"]
+                for seed, more in zip(seeds, longer, strict=True)
+            ),
+            tuple(more[f"accuracy lost, {main}"] for more in longer),
+            tuple(more[f"recovered, {main}"] for more in longer),
+        )
+    ]
 
 
 def _number(curve: Curve, k: int) -> int:
@@ -115,7 +229,7 @@ def table(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
         "|---|---|---|---|",
     ]
     for entry in found:
-        name = f"*null: {entry.name}*" if entry.null else entry.name
+        name = entry.name if entry.kind == "view" else f"*{entry.kind}: {entry.name}*"
         stored = f"{interval(entry.stored).mean:,.0f}"
         said = interval(entry.lost).text(".2f", 100), interval(entry.recovered).text(".2f", 100)
         lines.append(f"| {name} | {stored} | {said[0]} | {said[1]} % |")
@@ -140,4 +254,9 @@ def figure(measured: Mapping[str, Sequence[Measurement]]) -> Figure | None:
         entry.name: Point(interval(entry.stored).mean, entry.recovered)
         for entry in (*own, *_outputs(measured.get("outputs", ()), seeds))
     }
-    return front.figure(seeds, marks)
+    others = measured.get("rivals", ())
+    beside = {}
+    if len(others) == len(seeds):
+        for curve, name in rivals.ANEW.items():
+            beside[f"rival: {name}"] = list(rivals.against(others, curve, seeds).values())
+    return front.figure(seeds, marks, beside)

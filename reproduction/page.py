@@ -32,6 +32,7 @@ def written(
     hours = f"{sum(result.seconds for result in results) / 3600:.1f}"
     blocks = {
         "headline": _joined(headline.table(measured)),
+        "contest": _joined(headline.contest(measured)),
         "claimed": _joined(claims.claimed(results)),
         "differences": _joined(claims.differences(results)),
         "hours": hours,
@@ -46,7 +47,8 @@ def written(
             **result.recipe.tables(result.seeds),
             **_figures(figures.get(name, {}), folder),
         }
-        parts.append(f"## {result.recipe.title}\n\n{text.fill(prose[name], measured, own, prose, {})}")
+        elsewhere = headline.said(measured)
+        parts.append(f"## {result.recipe.title}\n\n{text.fill(prose[name], measured, own, prose, elsewhere)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,7 +63,11 @@ def bare(results: Sequence[Result], figures: Mapping[str, Mapping[str, str]], fo
     parts = ["# Results"]
     if quick:
         parts.append("*Quick setting: small data and small models. The numbers say nothing about the claims.*")
-    parts += [_joined(headline.table(measured)), *_figures(figures.get("headline", {}), folder).values()]
+    parts += [
+        _joined(headline.table(measured)),
+        _joined(headline.contest(measured)),
+        *_figures(figures.get("headline", {}), folder).values(),
+    ]
     if rows := claims.claimed(results):
         parts += ["## What the draft claims", _joined(rows)]
     if rows := claims.differences(results):
@@ -84,7 +90,11 @@ def readme(results: Sequence[Result], figure: str, prose: Mapping[str, Template]
     """
     measured = {result.recipe.name: result.seeds for result in results}
     picture = f"![Cross-entropy recovered against numbers stored, for every way of reading and its null]({figure})"
-    blocks = {"picture": picture, "headline": _joined(headline.table(measured))}
+    blocks = {
+        "picture": picture,
+        "headline": _joined(headline.table(measured)),
+        "contest": _joined(headline.contest(measured)),
+    }
     filled = text.fill(prose[README], measured, blocks, prose, _elsewhere(results))
     return [
         part
@@ -98,12 +108,12 @@ def readme(results: Sequence[Result], figure: str, prose: Mapping[str, Template]
 
 
 def _elsewhere(results: Sequence[Result]) -> dict[str, str]:
-    """What recipes generate, by slots such as front.best."""
+    """What recipes generate, by slots such as front.best, and the numbers of rivals."""
     return {
         f"{result.recipe.name}.{name}": block
         for result in results
         for name, block in result.recipe.tables(result.seeds).items()
-    }
+    } | headline.said({result.recipe.name: result.seeds for result in results})
 
 
 def _settings(result: Result) -> str:

@@ -26,6 +26,7 @@ from reproduction.recipes import (
     one_sample,
     output_sae,
     pair_sae,
+    rivals,
     tensor_svd,
     training,
 )
@@ -35,6 +36,7 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         front.RECIPE,
+        rivals.RECIPE,
         equal_parameters.RECIPE,
         digit_directions.RECIPE,
         tensor_svd.RECIPE,
@@ -47,7 +49,7 @@ RECIPES: Mapping[str, Recipe] = {
         one_sample.RECIPE,
     )
 }
-"""Every recipe: what all ways recover at what size first, then in the order of the founding draft."""
+"""Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
 
 
 def reproduce(

@@ -280,7 +280,7 @@ def resumer(folder: Path, seed: int) -> Callable[[Path], str]:
 
 
 def stop(run: Path) -> None:
-    """Take from a finished run what it had not yet computed while its last coder was being trained."""
+    """Take from a finished run what it had not yet computed while its last SAE was being trained."""
     for path in [run / "summary.json", run / PAGE, *(run / "records").rglob("*pairs*"), *(run / "sae_pairs").iterdir()]:
         path.unlink()
 
@@ -301,7 +301,7 @@ def kinds(folder: Path, only: tuple[str, ...] = ()) -> dict[str, Kind]:
 
     add("model", lambda place, seed: model(seed).save_pretrained(place), read_model)
     add("coder", lambda place, seed: sae.TopKSAE(3, 5, 2, seed=seed).save_pretrained(place), read_coder)
-    add("gated coder", lambda place, seed: sae.GatedSAE(3, 5, seed=seed).save_pretrained(place), read_coder)
+    add("gated SAE", lambda place, seed: sae.GatedSAE(3, 5, seed=seed).save_pretrained(place), read_coder)
     add("records", write_records, read_records)
     add("batches", lambda place, seed: store.save_batches(batches(seed), place, progress=False), read_batches)
     add("resumed batches", lambda place, seed: store.save_batches(batches(seed), place, progress=False), resume_batches,
@@ -309,14 +309,14 @@ def kinds(folder: Path, only: tuple[str, ...] = ()) -> dict[str, Kind]:
     add("checkpoint", write_checkpoint, read_checkpoint)
     add("data", write_data, lambda place: "")
     add("authors' model", foreign_model, read_model, sealed=False)
-    add("SAELens' coder", lambda place, seed: shutil.copytree(GOLDEN / f"saelens_{('topk', 'standard')[seed]}", place,
+    add("SAELens' SAE", lambda place, seed: shutil.copytree(GOLDEN / f"saelens_{('topk', 'standard')[seed]}", place,
         dirs_exist_ok=True), read_coder, sealed=False)  # fmt: skip
     again = [resumer(folder, seed) for seed in (0, 1)] if not only or {"page", "run", "stopped run"} & set(only) else []
     add("page", lambda place, seed: again[seed](place), explored)
     add("run", lambda place, seed: again[seed](place), lambda place: again[0](place), writes=True)
 
     def stopped(place: Path, seed: int) -> None:
-        with mock.patch("bilens.analyses.coders.discard"):
+        with mock.patch("bilens.analyses.SAEs.discard"):
             again[seed](place)
         stop(place)
 
@@ -599,7 +599,7 @@ def main() -> int:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    print(f"altering {asked.count} folders of models, coders, records, runs, data and checkpoints, and reading each")
+    print(f"altering {asked.count} folders of models, SAEs, records, runs, data and checkpoints, and reading each")
     found = fuzz(asked.count, asked.seed, asked.first, tuple(asked.only))
     findings = {name: found[name] for name in ("traceback", "believed", "lost")}
     print(", ".join(f"{count} {name.removeprefix('cases of ')}" for name, count in found.items() if "cases of" in name))

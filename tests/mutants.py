@@ -123,7 +123,7 @@ MUTANTS = (
     _("the spread of batches around their own means alone",
       "(x - centre).square().sum() + (centre - mean).square().sum() * (rows * len(x) / (rows + len(x)))",
       "(x - centre).square().sum()", "sae/test_sae_metrics.py"),
-    _("norms of rows not moved into the encoder's bias", "    coder.b_enc.mul_(norm)\n", "", "sae"),
+    _("norms of rows not moved into the encoder's bias", "    sae.b_enc.mul_(norm)\n", "", "sae"),
     # Training, schedules, checkpoints
     _("the same noise in every step", '_mixed(seed, "noise", done)', '_mixed(seed, "noise", 0)',
       "models/test_train_classifier.py"),

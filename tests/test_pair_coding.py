@@ -1,4 +1,4 @@
-"""Codes of all pairs, by a coder and by least squares, are those of the vectors one by one."""
+"""Codes of all pairs, by an SAE and by least squares, are those of the vectors one by one."""
 
 from __future__ import annotations
 

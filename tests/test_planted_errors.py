@@ -55,7 +55,7 @@ def without_bias(name: str, matrix: torch.Tensor, bias: torch.Tensor | None, *_:
 
 
 def bias_in_the_codes_alone() -> None:
-    """g through an exact coder with a bias: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec, with the bias term left to `rebuild`."""
+    """g through an exact SAE with a bias: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec, with the bias term left to `rebuild`."""
     left, right, x = traps.draws((3, 4), (3, 4), (5, 4))
     tensor = BilinearTensor.from_layer(left, right, input=Space("x", 4), output=Space("y", 3))
     bias = torch.full((3,), 0.5, dtype=torch.float64)

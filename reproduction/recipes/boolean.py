@@ -216,10 +216,8 @@ def measure(lab: Lab, seed: int) -> Measurement:
         **{f"{name}, as trained": value for name, value in _coefficients(task, raw).items()},
         **{f"{name}, folded": value for name, value in _coefficients(task, folded).items()},
     }
-    for d in _dimensions(n):
-        generator = torch.Generator().manual_seed(1000 * seed + d)
-        drawn = torch.randn(n, d, generator=generator, dtype=torch.float64)
-        embedding = drawn / drawn.norm(dim=1, keepdim=True)
+    for d in dimensions(n):
+        embedding = superposed(n, d, seed)
         for name, share in SHARES.items():
             found = splits(train(task, embedding, share, hidden=hidden, steps=steps, seed=seed))
             for what, parts in (("trained", found), ("least squares", best(task, embedding, share))):
@@ -230,9 +228,15 @@ def measure(lab: Lab, seed: int) -> Measurement:
     return Measurement.of(numbers)
 
 
-def _dimensions(n: int) -> range:
+def dimensions(n: int) -> range:
     """How many dimensions n inputs are embedded in."""
     return range(max(2, n - 5), n + 1)
+
+
+def superposed(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
+    """Random unit vectors that n inputs are embedded by in d dimensions."""
+    drawn = torch.randn(n, d, generator=torch.Generator().manual_seed(1000 * seed + d), dtype=torch.float64)
+    return drawn / drawn.norm(dim=1, keepdim=True)
 
 
 def _value(split: KernelParts, x: Float[Tensor, "s n"]) -> Float[Tensor, " s"]:
@@ -261,7 +265,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         Claim(f"{cosine}, {kept}", "cosine with another seed, folded", form=".4f"),
     ]
     for name in SHARES:
-        for d in _dimensions(n):
+        for d in dimensions(n):
             text = f"{read}, {n} inputs in {d} dimensions, {name}"
             table.append(Claim(text, f"recovered, {d}, {name}, trained", "–", ".1f", 100, " %"))
     return table
@@ -277,7 +281,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     }
     superposed = {
         f"{what}, {name.partition(' of')[0]} on": {
-            f"{d} dimensions": [100 * seed[f"recovered, {d}, {name}, {what}"] for seed in seeds] for d in _dimensions(n)
+            f"{d} dimensions": [100 * seed[f"recovered, {d}, {name}, {what}"] for seed in seeds] for d in dimensions(n)
         }
         for name in SHARES
         for what in ("trained", "least squares")

@@ -110,19 +110,22 @@ def claims(measured: Measurement) -> Sequence[Claim]:
     return table
 
 
-def figure(seeds: Sequence[Measurement], marks: Mapping[str, Point]) -> Figure:
-    """Every way of reading with its null, and pair features by where their atoms come from."""
+def figure(
+    seeds: Sequence[Measurement], marks: Mapping[str, Point], rivals: Mapping[str, Sequence[Point]] | None = None
+) -> Figure:
+    """Every way of reading with its null and its rivals, and pair features by where their atoms come from."""
     panels = {
         "Ways of reading; their nulls dashed": fronts(seeds, WAYS),
         "Pair features, by their atoms": fronts(seeds, PAIR_WAYS),
     }
-    return draw(panels, seeds[0]["numbers of the layer"], marks)
+    return draw(panels, seeds[0]["numbers of the layer"], marks, rivals)
 
 
 CAPTION = (
     "Cross-entropy recovered on the 10,000 test images against the numbers that each way of reading stores, 1,000 "
     "hidden units: mean over five seeds, its 95 % interval as a band, the best setting of each way at each size; each "
-    "nine of the vertical axis has equal room. Dashed: the null of the same colour. Upright: the layer itself."
+    "nine of the vertical axis has equal room. Dashed: the null of the same colour. Grey, dash-dotted: rivals, layers "
+    "trained anew on the images without weight decay, at the size they store. Upright: the layer itself."
 )
 
 

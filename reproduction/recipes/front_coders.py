@@ -1,4 +1,4 @@
-"""Sparse coders over the pair vectors of a layer, trained once each and kept in the folder of the programme."""
+"""SAEs over the pair vectors of a layer, trained once each and kept in the folder of the programme."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reproduction.lab import Lab
 
 @dataclass(frozen=True)
 class Plan:
-    """A coder to train: how many atoms, how many codes per pair, and for how many updates of 1,024 pairs."""
+    """An SAE to train: how many atoms, how many codes per pair, and for how many updates of 1,024 pairs."""
 
     atoms: int
     k: int
@@ -30,22 +30,22 @@ MAIN = Plan(5000, 30, 400)
 """The pair SAE whose claim stands in the README."""
 
 OUTPUTS = (MAIN, Plan(500, 4, 400))
-"""Coders of the pair vectors of the layer's hidden outputs."""
+"""SAEs of the pair vectors of the layer's hidden outputs."""
 
 BRIEFLY = 10
-"""How many times fewer updates coders of the logits have that are trained briefly."""
+"""How many times fewer updates SAEs of the logits have that are trained briefly."""
 
 LOGITS = tuple(Plan(atoms, k, 600) for atoms in (100, 1000) for k in (1, 2))
-"""Coders of the pair vectors of the logits, which have ten coordinates and are cheap to sweep."""
+"""SAEs of the pair vectors of the logits, which have ten coordinates and are cheap to sweep."""
 
 
 def of_outputs(lab: Lab, tensor: BilinearTensor, seed: int) -> dict[Plan, TopKSAE]:
-    """Every coder of `OUTPUTS`: read from the folder, or trained and kept there."""
+    """Every SAE of `OUTPUTS`: read from the folder, or trained and kept there."""
     return _trained(lab, tensor, OUTPUTS, f"front-pairs-{seed}", seed)
 
 
 def of_logits(lab: Lab, tensor: BilinearTensor, seed: int, *, briefly: bool) -> dict[Plan, TopKSAE]:
-    """Every coder of `LOGITS`, trained for all of its updates or briefly: read from the folder, or kept there."""
+    """Every SAE of `LOGITS`, trained for all of its updates or briefly: read from the folder, or kept there."""
     share = BRIEFLY if briefly else 1
     plans = [Plan(plan.atoms, plan.k, plan.steps // share) for plan in LOGITS]
     found = _trained(lab, tensor, plans, f"front-logits-{seed}", seed)

@@ -65,12 +65,14 @@ def draw(
     panels: Mapping[str, Mapping[str, tuple[Sequence[Point], Sequence[Point]]]],
     layer: float,
     marks: Mapping[str, Point],
+    rivals: Mapping[str, Sequence[Point]] | None = None,
 ) -> Figure:
     """A panel of fronts: each a line with its 95 % interval as a band, and its null, if it has one, in dashes.
 
     Args:
         panels: by title, ways by name, each with its points and those of its null.
         layer: numbers of the layer itself, drawn as an upright; marks: single points by name, in the first panel.
+        rivals: other ways to spend as many numbers, in the first panel, grey and dash-dotted.
     """
     figure = Figure(figsize=(5.2 * len(panels), 5.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -95,6 +97,20 @@ def draw(
                     panel.fill_between(x, nines(middle - half), nines(middle + half), color=color, alpha=0.15, lw=0)
                 sizes += x.tolist()
         if panel is axes[0]:
+            for place, (name, found) in enumerate((rivals or {}).items()):
+                best = front(found)
+                x = np.array([point.numbers for point in best])
+                middle = np.array([point.mean for point in best])
+                (line,) = panel.plot(
+                    x, nines(middle), "-.", color=MUTED, marker="xdh"[place % 3], linewidth=1.4, markersize=5,
+                    label=name, zorder=3,
+                )  # fmt: skip
+                handles.append(line)
+                means = [interval(list(point.recovered)) for point in best]
+                if means[0].count > 1:
+                    half = np.array([value.half for value in means])
+                    panel.fill_between(x, nines(middle - half), nines(middle + half), color=MUTED, alpha=0.15, lw=0)
+                sizes += x.tolist()
             for place, (name, point) in enumerate(marks.items()):
                 (line,) = panel.plot(
                     [point.numbers], nines(np.array([point.mean])), "*x+"[place % 3], color=MUTED, markersize=8,

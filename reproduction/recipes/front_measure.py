@@ -130,11 +130,16 @@ def _by_shared(read: Read, seed: int) -> Iterator[Curve]:
     basis = decompose.input_basis(read.logits, kept[-1]).vectors
     noise = torch.randn(size, kept[-1], generator=torch.Generator().manual_seed(seed))
     for name, rows in ((SHARED, basis), (SHARED_NULL, torch.linalg.qr(noise)[0].T)):
-        codes = read.images @ rows.T
-        # On the span of the rows the layer is itself, so that projected images are all that is needed.
-        scores = [read.score(read.logits(codes[:, :k] @ rows[:k])) for k in kept]
         beside = None if name == SHARED else SHARED
-        yield Curve.of(name, kept, scores, numbers=[shared_stored(read, k) for k in kept], beside=beside)
+        yield among(read, name, rows, kept, beside)
+
+
+def among(read: Read, name: str, rows: Float[Tensor, "m d"], kept: list[int], beside: str | None = None) -> Curve:
+    """The layer between the first k of some orthonormal directions, for each k."""
+    codes = read.images @ rows.T
+    # On the span of the rows the layer is itself, so that projected images are all that is needed.
+    scores = [read.score(read.logits(codes[:, :k] @ rows[:k])) for k in kept]
+    return Curve.of(name, kept, scores, numbers=[shared_stored(read, k) for k in kept], beside=beside)
 
 
 def _by_components(read: Read, seed: int) -> Iterator[Curve]:
@@ -275,7 +280,7 @@ def _by_outputs(
 
 
 def _encoded(tensor: BilinearTensor, coder: TopKSAE) -> Coded:
-    """All pairs by the coder's own encoder."""
+    """All pairs by the SAE's own encoder."""
     stream = pairs.stream(tensor, batch_size=4096, shuffle=False)
     chosen, codes, error = [], [], 0.0
     for n in range(len(stream)):

@@ -75,9 +75,9 @@ class Read:
     answers: Float[Tensor, "n classes"]
 
     @classmethod
-    def of(cls, lab: Lab, seed: int) -> Read:
-        """The model of a seed, trained or read from the folder."""
-        model = lab.classifier(seed, hidden=lab.size(1000, 40), epochs=lab.size(10, 6))
+    def of(cls, lab: Lab, seed: int, hidden: int | None = None) -> Read:
+        """The model of a seed, with 1,000 hidden units or as many as are named, trained or read from the folder."""
+        model = lab.classifier(seed, hidden=hidden or lab.size(1000, 40), epochs=lab.size(10, 6))
         test = lab.dataset().test
         logits = model.tensor().centered()
         answers = logits(test.images)

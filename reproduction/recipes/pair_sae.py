@@ -18,7 +18,7 @@ from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
 from bilens.pair_coding import evaluate_pairs
 from bilens.pairs import PairCodes
-from bilens.sae import Coder, StandardSAE, Stream, TopKSAE
+from bilens.sae import SAE, StandardSAE, Stream, TopKSAE
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from reproduction import charts
@@ -63,7 +63,7 @@ K = 30
 """Features kept for a pair by TopK."""
 
 L1 = 2.5
-"""L1 penalty of the ReLU coder, for vectors scaled to a mean squared norm of d_in."""
+"""L1 penalty of the ReLU SAE, for vectors scaled to a mean squared norm of d_in."""
 
 OUTPUT_SAMPLES = 2000
 """Test images on which whole layer outputs are compared; logits are compared on all of them."""
@@ -89,8 +89,8 @@ def measure(lab: Lab, seed: int) -> Measurement:
     return Measurement.of(numbers, (), views)
 
 
-def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTensor, Coder, PairCodes]:
-    """The model, its layer, the coder of a variant trained on the layer's pairs, and its codes of all of them."""
+def trained(lab: Lab, seed: int, name: str) -> tuple[ImageClassifier, BilinearTensor, SAE, PairCodes]:
+    """The model, its layer, the SAE of a variant trained on the layer's pairs, and its codes of all of them."""
     variant = VARIANTS[name]
     model = lab.classifier(seed, hidden=lab.size(variant.hidden, 40), epochs=lab.size(10, 6))
     tensor = model.hidden_tensor()
@@ -127,7 +127,7 @@ def _stream(lab: Lab, tensor: BilinearTensor, variant: Variant, seed: int) -> St
 
 
 def scores(  # noqa: PLR0917 (what was made for one variant)
-    lab: Lab, model: ImageClassifier, tensor: BilinearTensor, coder: Coder, codes: PairCodes, two_hot: bool
+    lab: Lab, model: ImageClassifier, tensor: BilinearTensor, coder: SAE, codes: PairCodes, two_hot: bool
 ) -> dict[str, float]:
     """L0, error and dead fraction over all pairs alike; the layer's outputs and the logits by the features."""
     test, weight = lab.dataset().test, model.readout.weight
@@ -159,7 +159,7 @@ def scores(  # noqa: PLR0917 (what was made for one variant)
     return found
 
 
-def _view(lab: Lab, model: ImageClassifier, codes: PairCodes, coder: Coder) -> FeatureSet:
+def _view(lab: Lab, model: ImageClassifier, codes: PairCodes, coder: SAE) -> FeatureSet:
     """The features that matter most on training images, by mean code times the size of what they do to the logits."""
     weight = model.readout.weight
     effects = coder.W_dec.detach() @ (weight - weight.mean(dim=0)).T
@@ -261,7 +261,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     return {
         "pairs-variants": (
             charts.dots(variants, "", shared=False),
-            "SAEs over pair vectors, by vector, coder and how often a pair is drawn, h = 300 where no other is named: "
+            "SAEs over pair vectors, by vector, SAE and how often a pair is drawn, h = 300 where no other is named: "
             "error on all pairs alike, error on the layer's real outputs, and the model replaced by the features: each "
             "seed, mean and 95 % interval.",
         ),

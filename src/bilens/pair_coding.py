@@ -1,4 +1,4 @@
-"""Sparse codes of every pair of a layer, by a trained coder or by least squares in any atoms, and what they rebuild."""
+"""Sparse codes of every pair of a layer, by a trained SAE or by least squares in any atoms, and what they rebuild."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from bilens._internal.shown import line
 from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
 from bilens.pairs.order import first
-from bilens.sae import Coder, Evaluation
+from bilens.sae import SAE, Evaluation
 from bilens.sae.sums import top_k
 from bilens.tensor import BilinearTensor
 
 
 @torch.no_grad()
-def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, two_hot: bool = False) -> Evaluation:
-    """Measure a coder over every pair i ≤ j of a layer, alike, from the codes that were already taken of them.
+def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, sae: SAE, *, two_hot: bool = False) -> Evaluation:
+    """Measure an SAE over every pair i ≤ j of a layer, alike, from the codes that were already taken of them.
 
     Args:
-        tensor: the layer; codes: of all of its pairs, by the coder's encoder; coder: that decodes them.
+        tensor: the layer; codes: of all of its pairs, by the SAE's encoder; sae: that decodes them.
         two_hot: whether the codes are of the two-hot vectors u_ij and not of the polarised r_ij.
 
     Raises:
-        ShapeError: codes of another number of features than the coder's.
+        ShapeError: codes of another number of features than the SAE's.
     """
-    if codes.width != coder.d_sae:
-        raise ShapeError(f"codes of {codes.width} features", f"{coder.d_sae}, the coder's", "encode with this coder")
+    if codes.width != sae.d_sae:
+        raise ShapeError(f"codes of {codes.width} features", f"{sae.d_sae}, the SAE's", "encode with this SAE")
     kind: pairs.Kind = "two_hot" if two_hot else "polarized"
     stream = pairs.stream(tensor, kind=kind, batch_size=8192, shuffle=False)
     rows, uses = stream.rows, torch.bincount(codes.features, minlength=codes.width)
@@ -41,7 +41,7 @@ def evaluate_pairs(tensor: BilinearTensor, codes: PairCodes, coder: Coder, *, tw
     for n in range(len(stream)):
         x = stream.batch(n)
         start = n * stream.batch_size
-        rebuilt = codes.decode(start, start + len(x), coder.W_dec) + coder.b_dec
+        rebuilt = codes.decode(start, start + len(x), sae.W_dec) + sae.b_dec
         error += float((x - rebuilt).double().square().sum())
         energy += float(x.double().square().sum())
         mean += x.double().sum(dim=0) / rows

@@ -70,7 +70,7 @@ def test_contraction_passes_over_features_that_are_off():
 
 @given(st.data(), layers(max_d=4), SEEDS)
 def test_codes_of_either_kind_of_pair_vector_rebuild_the_layer(data, layer, seed):
-    """A coder that loses nothing, r = Aᵀ f + b, rebuilds g(x); two-hot vectors only through polarisation."""
+    """An SAE that loses nothing, r = Aᵀ f + b, rebuilds g(x); two-hot vectors only through polarisation."""
     tensor, o = layer.tensor(), layer.tensor().output.dim
     generator = torch.Generator().manual_seed(seed)
     bias = torch.randn(o, generator=generator, dtype=torch.float64)

@@ -21,6 +21,8 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import decompile_features
 from reproduction.recipes import full_decompile as recipe
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     300: 12,
     10: 4,

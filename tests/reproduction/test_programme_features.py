@@ -23,6 +23,8 @@ from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.recipes import output_sae, pair_sae, tensor_svd
 
+pytestmark = pytest.mark.slow
+
 
 class TinyLab(Lab):
     """A lab that trains for two passes over a few 8×8 digits, with narrow layers, whatever is asked for."""
@@ -189,7 +191,7 @@ def test_the_report_on_outputs_is_whole(outputs) -> None:
 
 
 def exact(width: int, bias: float = 0.0) -> StandardSAE:
-    """A coder that rebuilds every vector: each coordinate once with each sign."""
+    """An SAE that rebuilds every vector: each coordinate once with each sign."""
     coder = StandardSAE(width, 2 * width)
     eye = torch.eye(width)
     with torch.no_grad():

@@ -180,7 +180,7 @@ def test_the_headline_is_each_way_at_its_number_with_its_nulls() -> None:
     assert ten.stored == (100, 100)
     assert ten.lost == pytest.approx((0.08, 0.08))
     assert ten.recovered == (0.9, 0.9)
-    assert [name for name, entry in found.items() if entry.null] == [
+    assert [name for name, entry in found.items() if entry.kind == "null"] == [
         "20 of the next digit's instead, refitted",
         "50 random directions",
         "50 random output directions",

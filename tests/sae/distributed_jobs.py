@@ -45,7 +45,7 @@ JOBS = [
 ]
 
 
-def train(kind: str, name: str, processes: Processes | None, **arguments: Any) -> tuple[sae.Coder, Tensor]:
+def train(kind: str, name: str, processes: Processes | None, **arguments: Any) -> tuple[sae.SAE, Tensor]:
     dtype = getattr(torch, name)
     coder = sae.StandardSAE(12, 24) if kind == "standard" else sae.TopKSAE(12, 90, 2)
     settings: dict[str, Any] = {"steps": 30, "lr": 0.01, "l1": 0.05, "similarity": 0.05, "clip": 5.0, "device": "cpu"}
@@ -55,7 +55,7 @@ def train(kind: str, name: str, processes: Processes | None, **arguments: Any) -
     return coder, history.values
 
 
-def weights(coder: sae.Coder, history: Tensor) -> dict[str, Tensor]:
+def weights(coder: sae.SAE, history: Tensor) -> dict[str, Tensor]:
     return {name: value.detach().contiguous() for name, value in coder.named_parameters()} | {"history": history}
 
 

@@ -17,9 +17,9 @@ from bilens.space import Space
 KINDS = ("standard", "topk", "topk without ReLU", "jumprelu", "gated")
 
 
-def build(kind: str, d_in: int = 5, d_sae: int = 9, k: int = 3, *, seed: int = 0, subtract: bool = True) -> sae.Coder:
-    """A coder in float64 with random weights, biases included."""
-    coder: sae.Coder
+def build(kind: str, d_in: int = 5, d_sae: int = 9, k: int = 3, *, seed: int = 0, subtract: bool = True) -> sae.SAE:
+    """An SAE in float64 with random weights, biases included."""
+    coder: sae.SAE
     if kind.startswith("topk"):
         coder = sae.TopKSAE(d_in, d_sae, k, rectify=kind == "topk", apply_b_dec_to_input=subtract)
     else:
@@ -33,7 +33,7 @@ def build(kind: str, d_in: int = 5, d_sae: int = 9, k: int = 3, *, seed: int = 0
     return coder
 
 
-def formula(coder: sae.Coder, x: Tensor) -> Tensor:
+def formula(coder: sae.SAE, x: Tensor) -> Tensor:
     """The codes of single vectors, one after the other, by loops over features."""
     w = {name: value.detach() for name, value in coder.named_parameters()}
     rows = []

@@ -45,7 +45,7 @@ def change_weights(path: Path, **weights: Any) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items() if value is not ...}, path)
 
 
-def compare(coder: sae.Coder, golden: dict[str, Tensor]) -> None:
+def compare(coder: sae.SAE, golden: dict[str, Tensor]) -> None:
     with torch.no_grad():
         assert_close(coder.encode(golden["x"]), golden["acts"], rtol=1e-5, atol=1e-5)
         assert_close(coder(golden["x"]), golden["x_hat"], rtol=1e-5, atol=1e-5)
@@ -151,7 +151,7 @@ def test_a_class_reads_its_own_architecture() -> None:
 
 
 def test_top_k_without_relu_has_no_saelens_folder(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="a top-k coder without ReLU"):
+    with pytest.raises(StoreError, match="a top-k SAE without ReLU"):
         sae.TopKSAE(3, 5, 2, rectify=False).save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
 

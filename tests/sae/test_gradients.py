@@ -19,7 +19,7 @@ NAMES = ("error", "penalty", "uses", "W_enc", "b_enc", "W_dec", "b_dec")
 
 
 def build(kind: str, d_in: int, d_sae: int, k: int, *, subtract: bool, seed: int) -> sae.StandardSAE | sae.TopKSAE:
-    """A coder in float64 with random weights and rows of any norm."""
+    """An SAE in float64 with random weights and rows of any norm."""
     coder: sae.StandardSAE | sae.TopKSAE
     if kind == "standard":
         coder = sae.StandardSAE(d_in, d_sae, apply_b_dec_to_input=subtract)
@@ -33,7 +33,7 @@ def build(kind: str, d_in: int, d_sae: int, k: int, *, subtract: bool, seed: int
     return coder
 
 
-def formula(coder: sae.Coder, x: Tensor, l1: float, weight: float) -> dict[str, Tensor]:
+def formula(coder: sae.SAE, x: Tensor, l1: float, weight: float) -> dict[str, Tensor]:
     """Everything by autograd, from dense codes whose places are found by sorting."""
     w = {name: value.detach().clone().requires_grad_() for name, value in coder.named_parameters()}
     pre = (x - w["b_dec"] if coder.apply_b_dec_to_input else x) @ w["W_enc"] + w["b_enc"]
@@ -51,7 +51,7 @@ def formula(coder: sae.Coder, x: Tensor, l1: float, weight: float) -> dict[str, 
     return {"error": error, "penalty": penalty, "uses": uses} | dict(zip(w, found, strict=True))
 
 
-def compare(ours: by_hand.Gradients, coder: sae.Coder, x: Tensor, l1: float, weight: float, tolerance: float) -> None:
+def compare(ours: by_hand.Gradients, coder: sae.SAE, x: Tensor, l1: float, weight: float, tolerance: float) -> None:
     theirs = formula(coder, x, l1, weight)
     assert ours._fields == NAMES
     for name in NAMES:

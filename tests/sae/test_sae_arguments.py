@@ -1,4 +1,4 @@
-"""What coders and their training take as numbers, and how they name what they cannot take."""
+"""What SAEs and their training take as numbers, and how they name what they cannot take."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train(**settings: Any) -> sae.StandardSAE:
 
 
 REFUSED = {
-    "coders of type StandardSAE": [lambda: sae.train_many(sae.StandardSAE(4, 8), STREAM, steps=1)],
+    "SAEs of type StandardSAE": [lambda: sae.train_many(sae.StandardSAE(4, 8), STREAM, steps=1)],
     "a BilinearTensor; expected a StandardSAE": [lambda: sae.train(LAYER, STREAM, steps=1)],
     "the stream of type int": [lambda: sae.train(CODER, 5, steps=1), lambda: sae.evaluate(CODER, 5)],
     "the stream of type Tensor": [lambda: sae.train(CODER, torch.tensor(2.0), steps=1)],
@@ -41,7 +41,7 @@ REFUSED = {
         lambda: sae.IterableStream(np.float64(2)),
     ],
     "the stream of type ndarray": [lambda: sae.evaluate(CODER, np.array(2.0))],
-    "coders of type Tensor": [lambda: sae.train_many(torch.tensor(2.0), STREAM, steps=1)],
+    "SAEs of type Tensor": [lambda: sae.train_many(torch.tensor(2.0), STREAM, steps=1)],
     "a stream without vectors": [
         lambda: sae.evaluate(CODER, []),
         lambda: sae.evaluate(CODER, {}),
@@ -74,10 +74,10 @@ REFUSED = {
     "shuffle = '3'": [lambda: sae.TensorStream(X, shuffle="3")],
     "precision of type ndarray; expected 'bfloat16' or None": [lambda: train(precision=np.array([1, 2]))],
     "checkpoint = 3": [lambda: train(checkpoint=3)],
-    "folder = None": [lambda: CODER.save_pretrained(None), lambda: sae.Coder.from_pretrained(None)],
+    "folder = None": [lambda: CODER.save_pretrained(None), lambda: sae.SAE.from_pretrained(None)],
     "folder = 3": [lambda: CODER.save_pretrained(3), lambda: sae.StandardSAE.from_pretrained(3)],
     "the stream of type NoneType": [lambda: sae.IterableStream(None)],
-    "coder of type BilinearTensor": [lambda: sae.evaluate(LAYER, X)],
+    "SAE of type BilinearTensor": [lambda: sae.evaluate(LAYER, X)],
     "processes of type int": [lambda: train(processes=3)],
     "device 2.5": [lambda: train(device=2.5)],
     "steps = 1.5": [lambda: train(steps=1.5)],

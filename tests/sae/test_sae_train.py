@@ -56,22 +56,22 @@ def sparse_vectors(n: int = 4000, d: int = 12, m: int = 16, k: int = 2, seed: in
     return codes @ atoms, atoms
 
 
-def build(kind: str, d_in: int = 12, d_sae: int = 24) -> sae.Coder:
+def build(kind: str, d_in: int = 12, d_sae: int = 24) -> sae.SAE:
     return sae.StandardSAE(d_in, d_sae) if kind == "standard" else sae.TopKSAE(d_in, d_sae, 3, rectify=kind == "topk")
 
 
-def run(coder: sae.Coder, stream: Any, **arguments: Any) -> History:
+def run(coder: sae.SAE, stream: Any, **arguments: Any) -> History:
     return sae.train(coder, stream, **({"steps": 20, "progress": False, "device": "cpu"} | arguments))
 
 
-def job(kind: str, checkpoint: str | None, wrap: Any = lambda stream: stream) -> tuple[sae.Coder, History]:
+def job(kind: str, checkpoint: str | None, wrap: Any = lambda stream: stream) -> tuple[sae.SAE, History]:
     """The run that is killed and resumed, on a stream whose epochs end in between."""
     coder = build(kind)
     stream = wrap(sae.TensorStream(sparse_vectors(100)[0] * 1e-3, batch_size=8))
     return coder, run(coder, stream, steps=250, l1=0.1, similarity=0.1, checkpoint=checkpoint)  # two steps a row
 
 
-def same(a: sae.Coder, b: sae.Coder) -> bool:
+def same(a: sae.SAE, b: sae.SAE) -> bool:
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_run_is_refused(change: dict[str, Any], tmp_path
 def test_decoder_rows_have_norm_1_after_training(kind: str, normalize: bool) -> None:
     coder = build(kind)
     with torch.no_grad():
-        coder.W_dec.mul_(3)  # a coder from elsewhere
+        coder.W_dec.mul_(3)  # an SAE from elsewhere
     before = coder.W_dec.detach().clone()
     run(coder, sae.TensorStream(sparse_vectors(500)[0], 100), l1=0.1, normalize=normalize, lr=0.01)
     assert_close(coder.W_dec.detach().norm(dim=1), torch.ones(24))

@@ -1,4 +1,4 @@
-"""What training can be asked for beside the draft's: other losses, many coders at once, fewer bits, and no waiting."""
+"""What training can be asked for beside the draft's: other losses, many SAEs at once, fewer bits, and no waiting."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counted:
         return self.stream.batch(n)
 
 
-def several() -> list[sae.Coder]:
+def several() -> list[sae.SAE]:
     return [
         sae.StandardSAE(12, 24),
         sae.StandardSAE(12, 24, seed=5),
@@ -89,19 +89,19 @@ def test_what_many_coders_cannot_be_is_refused() -> None:
     x = sparse_vectors(100)[0]
     coders = several()
 
-    def many(coders: list[sae.Coder], **arguments: Any) -> None:
+    def many(coders: list[sae.SAE], **arguments: Any) -> None:
         sae.train_many(coders, sae.TensorStream(x), **{"steps": 2, "progress": False, "device": "cpu"} | arguments)
 
-    with refuses(BilensError, "no coder"):
+    with refuses(BilensError, "no SAE"):
         many([])
-    with refuses(BilensError, "2 coders, one of them twice"):
+    with refuses(BilensError, "2 SAEs, one of them twice"):
         many([coders[0], coders[0]])
     with refuses(BilensError, "types float32 and float64"):
         many([coders[0], sae.StandardSAE(12, 3).double()])
     with refuses(ShapeError, "a stream of vectors of 12 coordinates; expected 11"):
         many([coders[0], sae.StandardSAE(11, 3)])
     for name in ("lr", "l1", "similarity"):
-        with refuses(BilensError, f"3 values of {name}; expected one, or 4: one per coder"):
+        with refuses(BilensError, f"3 values of {name}; expected one, or 4: one per SAE"):
             many(coders, **{name: [0.1, 0.1, 0.1]})
     with refuses(BilensError, "l1 = -1"):
         many(coders, l1=[0.1, 0.1, 0.1, -1.0])
@@ -198,7 +198,7 @@ class Looks(TorchDispatchMode):
 
 
 def test_no_step_looks_at_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two reports: the optimiser, the penalties, what is logged, and a top-k coder's gradients."""
+    """Between two reports: the optimiser, the penalties, what is logged, and a top-k SAE's gradients."""
     monkeypatch.setattr(training, "_SECONDS_BETWEEN_REPORTS", 1e9)
     looks = Looks()
 

@@ -26,8 +26,8 @@ def choose(name: str | None = None) -> torch.device:
         raise BilensError(f"device {name!r}", "a device of this machine", "use cpu, or leave it out") from error
     if device.type == "mps":
         warnings.warn(
-            "device mps has no float64: evaluating a coder and decomposing a tensor, which sum in float64, are not "
-            "possible there; move models, coders and tensors to the CPU for them, with .cpu()",
+            "device mps has no float64: evaluating an SAE and decomposing a tensor, which sum in float64, are not "
+            "possible there; move models, SAEs and tensors to the CPU for them, with .cpu()",
             SinglePrecisionWarning,
             stacklevel=2,
         )

@@ -69,7 +69,7 @@ def demo(
         sae_l1: its L1 penalty.
         pair_features: features of the SAE on input pairs.
         pair_steps: its updates.
-        seed: of the weights, the batches and the sparse coders.
+        seed: of the weights, the batches and the SAEs.
     """
     steps_asked = {"sae_features": sae_features, "sae_steps": sae_steps}
     steps_asked |= {"pair_features": pair_features, "pair_steps": pair_steps}

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import decompose, pairs, sae
-from bilens.analyses.coders import trained
+from bilens.analyses.saes import trained
 from bilens.analyses.subject import MEASURE, MEASURED, Run, Subject
 from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, detail, stored
@@ -65,7 +65,7 @@ def pair_features(subject: Subject, run: Run) -> FeatureSet:
 
 @bar("features, and the model on them")
 def _read(subject: Subject, coder: TopKSAE, codes: PairCodes, nulls: tuple[Row, ...]) -> FeatureSet:
-    """The features of a trained coder, whose codes of all pairs and whose nulls are known."""
+    """The features of a trained SAE, whose codes of all pairs and whose nulls are known."""
     tensor, budget = subject.hidden, subject.budget
     effects = coder.W_dec.detach() @ subject.readout.T
     moment = torch.eye(tensor.input.dim) if subject.inputs is None else subject.second_moment

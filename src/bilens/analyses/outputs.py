@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from bilens import decompose, sae
-from bilens.analyses.coders import trained
+from bilens.analyses.saes import trained
 from bilens.analyses.subject import MEASURE, MEASURED, Run, Subject, kept
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
@@ -51,7 +51,7 @@ def output_features(subject: Subject, run: Run) -> FeatureSet:
 
 @bar("features, and the model on them")
 def _read(subject: Subject, coder: StandardSAE) -> FeatureSet:
-    """The features of a trained coder."""
+    """The features of a trained SAE."""
     tensor, budget = subject.hidden, subject.budget
     evaluation = sae.evaluate(coder, subject.train_outputs)
     active = (evaluation.frequency > ACTIVE).nonzero()[:, 0]

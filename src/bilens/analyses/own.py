@@ -46,7 +46,7 @@ def explore(
         inputs, outputs: the spaces of both, or their names, instead of the tensor's own.
         title: of the page.
         analyses: which, by the names of `table.ANALYSES`; those that train nothing when None.
-        budget: how many features are kept, and the work of coders; seed: of everything random.
+        budget: how many features are kept, and the work of SAEs; seed: of everything random.
 
     Returns:
         What the page shows, for `plots` and `explorer`.

@@ -58,7 +58,7 @@ def read(
         sae_l1: its L1 penalty.
         pair_features: features of the SAE on input pairs.
         pair_steps: its updates.
-        seed: of the sparse coders.
+        seed: of the SAEs.
     """
     budget = Budget(
         count=count,

@@ -12,13 +12,13 @@ FEW, FEW_EPOCHS = 20_000, 40
 
 @dataclass(frozen=True)
 class Budget:
-    """How much work the sparse coders get, and how much is drawn.
+    """How much work the SAEs get, and how much is drawn.
 
     Args:
         count: features of each set to draw.
-        sae_features: features of the coder on the layer's outputs; sae_steps: its updates, of 1,024 vectors; sae_l1 and
+        sae_features: features of the SAE on the layer's outputs; sae_steps: its updates, of 1,024 vectors; sae_l1 and
             sae_similarity: its penalties, for vectors scaled to a mean squared norm of d_in.
-        pair_features: features of the coder on pair vectors; pair_k: how many of them a pair may use; pair_steps: its
+        pair_features: features of the SAE on pair vectors; pair_k: how many of them a pair may use; pair_steps: its
             updates, of 1,024 pairs.
 
     Raises:

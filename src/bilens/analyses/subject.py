@@ -77,7 +77,7 @@ class Subject:
             mean, is then taken off.
         evaluate: how well the model does on the inputs when the outputs there are these, (m, o); from the labels when
             None and there are labels, and else nothing is scored.
-        training: (n, d), to train coders on; the inputs when None.
+        training: (n, d), to train SAEs on; the inputs when None.
         layer: the layer's outputs as the model itself computes them; by its tensor when None.
         logits: whether the outputs are logits though there are no labels.
         numbers: how many numbers the layer and the read-out store; those of the tensor when None.

@@ -22,7 +22,7 @@ class Analysis:
     Args:
         read: gives what it found. It keeps what is expensive in the run, by `run.record`.
         step: what it does, for the line that announces it.
-        trains: whether it trains a coder; needs_inputs: whether it can do nothing without inputs.
+        trains: whether it trains an SAE; needs_inputs: whether it can do nothing without inputs.
     """
 
     read: Callable[[Subject, Run], FeatureSet]

@@ -94,7 +94,7 @@ class CodeComparison:
     """Codes of the same features on the same samples, once as trained (ReLU) and once through the pseudoinverse.
 
     Args:
-        trained: (n,), codes of the sparse coder; pseudoinverse: (n,), the codes (Aᵀ)⁺(y − b) beside them.
+        trained: (n,), codes of the SAE; pseudoinverse: (n,), the codes (Aᵀ)⁺(y − b) beside them.
         correlation: Pearson's, over all samples and features, not only the points kept here.
         features: how many features were compared; threshold: a feature counts as active when it is not 0 on more than
             this share of the samples.

@@ -1,4 +1,4 @@
-"""Sums over all pairs of functions of their vectors, and the sparse codes of all pairs: a layer through a coder."""
+"""Sums over all pairs of functions of their vectors, and the sparse codes of all pairs: a layer through an SAE."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def contract(
 ) -> Float[Tensor, "n p"]:
     """Σ_ij a_i a_j f(r_ij), the sum over all i and j, for many samples at once and without holding the pairs.
 
-    With f = identity it is g(Σ a_i v_i). With f the encoder and decoder of a sparse coder, f(r) = Aᵀ f_ij + b_dec, it
-    is the layer with its pair vectors replaced by the coder's reconstructions: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With
+    With f = identity it is g(Σ a_i v_i). With f the encoder and decoder of an SAE, f(r) = Aᵀ f_ij + b_dec, it
+    is the layer with its pair vectors replaced by the SAE's reconstructions: Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec. With
     f the encoder alone, it is the code of each feature on each sample, xᵀ Φ_k x with Φ_k[i, j] = f_k(r_ij).
 
     Args:
@@ -67,7 +67,7 @@ def contract(
 class PairCodes:
     """Sparse codes f_ij of every pair vector r_ij, i ≤ j: each feature k is an explicit kernel Φ_k[i, j] = f_k(r_ij).
 
-    Through a sparse coder r_ij ≈ Aᵀ f_ij + b_dec, so that g(x) ≈ Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec.
+    Through an SAE r_ij ≈ Aᵀ f_ij + b_dec, so that g(x) ≈ Aᵀ(Σ a_i a_j f_ij) + (Σ a)² b_dec.
 
     The codes are copied and have no graph. What is computed from them has their type, to which vectors and atoms of
     another floating-point type are converted; gradients flow to `atoms` and `bias` alone where these have a graph.
@@ -115,7 +115,7 @@ class PairCodes:
             stream: the vectors in order, `stream(…, shuffle=False)`; two-hot ones rebuild the layer by
                 `rebuild_two_hot`.
             encode: from pair vectors (b, o) to codes (b, d_sae); or, which costs less, to the values and the numbers
-                of those features that may be other than 0, (b, k) each, as a top-k coder knows them.
+                of those features that may be other than 0, (b, k) each, as a top-k SAE knows them.
             width: d_sae, where `encode` gives values and features.
             step: called with the number of pairs after each batch.
 
@@ -184,7 +184,7 @@ class PairCodes:
         return self.values.new_zeros(self.width).index_add_(0, self.features, products)
 
     def decode(self, start: int, stop: int, atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "pairs p"]:
-        """Aᵀ f of the pairs start … stop−1, in the order of `unrank`, without the coder's bias."""
+        """Aᵀ f of the pairs start … stop−1, in the order of `unrank`, without the SAE's bias."""
         stop = whole("stop", stop, 0, len(self.starts) - 1)
         start = whole("start", start, 0, stop)
         first, last = int(self.starts[start]), int(self.starts[stop])
@@ -201,7 +201,7 @@ class PairCodes:
         )
 
     def contract(self, codes: Float[Tensor, "n m"], atoms: Float[Tensor, "d_sae p"]) -> Float[Tensor, "n p"]:
-        """Aᵀ(Σ_ij a_i a_j f_ij) for many samples: the layer through the features, without the coder's bias.
+        """Aᵀ(Σ_ij a_i a_j f_ij) for many samples: the layer through the features, without the SAE's bias.
 
         Add (Σ a)² b_dec for the whole reconstruction of g(x).
 

@@ -1,6 +1,6 @@
-"""Sparse autoencoders on any stream of vectors: coders, training, metrics, and SAELens folders."""
+"""Sparse autoencoders on any stream of vectors: architectures, training, metrics, and SAELens folders."""
 
-from bilens.sae.coder import Coder, GatedSAE, JumpReLUSAE, Sparse, StandardSAE, TopKSAE
+from bilens.sae.architectures import SAE, GatedSAE, JumpReLUSAE, Sparse, StandardSAE, TopKSAE
 from bilens.sae.metrics import (
     Evaluation,
     dead_fraction,
@@ -13,11 +13,11 @@ from bilens.sae.metrics import (
 from bilens.sae.streams import Divisible, IterableStream, Stream, TensorStream, as_stream
 from bilens.sae.train import train, train_many
 
-from_pretrained = Coder.from_pretrained
-"""Read a SAELens or an authors' folder as whichever coder it holds."""
+from_pretrained = SAE.from_pretrained
+"""Read a SAELens or an authors' folder as whichever SAE it holds."""
 
 __all__ = [
-    "Coder",
+    "SAE",
     "Divisible",
     "Evaluation",
     "GatedSAE",

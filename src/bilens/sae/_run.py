@@ -1,4 +1,4 @@
-"""One coder in training: its settings, its part of a step, and what it logs."""
+"""One SAE in training: its settings, its part of a step, and what it logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.history import History
-from bilens.sae.coder import StandardSAE, TopKSAE
+from bilens.sae.architectures import StandardSAE, TopKSAE
 from bilens.sae.gradients import Gradients, gradients
 from bilens.sae.metrics import decoder_similarity
 from bilens.sae.processes import Processes
@@ -17,11 +17,11 @@ _NAMES = ("loss", "nmse", "l0", "dead")
 
 
 class Run:
-    """One coder in training: its share of the settings, what it logs, and its part of a step."""
+    """One SAE in training: its share of the settings, what it logs, and its part of a step."""
 
     def __init__(
         self,
-        coder: StandardSAE | TopKSAE,
+        sae: StandardSAE | TopKSAE,
         *,
         lr: float,
         l1: float,
@@ -29,27 +29,27 @@ class Run:
         every: int,
         where: torch.device,
     ) -> None:
-        self.coder, self.lr, self.l1, self.similarity = coder, lr, l1, similarity
-        dtype = torch.promote_types(coder.W_dec.dtype, torch.float32)
+        self.sae, self.lr, self.l1, self.similarity = sae, lr, l1, similarity
+        dtype = torch.promote_types(sae.W_dec.dtype, torch.float32)
         # Since the last row of the history, for each step: error, penalty, Σ‖x‖², codes not 0, vectors, similarity.
         self.window = torch.zeros(every, 6, dtype=dtype, device=where)
-        self.fired = torch.zeros(coder.d_sae, device=where)  # on how many vectors each code was not 0 since then
+        self.fired = torch.zeros(sae.d_sae, device=where)  # on how many vectors each code was not 0 since then
         self.rows: list[Tensor] = []
         self.cosines = torch.zeros((), dtype=dtype, device=where)
 
     def begin(self, first: Tensor, scale: float, unit_rows: bool) -> None:
-        """Make the coder ready for its first step."""
+        """Make the SAE ready for its first step."""
         with torch.no_grad():
             if unit_rows:
-                _unit_rows(self.coder)
-            if not bool(self.coder.b_dec.any()):
-                self.coder.b_dec.copy_(first.mean(dim=0))
-            self.coder.rescale(scale)
+                _unit_rows(self.sae)
+            if not bool(self.sae.b_dec.any()):
+                self.sae.b_dec.copy_(first.mean(dim=0))
+            self.sae.rescale(scale)
 
     def gradients(self, x: Tensor, size: int, products: torch.dtype | None) -> Gradients:
         """Put the batch's gradients where Adam looks for them, in the memory layout of the parameters."""
-        sums = gradients(self.coder, x, l1=self.l1, weight=1 / size, products=products)
-        for name, parameter in self.coder.named_parameters():
+        sums = gradients(self.sae, x, l1=self.l1, weight=1 / size, products=products)
+        for name, parameter in self.sae.named_parameters():
             gradient: Tensor = getattr(sums, name)
             if gradient.stride() != parameter.stride():
                 gradient = torch.empty_like(parameter).copy_(gradient)
@@ -58,11 +58,11 @@ class Run:
 
     def given(self) -> list[Tensor]:
         """The gradients that Adam will see."""
-        return [parameter.grad for parameter in self.coder.parameters() if parameter.grad is not None]
+        return [parameter.grad for parameter in self.sae.parameters() if parameter.grad is not None]
 
     def regularise(self, clip: float | None, unit_rows: bool, lead: bool) -> None:
         """What does not depend on the vectors: the penalty on cosines, and the shape of the gradient."""
-        rows = self.coder.W_dec
+        rows = self.sae.W_dec
         if rows.grad is None:
             return
         if self.similarity > 0:
@@ -77,11 +77,11 @@ class Run:
             along = torch.linalg.vecdot(rows.grad, rows)[:, None]
             rows.grad.addcmul_(along, rows, value=-1)
         if clip is not None:
-            nn.utils.clip_grad_norm_(self.coder.parameters(), clip)
+            nn.utils.clip_grad_norm_(self.sae.parameters(), clip)
 
     def scale_back(self) -> None:
         """Rows of the decoder of norm 1, in place."""
-        rows = self.coder.W_dec
+        rows = self.sae.W_dec
         rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
 
     def note(self, place: int, sums: Gradients, power: Tensor, vectors: int) -> None:
@@ -128,9 +128,9 @@ class Run:
             self.fired.copy_(extra[f"{number}.fired"])
 
     def end(self, scale: float) -> None:
-        """Leave a coder that acts on the vectors as they are."""
-        self.coder.rescale(1 / scale)
-        for parameter in self.coder.parameters():
+        """Leave an SAE that acts on the vectors as they are."""
+        self.sae.rescale(1 / scale)
+        for parameter in self.sae.parameters():
             parameter.grad = None
 
     def history(self, logged: Sequence[int]) -> History:
@@ -140,13 +140,13 @@ class Run:
 
 
 @torch.no_grad()
-def _unit_rows(coder: StandardSAE | TopKSAE) -> None:
+def _unit_rows(sae: StandardSAE | TopKSAE) -> None:
     """Decoder rows of norm 1, the norms moved into the encoder: x̂ stays where the same features are chosen."""
-    norm = coder.W_dec.norm(dim=1)
+    norm = sae.W_dec.norm(dim=1)
     norm = torch.where(norm > 0, norm, 1)
-    coder.W_dec.div_(norm[:, None])
-    coder.W_enc.mul_(norm)
-    coder.b_enc.mul_(norm)
+    sae.W_dec.div_(norm[:, None])
+    sae.W_enc.mul_(norm)
+    sae.b_enc.mul_(norm)
 
 
 def lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:

@@ -105,18 +105,18 @@ def read(folder: str | Path) -> Content:
 
 
 def _foreign(folder: Path) -> str:
-    """What a folder is when it is a coder of a format that is known and not supported; empty otherwise."""
+    """What a folder is when it is an SAE of a format that is known and not supported; empty otherwise."""
     for name in ("cfg.json", "config.json"):
         if not (folder / name).is_file():
             continue
         config = read_json(folder / name)
         if isinstance(trainer := config.get("trainer"), dict) and "dict_class" in trainer:
-            return f"a coder of dictionary_learning ({str(trainer['dict_class'])[:40]}), whose format is not supported"
+            return f"an SAE of dictionary_learning ({str(trainer['dict_class'])[:40]}), whose format is not supported"
         if "num_latents" in config and ("expansion_factor" in config or "transcode" in config):
-            return "a coder of sparsify, whose format is not supported"
+            return "an SAE of sparsify, whose format is not supported"
         architecture = config.get("architecture")
         if name == "cfg.json" and architecture is None and ("activation_fn_str" in config or "hook_name" in config):
-            return "a coder that SAELens wrote before its version 6, whose layout is not supported"
+            return "an SAE that SAELens wrote before its version 6, whose layout is not supported"
         if isinstance(architecture, str) and "transcoder" in architecture:
             return (
                 f"a {architecture.replace('_', ' ')}, which maps one activation to another: only autoencoders are read"
@@ -128,14 +128,14 @@ def write(folder: str | Path, architecture: str, settings: Mapping[str, Any], we
     """Write a SAELens folder in one step. Each file has a checksum of the other, which SAELens ignores.
 
     Raises:
-        StoreError: SAELens has no such coder, a weight is not finite, or the folder cannot be written; a coder that was
+        StoreError: SAELens has no such SAE, a weight is not finite, or the folder cannot be written; an SAE that was
             there before is then still there.
     """
     folder, settings = checks.path("folder", folder), dict(settings)
     if architecture == "topk":
         if not settings.pop("rectify"):
             raise StoreError(
-                "a top-k coder without ReLU",
+                "a top-k SAE without ReLU",
                 "one with ReLU, the only one that SAELens has",
                 "store its weights otherwise",
             )
@@ -210,7 +210,7 @@ def _authors(path: Path, config: Mapping[str, Any]) -> None:
     for name, value in _AUTHORS_ONLY.items():
         if config.get(name, value) != value:
             raise StoreError(
-                f"{path} with {name} = {config[name]!r}", f"{name} = {value!r}", "use a coder of the plain top-k kind"
+                f"{path} with {name} = {config[name]!r}", f"{name} = {value!r}", "use an SAE of the plain top-k kind"
             )
 
 
@@ -276,7 +276,7 @@ def _weights(
             raise StoreError(
                 f"{path} with {name} of shape {tuple(tensors[name].shape)} and {tensors[name].dtype}",
                 f"{shape} of floating-point numbers, as the settings say",
-                "use the weights and the settings of one coder",
+                "use the weights and the settings of one SAE",
             )
     dtype = next(iter(tensors.values())).dtype if dtype is None else dtype
     tensors = {name: value.to(dtype) for name, value in tensors.items()}
@@ -287,4 +287,4 @@ def _weights(
 def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     for name, value in weights.items():
         if not bool(torch.isfinite(value).all()):
-            raise StoreError(f"{path} with NaN or infinity in {name}", "finite weights", "train the coder again")
+            raise StoreError(f"{path} with NaN or infinity in {name}", "finite weights", "train the SAE again")

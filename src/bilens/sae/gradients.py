@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.sae.coder import StandardSAE, TopKSAE
+from bilens.sae.architectures import StandardSAE, TopKSAE
 from bilens.sae.sums import FEW, starts, sum_rows, top_k
 
 CHUNK = 1024
@@ -27,7 +27,7 @@ class Gradients(NamedTuple):
     Args:
         error: Σ ‖x − x̂‖². penalty: Σ Σ_k |a_k| ‖w_k‖.
         uses: (d_sae,), on how many of the vectors each code is not 0, in float32.
-        W_enc, b_enc, W_dec, b_dec: the gradient in each, in the memory layout of a new coder's parameter.
+        W_enc, b_enc, W_dec, b_dec: the gradient in each, in the memory layout of a new SAE's parameter.
     """
 
     error: Float[Tensor, ""]
@@ -41,18 +41,18 @@ class Gradients(NamedTuple):
 
 @torch.no_grad()
 def gradients(
-    coder: StandardSAE | TopKSAE,
+    sae: StandardSAE | TopKSAE,
     x: Float[Tensor, "b d_in"],
     *,
     l1: float,
     weight: float,
     products: torch.dtype | None = None,
 ) -> Gradients:
-    """Loss and gradients of a batch of any number of vectors, none included. Nothing is written to the coder.
+    """Loss and gradients of a batch of any number of vectors, none included. Nothing is written to the SAE.
 
     Args:
-        coder: whose loss it is.
-        x: on the coder's device, in the type of its weights.
+        sae: whose loss it is.
+        x: on the SAE's device, in the type of its weights.
         l1: weight of the penalty; weight: of the whole, 1 over the size of the batch that these vectors are part of.
         products: the type that the factors of dense products are rounded to; that of the weights when None. Sums of
             named rows, sums over chunks, biases and the penalty are not rounded so.
@@ -61,21 +61,21 @@ def gradients(
     active (on a CPU), or k of them few, one such product, and sums of 4 b L0 rows. Memory beside the gradients: the
     codes of a chunk, on a CPU; elsewhere those of the batch, twice.
     """
-    sums = _BatchGradients(coder, l1, weight, products or x.dtype)
+    sums = _BatchGradients(sae, l1, weight, products or x.dtype)
     size = CHUNK if x.device.type == "cpu" else max(len(x), 1)
     chunks = [slice(start, start + size) for start in range(0, len(x), size)]
-    if isinstance(coder, StandardSAE):
+    if isinstance(sae, StandardSAE):
         for chunk in chunks:
             sums.relu(x[chunk])
-    elif coder.k <= FEW * coder.d_sae:
-        values = x.new_empty(len(x), coder.k)
-        features = torch.empty(len(x), coder.k, dtype=torch.int64, device=x.device)
+    elif sae.k <= FEW * sae.d_sae:
+        values = x.new_empty(len(x), sae.k)
+        features = torch.empty(len(x), sae.k, dtype=torch.int64, device=x.device)
         for chunk in chunks:
-            values[chunk], features[chunk] = top_k(sums.before(sums.inputs(x[chunk])), coder.k)
+            values[chunk], features[chunk] = top_k(sums.before(sums.inputs(x[chunk])), sae.k)
         sums.top_k(x, values, features)
     else:
         for chunk in chunks:
-            sums.wide_top_k(x[chunk], coder.k)
+            sums.wide_top_k(x[chunk], sae.k)
     return sums.total()
 
 
@@ -92,18 +92,18 @@ class _BatchGradients:
     b_enc]. The gradient in z is not formed: only b_dec is behind it, whose share is −W_enc Σ G.
     """
 
-    def __init__(self, coder: StandardSAE | TopKSAE, l1: float, weight: float, products: torch.dtype) -> None:
-        self.coder, self.l1, self.weight, self.products = coder, l1, weight, products
-        rows, self.d = coder.W_dec, coder.d_in
+    def __init__(self, sae: StandardSAE | TopKSAE, l1: float, weight: float, products: torch.dtype) -> None:
+        self.sae, self.l1, self.weight, self.products = sae, l1, weight, products
+        rows, self.d = sae.W_dec, sae.d_in
         # Where products round to few bits, a second column holds what the first leaves of a constant.
         self.constants = 1 if products == rows.dtype else 2
         self.columns = -(-(self.d + self.constants) // _MULTIPLE) * _MULTIPLE
         self.norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-        self.encoder = self._rows(coder.W_enc.T, coder.b_enc)
+        self.encoder = self._rows(sae.W_enc.T, sae.b_enc)
         self.decoder = self._rows(rows, self.norms * (l1 * weight))
-        self.d_encoder, self.d_decoder = rows.new_zeros(2, coder.d_sae, self.columns)
+        self.d_encoder, self.d_decoder = rows.new_zeros(2, sae.d_sae, self.columns)
         self.d_bias = rows.new_zeros(self.d)
-        self.summed = rows.new_zeros(coder.d_sae)  # Σ |a|, but for what the constant column holds
+        self.summed = rows.new_zeros(sae.d_sae)  # Σ |a|, but for what the constant column holds
         self.uses = torch.zeros_like(self.summed, dtype=torch.float32)
         self.error = rows.new_zeros(())
 
@@ -116,7 +116,7 @@ class _BatchGradients:
         return z @ self.encoder.T
 
     def centred(self, x: Tensor) -> Tensor:
-        return x - self.coder.b_dec if self.coder.apply_b_dec_to_input else x
+        return x - self.sae.b_dec if self.sae.apply_b_dec_to_input else x
 
     def relu(self, x: Tensor) -> None:
         """Add vectors whose codes are ReLU(Z Eᵀ): by name when few are active, else by products with those that are."""
@@ -168,14 +168,14 @@ class _BatchGradients:
 
     def total(self) -> Gradients:
         """The sums, in the layout of the parameters."""
-        coder, d = self.coder, self.d
+        sae, d = self.sae, self.d
         summed = self.summed + self.d_decoder[:, d]
         d_rows, d_b_enc = self.d_decoder[:, :d].contiguous(), self.d_encoder[:, d].contiguous()
         if self.l1 > 0:
             slope = summed * (self.l1 * self.weight) / torch.where(self.norms > 0, self.norms, 1)
-            d_rows.addcmul_(coder.W_dec, slope[:, None])
-        if coder.apply_b_dec_to_input:
-            self.d_bias.sub_(coder.W_enc @ d_b_enc)
+            d_rows.addcmul_(sae.W_dec, slope[:, None])
+        if sae.apply_b_dec_to_input:
+            self.d_bias.sub_(sae.W_enc @ d_b_enc)
         d_encoder = self.d_encoder[:, :d].contiguous().T
         penalty = summed.dot(self.norms)
         return Gradients(self.error, penalty, self.uses, d_encoder, d_b_enc, d_rows, self.d_bias)
@@ -198,7 +198,7 @@ class _BatchGradients:
 
     def _residual(self, x: Tensor, sums: Tensor) -> Tensor:
         """The gradient in x̂, from the bare reconstructions; the error and the gradient of b_dec are added up too."""
-        r = sums.add_(self.coder.b_dec).sub_(x)
+        r = sums.add_(self.sae.b_dec).sub_(x)
         self.error += r.square().sum()
         r.mul_(2 * self.weight)
         self.d_bias += r.sum(dim=0)
@@ -206,7 +206,7 @@ class _BatchGradients:
 
     def _kept(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Codes from the k largest entries, and their slopes in them."""
-        if isinstance(self.coder, TopKSAE) and self.coder.rectify:
+        if isinstance(self.sae, TopKSAE) and self.sae.rectify:
             kept = values.relu()
             return kept, kept.sign()
         return values, torch.ones_like(values)
@@ -223,7 +223,7 @@ class _BatchGradients:
     ) -> None:
         """Add vectors by lists of their codes, vector after vector, each list from `first` on."""
         self._count(values, feature)
-        rows, d = self.coder.W_dec, self.d
+        rows, d = self.sae.W_dec, self.d
         r = self._residual(x, sum_rows(rows, feature, values, first))
         grad = _of_weights(rows, feature, values, first, r)
         if self.l1 > 0:

@@ -15,7 +15,7 @@ from bilens._internal import checks
 from bilens._internal.checks import instance, number
 from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
-from bilens.sae.coder import Coder
+from bilens.sae.architectures import SAE
 from bilens.sae.streams import Stream, TensorStream, as_stream
 
 
@@ -45,7 +45,7 @@ def nmse(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, 
 def explained_variance(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², in float64, x̄ the mean vector: predicting x̄ gives 0, perfection 1.
 
-    It is taken about the mean: against Σ‖x‖² a coder that only knows the mean looks good when that is large.
+    It is taken about the mean: against Σ‖x‖² an SAE that only knows the mean looks good when that is large.
     NaN or −∞ when the vectors are all equal: there is no variance to explain.
     """
     _check_pair(x, x_hat)
@@ -115,7 +115,7 @@ def _signed_power(x: Tensor, exponent: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """A coder measured over a set of vectors.
+    """An SAE measured over a set of vectors.
 
     Args:
         l0: mean number of features that are not 0 on a vector.
@@ -145,18 +145,18 @@ class Evaluation:
 
     @property
     def active(self) -> Tensor:
-        """(d_sae,), the mask of the features that are not dead, as `Coder.dictionary` takes it."""
+        """(d_sae,), the mask of the features that are not dead, as `SAE.dictionary` takes it."""
         return self.frequency > 0
 
 
 @torch.no_grad()
-def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n d_in"]) -> Evaluation:
-    """Measure a coder over one epoch of a stream, or over all rows of a tensor, holding one batch at a time.
+def evaluate(sae: SAE, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n d_in"]) -> Evaluation:
+    """Measure an SAE over one epoch of a stream, or over all rows of a tensor, holding one batch at a time.
 
     Means and squared distances to the mean are merged batch by batch in float64, so that nothing cancels.
 
     Args:
-        coder: the coder; batches are moved to its device.
+        sae: the SAE; batches are moved to its device.
         vectors: a stream, anything that `train` takes, or a tensor with one vector per row.
 
     Raises:
@@ -164,20 +164,20 @@ def evaluate(coder: Coder, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """
-    instance("coder", coder, Coder, hint="pass a StandardSAE or another of bilens.sae")
+    instance("SAE", sae, SAE, "an SAE", "pass a StandardSAE or another of bilens.sae")
     stream = (
         TensorStream(vectors, batch_size=4096, shuffle=False) if isinstance(vectors, Tensor) else as_stream(vectors)
     )
-    device = coder.W_dec.device
-    fired, summed = torch.zeros(2, coder.d_sae, dtype=torch.float64, device=device)
-    mean = torch.zeros(coder.d_in, dtype=torch.float64, device=device)
+    device = sae.W_dec.device
+    fired, summed = torch.zeros(2, sae.d_sae, dtype=torch.float64, device=device)
+    mean = torch.zeros(sae.d_in, dtype=torch.float64, device=device)
     error, power, spread = torch.zeros(3, dtype=torch.float64, device=device)
     rows = 0
     for n in range(len(stream)):
         x = stream.batch(n).to(device)
         if not len(x):
             continue
-        codes = coder.sparse(x)
+        codes = sae.sparse(x)
         x, values = x.double(), codes.values.double()
         error += (x - codes.x_hat.double()).square().sum()
         features = codes.features.expand_as(values).flatten()

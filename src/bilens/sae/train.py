@@ -18,7 +18,7 @@ from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
 from bilens.sae._run import Run, lay_out_like_parameters
-from bilens.sae.coder import Coder, StandardSAE, TopKSAE
+from bilens.sae.architectures import SAE, StandardSAE, TopKSAE
 from bilens.sae.processes import Processes
 from bilens.sae.streams import Stream, as_stream, plain
 from bilens.schedules import trapezoid
@@ -34,7 +34,7 @@ _POINTS = 100
 
 
 def train(
-    coder: Coder,
+    sae: SAE,
     stream: Stream | Iterable[Any],
     *,
     steps: int,
@@ -53,22 +53,22 @@ def train(
     title: str = "training",
     device: str | None = None,
 ) -> History:
-    """Train a coder in place on a stream of vectors, and leave it on the device.
+    """Train an SAE in place on a stream of vectors, and leave it on the device.
 
     >>> from bilens import sae
     >>> vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
-    >>> coder = sae.TopKSAE(8, 32, k=4)
-    >>> history = sae.train(coder, sae.TensorStream(vectors, 100), steps=300, progress=False, device="cpu")
-    >>> bool(sae.nmse(vectors, coder(vectors)) < 0.2)
+    >>> autoencoder = sae.TopKSAE(8, 32, k=4)
+    >>> history = sae.train(autoencoder, sae.TensorStream(vectors, 100), steps=300, progress=False, device="cpu")
+    >>> bool(sae.nmse(vectors, autoencoder(vectors)) < 0.2)
     True
 
     The loss is the mean over a batch of ‖s x − x̂‖² + l1 Σ_k |a_k| ‖w_k‖, w_k the rows of the decoder, plus
     similarity · (Σ_{i≠j} |cos_ij|^10)^{1/10} over them. With `normalize`, s makes the mean of ‖s x‖² over the first
     batch equal to d_in, so that `lr`, `l1` and `similarity` mean the same whatever the units of x; s is folded into the
-    biases when training ends, and the coder acts on x itself. Without it, s = 1.
+    biases when training ends, and the SAE acts on x itself. Without it, s = 1.
 
     The rows of the decoder have norm 1 throughout: the part of the gradient along each row is removed, and the rows are
-    scaled back after each step. With `unit_rows=False` they are free. A coder whose b_dec is 0 is new: b_dec begins as
+    scaled back after each step. With `unit_rows=False` they are free. An SAE whose b_dec is 0 is new: b_dec begins as
     the mean of the first batch.
 
     Batches depend on the step alone, so that a run that was killed and started again with the same arguments ends with
@@ -76,7 +76,7 @@ def train(
     batches.
 
     Args:
-        coder: a StandardSAE or a TopKSAE, with its own seed for the first weights.
+        sae: a StandardSAE or a TopKSAE, with its own seed for the first weights.
         stream: activations (`TensorStream`), pair vectors (`bilens.pairs.stream`), any object with `width`, `rows`,
             `len` and `batch(n)`, or batches that can be iterated again, such as a DataLoader.
         steps: updates; one batch each.
@@ -110,7 +110,7 @@ def train(
     Source: founding draft, "MNIST SAE features"; the norm's scale and free rows as in SAELens.
     """
     return train_many(
-        [coder],
+        [sae],
         stream,
         steps=steps,
         lr=lr,
@@ -131,7 +131,7 @@ def train(
 
 
 def train_many(
-    coders: Sequence[Coder],
+    saes: Sequence[SAE],
     stream: Stream | Iterable[Any],
     *,
     steps: int,
@@ -150,28 +150,28 @@ def train_many(
     title: str = "training",
     device: str | None = None,
 ) -> list[History]:
-    """Train several coders on one stream, each exactly as `train` does it alone, making each batch once.
+    """Train several SAEs on one stream, each exactly as `train` does it alone, making each batch once.
 
-    Useful when batches are expensive to produce: pair vectors, activations of a model, files. Coders may differ in
-    architecture, d_sae, k, seed, and in `lr`, `l1` and `similarity`, which are one number for all or one per coder. The
-    numbers beside the bar are the first coder's.
+    Useful when batches are expensive to produce: pair vectors, activations of a model, files. SAEs may differ in
+    architecture, d_sae, k, seed, and in `lr`, `l1` and `similarity`, which are one number for all or one per SAE. The
+    numbers beside the bar are the first SAE's.
 
-    Args, Returns and Raises: as `train`; one checkpoint holds all coders, and one history per coder is returned.
+    Args, Returns and Raises: as `train`; one checkpoint holds all SAEs, and one history per SAE is returned.
 
     Raises:
-        BilensError: no coder, one given twice, coders of several types, or not one number per coder.
+        BilensError: no SAE, one given twice, SAEs of several types, or not one number per SAE.
     """
-    coders = checks.several("coders", coders, "a list of coders", "pass [coder], or use train")
-    if not coders or len({id(coder) for coder in coders}) < len(coders):
-        raise BilensError(f"{len(coders)} coders, one of them twice" if coders else "no coder", "different coders")
-    for coder in coders:
-        if not isinstance(coder, (StandardSAE, TopKSAE)):
-            raise BilensError(f"a {type(coder).__name__}", "a StandardSAE or a TopKSAE", "train one of these")
-    dtypes = sorted({str(coder.W_dec.dtype).removeprefix("torch.") for coder in coders})
+    saes = checks.several("SAEs", saes, "a list of SAEs", "pass [sae], or use train")
+    if not saes or len({id(sae) for sae in saes}) < len(saes):
+        raise BilensError(f"{len(saes)} SAEs, one of them twice" if saes else "no SAE", "different SAEs")
+    for sae in saes:
+        if not isinstance(sae, (StandardSAE, TopKSAE)):
+            raise BilensError(f"a {type(sae).__name__}", "a StandardSAE or a TopKSAE", "train one of these")
+    dtypes = sorted({str(sae.W_dec.dtype).removeprefix("torch.") for sae in saes})
     if len(dtypes) > 1:
-        raise BilensError(f"coders of types {' and '.join(dtypes)}", "one type")
+        raise BilensError(f"SAEs of types {' and '.join(dtypes)}", "one type")
     rates, penalties, similarities = (
-        _one_each(name, value, len(coders)) for name, value in (("lr", lr), ("l1", l1), ("similarity", similarity))
+        _one_each(name, value, len(saes)) for name, value in (("lr", lr), ("l1", l1), ("similarity", similarity))
     )
     steps = whole("steps", steps, 1)
     warmup, decay = (checks.number(name, share, 0, 1) for name, share in (("warmup", warmup), ("decay", decay)))
@@ -182,46 +182,46 @@ def train_many(
     )
     checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
     stream = as_stream(stream)
-    for coder in coders:
-        if stream.width != coder.d_in:
+    for sae in saes:
+        if stream.width != sae.d_in:
             raise ShapeError(
                 f"a stream of vectors of {stream.width} coordinates",
-                f"{coder.d_in}, the coder's d_in",
+                f"{sae.d_in}, the SAE's d_in",
             )
     processes = Processes() if processes is None else processes
     instance("processes", processes, Processes, "sae.distributed.Ranks() or None", "leave it out for one process")
     where = processes.device(device)
     products = _products(precision, where)
-    for coder in coders:
-        checks.weights("W_dec", coder.W_dec)
-        coder.to(where)
+    for sae in saes:
+        checks.weights("W_dec", sae.W_dec)
+        sae.to(where)
     with torch.no_grad():
-        first = plain(stream.batch(0)).to(where, coders[0].W_dec.dtype)
+        first = plain(stream.batch(0)).to(where, saes[0].W_dec.dtype)
         power = float(first.square().sum(dim=1).mean())
     if not (power > 0 and math.isfinite(power)):
         raise BilensError(
             f"a first batch with a mean squared norm of {power}",
             "finite vectors that are not all 0",
         )
-    scale = math.sqrt(coders[0].d_in / power) if normalize else 1.0
+    scale = math.sqrt(saes[0].d_in / power) if normalize else 1.0
     every = max(1, steps // _POINTS)
     runs = [
-        Run(coder, lr=rate, l1=penalty, similarity=cosines, every=every, where=where)
-        for coder, rate, penalty, cosines in zip(coders, rates, penalties, similarities, strict=True)
-        if isinstance(coder, (StandardSAE, TopKSAE))
+        Run(sae, lr=rate, l1=penalty, similarity=cosines, every=every, where=where)
+        for sae, rate, penalty, cosines in zip(saes, rates, penalties, similarities, strict=True)
+        if isinstance(sae, (StandardSAE, TopKSAE))
     ]
     optimizer = torch.optim.Adam(
-        [{"params": list(run.coder.parameters())} for run in runs], fused=where.type in ("cpu", "cuda")
+        [{"params": list(run.sae.parameters())} for run in runs], fused=where.type in ("cpu", "cuda")
     )
-    module = nn.ModuleList(coders)
+    module = nn.ModuleList(saes)
     settings: dict[str, Any] = {
-        "architecture": [coder.architecture for coder in coders],
-        "coder": [{"d_in": coder.d_in, "d_sae": coder.d_sae, "seed": coder.seed, **coder.settings} for coder in coders],
+        "architecture": [sae.architecture for sae in saes],
+        "sae": [{"d_in": sae.d_in, "d_sae": sae.d_sae, "seed": sae.seed, **sae.settings} for sae in saes],
         "lr": rates,
         "l1": penalties,
         "similarity": similarities,
     }
-    if len(coders) == 1:
+    if len(saes) == 1:
         settings = {name: values[0] for name, values in settings.items()}
     settings |= {
         "stream": {"width": stream.width, "batches": len(stream), "first batch": f"{power:.4g}"},
@@ -334,7 +334,7 @@ def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
 def _one_each(name: str, value: float | Sequence[float], count: int) -> list[float]:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
     if len(values) != count:
-        raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one per coder")
+        raise BilensError(f"{len(values)} values of {name}", f"one, or {count}: one per SAE")
     if name == "lr":
         return [checks.number(name, each, above=0) for each in values]
     return [checks.number(name, each, 0) for each in values]

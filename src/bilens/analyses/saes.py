@@ -1,4 +1,4 @@
-"""Training a sparse coder for an analysis: once for a run, with a checkpoint, kept as a folder that SAELens opens."""
+"""Training an SAE for an analysis: once for a run, with a checkpoint, kept as a folder that SAELens opens."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from bilens.sae import StandardSAE, TopKSAE
 C = TypeVar("C", StandardSAE, TopKSAE)
 
 
-def trained(run: Run, name: str, coder: C, train: Callable[[C, Path | None], History]) -> C:
-    """The run's coder of this name: read from its folder when the run has trained it, else trained and kept there.
+def trained(run: Run, name: str, sae: C, train: Callable[[C, Path | None], History]) -> C:
+    """The run's SAE of this name: read from its folder when the run has trained it, else trained and kept there.
 
     Args:
         run: what it belongs to; name: of its folder, `name` in the run's.
-        coder: untrained; train: trains it in place, with a checkpoint at a path, and gives what was logged.
+        sae: untrained; train: trains it in place, with a checkpoint at a path, and gives what was logged.
     """
     if run.path is None:
-        train(coder, None)
-        return coder.cpu()
+        train(sae, None)
+        return sae.cpu()
     folder, checkpoint, done = run.path / name, run.path / f"{name}.part", False
 
     def history() -> History:
         nonlocal done
-        logged = train(coder, checkpoint)
-        coder.cpu().save_pretrained(folder)
+        logged = train(sae, checkpoint)
+        sae.cpu().save_pretrained(folder)
         done = True
         return logged
 
     run.record(f"{name}_history", History, history)
     discard(checkpoint)
-    return coder if done else type(coder).from_pretrained(folder)
+    return sae if done else type(sae).from_pretrained(folder)

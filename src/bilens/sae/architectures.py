@@ -1,6 +1,6 @@
 """Sparse autoencoders: one abstract base and four final classes under SAELens' names.
 
-x̂ = a W_dec + b_dec with codes a = f((x − b_dec) W_enc + …), one vector per row; they differ in f. A coder made with
+x̂ = a W_dec + b_dec with codes a = f((x − b_dec) W_enc + …), one vector per row; they differ in f. An SAE made with
 `apply_b_dec_to_input = False` reads x itself and not x − b_dec.
 """
 
@@ -24,11 +24,11 @@ from bilens.sae import folder as folders
 from bilens.sae.sums import FEW, starts, sum_rows, top_k
 from bilens.space import Space
 
-C = TypeVar("C", bound="Coder")
+C = TypeVar("C", bound="SAE")
 
 
 class Sparse(NamedTuple):
-    """Codes and what they decode to, without the zeros where the coder knows them.
+    """Codes and what they decode to, without the zeros where the SAE knows them.
 
     Args:
         x_hat: (b, d_in), the reconstructions.
@@ -48,7 +48,7 @@ class Sparse(NamedTuple):
         return self.features.flatten(), active.flatten()
 
 
-class Coder(nn.Module, ABC):
+class SAE(nn.Module, ABC):
     """A sparse autoencoder: what the four architectures share.
 
     It is an `nn.Module`: its codes and reconstructions have a graph, as those of any module, unless they are computed
@@ -92,7 +92,7 @@ class Coder(nn.Module, ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the coder was made with, the sizes aside, by name."""
+        """What the SAE was made with, the sizes aside, by name."""
         return {"apply_b_dec_to_input": self.apply_b_dec_to_input}
 
     @abstractmethod
@@ -145,7 +145,7 @@ class Coder(nn.Module, ABC):
 
     @torch.no_grad()
     def rescale(self, factor: float | Tensor) -> None:
-        """Make the coder act on factor · x as it did on x: encode and forward give `factor` times what they gave.
+        """Make the SAE act on factor · x as it did on x: encode and forward give `factor` times what they gave.
 
         Every architecture is homogeneous in the vectors and its biases together, so that only biases change.
 
@@ -168,12 +168,12 @@ class Coder(nn.Module, ABC):
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     StandardSAE(8, 32).save_pretrained(folder)
-        ...     again = Coder.from_pretrained(folder)
+        ...     again = SAE.from_pretrained(folder)
         >>> type(again).__name__, again.d_sae
         ('StandardSAE', 32)
 
         Raises:
-            StoreError: SAELens has no such coder (top-k without ReLU), or the folder cannot be written.
+            StoreError: SAELens has no such SAE (top-k without ReLU), or the folder cannot be written.
         """
         weights = {name: value.detach() for name, value in self.named_parameters()}
         folders.write(folder, self.architecture, self.settings, weights)
@@ -182,7 +182,7 @@ class Coder(nn.Module, ABC):
     def from_pretrained(cls: type[C], folder: str | Path) -> C:
         """Read a SAELens folder, or the ICLR 2025 authors' top-k folder (`config.json`, `model.safetensors`).
 
-        `Coder.from_pretrained` reads any architecture, a class only its own. Everything comes from the folder, k too.
+        `SAE.from_pretrained` reads any architecture, a class only its own. Everything comes from the folder, k too.
 
         Raises:
             StoreError: a file is missing or damaged, a setting is unknown or not supported, or the weights do not fit.
@@ -197,9 +197,9 @@ class Coder(nn.Module, ABC):
             )
         settings: dict[str, Any] = dict(content.settings)
         d_sae, d_in = content.weights["W_dec"].shape
-        coder = kind(d_in, d_sae, **settings).to(content.weights["W_dec"].dtype)
-        coder.load_state_dict(content.weights)
-        return coder
+        sae = kind(d_in, d_sae, **settings).to(content.weights["W_dec"].dtype)
+        sae.load_state_dict(content.weights)
+        return sae
 
     @abstractmethod
     def _biases(self) -> tuple[nn.Parameter, ...]:
@@ -212,10 +212,10 @@ class Coder(nn.Module, ABC):
 
 
 @final
-class StandardSAE(Coder):
+class StandardSAE(SAE):
     """The founding draft's: a = ReLU((x − b_dec) W_enc + b_enc).
 
-    Args and Raises: as `Coder`.
+    Args and Raises: as `SAE`.
 
     Source: founding draft, "MNIST SAE features"; SAELens' "standard".
     """
@@ -249,18 +249,18 @@ class StandardSAE(Coder):
 
 
 @final
-class TopKSAE(Coder):
+class TopKSAE(SAE):
     """The k largest of (x − b_dec) W_enc + b_enc, the others 0; ReLU on top unless `rectify` is false.
 
-    >>> coder = TopKSAE(d_in=8, d_sae=32, k=4)
-    >>> codes = coder.encode(torch.ones(2, 8))
+    >>> autoencoder = TopKSAE(d_in=8, d_sae=32, k=4)
+    >>> codes = autoencoder.encode(torch.ones(2, 8))
     >>> codes.shape, bool(((codes != 0).sum(dim=1) <= 4).all())
     (torch.Size([2, 32]), True)
 
     Args:
         k: codes kept per vector, 1 … d_sae; with ReLU those of them that are negative are 0 too.
         rectify: False is the ICLR 2025 authors' top-k, which keeps negative codes.
-        d_in, d_sae, seed, apply_b_dec_to_input: as `Coder`.
+        d_in, d_sae, seed, apply_b_dec_to_input: as `SAE`.
 
     Raises:
         BilensError: a size below 1, or k outside 1 … d_sae.
@@ -307,7 +307,7 @@ class TopKSAE(Coder):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the coder was made with, the sizes aside, by name."""
+        """What the SAE was made with, the sizes aside, by name."""
         return {**super().settings, "k": self.k, "rectify": self.rectify}
 
     def _biases(self) -> tuple[nn.Parameter, ...]:
@@ -315,10 +315,10 @@ class TopKSAE(Coder):
 
 
 @final
-class JumpReLUSAE(Coder):
+class JumpReLUSAE(SAE):
     """a = p where p > threshold and p > 0, else 0, with p = (x − b_dec) W_enc + b_enc. Not trained here.
 
-    Args and Raises: as `Coder`.
+    Args and Raises: as `SAE`.
 
     Source: arXiv 2407.14435; SAELens' "jumprelu".
     """
@@ -340,10 +340,10 @@ class JumpReLUSAE(Coder):
 
 
 @final
-class GatedSAE(Coder):
+class GatedSAE(SAE):
     """a = ReLU(z ⊙ e^r_mag + b_mag) where z + b_gate > 0, else 0, with z = (x − b_dec) W_enc. Not trained here.
 
-    Args and Raises: as `Coder`.
+    Args and Raises: as `SAE`.
 
     Source: arXiv 2404.16014; SAELens' "gated".
     """
@@ -365,6 +365,6 @@ class GatedSAE(Coder):
         return (self.b_gate, self.b_mag)
 
 
-_ARCHITECTURES: dict[str, type[Coder]] = {
+_ARCHITECTURES: dict[str, type[SAE]] = {
     kind.architecture: kind for kind in (StandardSAE, TopKSAE, JumpReLUSAE, GatedSAE)
 }
