@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 # `make reproduce` has a folder of its own.
 reproduce: OUT := runs/reproduce
 
-.PHONY: help install demo reproduce test check slow fuzz mutants bench docs wheel constraints clean
+.PHONY: help install demo reproduce test typecheck slow check fuzz mutants bench docs wheel constraints clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -29,9 +29,11 @@ demo: .venv/demo ## the main job: features of a bilinear MNIST classifier, in ru
 reproduce: .venv/demo ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
 	$(BIN)/python -m reproduction --out '$(OUT)' $(FLAGS)
 
-test: .venv/installed ## the default tests, then the algebra's again with annotations checked at run time
+test: .venv/installed ## the default tests
 	$(TEST)
-	$(TEST) --typecheck $(ALGEBRA)
+
+typecheck: .venv/installed ## the algebra's tests again, with annotations checked at run time
+	HYPOTHESIS_PROFILE=few $(TEST) --typecheck $(ALGEBRA)
 
 check: .venv/installed ## format, lint, types and the architecture test; changes nothing
 	$(BIN)/ruff format --check .
@@ -39,8 +41,8 @@ check: .venv/installed ## format, lint, types and the architecture test; changes
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-slow: .venv/installed ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow --timeout 3600
+slow: .venv/installed ## the tests of whole jobs, of browsers and of several processes
+	$(TEST) -m slow --timeout 3600
 
 fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)

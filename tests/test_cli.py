@@ -206,6 +206,7 @@ def test_a_given_model_and_training_together_are_refused(checkpoint, tmp_path, c
     assert not out.exists()
 
 
+@pytest.mark.slow
 @UNTRAINED
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_weights_of_other_types_are_read(dtype: torch.dtype, checkpoint, tmp_path) -> None:
@@ -225,6 +226,7 @@ def test_a_model_worse_than_a_guess_is_read_all_the_same(checkpoint, tmp_path, c
     assert (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_layer_with_one_input_is_read(tmp_path) -> None:
     ImageClassifier(Space("in", 1), Space("out", 3), 4).save_pretrained(tmp_path / "model")
     assert cli.main(["read", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
@@ -255,6 +257,7 @@ def test_a_folder_of_something_else_is_left_alone(checkpoint, tmp_path, capsys) 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_run_continues_when_there_is_room(checkpoint, tmp_path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "bilens.cli", "read", str(checkpoint), "--out", str(out), *SMALL]

@@ -62,6 +62,12 @@ TRANSCODERS = {f"transcoder, {K} codes": K, "MLP with ReLU": None}
 """Codes kept per sample by the layers that are fitted to data; None for all."""
 
 
+def holding(scores: torch.Tensor, share: float) -> int:
+    """How many of the largest scores hold this share of Σ s²."""
+    squares = np.sort(scores.double().square().flatten().numpy())[::-1].cumsum()
+    return int((squares < share * squares[-1]).sum()) + 1
+
+
 def measure(lab: Lab, seed: int) -> Measurement:
     """Curves of every pair of dictionaries and of the transcoders, and how many interactions are needed."""
     dataset = lab.dataset()
@@ -142,7 +148,7 @@ def decompiled(
         scores = whole.magnitude(sizes) if order == MAGNITUDE else whole.importance(sizes, inputs.train)
         curve_name = f"{inputs.name} × {outputs.name}, by {order}"
         numbers[f"effective number by {order}"] = decompose.participation_ratio(scores)
-        numbers[f"holding 90 % by {order}"] = float(decompose.holding(scores, 0.9))
+        numbers[f"holding 90 % by {order}"] = float(holding(scores, 0.9))
         found, errors, bounds, stored = [], [], [], []
         counts = [k for k in COUNTS if k < total]
         for kept in whole.truncations(counts, scores):

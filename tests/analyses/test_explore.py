@@ -149,6 +149,7 @@ def test_seeds_that_are_the_same_or_of_another_run_are_refused(run: Path, tmp_pa
     assert "with another budget than" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_without_images_or_with_inputs_that_are_no_image(tmp_path: Path) -> None:
     labels = tuple("abcdefghijkl")
     ImageClassifier(Space("words", 12, labels), Space("out", 3), 4).save_pretrained(tmp_path / "model")
@@ -220,6 +221,7 @@ def test_a_damaged_folder_is_told(run: Path, tmp_path: Path, capsys, file: str, 
     assert not (copy / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_records_of_two_runs_in_one_folder_are_told(run: Path, tmp_path: Path, capsys) -> None:
     other = tmp_path / "other"
     ImageClassifier(Space("words", 12), Space("out", 3), 4).save_pretrained(tmp_path / "model")

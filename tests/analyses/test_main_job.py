@@ -213,6 +213,7 @@ def test_other_settings_in_the_same_folder_are_refused(run: Path, capsys) -> Non
     assert (run / "summary.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_continues(run: Path, summary: dict, tmp_path, undrawn) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "bilens.cli", "demo", "--out", str(out), *FLAGS]
@@ -238,6 +239,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_continues(run: Path, sum
     assert again["model"] == summary["model"]
 
 
+@pytest.mark.slow
 def test_read_takes_the_checkpoint_of_the_run(run: Path, summary: dict, tmp_path, undrawn) -> None:
     assert main(["read", str(run / "model"), "--out", str(tmp_path / "again"), "--data", "digits", *BUDGET]) == 0
     again = json.loads((tmp_path / "again" / "summary.json").read_text())
@@ -245,6 +247,7 @@ def test_read_takes_the_checkpoint_of_the_run(run: Path, summary: dict, tmp_path
     assert again["faithfulness"] == summary["faithfulness"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["image_plain", "image_residual"])
 def test_read_takes_the_authors_layout_without_images(name: str, tmp_path, undrawn) -> None:
     golden = Path(__file__).parents[1] / "golden"
@@ -258,6 +261,7 @@ def test_read_takes_the_authors_layout_without_images(name: str, tmp_path, undra
     assert (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_given_model_is_read_and_not_trained(run: Path, summary: dict, tmp_path, undrawn) -> None:
     out = tmp_path / "given"
     assert main(["demo", "--model", str(run / "model"), "--data", "digits", *BUDGET, "--out", str(out)]) == 0

@@ -55,7 +55,7 @@ REFUSED = {
     "second moment of type ndarray": [lambda: decompose.eigh_weighted(Q, MATRIX)],
     "x of type ndarray": [lambda: decompose.second_moment(MATRIX, X)],
     "input of type int": [lambda: decompose.second_moment(ROWS, 4)],
-    "scores of type list": [lambda: decompose.participation_ratio([1.0]), lambda: decompose.holding([1.0], 0.5)],
+    "scores of type list": [lambda: decompose.participation_ratio([1.0])],
     "scores of type int": [lambda: TERMS.keep(1, 3)],
     "codes of type ndarray": [lambda: TERMS(MATRIX)],
     "matrix of type ndarray": [lambda: TERMS.then(MATRIX, Y)],
@@ -111,7 +111,6 @@ REFUSED = {
     ],
     "tol = 'x'": [lambda: decompose.eigh_many(B, None, 2, tol="x"), lambda: decompose.cp(B, 2, tol="x")],
     "ridge = None": [lambda: decompose.cp_symmetric(B, 2, ridge=None)],
-    "share = 'a'": [lambda: decompose.holding(ROWS, "a")],
 }
 
 

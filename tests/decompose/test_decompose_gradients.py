@@ -51,7 +51,6 @@ CALLS = {
     "eigh_weighted": lambda: decompose.eigh_weighted(Q, ROWS.T @ ROWS, 2),
     "eigvalsh_pullback": lambda: decompose.eigvalsh_pullback(Q, F),
     "squared_norms": lambda: decompose.squared_norms(B),
-    "holding": lambda: decompose.holding(SCORES, 0.5),
     "input_basis": lambda: decompose.input_basis(B, 2),
     "interactions": lambda: decompose.interactions(B),
     "second_moment": lambda: decompose.second_moment(ROWS, X),

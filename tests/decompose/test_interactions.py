@@ -157,17 +157,12 @@ def test_what_is_used_and_lit_is_counted() -> None:
     assert found.keep(1, coefficients.abs()).used()[0].tolist() == [True, True, False]
 
 
-def test_participation_ratios_and_shares() -> None:
+def test_participation_ratios() -> None:
     assert decompose.participation_ratio(torch.tensor([2.0, -2.0, 2.0, 0.0])) == pytest.approx(3)
     assert decompose.participation_ratio(torch.tensor([1e-30, 0.0])) == pytest.approx(1)
     assert decompose.participation_ratio(torch.tensor([2.0, 1.0])) == pytest.approx(25 / 17)
-    scores = torch.tensor([[3.0, -1.0], [1.0, 1.0]])  # squares 9, 1, 1, 1
-    assert [decompose.holding(scores, share) for share in (0.5, 0.75, 0.76, 11 / 12, 1.0)] == [1, 1, 2, 3, 4]
-    for measure in (decompose.participation_ratio, lambda zero: decompose.holding(zero, 0.9)):
-        with refuses(BilensError, "scores that are all 0"):
-            measure(torch.zeros(3))
-    with refuses(BilensError, "share = 0"):
-        decompose.holding(scores, 0)
+    with refuses(BilensError, "scores that are all 0"):
+        decompose.participation_ratio(torch.zeros(3))
 
 
 @pytest.mark.bad_input

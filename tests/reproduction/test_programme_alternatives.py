@@ -26,6 +26,8 @@ from reproduction.methods.squares import Squares
 from reproduction.recipes import alternative_methods, alternatives
 from reproduction.recipes.alternative_methods import BOX, EIGENVECTORS, KEPT, METHODS, ORDER4, SPARSE
 
+pytestmark = pytest.mark.slow
+
 
 class TinyLab(Lab):
     """A lab that trains for one pass over a few 8×8 digits, with narrow layers and few starts."""

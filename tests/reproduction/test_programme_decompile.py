@@ -21,6 +21,8 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import decompile_features
 from reproduction.recipes import full_decompile as recipe
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     300: 12,
     10: 4,
@@ -114,6 +116,11 @@ def test_keeping_interactions_by_magnitude_is_done_as_by_hand(lab: Lab) -> None:
         held = (squares.cumsum() < 0.9 * squares.sum()).sum() + 1
         assert numbers[f"holding 90 % by {order}"] == held
     assert numbers["interactions"] == 4 * 21
+
+
+def test_how_many_scores_hold_a_share() -> None:
+    scores = torch.tensor([[3.0, -1.0], [1.0, 1.0]])  # squares 9, 1, 1, 1
+    assert [recipe.holding(scores, share) for share in (0.5, 0.75, 0.76, 11 / 12, 1.0)] == [1, 1, 2, 3, 4]
 
 
 def test_needed_is_where_the_score_stays() -> None:

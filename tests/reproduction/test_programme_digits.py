@@ -15,6 +15,8 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import digit_directions as digits
 from reproduction.recipes import one_sample as sample
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:

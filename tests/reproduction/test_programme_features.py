@@ -23,6 +23,8 @@ from reproduction.lab import Lab
 from reproduction.measurement import Measurement
 from reproduction.recipes import output_sae, pair_sae, tensor_svd
 
+pytestmark = pytest.mark.slow
+
 
 class TinyLab(Lab):
     """A lab that trains for two passes over a few 8×8 digits, with narrow layers, whatever is asked for."""

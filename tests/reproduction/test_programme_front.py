@@ -18,6 +18,8 @@ from reproduction.recipes import front_coders, front_measure, front_read
 from reproduction.recipes.front_coders import Plan
 from reproduction.recipes.front_figure import Point, draw, front, nines, points
 
+pytestmark = pytest.mark.slow
+
 SIZES = {1000: 12, 10: 4}
 
 

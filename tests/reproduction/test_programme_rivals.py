@@ -23,6 +23,8 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import front_coders, front_read, rivals, rivals_measure
 from reproduction.recipes.rivals_measure import FITTED, SCRATCH
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "results.json"
 
 SIZES = {1000: 40, 300: 12, 239: 20, 10: 3, 30: 4, 8: 3, 64: 8, 3000: 300}

@@ -23,6 +23,8 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import boolean, equal_parameters
 from reproduction.recipes.boolean import Task
 
+pytestmark = pytest.mark.slow
+
 
 class TinyLab(Lab):
     """A lab that trains for one pass over a few 8×8 digits, with narrow layers, whatever is asked for."""

@@ -19,6 +19,8 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import masks, training
 from reproduction.recipes.masks import CHOICES, MASKS, Attack, Choice
 
+pytestmark = pytest.mark.slow
+
 PIXELS, EMBEDDING = MASKS[0], MASKS[1]
 
 

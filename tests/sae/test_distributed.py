@@ -27,6 +27,8 @@ from bilens.sae.distributed import Ranks
 from bilens.sae.processes import Processes
 from messages import refuses
 
+pytestmark = pytest.mark.slow
+
 JOB = Path(__file__).parent / "distributed_jobs.py"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "05_processes.py"
 

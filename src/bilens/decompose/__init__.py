@@ -8,7 +8,6 @@ from bilens.decompose.interactions import (
     Interaction,
     Interactions,
     TopInteractions,
-    holding,
     interactions,
     participation_ratio,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "eigh_pullback",
     "eigh_weighted",
     "eigvalsh_pullback",
-    "holding",
     "input_basis",
     "interactions",
     "participation_ratio",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilens import pairs
 from bilens._internal import checks, shown
-from bilens._internal.checks import instance, number, whole
+from bilens._internal.checks import instance, whole
 from bilens._internal.scale import times_two_to
 from bilens._internal.shown import line
 from bilens.decompose.linalg import (
@@ -373,19 +373,3 @@ def participation_ratio(scores: Float[Tensor, "*n"]) -> float:
         raise BilensError("scores that are all 0", "one that is not")
     squares = (sizes / top).square()
     return float(squares.sum().square() / squares.square().sum())
-
-
-@torch.no_grad()
-def holding(scores: Float[Tensor, "*n"], share: float) -> int:
-    """How many of the largest scores hold this share of Σ s².
-
-    Raises:
-        BilensError: a share outside 0 … 1, or scores that are all 0.
-    """
-    instance("scores", scores, Tensor)
-    share = number("share", share, above=0, most=1)
-    ordered = np.sort(scores.double().abs().flatten().cpu().numpy())[::-1]
-    if not len(ordered) or not ordered[0] > 0:
-        raise BilensError("scores that are all 0", "one that is not")
-    squares = ((ordered / ordered[0]) ** 2).cumsum()
-    return int((squares < share * squares[-1]).sum()) + 1

@@ -164,7 +164,7 @@ def evaluate(sae: SAE, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n d_i
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """
-    instance("sae", sae, SAE, hint="pass a StandardSAE or another of bilens.sae")
+    instance("SAE", sae, SAE, "an SAE", "pass a StandardSAE or another of bilens.sae")
     stream = (
         TensorStream(vectors, batch_size=4096, shuffle=False) if isinstance(vectors, Tensor) else as_stream(vectors)
     )

@@ -161,7 +161,7 @@ def train_many(
     Raises:
         BilensError: no SAE, one given twice, SAEs of several types, or not one number per SAE.
     """
-    saes = checks.several("saes", saes, "a list of SAEs", "pass [SAE], or use train")
+    saes = checks.several("SAEs", saes, "a list of SAEs", "pass [sae], or use train")
     if not saes or len({id(sae) for sae in saes}) < len(saes):
         raise BilensError(f"{len(saes)} SAEs, one of them twice" if saes else "no SAE", "different SAEs")
     for sae in saes:
