@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import oracle
-from bilens import BilensError, BilinearTensor, Dictionary, Kernel, Space, decompose
+from bilens import BilensError, BilinearTensor, Dictionary, Kernel, Space, decompose, pairs, store
 from bilens.pairs import PairResponses
 from messages import refuses
 
@@ -98,6 +98,15 @@ def test_layers_of_shapes_alone_on_the_meta_device() -> None:
         decompose.interactions,
         lambda tensor: decompose.eigh_pullback(tensor.kernel(0), Dictionary.identity(X, dtype=torch.float64)),
         lambda tensor: tensor.to("cpu"),
+        lambda tensor: decompose.eigh_many(tensor, k=2),
+        decompose.squared_norms,
+        lambda tensor: decompose.cp(tensor, 2, progress=False),
+        lambda tensor: decompose.cp_symmetric(tensor, 2, progress=False),
+        pairs.norms,
+        lambda tensor: pairs.PairCodes.of(pairs.stream(tensor, shuffle=False), torch.relu),
+        lambda tensor: pairs.contract(tensor, tensor.left),
+        lambda tensor: Dictionary.identity(X, dtype=torch.float64, device=torch.device("meta")).restrict([0]),
+        lambda tensor: store.save(tensor, "nowhere"),
     ],
 )
 def test_what_needs_numbers_says_so(read) -> None:
@@ -112,6 +121,13 @@ def test_a_dictionary_without_numbers_reads_no_tensor_with_them() -> None:
         tensor.read(Dictionary(eye, eye, Y, Y, 2))
     with refuses(BilensError, "on the meta device"):
         tensor.then(eye, Y)
+
+
+def test_two_records_on_two_devices_have_no_product() -> None:
+    here, nowhere = (made(*draws(*SHAPES[:4], device=device)) for device in ("cpu", "meta"))
+    for call in (here.inner, here.cosine):
+        with refuses(BilensError, "one on cpu and one on meta", "both on one device"):
+            call(nowhere)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what it imports to compile

@@ -236,7 +236,8 @@ def dimensions(n: int) -> range:
 def superposed(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
     """Random unit vectors that n inputs are embedded by in d dimensions."""
     drawn = torch.randn(n, d, generator=torch.Generator().manual_seed(1000 * seed + d), dtype=torch.float64)
-    return drawn / drawn.norm(dim=1, keepdim=True)
+    unit: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
+    return unit
 
 
 def _value(split: KernelParts, x: Float[Tensor, "s n"]) -> Float[Tensor, " s"]:

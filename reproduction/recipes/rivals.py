@@ -33,7 +33,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
 
 def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     """What was trained anew, by the numbers that it stores."""
-    ways = {name: (points(seeds, name), []) for name in (SCRATCH, FITTED)}
+    ways: dict[str, tuple[list[Point], list[Point]]] = {name: (points(seeds, name), []) for name in (SCRATCH, FITTED)}
     return {
         "rivals-numbers": (
             draw({"Trained anew": ways}, seeds[0]["numbers of the layer"], {}),

@@ -14,9 +14,9 @@ from bilens.models import ImageClassifier
 from bilens.space import Space
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
+from reproduction.recipes.decompile_features import SCORED
 from reproduction.recipes.front_measure import recovered
 from reproduction.recipes.front_read import SHARED, Read, shared_stored, units_stored
-from reproduction.recipes.full_decompile import SCORED
 
 SCRATCH = "layers trained from scratch"
 FITTED = "layers trained on principal components"
@@ -63,7 +63,8 @@ def principal(lab: Lab, count: int) -> Float[Tensor, "k d"]:
     """The first principal components of the training images, about 0 as the layer is: eigenvectors of E(x xᵀ)."""
     images = lab.dataset()
     moment = decompose.second_moment(images.train.images, images.input)
-    return torch.linalg.eigh(moment).eigenvectors.T.flip(0)[:count].float().contiguous()
+    rows: Tensor = torch.linalg.eigh(moment).eigenvectors.T.flip(0)[:count].float().contiguous()
+    return rows
 
 
 def _from_scratch(read: Read, layers: Mapping[int, ImageClassifier]) -> Curve:

@@ -166,6 +166,7 @@ class Dictionary:
             raise ShapeError(f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})")
         if active.dtype != torch.bool:
             raise BilensError(f"active of type {active.dtype}", "a mask of torch.bool", "pass codes != 0")
+        checks.in_memory("atoms", self.atoms)
         atoms, size_of_atoms = near_one(self.atoms.double())
         gram, right = atoms @ atoms.T, (y - self._offset).double() @ atoms.T
         codes = torch.zeros_like(right)
@@ -216,6 +217,7 @@ class Dictionary:
             BilensError: no atom is named, or one outside 0 … m−1, or the constant atom is not last.
             SpaceError: an atom is named twice. ShapeError: a mask of another length.
         """
+        checks.in_memory("atoms", self.atoms)
         index = checks.places("atoms", indices, self.features.dim, self.atoms.device)
         numbers = index.tolist()
         constant = self.features.constant and numbers[-1] == self.features.size
@@ -260,6 +262,7 @@ def pseudoinverse_duals(atoms: Float[Tensor, "m n"], rtol: float | None = None) 
     Raises:
         BilensError: duals beyond the range of the type.
     """
+    checks.in_memory("atoms", atoms)
     work = torch.promote_types(atoms.dtype, torch.float32)
     rtol = max(atoms.shape) * torch.finfo(work).eps if rtol is None else rtol
     scaled, size = near_one(atoms.double())

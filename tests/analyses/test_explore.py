@@ -105,10 +105,10 @@ def test_scores_and_curves_are_all_measured_on_all_test_images(run: Path) -> Non
     assert rows["10 eigenvectors kept for each output"]["numbers"] == 10 * 10 * 65
     assert rows["the model itself"]["numbers"] == 24 * 64 * 2 + 10 * 24
     assert rows["the model itself"]["kind"] == "model"
-    factors, active = 2 * 12 * 64, summary["sae"]["active"]
-    assert rows["SAE on outputs, ReLU codes"]["numbers"] == factors + 2000 * (12 + 1 + 10) + 10
+    factors, active = 2 * 24 * 64, summary["sae"]["active"]
+    assert rows["SAE on outputs, ReLU codes"]["numbers"] == factors + 2000 * (24 + 1 + 10) + 10
     inverse = next(row for name, row in rows.items() if "pseudoinverse" in name)
-    assert inverse["numbers"] == summary["sae"]["curve"]["numbers"][-1] == factors + active * (12 + 1 + 10) + 10
+    assert inverse["numbers"] == summary["sae"]["curve"]["numbers"][-1] == factors + active * (24 + 1 + 10) + 10
 
 
 def as_of_seed(run: Path, folder: Path, seed: int) -> Path:

@@ -20,7 +20,7 @@ from bilens.store import Folder
 from reproduction import headline, reproduce, results
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
-from reproduction.recipes import front_coders, front_read, rivals, rivals_measure
+from reproduction.recipes import front_coders, front_read, pair_sae, rivals, rivals_measure
 from reproduction.recipes.rivals_measure import FITTED, SCRATCH
 
 pytestmark = pytest.mark.slow
@@ -156,7 +156,7 @@ def test_what_is_trained_anew_stands_beside_the_models_of_the_front() -> None:
 
 
 def test_the_pair_sae_trained_for_longer_stores_as_many_codes_as_it_has() -> None:
-    plan, row, main = front_coders.MAIN, front_read.OWN, headline.pair_sae.MAIN
+    plan, row, main = front_coders.MAIN, front_read.OWN, pair_sae.MAIN
     effects = (plan.atoms + 1) * 10
     numbers = {f"numbers stored, {row}": effects + 2.0 * 30 * 1000, f"L0, {row}": 30.0}
     name = front_read.config(front_read.OUTPUTS, front_read.TRAINED, plan.atoms, plan.k)

@@ -43,6 +43,7 @@ class Factored:
             SpaceError: they are over other spaces. BilensError: a product beyond the range of the type.
         """
         self._require(other)
+        check_together_on(self.left, other.left)
         work = torch.promote_types(self.left.dtype, other.left.dtype)
         return fitted(*inner(self._units, other._units), work, "an inner product")
 
@@ -59,6 +60,7 @@ class Factored:
     def cosine(self: F, other: F) -> Float[Tensor, ""]:
         """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖) between −1 and 1, at any scale; exactly 1 for B₁ = B₂, 0 when one is zero."""
         self._require(other)
+        check_together_on(self.left, other.left)
         a = self._units
         b = a if other is self else other._units
         (product, both), (first, one), (second, another) = inner(a, b), inner(a, a), inner(b, b)
@@ -194,6 +196,12 @@ def check_together(x: Tensor, y: Tensor) -> None:
         raise ShapeError(
             f"x and y with {tuple(x.shape[:-1])} and {tuple(y.shape[:-1])} vectors", "as many of both"
         ) from None
+
+
+def check_together_on(first: Tensor, second: Tensor) -> None:
+    """Two records on one device."""
+    if first.device != second.device:
+        raise BilensError(f"one on {first.device} and one on {second.device}", "both on one device", "call .to(device)")
 
 
 def counted(hidden: int) -> str:

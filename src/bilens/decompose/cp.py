@@ -185,6 +185,7 @@ def _fit(
     progress: bool,
 ) -> CP:
     instance("tensor", tensor, BilinearTensor)
+    checks.in_memory("a tensor", tensor.left)
     # o·i terms are enough for every tensor, and 2h for this one; more of them are 0.
     rank = whole("rank", rank, 1, max(MOST, tensor.output.dim * tensor.input.dim, 2 * tensor.hidden))
     starts, steps, progress = whole("starts", starts, 0), whole("steps", steps, 0), flag("progress", progress)

@@ -128,6 +128,7 @@ class PairCodes:
             raise BilensError("a shuffled stream", "a stream of pairs row by row", "pass shuffle=False")
         if stream.kind == "symmetric":
             raise BilensError("a stream of symmetric vectors", "polarised or two-hot ones", "pass `pairs.stream`")
+        checks.in_memory("a layer", stream.features.left)
         counts, features, values = [], [], []
         for n in range(len(stream)):
             codes = encode(stream.batch(n))
@@ -254,6 +255,7 @@ def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor], like: Tensor
     checks.floating("codes", codes)
     if codes.ndim != 2 or codes.shape[1] != m:
         raise ShapeError(f"codes of shape {tuple(codes.shape)}", f"(samples, {m})", "fold the inputs first")
+    checks.in_memory("codes", codes)
     codes = checks.vectors("codes", codes, like, m)
     total = codes.new_zeros(len(codes), rows(m - 1).shape[1])
     active = codes != 0

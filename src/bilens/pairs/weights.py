@@ -33,6 +33,7 @@ def norms(
     Cost: one pass over the pair vectors, which never leave the cache.
     """
     features, block = PairResponses.of(tensor, dictionary), whole("block", block, 1)
+    checks.in_memory("a layer", features.left)
     stream = PairStream(features, kind, block, seed=0, shuffle=False)
     rows = features.left.new_empty(min(block, stream.rows), stream.width)
     return torch.cat([_norms(stream.batch(n, out=rows)) for n in range(len(stream))])

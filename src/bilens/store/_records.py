@@ -193,6 +193,7 @@ def exists(path: str | Path) -> bool:
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
+        checks.in_memory(name, value)
         tensors[name] = value
         return {"tensor": name}
     if dataclasses.is_dataclass(value) and RECORDS.get(type(value).__name__) is type(value):

@@ -209,6 +209,7 @@ def spectra_stream(
         As `eigh_many`. BilensError: a batch size below 1.
     """
     instance("tensor", tensor, BilinearTensor)
+    checks.in_memory("a tensor", tensor.left)
     if directions is None:
         pass
     elif isinstance(directions, Dictionary):

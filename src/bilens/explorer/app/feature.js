@@ -298,8 +298,7 @@ function kept(parts) {
   const bound = (/** @type {number} */ k) => next(k) * (set.norm || 1) ** 2;
   const state = { k: Math.min(8, most) };
   const readout = h("p", { class: "readout", role: "status" });
-  const logarithmic = (/** @type {number} */ k) => Math.round(k < 1 ? 1 : k);
-  const scale = (/** @type {number} */ position) => Math.max(1, Math.min(most, logarithmic(most ** (position / 1000))));
+  const scale = (/** @type {number} */ position) => Math.max(1, Math.min(most, Math.round(most ** (position / 1000))));
   const slider = h("input", { type: "range", min: 0, max: 1000, id: "keep", step: "any",
     value: most > 1 ? (1000 * Math.log(state.k)) / Math.log(most) : 0,
     input: (/** @type {any} */ event) => {
