@@ -178,6 +178,18 @@ MUTANTS = (
     _("a read-out's bias left out of an imported classifier",
       'f = _sum(None if e is None else head.double() @ e, wide["head"])', 'f = wide["head"]',
       "analyses/test_language_commands.py"),
+    _("a projection with a wrong third coefficient", "slope * (f1 + 3 * f3)", "slope * (f1 + f3)",
+      "models/test_surrogate.py"),
+    _("a surrogate's linear rest left out of its tensor",
+      "linear = down @ (self.gate[:, None] * w + self.value[:, None] * v)",
+      "linear = down @ (self.gate[:, None] * w)", "models/test_surrogate.py"),
+    _("least squares that forget the means", "c - 2 * b * mean_z - a * mean_v,", "c - a * mean_v,",
+      "models/test_surrogate.py"),
+    _("a bypass of inputs without their gain",
+      "(self.bypass if mlp.norm.gain is None else self.bypass * mlp.norm.gain.double())", "self.bypass",
+      "models/test_surrogate.py"),
+    _("the layer that was replaced stays", "torch.cat([y[:prefix], stand_in(x[prefix:]).to(y)])", "y",
+      "models/test_replaced.py"),
 )  # fmt: skip
 
 
