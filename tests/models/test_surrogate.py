@@ -161,6 +161,29 @@ def test_moments_of_samples_are_those_of_inputs() -> None:
     torch.testing.assert_close(twice.cov, weighed.cov, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("gate", GATES[:4], ids=lambda gate: gate.title)
+@pytest.mark.parametrize(
+    ("mean_z", "mean_v", "var_z", "cov"), [(0, 0, 1, 0), (-0.4, 0.3, 0.7, 0.5), (0.6, -1, 1.3, -0.8)]
+)
+def test_the_five_numbers_are_the_projection(
+    gate: Gate, mean_z: float, mean_v: float, var_z: float, cov: float
+) -> None:
+    """Least squares under the Gaussian itself, by a product of two Gauss–Hermite rules."""
+    (p, share_p), (q, share_q) = (np.polynomial.hermite_e.hermegauss(count) for count in (100, 6))
+    z = (mean_z + math.sqrt(var_z) * p)[:, None] + 0 * q
+    v = mean_v + cov / var_z * (z - mean_z) + 0.9 * q
+    root = np.sqrt(share_p[:, None] * share_q).reshape(-1, 1)
+    z, v = z.reshape(-1), v.reshape(-1)
+    terms = np.stack([z * v, z * z, z, v, np.ones_like(z)], axis=1)
+    aim = gate.activate(torch.from_numpy(z)).numpy() * v
+    expected = np.linalg.lstsq(root * terms, root[:, 0] * aim, rcond=None)[0]
+    mlp = GatedMLP(drawn(1, 2), drawn(1, 2), drawn(2, 1), gate, Norm("none"))
+    moments = Moments(*(torch.tensor([part], dtype=torch.float64) for part in (mean_z, mean_v, var_z, cov)))
+    found = gaussian(mlp, moments)
+    ours = [float(part) for part in (found.product, found.square, found.gate, found.value, found.constant)]
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-7)
+
+
 def test_weights_only_has_half_the_product_for_silu() -> None:
     """E[Z σ'(Z)] = 0 for the logistic σ and mean 0, so that the slope is a half whatever the width."""
     mlp = layer(Gate("silu"), bias=False, norm=Norm("rms", drawn(5, seed=9)))
