@@ -26,7 +26,7 @@ def whole(name: str, value: object, least: int, most: float = math.inf, *, hint:
         found = None
     if found is None or isinstance(value, bool) or not least <= found <= most:
         limits = f" of at least {least}" if most == math.inf else f", {least} ≤ {name} ≤ {most}"
-        raise BilensError(f"{name} = {value!s:.40}", f"a whole number{limits}", hint)
+        raise BilensError(f"{name} = {value!r:.40}", f"a whole number{limits}", hint)
     return found
 
 
@@ -45,7 +45,7 @@ def number(
     if not math.isfinite(found) or not least <= found <= most or found <= above:
         low = f" of at least {least:g}" if math.isfinite(least) else f" above {above:g}" if math.isfinite(above) else ""
         high = f" and at most {most:g}" if math.isfinite(most) else ""
-        raise BilensError(f"{name} = {value!s:.40}", f"a finite number{low}{high}", hint)
+        raise BilensError(f"{name} = {value!r:.40}", f"a finite number{low}{high}", hint)
     return found
 
 

@@ -215,6 +215,7 @@ def test_weights_of_other_types_are_read(dtype: torch.dtype, checkpoint, tmp_pat
     assert cli.main(["read", str(checkpoint), "--out", str(tmp_path / "out"), *flags]) == 0
 
 
+@pytest.mark.slow
 @UNTRAINED
 def test_a_model_worse_than_a_guess_is_read_all_the_same(checkpoint, tmp_path, capsys) -> None:
     weights(checkpoint, lambda tensors: tensors["readout.weight"].mul_(1e5))
@@ -232,6 +233,7 @@ def test_a_layer_with_one_input_is_read(tmp_path) -> None:
     assert cli.main(["read", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *SMALL]) == 0
 
 
+@pytest.mark.slow
 def test_labels_are_text_and_never_markup(tmp_path) -> None:
     labels = ("</script><img src=x onerror=alert(1)>", "\x1b[31mred\x00", "[red]rich[/red]", "two\nlines", "$x^2$")
     ImageClassifier(PIXELS, Space("out", 5, labels), 4).save_pretrained(tmp_path / "model")
@@ -444,6 +446,7 @@ def test_a_file_in_place_of_a_folder_is_answered_by_what_can_be_done(tmp_path, c
     assert "## Your own model" in (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stated", [False, True])
 def test_a_model_of_standardised_images_is_read_as_one_of_raw_images(stated: bool, checkpoint, tmp_path) -> None:
     flags = ["--mean", "0.1307", "--std", "0.3081"]

@@ -444,6 +444,7 @@ def test_a_file_system_without_links_has_one_owner_too(tmp_path, monkeypatch) ->
     same(records()[1], store.load(tmp_path / "one", type(records()[1])))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_in_its_first_write_continues(tmp_path) -> None:
     script = "import os, sys; from bilens import store; os.link = lambda *_: os._exit(9); store.Folder(sys.argv[1], {})"
     assert subprocess.run([sys.executable, "-c", script, tmp_path / "run"], check=False).returncode == 9

@@ -205,6 +205,7 @@ store.save_batches(Slow(), sys.argv[1], progress=False)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_where_it_was(tmp_path, how):
     folder = tmp_path / "spectra"

@@ -130,6 +130,7 @@ def test_two_records_on_two_devices_have_no_product() -> None:
             call(nowhere)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what it imports to compile
 def test_a_compiled_function_may_make_records(request: pytest.FixtureRequest) -> None:
     """In one graph: nothing that a record checks makes torch leave it."""

@@ -198,6 +198,7 @@ def test_the_job_ends_with_the_page_its_settings_and_what_they_compare_with(run:
     assert "took" in steps[1]
 
 
+@pytest.mark.slow
 def test_running_again_computes_nothing_again(run: Path, undrawn) -> None:
     before = {path: path.stat().st_mtime_ns for path in (run / "records").rglob("*.json")}
     assert job(run) == 0

@@ -120,6 +120,7 @@ def test_it_is_on_the_page_and_there_after_its_line_is_gone(run: Path, tmp_path:
     assert rows[-2:] == [("hidden units", "view"), ("no hidden unit", "null")]
 
 
+@pytest.mark.slow
 def test_a_browser_shows_it_as_any_other(run: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

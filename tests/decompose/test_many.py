@@ -471,7 +471,7 @@ def low_rank(rank: int, n: int, seed: int) -> BilinearTensor:
 @pytest.mark.parametrize("rank", [1, 3, 5])
 def test_krylov_spaces_that_end_before_the_pairs_do(rank, n, dtype):
     """Products with a block of vectors then differ by rounding alone, which must not pass for another direction."""
-    for seed in range(10 if n < 32 else 3):
+    for seed in range(3 if n < 32 else 1):
         tensor = low_rank(rank, n, seed).to(dtype)
         for k, which in ((1, "magnitude"), (8, "both")):
             spectra = decompose.eigh_many(tensor, None, k, which, method="factors", seed=seed)

@@ -69,6 +69,7 @@ def job(path: str) -> tuple[ImageClassifier, Any]:
     return model, run(model, images, labels, test_images=images, test_labels=labels, **settings)
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_is_resumed_ends_as_a_straight_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight, expected = job(str(tmp_path / "straight.safetensors"))
     killed = subprocess.run(

@@ -194,6 +194,7 @@ def test_low_precision_is_answered_in_single(dtype: torch.dtype) -> None:
                 assert value.dtype in (torch.float32, torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     [

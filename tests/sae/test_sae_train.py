@@ -75,6 +75,7 @@ def same(a: sae.SAE, b: sae.SAE) -> bool:
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_ends_like_one_that_was_not(tmp_path: Path) -> None:
     kind = "topk"
     path = tmp_path / "run.safetensors"
