@@ -33,13 +33,13 @@ def claims(measured: Measurement) -> Sequence[Claim]:
     for subject in SUBJECTS:
         for text, number in (
             ("effective rank (Σ|λ| / ‖λ‖)², mean over digits", "effective rank"),
-            ("eigenvectors per digit whose mean term on its own images is above 0.1", "active, raising"),
+            ("eigenvectors per digit whose mean term is above 0.1", "active, raising"),
             ("the same, above 0.1 of the digit's largest", "active, relative"),
         ):
             table.append(Claim(f"{text}, {subject}", f"{number}, {subject}", "–", ".1f"))
     for number in (name for name in measured.names if name.startswith("NMSE on ")):
         what, variant = number.split(", ", 1)
-        table.append(Claim(f"as many directions shared by all pairs, {variant}: {what}", number, "–", ".4f"))
+        table.append(Claim(f"{what}, as many directions as codes, shared by all pairs, {variant}", number, "–", ".4f"))
     table += [
         Claim("terms that cover 90 % of the margin, median, untrained model", "terms, untrained", "–", ".1f"),
         Claim("Σ|term| over the margin, median, untrained model", "terms over margin, untrained", "–", ".1f"),

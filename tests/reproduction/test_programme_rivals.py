@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from bilens.store import Folder
 from reproduction import headline, reproduce, results
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
-from reproduction.recipes import front_coders, front_read, pair_sae, rivals, rivals_measure
+from reproduction.recipes import boolean, front_coders, front_read, pair_sae, rivals, rivals_measure
 from reproduction.recipes.rivals_measure import FITTED, NEXT, PERMUTED, PRINCIPAL, SCRATCH, UNTRAINED
 
 pytestmark = pytest.mark.slow
@@ -250,7 +251,7 @@ def published() -> dict[str, Sequence[Measurement]]:
 def test_the_published_rivals_read_the_models_of_the_other_recipes(published) -> None:
     for ours, theirs in zip(published["rivals"], published["digits"], strict=True):
         assert ours["accuracy"] == pytest.approx(theirs["accuracy, h = 300"], abs=2e-3)
-        for name in ("active, relative", "effective rank"):
+        for name in ("active, raising", "active, relative", "effective rank"):
             assert ours[f"{name}, trained"] == pytest.approx(theirs[f"{name}, h = 300"], abs=0.3)
 
 
@@ -265,6 +266,9 @@ def test_what_the_prose_says_of_rivals_holds(published) -> None:
     strongest = headline.besides(published, FITTED)[50]
     assert strongest.more.mean < -strongest.more.half
     assert strongest.anew.numbers == strongest.shared.numbers
+    for seed in published["rivals"]:  # "none in 4 dimensions or more"
+        for d, share in itertools.product(range(4, 9), boolean.SHARES):
+            assert seed[f"recovered, {d}, {share}, {UNTRAINED}"] == 0
     wide = interval(
         [
             other["accuracy, weight decay 0, noise 0"] - own["accuracy"]
