@@ -61,7 +61,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
             draw({"Shared directions and their rivals": ways}, seeds[0]["numbers of the layer"], {}),
             "Cross-entropy recovered on the 10,000 test images against numbers stored, 100 for the model with "
             f"{HIDDEN} hidden units of the same seed: mean over seeds, its 95 % interval as a band. What recovers more "
-            "than the model stands at the upper edge.",
+            "than the model stands at the upper edge, and what recovers less than a uniform guess at the lower one.",
         )
     }
 

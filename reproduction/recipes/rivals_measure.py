@@ -129,14 +129,14 @@ def _beside_interactions(lab: Lab, read: Read, layers: Mapping[int, ImageClassif
 
 
 def _active(lab: Lab, read: Read, seed: int) -> dict[str, float]:
-    """Active eigenvectors of the model, on images that its digits do not look like, and of one that was not trained."""
+    """Active eigenvectors of the model, on its digits' images and on others, and of a model that was not trained."""
     data = lab.dataset()
     images, labels = data.test.images, data.test.labels
     order = torch.randperm(images.shape[1], generator=torch.Generator().manual_seed(seed))
     new = ImageClassifier(data.input, data.output, read.hidden.output.size, seed=seed)
     own = digit_directions.spectra_of(read.logits)
     others = digit_directions.spectra_of(new.tensor().centered())
-    numbers = {}
+    numbers: dict[str, float] = {}
     for subject, spectra, shown in (
         (TRAINED, own, data.test),
         (NEXT, own, Split(images, (labels - 1) % read.classes)),
