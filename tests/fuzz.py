@@ -33,11 +33,13 @@ import torch
 
 from bilens import cli, data, decompose, explorer, plots, sae, store
 from bilens._internal import checkpoint
+from bilens.analyses import layers
 from bilens.analyses.explore import PAGE
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Score
-from bilens.models import ImageClassifier
+from bilens.models import ImageClassifier, gated, imported
 from bilens.space import Space
+from bilens.state_dicts import state_dict
 from bilens.tensor import BilinearTensor
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -311,6 +313,9 @@ def kinds(folder: Path, only: tuple[str, ...] = ()) -> dict[str, Kind]:
     add("authors' model", foreign_model, read_model, sealed=False)
     add("SAELens' SAE", lambda place, seed: shutil.copytree(GOLDEN / f"saelens_{('topk', 'standard')[seed]}", place,
         dirs_exist_ok=True), read_coder, sealed=False)  # fmt: skip
+    add("language model", write_language_model, read_language_model, sealed=False)
+    add("saved weights", lambda place, seed: torch.save(model(seed).state_dict(), place / "model.pt"), read_saved,
+        sealed=False)  # fmt: skip
     again = [resumer(folder, seed) for seed in (0, 1)] if not only or {"page", "run", "stopped run"} & set(only) else []
     add("page", lambda place, seed: again[seed](place), explored)
     add("run", lambda place, seed: again[seed](place), lambda place: again[0](place), writes=True)
@@ -327,6 +332,43 @@ def kinds(folder: Path, only: tuple[str, ...] = ()) -> dict[str, Kind]:
 def foreign_model(place: Path, seed: int) -> None:
     shutil.copy(GOLDEN / "image_bias_2layer.config.json", place / "config.json")
     shutil.copy(GOLDEN / "image_bias_2layer.model.safetensors", place / "model.safetensors")
+
+
+def write_language_model(place: Path, seed: int) -> None:
+    """One with an MLP in its first layer and experts in its second, in two parts."""
+    sizes = {"hidden_size": 4, "intermediate_size": 3, "moe_intermediate_size": 2, "num_hidden_layers": 2}
+    more = {"model_type": "qwen2_moe", "hidden_act": "silu", "rms_norm_eps": 1e-6, "num_experts": 2}
+    (place / "config.json").write_text(json.dumps({**sizes, **more}))
+    parts: list[dict[str, torch.Tensor]] = []
+    for k, heads in enumerate((("mlp.",), ("mlp.experts.0.", "mlp.experts.1."))):
+        h = 3 - k
+        shapes = {f"{head}{name}_proj": (h, 4) for head in heads for name in ("gate", "up")}
+        shapes |= {f"{head}down_proj": (4, h) for head in heads}
+        generator = torch.Generator().manual_seed(seed)
+        weights = {f"model.layers.{k}.{n}.weight": torch.randn(s, generator=generator) for n, s in shapes.items()}
+        parts.append({**weights, f"model.layers.{k}.post_attention_layernorm.weight": torch.ones(4)})
+    files = {name: f"model-0000{k + 1}-of-00002.safetensors" for k, part in enumerate(parts) for name in part}
+    for part in parts:
+        safetensors.torch.save_file(part, place / files[next(iter(part))])
+    (place / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+
+
+def read_language_model(folder: Path) -> str:
+    checkpoint = gated.load(folder)
+    entries = checkpoint.entries()
+    layers.table(entries)
+    mlps = []
+    for entry in entries:
+        one = checkpoint.mlp if entry.part == "mlp" else checkpoint.shared_expert
+        experts = [checkpoint.expert(entry.layer, e) for e in range(entry.count)] if entry.part == "experts" else []
+        mlps += experts or [one(entry.layer)]
+    return digest([[mlp.gate, mlp.up, mlp.down] for mlp in mlps])
+
+
+def read_saved(folder: Path) -> str:
+    tensors, rest = state_dict(folder / "model.pt")
+    found = imported.recognise(tensors, rest, title="model.pt")
+    return digest([found.config, dict(found.tensors)])
 
 
 SHARES = {"page": 6, "run": 2, "stopped run": 2, "resumed batches": 4, "batches": 8, "data": 8}

@@ -296,6 +296,8 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     assert f"Example: bilens {name} " in told
     options = {
         "explore": ("--out", "--compare", "--seeds", "--open"),
+        "layers": ("--check", "--layout"),
+        "import": ("--out", "--config", "--key", "--yes"),
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
         assert option in told

@@ -10,7 +10,7 @@ import pytest
 import fuzz
 from bilens.models import ImageClassifier
 
-QUICK = ("model", "coder", "records", "batches", "checkpoint", "data", "save")
+QUICK = ("model", "coder", "records", "batches", "checkpoint", "data", "save", "language model", "saved weights")
 
 
 def test_altered_folders_are_refused_and_nothing_is_lost() -> None:

@@ -47,6 +47,16 @@ COMMANDS = {
         "Write the page that shows everything a run found.",
         "bilens explore runs/mnist --open",
     ),
+    "layers": Command(
+        "bilens.analyses.layers:layers",
+        "Show the gated MLPs of a language model, and which are exactly bilinear.",
+        "bilens layers runs/smollm2 --check",
+    ),
+    "import": Command(
+        "bilens.analyses.importing:import_file",
+        "Write a .pt file of weights as a folder of safetensors, without running what it holds.",
+        "bilens import model.pt --out runs/theirs",
+    ),
 }
 
 KINDS = {int: "a whole number", float: "a number", Path: "a path", str: "a text"}
