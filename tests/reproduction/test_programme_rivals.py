@@ -1,7 +1,8 @@
-"""What is trained anew beside the front on small digits: layers from scratch, and on principal components, by numpy."""
+"""What stands beside the front on small digits: layers from scratch, principal components and no training, by numpy."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ from bilens.store import Folder
 from reproduction import headline, reproduce, results
 from reproduction.lab import Lab
 from reproduction.measurement import Measurement
-from reproduction.recipes import front_coders, front_read, pair_sae, rivals, rivals_measure
-from reproduction.recipes.rivals_measure import FITTED, SCRATCH
+from reproduction.recipes import boolean, front_coders, front_read, pair_sae, rivals, rivals_measure
+from reproduction.recipes.rivals_measure import FITTED, NEXT, PERMUTED, PRINCIPAL, SCRATCH, UNTRAINED
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +89,16 @@ def axes_of(images: torch.Tensor, k: int) -> np.ndarray:
     return np.linalg.svd(images.double().numpy(), full_matrices=False)[2][:k]
 
 
+def test_the_layer_between_principal_components_of_the_images(lab, seeds, read) -> None:
+    rows = axes_of(lab.dataset().train.images, 10)
+    x = read.images.double().numpy() @ rows.T @ rows
+    score, stored = at(seeds[0], PRINCIPAL, 10)
+    assert score == pytest.approx(recovered(read, answers(kernels(read.model), x)), abs=1e-4)
+    assert stored == 10 * 64 + 10 * 55
+    assert at(seeds[0], front_read.SHARED, 10)[1] == stored
+    assert seeds[0].curve(PRINCIPAL).beside == front_read.SHARED
+
+
 def test_layers_from_scratch_store_no_more_than_the_directions_beside_them(lab, seeds, read) -> None:
     x = read.images.double().numpy()
     curve = seeds[0].curve(SCRATCH)
@@ -97,7 +108,7 @@ def test_layers_from_scratch_store_no_more_than_the_directions_beside_them(lab, 
         score, stored = at(seeds[0], SCRATCH, h)
         assert score == pytest.approx(recovered(read, answers(kernels(model), x)), abs=1e-4)
         assert stored == h * (64 + 64 + 10)
-        room = k * 64 + 10 * k * (k + 1) // 2  # of k directions and what their pairs add to each logit
+        room = at(seeds[0], front_read.SHARED, k)[1]
         assert stored <= room < stored + 138
         assert seeds[0][f"directions beside {h}"] == k
 
@@ -113,8 +124,72 @@ def test_a_layer_on_principal_components_sees_nothing_else(lab, seeds, read) -> 
     assert stored == 20 * 64 + 10 * 210
 
 
+def test_active_eigenvectors_on_images_without_sense_and_without_training(lab, seeds, read) -> None:
+    images = lab.dataset()
+    x, labels = images.test.images.double().numpy(), images.test.labels.numpy()
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0)).numpy()
+    new = ImageClassifier(images.input, images.output, 12, seed=0)
+    for subject, model, shown, shift in (
+        (NEXT, read.model, x, 1),
+        (PERMUTED, read.model, x[:, order], 0),
+        (UNTRAINED, new, x, 0),
+    ):
+        ranks, relative = [], 0
+        for digit, kernel in enumerate(kernels(model)):
+            values, vectors = np.linalg.eigh(kernel)
+            means = values * ((shown[labels == (digit + shift) % 10] @ vectors) ** 2).mean(axis=0)
+            relative += int((means > 0.1 * max(0, means.max())).sum())
+            ranks.append(abs(values).sum() ** 2 / (values**2).sum())
+        assert seeds[0][f"active, relative, {subject}"] == pytest.approx(relative / 10)
+        assert seeds[0][f"effective rank, {subject}"] == pytest.approx(np.mean(ranks), rel=1e-4)
+
+
+def test_an_untrained_margin_is_the_sum_of_its_terms(lab, seeds) -> None:
+    images = lab.dataset()
+    tensor = kernels(ImageClassifier(images.input, images.output, 40, seed=0))
+    counts = []
+    for x in images.test.images.double().numpy():
+        a, b = np.argsort(-answers(tensor, x[None])[0])[:2]
+        values, vectors = np.linalg.eigh(tensor[a] - tensor[b])
+        terms = values * (x @ vectors) ** 2
+        sums = np.cumsum(terms[np.argsort(-abs(terms))])
+        outside = np.abs(sums - terms.sum()) > 0.1 * abs(terms.sum())
+        counts.append(np.flatnonzero(outside).max(initial=-1) + 2)
+    assert seeds[0]["terms, untrained"] == pytest.approx(np.sort(counts)[(len(counts) - 1) // 2], abs=1)
+
+
+def test_functions_are_read_from_an_untrained_layer_by_chance_alone(seeds) -> None:
+    chances = [value for name, value in zip(seeds[0].names, seeds[0].values.tolist(), strict=True)
+               if name.startswith("recovered, ") and name.endswith(UNTRAINED)]  # fmt: skip
+    assert len(chances) == 4
+    assert max(chances) < 0.5
+
+
+def test_directions_that_all_pairs_share_are_those_of_least_squares(lab, seeds, read) -> None:
+    i, j = np.triu_indices(64)
+    w, v = (part.weight.detach().double().numpy() for part in (read.model.layer.left, read.model.layer.right))
+    half = np.einsum("hi,hj->ijh", w, v)
+    layer = (half + half.transpose(1, 0, 2)) / 2
+    hot = layer[i, i] + layer[j, j] + 2 * layer[i, j]
+    x = read.images.double().numpy()
+    outputs = (x @ w.T) * (x @ v.T)
+    train = lab.dataset().train.images.double().numpy()
+    seen = ((train[:, i] * train[:, j]) ** 2).mean(axis=0) * np.where(i < j, 4, 1)  # 2 x_i x_j r_ij off the diagonal
+    chances = {"uniform": np.ones(len(i)), "second moment": seen}
+    for vector, vectors in (("r_ij", layer[i, j]), ("u_ij", hot)):
+        for name in ("uniform", "second moment"):
+            rows = np.linalg.svd(np.sqrt(chances[name])[:, None] * vectors, full_matrices=False)[2][:4]
+            left = np.square(vectors - vectors @ rows.T @ rows).sum() / np.square(vectors).sum()
+            assert seeds[0][f"NMSE on pairs, {vector}, {name}"] == pytest.approx(left, rel=1e-3)
+            left = np.square(outputs - outputs @ rows.T @ rows).sum() / np.square(outputs).sum()
+            assert seeds[0][f"NMSE on outputs, {vector}, {name}"] == pytest.approx(left, rel=1e-3)
+
+
 def test_the_report_is_whole(seeds) -> None:
     check_report(rivals.RECIPE, seeds)
+    lines = rivals.tables(seeds)["contest"].splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 20"]
+    assert [line.split(" | ")[4] for line in lines[2:]] == ["24"]
 
 
 def curve(name: str, kept: list[int], loss: float) -> Curve:
@@ -176,6 +251,8 @@ def published() -> dict[str, Sequence[Measurement]]:
 def test_the_published_rivals_read_the_models_of_the_other_recipes(published) -> None:
     for ours, theirs in zip(published["rivals"], published["digits"], strict=True):
         assert ours["accuracy"] == pytest.approx(theirs["accuracy, h = 300"], abs=2e-3)
+        for name in ("active, raising", "active, relative", "effective rank"):
+            assert ours[f"{name}, trained"] == pytest.approx(theirs[f"{name}, h = 300"], abs=0.3)
 
 
 def test_what_the_prose_says_of_rivals_holds(published) -> None:
@@ -189,6 +266,9 @@ def test_what_the_prose_says_of_rivals_holds(published) -> None:
     strongest = headline.besides(published, FITTED)[50]
     assert strongest.more.mean < -strongest.more.half
     assert strongest.anew.numbers == strongest.shared.numbers
+    for seed in published["rivals"]:  # "none in 4 dimensions or more"
+        for d, share in itertools.product(range(4, 9), boolean.SHARES):
+            assert seed[f"recovered, {d}, {share}, {UNTRAINED}"] == 0
     wide = interval(
         [
             other["accuracy, weight decay 0, noise 0"] - own["accuracy"]
