@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens._internal.shown import line
 from bilens.errors import StoreError
 from bilens.files import write_together
 from bilens.models.classifier import ImageClassifier
@@ -22,7 +23,7 @@ from bilens.models.gated import FAMILIES
 from bilens.space import Space
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Imported:
     """A checkpoint as it will be written.
 
@@ -36,6 +37,8 @@ class Imported:
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     assumed: tuple[str, ...] = ()
+
+    __repr__ = line
 
     def save(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into a folder, in one step.
@@ -85,7 +88,7 @@ def _like_transformers(tensors: Mapping[str, Tensor]) -> bool:
     return any(layout.pattern().fullmatch(name) for rows in FAMILIES.values() for layout in rows for name in tensors)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _File:
     """A state dict while its layout is read: tensors by name, and errors for those that do not fit."""
 
