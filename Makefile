@@ -42,7 +42,7 @@ check: .venv/installed ## format, lint, types and the architecture test; changes
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 slow: .venv/installed ## the tests of whole jobs, of browsers and of several processes
-	$(TEST) -m slow --timeout 3600
+	$(TEST) -m 'slow and not gpu' --timeout 3600
 
 fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)
