@@ -1,9 +1,9 @@
 """Fitting a canonical polyadic decomposition: a step of `decompose.cp` against the same steps in a few lines of torch.
 
 Both take L-BFGS steps on inner products of the factors of ½‖B − B̂‖², B̂ = Σ_r c_r ⊗ sym(a_r ⊗ b_r), by automatic
-differentiation in float32, from the same start, ‖B‖ included; ours also looks at the error, keeps the terms in order
-and certifies them in float64. What is published holds B (o, d, d) in memory and goes back through an einsum. Weights
-are random, of the shapes of an MNIST layer with its biases folded (d = 785).
+differentiation in float32, from the same start, ‖B‖ included; each side is divided by the steps that it took. Ours
+also looks at the error, keeps the terms in order and certifies them in float64. What is published holds B (o, d, d) in
+memory and goes back through an einsum. Weights are random, of the shapes of an MNIST layer with its biases folded.
 
 Run: python benchmarks/cp.py [--small] [--device cpu|cuda] [--json FILE]
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 from bilens import BilinearTensor, Space, decompose
 
 RANK, PIXELS, STEPS, RUNS = 64, 785, 20, 3
+SHARED = 24
 READ_OUT, HIDDEN, SMALL_HIDDEN = (10, 1000), (300, 300), (100, 100)
 
 
@@ -32,9 +33,17 @@ def main() -> None:
 
 
 def layer(o: int, h: int, d: int, *, device: str) -> BilinearTensor:
-    """Random L, R and D; D is the identity where there are as many outputs as hidden units."""
+    """L, R and D; D is the identity where there are as many outputs as hidden units.
+
+    Rows of L and R lie near a few directions, as those of a trained layer do; without that nothing can be fitted.
+    """
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(h, d, generator=generator) / d**0.5 for _ in range(2))
+
+    def rows() -> Tensor:
+        shared = torch.randn(h, SHARED, generator=generator) @ torch.randn(SHARED, d, generator=generator)
+        return (shared / SHARED**0.5 + 0.1 * torch.randn(h, d, generator=generator)) / d**0.5
+
+    left, right = rows(), rows()
     down = torch.eye(h) if o == h else torch.randn(o, h, generator=generator)
     return BilinearTensor(*(f.to(device) for f in (left, right, down)), Space("pixels", d), Space("outputs", o))
 
@@ -47,14 +56,16 @@ def factored(tensor: BilinearTensor, energy: float, terms: list[Tensor]) -> Tens
     return (energy + ((c @ c.T) * own).sum()) / 2 - ((down @ met) * c.T).sum()
 
 
-def plain(tensor: BilinearTensor, start: decompose.CP, count: int) -> float:
-    """The error after as many steps."""
+def plain(tensor: BilinearTensor, start: decompose.CP, count: int) -> tuple[float, int]:
+    """The error after as many steps, and how many were taken."""
     left, right, down = (f.double() for f in (tensor.left, tensor.right, tensor.down))
     gram = ((left @ left.T) * (right @ right.T) + (left @ right.T) * (right @ left.T)) / 2
     energy = float(((down.T @ down) * gram).sum())
     size = start.values[:, None] ** (1 / 3)
     terms = [(rows * size).requires_grad_() for rows in (start.left, start.right, start.outputs)]
-    optimizer = torch.optim.LBFGS(terms, max_iter=count, history_size=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        terms, max_iter=count, history_size=20, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -63,7 +74,8 @@ def plain(tensor: BilinearTensor, start: decompose.CP, count: int) -> float:
         return value
 
     optimizer.step(closure)
-    return (2 * float(closure().detach()) / energy) ** 0.5
+    taken: int = optimizer.state[terms[0]]["n_iter"]
+    return (2 * float(closure().detach()) / energy) ** 0.5, taken
 
 
 def dense_step(tensor: BilinearTensor, dense: Tensor, start: decompose.CP) -> Tensor:
@@ -84,7 +96,7 @@ def steps(name: str, o: int, h: int, *, device: str, measured: Rates) -> Line:
     def ours() -> decompose.CP:
         return decompose.cp(tensor, RANK, starts=0, steps=STEPS, tol=0.0, progress=False)
 
-    def few() -> float:
+    def few() -> tuple[float, int]:
         return plain(tensor, start, STEPS)
 
     taken: list[float] = []
@@ -94,16 +106,18 @@ def steps(name: str, o: int, h: int, *, device: str, measured: Rates) -> Line:
     norm = float(tensor.norm()) ** 2
     first = (2 * float(dense_step(tensor, dense, start)) / norm) ** 0.5
     seconds = compare(ours, few, runs=RUNS, device=device)
+    found, (error, count) = ours(), few()
+    own = 10 * (len(found.history) - 1)  # the error is looked at every ten steps
     operations = 24 * h * PIXELS * RANK + 6 * o * h * RANK
     return Line(
         work=f"CP step, {name}, o = {o}, h = {h}, d = {PIXELS}, rank {RANK}, of {STEPS} from one start",
-        ours=seconds[0] / STEPS,
+        ours=seconds[0] / own,
         memory=peak_memory(ours, device=device),
         plain=Peer(
             "the factored loss, autograd and torch.optim.LBFGS",
-            seconds[1] / STEPS,
+            seconds[1] / count,
             peak_memory(few, device=device),
-            f"errors after {STEPS} steps {float(ours().error):.5f} and {few():.5f}",
+            f"errors {float(found.error):.5f} after {own} steps and {error:.5f} after {count}",
         ),
         published=Peer(
             f"one value and its derivatives through the dense ({o}, {PIXELS}, {PIXELS}) in float32, once",
@@ -114,6 +128,7 @@ def steps(name: str, o: int, h: int, *, device: str, measured: Rates) -> Line:
         limit=operations / measured.float32,
         limited_by=f"{operations / 1e9:.2f} Gflop of one value and its derivatives at the rate of products in float32; "
         "ours is the few lines with a certificate, and no faster",
+        reach=1.3,
         brief=f"a step of a CP fit, {name}, o = {o}, h = {h:,}",
         runs=RUNS,
         device=device,

@@ -45,7 +45,7 @@ class Line:
     many threads; `published` is what published code or a library does, None where nothing does this work. `ours` is
     the median in seconds, `memory` the peak in bytes above the inputs. `limit` is the least time that the machine's own
     rate of products, or of memory, allows for `ours`, and `limited_by` says how that was reckoned. `reach` is the ratio
-    to `plain` that is asked for, None where none is. `brief` names the work in README; "" leaves it out there.
+    to `plain` that is asked for, None where none is. `brief` names the work in README; where it is "", `work` does.
     """
 
     work: str
@@ -64,11 +64,11 @@ class Line:
 def saves(line: dict[str, Any]) -> str:
     """What saves most of the time: the identity, as the few lines show, or the engineering beyond it.
 
-    "neither" where the few lines are at least as fast as both ours and what is published.
+    "neither" where ours and what is published are less than 5 % away from the few lines, or slower.
     """
     engineering = line["plain"]["seconds"] / line["ours"]
     identity = line["published"]["seconds"] / line["plain"]["seconds"] if line["published"] else 1.0
-    if max(engineering, identity) <= 1.0:
+    if max(engineering, identity) <= 1.05:
         return "neither"
     return "identity" if identity >= engineering else "engineering"
 

@@ -64,6 +64,7 @@ def test_every_line_has_the_peer_in_few_lines_with_a_comparison(held):
     [
         (1.0, 1.1, 500.0, "identity"),
         (1.0, 0.9, 500.0, "identity"),
+        (1.0, 1.04, None, "neither"),
         (1.0, 4.0, 5.0, "engineering"),
         (1.0, 1.2, None, "engineering"),
         (1.0, 0.9, None, "neither"),
@@ -76,7 +77,7 @@ def test_what_saves_the_time_is_the_larger_of_two_ratios(run, ours, plain, publi
     assert run.saves(line) == expected
 
 
-def test_a_table_shows_ratios_below_one_and_leaves_lines_without_a_brief_out(run):
+def test_a_table_shows_every_line_those_below_one_too(run):
     peer = {"name": "a | b", "seconds": 0.5, "memory": None, "agreement": "equal"}
     line = {"work": "w", "ours": 1.0, "memory": 1, "plain": peer, "published": None, "brief": "work", "reach": 2.0}
     line |= {"limit": 0.1, "limited_by": "memory", "runs": 5}
@@ -84,8 +85,13 @@ def test_a_table_shows_ratios_below_one_and_leaves_lines_without_a_brief_out(run
     result = {"lines": [line, line | {"brief": ""}], "points": [], "machine": machine, "date": "d", "packages": "t 1"}
     held = {"setting": "full", "results": {"svd": result}}
     rows = run.table(held).splitlines()
-    assert sum("0.5×" in row for row in rows) == 1
+    assert sum("0.5×" in row for row in rows) == 2
     assert "a \\| b" in run.table(held)
     assert "| work | 0.5× a \\| b |  | neither |" in rows
+    assert "| w | 0.5× a \\| b |  | neither |" in rows
     assert run.page(held).count("**0.5×**") == 2
-    assert "Short of what was asked. Limit 0.1 s: memory." in run.page(held)
+    assert "Asked 2×, reached 0.5×; the limit allows 5×, which does not forbid it. Limit 0.1 s: memory." in run.page(
+        held
+    )
+    forbidden = {"setting": "full", "results": {"svd": result | {"lines": [line | {"limit": 0.4}]}}}
+    assert "the limit allows 1.2×, which forbids it." in run.page(forbidden)
