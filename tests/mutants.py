@@ -49,7 +49,7 @@ MUTANTS = (
       "test_tensor.py", "test_identities.py"),
     _("a bilinear product without its half", "(both / 2) @ self.down.T", "both @ self.down.T", "test_identities.py"),
     _("centred over hidden units instead of outputs", "self.down.mean(dim=0, keepdim=True)",
-      "self.down.mean(dim=1, keepdim=True)", "test_tensor.py"),
+      "self.down.mean(dim=1, keepdim=True)", "test_identities.py"),
     _("codes by atoms instead of duals", "factors.given(d.duals, self.down, False)",
       "factors.given(d.atoms, self.down, False)", "test_identities.py"),
     _("the offset added to outputs before they are read", "self.shift(-d.offset", "self.shift(d.offset",
