@@ -239,9 +239,10 @@ _LOADERS: Mapping[str, Callable[[], Dataset]] = {f.__name__: f for f in (mnist, 
 def load(name: str) -> Dataset:
     """The data set of this name: "mnist", "small_mnist", "fashion_mnist" or "digits".
 
-    >>> digits = load("digits")
-    >>> digits.train.images.shape[1], digits.input.image, digits.output.labels[:3]
-    (64, (8, 8), ('0', '1', '2'))
+    Examples:
+        >>> digits = load("digits")
+        >>> digits.train.images.shape[1], digits.input.image, digits.output.labels[:3]
+        (64, (8, 8), ('0', '1', '2'))
 
     Raises:
         BilensError: there is no such name.

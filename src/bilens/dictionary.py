@@ -71,9 +71,10 @@ class Dictionary:
     ) -> Dictionary:
         """The dictionary with these atoms and the rows of (Aᵀ)⁺ as duals: least squares, then least norm.
 
-        >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), Space("y", 2))
-        >>> d.encode(torch.tensor([4.0, 3.0])).round(decimals=3)  # the last two atoms share the 3
-        tensor([2.0000, 1.5000, 1.5000])
+        Examples:
+            >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), Space("y", 2))
+            >>> d.encode(torch.tensor([4.0, 3.0])).round(decimals=3)  # the last two atoms share the 3
+            tensor([2.0000, 1.5000, 1.5000])
 
         Args:
             atoms: (m, n), one atom per row.
@@ -131,9 +132,10 @@ class Dictionary:
     def encode(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k m"]:
         """Pseudoinverse codes a = duals (y − b), one vector per row.
 
-        >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0]]), Space("y", 2), offset=torch.tensor([0.0, 7.0]))
-        >>> d.encode(torch.tensor([6.0, 9.0]))
-        tensor([3.])
+        Examples:
+            >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0]]), Space("y", 2), offset=torch.tensor([0.0, 7.0]))
+            >>> d.encode(torch.tensor([6.0, 9.0]))
+            tensor([3.])
 
         Args:
             y: of any floating-point type; converted to the dictionary's, which is that of the codes.
@@ -185,9 +187,10 @@ class Dictionary:
     def decode(self, codes: Float[Tensor, "*k m"]) -> Float[Tensor, "*k n"]:
         """Vectors Aᵀa + b, one per row, in the dictionary's type.
 
-        >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0]]), Space("y", 2), offset=torch.tensor([0.0, 7.0]))
-        >>> d.decode(torch.tensor([3.0]))
-        tensor([6., 7.])
+        Examples:
+            >>> d = Dictionary.from_atoms(torch.tensor([[2.0, 0.0]]), Space("y", 2), offset=torch.tensor([0.0, 7.0]))
+            >>> d.decode(torch.tensor([3.0]))
+            tensor([6., 7.])
 
         Args and Raises: as `encode`, with `features.dim`.
         """
@@ -196,17 +199,19 @@ class Dictionary:
     def project(self, y: Float[Tensor, "*k n"]) -> Float[Tensor, "*k n"]:
         """The nearest vector that the atoms can build: decode(encode(y)), a projection of rank `rank`.
 
-        >>> Dictionary.from_atoms(torch.tensor([[1.0, 0.0]]), Space("y", 2)).project(torch.tensor([3.0, 4.0]))
-        tensor([3., 0.])
+        Examples:
+            >>> Dictionary.from_atoms(torch.tensor([[1.0, 0.0]]), Space("y", 2)).project(torch.tensor([3.0, 4.0]))
+            tensor([3., 0.])
         """
         return self.decode(self.encode(y))
 
     def restrict(self, indices: Sequence[int] | Tensor) -> Dictionary:
         """The dictionary of some of the atoms, with their own pseudoinverse; labels keep the old numbers.
 
-        >>> d = Dictionary.from_atoms(torch.eye(3), Space("y", 3))
-        >>> d.restrict([2, 0]).features.labels
-        ('2', '0')
+        Examples:
+            >>> d = Dictionary.from_atoms(torch.eye(3), Space("y", 3))
+            >>> d.restrict([2, 0]).features.labels
+            ('2', '0')
 
         The constant atom of a folded dictionary stays the constant coordinate of the codes.
 
@@ -233,9 +238,10 @@ class Dictionary:
     def fold(self) -> Dictionary:
         """The affine dictionary as a linear one on the folded space, with one more atom: [b; 1], last.
 
-        >>> d = Dictionary.from_atoms(torch.eye(2), Space("y", 2), offset=torch.tensor([5.0, 7.0]))
-        >>> d.fold().atoms[-1]
-        tensor([5., 7., 1.])
+        Examples:
+            >>> d = Dictionary.from_atoms(torch.eye(2), Space("y", 2), offset=torch.tensor([5.0, 7.0]))
+            >>> d.fold().atoms[-1]
+            tensor([5., 7., 1.])
 
         [y; 1] = [[A, 0], [b, 1]]ᵀ [a; 1]. The duals are the pseudoinverse of the folded atoms. A dictionary whose space
         has the constant coordinate already is returned as it is.

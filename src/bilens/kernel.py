@@ -61,9 +61,10 @@ class Kernel(factors.Factored):
     def from_matrix(cls, matrix: Float[Tensor, "i i"], input: Space, label: str = "", *, detach: bool = True) -> Kernel:
         """The kernel of the form x'ᵀ M x': M's symmetric part, ½(M + Mᵀ).
 
-        >>> Kernel.from_matrix(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), Space("x", 2)).dense()
-        tensor([[0., 1.],
-                [1., 0.]])
+        Examples:
+            >>> Kernel.from_matrix(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), Space("x", 2)).dense()
+            tensor([[0., 1.],
+                    [1., 0.]])
 
         Held as L = I, R = M, which symmetrises M, so that a matrix that is not symmetric cannot slip through.
 
@@ -100,8 +101,9 @@ class Kernel(factors.Factored):
     def matvec(self, v: Float[Tensor, "*n i"]) -> Float[Tensor, "*n i"]:
         """Q v for each row v of the folded space, from the factors: O(h i) per row.
 
-        >>> Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)).matvec(torch.ones(2))
-        tensor([ 3., -5.])
+        Examples:
+            >>> Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)).matvec(torch.ones(2))
+            tensor([ 3., -5.])
         """
         v = checks.vectors("vectors", v, self.left, self.input.dim, hint="fold them first, space.fold(x)")
         one = ((v @ self.right.T) * self.weights) @ self.left
@@ -111,9 +113,10 @@ class Kernel(factors.Factored):
     def dense(self) -> Float[Tensor, "i i"]:
         """Q as a symmetric matrix; one product of (i, h) and (h, i), h the units whose weight is not 0.
 
-        >>> Kernel(torch.ones(1, 2), torch.eye(2)[:1], torch.ones(1), Space("x", 2)).dense()  # (x₀ + x₁) x₀
-        tensor([[1.0000, 0.5000],
-                [0.5000, 0.0000]])
+        Examples:
+            >>> Kernel(torch.ones(1, 2), torch.eye(2)[:1], torch.ones(1), Space("x", 2)).dense()  # (x₀ + x₁) x₀
+            tensor([[1.0000, 0.5000],
+                    [0.5000, 0.0000]])
 
         Raises:
             BilensError: entries beyond the range of the type.
@@ -130,9 +133,10 @@ class Kernel(factors.Factored):
     def parts(self) -> KernelParts:
         """The quadratic, linear and constant part: Q[:d,:d], 2·Q[:d,d] and Q[d,d] of the folded kernel.
 
-        >>> Q = torch.tensor([[2.0, 0.5], [0.5, -1.0]])  # 2x² + x − 1
-        >>> [float(part) for part in Kernel.from_matrix(Q, Space("x", 1, constant=True)).parts()]
-        [2.0, 1.0, -1.0]
+        Examples:
+            >>> Q = torch.tensor([[2.0, 0.5], [0.5, -1.0]])  # 2x² + x − 1
+            >>> [float(part) for part in Kernel.from_matrix(Q, Space("x", 1, constant=True)).parts()]
+            [2.0, 1.0, -1.0]
         """
         q = self.dense()
         if not self.input.constant:

@@ -36,8 +36,9 @@ class Matching:
 def assign(similarity: Float[Tensor, "n m"]) -> Matching:
     """The one-to-one assignment with the largest sum of similarities, n ≤ m. No gradients.
 
-    >>> assign(torch.tensor([[0.9, 0.8], [0.7, 0.1]])).partner  # 0.8 + 0.7, not the best of each row
-    tensor([1, 0])
+    Examples:
+        >>> assign(torch.tensor([[0.9, 0.8], [0.7, 0.1]])).partner  # 0.8 + 0.7, not the best of each row
+        tensor([1, 0])
 
     A best match for each feature on its own would let one feature serve many, and pairing by rank breaks where two
     eigenvalues are nearly equal.
@@ -90,8 +91,9 @@ def kernel_cosines(first: BilinearTensor, second: BilinearTensor) -> Float[Tenso
 def subspace_cosines(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Float[Tensor, " k"]:
     """Cosines of the principal angles between the spans of two sets of rows, largest first, k = min(rank, rank).
 
-    >>> subspace_cosines(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 3.0]]))
-    tensor([1.], dtype=torch.float64)
+    Examples:
+        >>> subspace_cosines(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 3.0]]))
+        tensor([1.], dtype=torch.float64)
 
     They do not depend on signs, order or scale of the vectors, nor on the choice of basis in a degenerate eigenspace.
     In float64; no gradients.

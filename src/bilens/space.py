@@ -81,8 +81,9 @@ class Space:
     def to_json(self) -> dict[str, Any]:
         """The space as values of JSON, from which `from_json` makes it again.
 
-        >>> Space.from_json(Space("pixels", 4, image=(2, 2)).to_json())
-        Space('pixels', 4, image 2×2)
+        Examples:
+            >>> Space.from_json(Space("pixels", 4, image=(2, 2)).to_json())
+            Space('pixels', 4, image 2×2)
         """
         return {
             "name": self.name,
@@ -130,8 +131,9 @@ class Space:
     def fold(self, x: Float[Tensor, "*n size"], like: Tensor | None = None) -> Float[Tensor, "*n dim"]:
         """x' = [x; 1] when the space has a constant coordinate, x itself otherwise.
 
-        >>> Space("x", 2, constant=True).fold(torch.tensor([[3.0, 4.0]]))
-        tensor([[3., 4., 1.]])
+        Examples:
+            >>> Space("x", 2, constant=True).fold(torch.tensor([[3.0, 4.0]]))
+            tensor([[3., 4., 1.]])
 
         Args:
             x: vectors without the constant coordinate, one per row.
@@ -159,8 +161,9 @@ class Space:
     def index(self, label: str | int) -> int:
         """Position of a coordinate, given by its label (or its number where there are no labels, or as an int).
 
-        >>> Space("pets", 2, ("cat", "dog")).index("dog")
-        1
+        Examples:
+            >>> Space("pets", 2, ("cat", "dog")).index("dog")
+            1
 
         Raises:
             SpaceError: no such coordinate.

@@ -37,8 +37,9 @@ class Interval:
 def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of the mean: x̄ ± t_{(1+level)/2, n−1} · s/√n, s² the unbiased variance.
 
-    >>> interval([1.0, 2.0, 3.0]).text()
-    '2.000 ± 2.484'
+    Examples:
+        >>> interval([1.0, 2.0, 3.0]).text()
+        '2.000 ± 2.484'
 
     Args:
         samples: independent measurements, for example one per seed; level: of confidence.

@@ -70,10 +70,11 @@ class BilinearTensor(factors.Factored):
     ) -> BilinearTensor:
         """The tensor of y = D[(W x + b) ⊙ (V x + c)] + e, its biases folded.
 
-        >>> W, V = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-        >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2), output=Space("y", 2))
-        >>> B(torch.tensor([3.0, 5.0]))  # W x ⊙ V x
-        tensor([15., 30.])
+        Examples:
+            >>> W, V = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+            >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2), output=Space("y", 2))
+            >>> B(torch.tensor([3.0, 5.0]))  # W x ⊙ V x
+            tensor([15., 30.])
 
         x' = [x; 1], L = [W, b], R = [V, c]; e is one more hidden unit with left = right = e_const. The input space
         gains its constant coordinate when there is a bias or when it has one already.
@@ -107,9 +108,10 @@ class BilinearTensor(factors.Factored):
     ) -> BilinearTensor:
         """The linear map y = M x as a tensor, through the constant coordinate: (e_const · x')(M_o · x') for each o.
 
-        >>> M = torch.tensor([[1.0, 2.0]])
-        >>> BilinearTensor.from_linear(M, input=Space("x", 2), output=Space("y", 1))(torch.tensor([3.0, 5.0]))
-        tensor([13.])
+        Examples:
+            >>> M = torch.tensor([[1.0, 2.0]])
+            >>> BilinearTensor.from_linear(M, input=Space("x", 2), output=Space("y", 1))(torch.tensor([3.0, 5.0]))
+            tensor([13.])
 
         Added to a layer's tensor it is the path that goes around the layer, for example a residual connection.
 
@@ -177,11 +179,12 @@ class BilinearTensor(factors.Factored):
     def kernel(self, u: Float[Tensor, " o"] | str | int, *, detach: bool = True) -> Kernel:
         """Q_u = Σ_o u_o B_o, so that u·y = x'ᵀ Q_u x'.
 
-        >>> W = torch.ones(1, 2)
-        >>> B = BilinearTensor.from_layer(W, W, input=Space("x", 2), output=Space("y", 1, ("square of the sum",)))
-        >>> B.kernel("square of the sum").dense()
-        tensor([[1., 1.],
-                [1., 1.]])
+        Examples:
+            >>> W = torch.ones(1, 2)
+            >>> B = BilinearTensor.from_layer(W, W, input=Space("x", 2), output=Space("y", 1, ("square of the sum",)))
+            >>> B.kernel("square of the sum").dense()
+            tensor([[1., 1.],
+                    [1., 1.]])
 
         Args:
             u: a direction of the output space, or the label or number of one output.
@@ -202,9 +205,10 @@ class BilinearTensor(factors.Factored):
     def read(self, d: Dictionary) -> BilinearTensor:
         """The tensor of the codes: a = duals (y − b) is quadratic in x too, with down' = duals · down.
 
-        >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
-        >>> B.read(Dictionary.from_atoms(torch.tensor([[1.0, 1.0]]), B.output))(torch.tensor([3.0, 4.0]))
-        tensor([12.5000])
+        Examples:
+            >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+            >>> B.read(Dictionary.from_atoms(torch.tensor([[1.0, 1.0]]), B.output))(torch.tensor([3.0, 4.0]))
+            tensor([12.5000])
 
         The pseudoinverse trick. The codes rebuild y exactly when the atoms span the output space; otherwise they
         rebuild its projection on the atoms.
@@ -253,9 +257,10 @@ class BilinearTensor(factors.Factored):
     def then(self, matrix: Float[Tensor, "p o"], output: Space, *, detach: bool = True) -> BilinearTensor:
         """The tensor of M y: a linear map after the layer, for example its read-out.
 
-        >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
-        >>> B.then(torch.tensor([[1.0, 1.0]]), Space("sum", 1))(torch.tensor([3.0, 4.0]))
-        tensor([25.])
+        Examples:
+            >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+            >>> B.then(torch.tensor([[1.0, 1.0]]), Space("sum", 1))(torch.tensor([3.0, 4.0]))
+            tensor([25.])
 
         Args:
             matrix: M; output: space of M y; detach: False keeps the graph of M.
@@ -273,9 +278,10 @@ class BilinearTensor(factors.Factored):
     def centered(self) -> BilinearTensor:
         """The tensor less its mean over outputs: the same softmax, and kernels that can be compared across classes.
 
-        >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
-        >>> B.centered()(torch.tensor([3.0, 4.0]))  # 9 and 16 less their mean
-        tensor([-3.5000,  3.5000])
+        Examples:
+            >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+            >>> B.centered()(torch.tensor([3.0, 4.0]))  # 9 and 16 less their mean
+            tensor([-3.5000,  3.5000])
 
         One vector added to all rows of a read-out changes no prediction, so only the centred read-out means something.
         """

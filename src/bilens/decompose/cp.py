@@ -111,11 +111,12 @@ def cp(
 ) -> CP:
     """The nearest sum of R terms c_r ⊗ sym(a_r ⊗ b_r) to B that is found: R hidden units instead of h.
 
-    >>> rows = torch.tensor([[1.0, 1.0], [1.0, -1.0]])  # x₁x₂ = ¼(x₁ + x₂)² − ¼(x₁ − x₂)², in two hidden units
-    >>> layer = BilinearTensor(rows, rows, torch.tensor([[0.25, -0.25]]), Space("x", 2), Space("y", 1))
-    >>> term = cp(layer, rank=1, progress=False)
-    >>> bool(term.error < 1e-3), sorted([term.left.argmax().item(), term.right.argmax().item()])
-    (True, [0, 1])
+    Examples:
+        >>> rows = torch.tensor([[1.0, 1.0], [1.0, -1.0]])  # x₁x₂ = ¼(x₁ + x₂)² − ¼(x₁ − x₂)², in two hidden units
+        >>> layer = BilinearTensor(rows, rows, torch.tensor([[0.25, -0.25]]), Space("x", 2), Space("y", 1))
+        >>> term = cp(layer, rank=1, progress=False)
+        >>> bool(term.error < 1e-3), sorted([term.left.argmax().item(), term.right.argmax().item()])
+        (True, [0, 1])
 
     Minimises ½‖B − B̂‖² + ½ρ Σ_r (‖a_r‖² + ‖b_r‖² + ‖c_r‖²) by L-BFGS on inner products of the factors; nothing of size
     o·i² is made. The minimum found is a local one: compare starts. With R ≥ h the layer's own hidden units are the

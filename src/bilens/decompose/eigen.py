@@ -87,9 +87,10 @@ class Spectrum:
     def keep(self, k: int) -> Spectrum:
         """The first k pairs; `discarded` accounts for the ones left out.
 
-        >>> whole = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
-        >>> whole.keep(1).reconstruct(torch.tensor([1.0, 1.0]))  # of 3 − 5
-        tensor(-5.)
+        Examples:
+            >>> whole = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+            >>> whole.keep(1).reconstruct(torch.tensor([1.0, 1.0]))  # of 3 − 5
+            tensor(-5.)
 
         Raises:
             BilensError: k outside 0 … the number of pairs.
@@ -133,9 +134,10 @@ class Spectrum:
     def terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
         """λ_k (v_k·x')² for each sample and pair: an output taken apart; the constant coordinate is added here.
 
-        >>> found = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
-        >>> found.terms(torch.tensor([2.0, 1.0]))
-        tensor([-5., 12.])
+        Examples:
+            >>> found = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+            >>> found.terms(torch.tensor([2.0, 1.0]))
+            tensor([-5., 12.])
 
         Computed in float64, whatever floating type x has, and returned in the type of the values. Differentiable in x.
 
@@ -230,8 +232,9 @@ class Spectrum:
 def eigh(kernel: Kernel, k: int | None = None) -> Spectrum:
     """The k eigenpairs of Q largest in |λ|, or all of them.
 
-    >>> eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2))).values
-    tensor([-5.,  3.])
+    Examples:
+        >>> eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2))).values
+        tensor([-5.,  3.])
 
     A kernel of few hidden units is reduced to their span first: with r weights that are not zero, Q lives in the 2r
     dimensions spanned by their rows of L and R.

@@ -35,9 +35,11 @@ measured, but no proof."""
 def eigh_pullback(kernel: Kernel, d: Dictionary, k: int | None = None) -> Spectrum:
     """The k eigenpairs largest in |λ| of F Q Fᵀ, the kernel as a function of codes, a ↦ Q(Fᵀa): (m, m), never built.
 
-    >>> Q, atoms = Kernel.from_matrix(torch.eye(2), Space("x", 2)), torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
-    >>> eigh_pullback(Q, Dictionary.from_atoms(atoms, Space("x", 2))).values  # of F Fᵀ, its 0 left out
-    tensor([4., 2.])
+    Examples:
+        >>> Q = Kernel.from_matrix(torch.eye(2), Space("x", 2))
+        >>> atoms = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+        >>> eigh_pullback(Q, Dictionary.from_atoms(atoms, Space("x", 2))).values  # of F Fᵀ, its 0 left out
+        tensor([4., 2.])
 
     With the Gram matrix of the atoms and its Cholesky factor, K = FᵀF = RᵀR (i, i), the eigenvalues that are not 0 are
     those of R Q Rᵀ, and a vector w there is F R⁻¹ w among the codes. Where atoms are nearly dependent, R is that of a

@@ -101,9 +101,11 @@ class InputBasis:
 def input_basis(tensor: BilinearTensor, k: int | None = None) -> InputBasis:
     """The top k eigenvectors of the input mode's Gram M_ij = Σ_o (B_o B_o)_ij, without building B.
 
-    >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
-    >>> input_basis(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
-    tensor([2., 1.])
+    Examples:
+        >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+        >>> tensor = BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))
+        >>> input_basis(tensor).values.round(decimals=3)
+        tensor([2., 1.])
 
     From B_o = ½ Σ_h D_oh (L_h R_hᵀ + R_h L_hᵀ), with P = DᵀD,
     M = ¼ [Lᵀ(P∘RRᵀ)L + Lᵀ(P∘RLᵀ)R + Rᵀ(P∘LRᵀ)L + Rᵀ(P∘LLᵀ)R]. Biases are part of it: a folded input has

@@ -315,11 +315,12 @@ class Interactions:
 def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactions:
     """Every interaction of a tensor: c_abo = B_o(e_a, e_b), times 2 where a < b.
 
-    >>> W, V = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
-    >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2, ("age", "dose")), output=Space("y", 1, ("risk",)))
-    >>> interactions(B).top()
-       first  second  output  coefficient    share
-    1  age    dose    risk             +3  100.00%
+    Examples:
+        >>> W, V = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+        >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2, ("age", "dose")), output=Space("y", 1, ("risk",)))
+        >>> interactions(B).top()
+           first  second  output  coefficient    share
+        1  age    dose    risk             +3  100.00%
 
     In other coordinates, give the tensor those first: `tensor.pullback(inputs).read(outputs)`.
 
@@ -360,8 +361,9 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
 def participation_ratio(scores: Float[Tensor, "*n"]) -> float:
     """The participation ratio (Σ s²)² / Σ s⁴: n for n equal scores, 1 for a single one that is not 0.
 
-    >>> participation_ratio(torch.tensor([2.0, -2.0, 2.0, 0.0]))
-    3.0
+    Examples:
+        >>> participation_ratio(torch.tensor([2.0, -2.0, 2.0, 0.0]))
+        3.0
 
     Raises:
         BilensError: every score is 0.

@@ -106,10 +106,11 @@ class TensorSVD:
     def truncate(self, k: int) -> BilinearTensor:
         """The tensor with its top k components: the outputs projected on their directions, down' = R_kᵀ R_k D.
 
-        >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
-        >>> found = svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2)))
-        >>> found.truncate(1)(torch.tensor([3.0, 4.0]))  # of 18 and 16
-        tensor([18.,  0.])
+        Examples:
+            >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+            >>> found = svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2)))
+            >>> found.truncate(1)(torch.tensor([3.0, 4.0]))  # of 18 and 16
+            tensor([18.,  0.])
 
         In the type of the values; the product is in float64. No gradients.
 
@@ -127,9 +128,10 @@ class TensorSVD:
 def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
     """The top k singular values, output directions and (factored) right kernels of B as an o × i² matrix.
 
-    >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
-    >>> svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
-    tensor([2., 1.])
+    Examples:
+        >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+        >>> svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2))).values.round(decimals=3)
+        tensor([2., 1.])
 
     B Bᵀ = D G Dᵀ with the hidden Gram G = ½[(LLᵀ)∘(RRᵀ) + (LRᵀ)∘(RLᵀ)], so σ² and R are its eigenpairs.
 

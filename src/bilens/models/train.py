@@ -76,13 +76,14 @@ def train(
 ) -> History:
     """Train a classifier in place by AdamW on the cross-entropy, and leave it on the device.
 
-    >>> from bilens import data
-    >>> digits = data.digits()
-    >>> model = ImageClassifier(digits.input, digits.output, hidden=32)
-    >>> images, labels = digits.train.images, digits.train.labels
-    >>> history = train(model, images, labels, epochs=3, lr=1e-2, progress=False, device="cpu")
-    >>> len(history.steps), bool(history["train accuracy"][-1] > 0.8)
-    (3, True)
+    Examples:
+        >>> from bilens import data
+        >>> digits = data.digits()
+        >>> model = ImageClassifier(digits.input, digits.output, hidden=32)
+        >>> images, labels = digits.train.images, digits.train.labels
+        >>> history = train(model, images, labels, epochs=3, lr=1e-2, progress=False, device="cpu")
+        >>> len(history.steps), bool(history["train accuracy"][-1] > 0.8)
+        (3, True)
 
     Batch order depends on (seed, epoch) alone, noise and augmentation on (seed, step) alone, so that a run that was
     killed and started again with the same arguments ends with the same weights as one that was not: bit for bit on a

@@ -18,8 +18,9 @@ from bilens.errors import BilensError, ShapeError
 def count(m: int) -> int:
     """How many pairs i ≤ j there are of m features: m(m+1)/2.
 
-    >>> count(4)
-    10
+    Examples:
+        >>> count(4)
+        10
     """
     m = whole("m", m, 0)
     return m * (m + 1) // 2
@@ -40,8 +41,9 @@ def first(i: int, m: int) -> int:
 def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
     """The t-th pair (i, j), i ≤ j, of m features, counted row by row: (0,0), (0,1) … (0,m−1), (1,1) …
 
-    >>> unrank(torch.arange(6), 3)
-    (tensor([0, 0, 0, 1, 1, 2]), tensor([0, 1, 2, 1, 2, 2]))
+    Examples:
+        >>> unrank(torch.arange(6), 3)
+        (tensor([0, 0, 0, 1, 1, 2]), tensor([0, 1, 2, 1, 2, 2]))
 
     Row i starts at i·m − i(i−1)/2; its inverse is a root, corrected by one where rounding moved it.
 
@@ -80,8 +82,9 @@ def segments(start: int, stop: int, m: int) -> Iterator[tuple[int, int, int]]:
 def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"]:
     """Where a seeded permutation of 0 … size−1 puts these places: four Feistel rounds, walked until inside the range.
 
-    >>> permuted(torch.arange(5), 5, seed=0).sort().values
-    tensor([0, 1, 2, 3, 4])
+    Examples:
+        >>> permuted(torch.arange(5), 5, seed=0).sort().values
+        tensor([0, 1, 2, 3, 4])
 
     Each value is computed on its own, so that no list of `size` numbers is ever held. It is computed on the CPU, in
     32-bit arithmetic, and given back where `place` is.

@@ -174,10 +174,11 @@ def stream(
 ) -> PairStream:
     """A stream of every pair vector of a layer: r_ij, for which Σ_ij a_i a_j r_ij = g(Σ a_i v_i), or of another kind.
 
-    >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
-    >>> rows = stream(B, batch_size=3, shuffle=False)
-    >>> rows.pairs(0), rows.batch(0).shape
-    ((tensor([0, 0, 1]), tensor([0, 1, 1])), torch.Size([3, 2]))
+    Examples:
+        >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+        >>> rows = stream(B, batch_size=3, shuffle=False)
+        >>> rows.pairs(0), rows.batch(0).shape
+        ((tensor([0, 0, 1]), tensor([0, 1, 1])), torch.Size([3, 2]))
 
     The vectors have a graph only if the tensor or the dictionary was built with `detach=False`.
 

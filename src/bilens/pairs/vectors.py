@@ -219,10 +219,11 @@ def polarized(
 ) -> Float[Tensor, "b o"]:
     """Polarised pair vectors r_ij = B(v_i, v_j) = ½[g(v_i+v_j) − g(v_i) − g(v_j)] (+ ½g(0) with unfolded biases).
 
-    >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
-    >>> polarized(B, torch.tensor([0, 0]), torch.tensor([0, 1]))
-    tensor([[1., 0.],
-            [0., 0.]])
+    Examples:
+        >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+        >>> polarized(B, torch.tensor([0, 0]), torch.tensor([0, 1]))
+        tensor([[1., 0.],
+                [0., 0.]])
 
     They satisfy Σ_ij a_i a_j r_ij = g(Σ a_i v_i) exactly, the sum over all i and j. Gradients flow to the factors of a
     tensor, and to the atoms of a dictionary, that were built with `detach=False`.

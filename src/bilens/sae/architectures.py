@@ -165,12 +165,13 @@ class SAE(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a SAELens folder: `cfg.json` and `sae_weights.safetensors`.
 
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     StandardSAE(8, 32).save_pretrained(folder)
-        ...     again = SAE.from_pretrained(folder)
-        >>> type(again).__name__, again.d_sae
-        ('StandardSAE', 32)
+        Examples:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     StandardSAE(8, 32).save_pretrained(folder)
+            ...     again = SAE.from_pretrained(folder)
+            >>> type(again).__name__, again.d_sae
+            ('StandardSAE', 32)
 
         Raises:
             StoreError: SAELens has no such SAE (top-k without ReLU), or the folder cannot be written.
@@ -252,10 +253,11 @@ class StandardSAE(SAE):
 class TopKSAE(SAE):
     """The k largest of (x − b_dec) W_enc + b_enc, the others 0; ReLU on top unless `rectify` is false.
 
-    >>> autoencoder = TopKSAE(d_in=8, d_sae=32, k=4)
-    >>> codes = autoencoder.encode(torch.ones(2, 8))
-    >>> codes.shape, bool(((codes != 0).sum(dim=1) <= 4).all())
-    (torch.Size([2, 32]), True)
+    Examples:
+        >>> autoencoder = TopKSAE(d_in=8, d_sae=32, k=4)
+        >>> codes = autoencoder.encode(torch.ones(2, 8))
+        >>> codes.shape, bool(((codes != 0).sum(dim=1) <= 4).all())
+        (torch.Size([2, 32]), True)
 
     Args:
         k: codes kept per vector, 1 … d_sae; with ReLU those of them that are negative are 0 too.

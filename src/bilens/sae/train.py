@@ -55,12 +55,13 @@ def train(
 ) -> History:
     """Train an SAE in place on a stream of vectors, and leave it on the device.
 
-    >>> from bilens import sae
-    >>> vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
-    >>> autoencoder = sae.TopKSAE(8, 32, k=4)
-    >>> history = sae.train(autoencoder, sae.TensorStream(vectors, 100), steps=300, progress=False, device="cpu")
-    >>> bool(sae.nmse(vectors, autoencoder(vectors)) < 0.2)
-    True
+    Examples:
+        >>> from bilens import sae
+        >>> vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+        >>> autoencoder = sae.TopKSAE(8, 32, k=4)
+        >>> history = sae.train(autoencoder, sae.TensorStream(vectors, 100), steps=300, progress=False, device="cpu")
+        >>> bool(sae.nmse(vectors, autoencoder(vectors)) < 0.2)
+        True
 
     The loss is the mean over a batch of ‖s x − x̂‖² + l1 Σ_k |a_k| ‖w_k‖, w_k the rows of the decoder, plus
     similarity · (Σ_{i≠j} |cos_ij|^10)^{1/10} over them. With `normalize`, s makes the mean of ‖s x‖² over the first

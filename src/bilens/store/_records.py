@@ -93,11 +93,12 @@ def register(kind: type[R]) -> type[R]:
 def save(record: Any, path: str | Path) -> None:
     """Write a record as `path`.json and `path`.safetensors (no file of tensors when it holds none), in one step.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(Space("pixels", 4, image=(2, 2)), f"{folder}/space")
-    ...     load(f"{folder}/space", Space)
-    Space('pixels', 4, image 2×2)
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Space("pixels", 4, image=(2, 2)), f"{folder}/space")
+        ...     load(f"{folder}/space", Space)
+        Space('pixels', 4, image 2×2)
 
     The JSON carries the checksum of the tensors and its own, the SHA-256 of everything else in it as JSON with sorted
     keys and without spaces: a reader gets the old record or the new one, or an error when a file was altered.

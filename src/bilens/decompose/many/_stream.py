@@ -137,9 +137,11 @@ def eigh_many(
 ) -> Spectra:
     """The top k eigenpairs of the kernels of many directions: Q_u for every row u, or for every feature.
 
-    >>> tensor = BilinearTensor(torch.eye(3), torch.eye(3), torch.tensor([[3.0, -2, 1]]), Space("x", 3), Space("y", 1))
-    >>> eigh_many(tensor, k=2).values  # of 3x₁² − 2x₂² + x₃²
-    tensor([[ 3., -2.]])
+    Examples:
+        >>> down = torch.tensor([[3.0, -2.0, 1.0]])
+        >>> tensor = BilinearTensor(torch.eye(3), torch.eye(3), down, Space("x", 3), Space("y", 1))
+        >>> eigh_many(tensor, k=2).values  # of 3x₁² − 2x₂² + x₃²
+        tensor([[ 3., -2.]])
 
     All kernels share the factors, so that one product with L and R serves every direction: block Lanczos on all of
     them at once, Q v = ½ [Lᵀ(w∘Rv) + Rᵀ(w∘Lv)] with w = Dᵀu, and no kernel is formed. The pairs found are then refined,
