@@ -108,11 +108,6 @@ class BilinearTensor(factors.Factored):
     ) -> BilinearTensor:
         """The linear map y = M x as a tensor, through the constant coordinate: (e_const · x')(M_o · x') for each o.
 
-        Examples:
-            >>> M = torch.tensor([[1.0, 2.0]])
-            >>> BilinearTensor.from_linear(M, input=Space("x", 2), output=Space("y", 1))(torch.tensor([3.0, 5.0]))
-            tensor([13.])
-
         Added to a layer's tensor it is the path that goes around the layer, for example a residual connection.
 
         Args:
@@ -182,9 +177,8 @@ class BilinearTensor(factors.Factored):
         Examples:
             >>> W = torch.ones(1, 2)
             >>> B = BilinearTensor.from_layer(W, W, input=Space("x", 2), output=Space("y", 1, ("square of the sum",)))
-            >>> B.kernel("square of the sum").dense()
-            tensor([[1., 1.],
-                    [1., 1.]])
+            >>> B.kernel("square of the sum").dense().tolist()
+            [[1.0, 1.0], [1.0, 1.0]]
 
         Args:
             u: a direction of the output space, or the label or number of one output.
