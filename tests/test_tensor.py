@@ -484,3 +484,9 @@ def test_cosines_of_kernels():
     assert float(a.cosine(0 * b)) == 0
     with refuses(SpaceError, "a kernel"):
         a.cosine(Kernel.from_matrix(second, Space("z", 4)))
+
+
+def test_a_kernel_times_vectors_is_its_matrix_times_them():
+    kernel = random_tensor().kernel("cat")
+    v = torch.randn(5, kernel.input.dim, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    near(kernel.matvec(v), array(v) @ array(kernel.dense()), 10.0)
