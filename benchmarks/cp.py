@@ -111,11 +111,11 @@ def steps(name: str, o: int, h: int, *, device: str, measured: Rates) -> Line:
     operations = 24 * h * PIXELS * RANK + 6 * o * h * RANK
     return Line(
         work=f"CP step, {name}, o = {o}, h = {h}, d = {PIXELS}, rank {RANK}, of {STEPS} from one start",
-        ours=seconds[0] / own,
+        ours=seconds.ours / own,
         memory=peak_memory(ours, device=device),
         plain=Peer(
             "the factored loss, autograd and torch.optim.LBFGS",
-            seconds[1] / count,
+            seconds.plain / count,
             peak_memory(few, device=device),
             f"errors {float(found.error):.5f} after {own} steps and {error:.5f} after {count}",
         ),
@@ -130,6 +130,7 @@ def steps(name: str, o: int, h: int, *, device: str, measured: Rates) -> Line:
         "ours is the few lines with a certificate, and no faster",
         reach=1.3,
         brief=f"a step of a CP fit, {name}, o = {o}, h = {h:,}",
+        spread=(seconds.spread[0] * own / count, seconds.spread[1] * own / count),
         runs=RUNS,
         device=device,
     )

@@ -98,10 +98,10 @@ def plain_runner(tensor: BilinearTensor, tol: float) -> Iterator[Callable[[], li
                 os.environ[name] = value
 
 
-def published(tensor: BilinearTensor) -> tuple[Tensor, Tensor]:
+def published(tensor: BilinearTensor, k: int = K) -> tuple[Tensor, Tensor]:
     kernels = torch.einsum("uh,hi,hj->uij", tensor.down, tensor.left, tensor.right)
     values, vectors = torch.linalg.eigh((kernels + kernels.mT) / 2)
-    order = values.abs().argsort(dim=1, descending=True)[:, :K]
+    order = values.abs().argsort(dim=1, descending=True)[:, :k]
     return values.gather(1, order), vectors.gather(2, order[:, None].expand(-1, vectors.shape[1], -1))
 
 
@@ -143,18 +143,18 @@ def line(
     form = 2 * n * h * d**2
     return Line(
         work=f"top {K} of |λ|, {n} directions, d={d}, h={h}, {str(dtype).removeprefix('torch.')}, {weights}",
-        ours=seconds[0],
+        ours=seconds.ours,
         memory=peak_memory(lambda: decompose.eigh_many(tensor, k=K), device=device),
         plain=Peer(
             f"one product each and scipy's eigsh, in {torch.get_num_threads()} processes of one thread",
-            seconds[1],
+            seconds.plain,
             None,
             f"values within {float(((values - theirs).abs().amax(1) / size).max()):.0e}, residuals within {rest:.0e} "
             "of the largest |λ| of their kernel; further copies of an eigenvalue not looked for",
         ),
         published=Peer(
             "einsum and full batched torch.linalg.eigh",
-            seconds[2],
+            seconds.published,
             peak_memory(lambda: published(tensor), device=device),
             f"values within {apart:.0e}, our residuals within {worst:.0e} of the largest |λ| of their kernel",
         ),
@@ -164,6 +164,7 @@ def line(
         f"{limits.copy / 1e9:.0f} GB/s; forming alone takes {form / rate:.2g} s at that rate",
         reach=reach,
         brief=brief,
+        spread=seconds.spread,
         runs=runs,
         device=device,
     )

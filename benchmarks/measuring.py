@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,7 +45,8 @@ class Line:
     many threads; `published` is what published code or a library does, None where nothing does this work. `ours` is
     the median in seconds, `memory` the peak in bytes above the inputs. `limit` is the least time that the machine's own
     rate of products, or of memory, allows for `ours`, and `limited_by` says how that was reckoned. `reach` is the ratio
-    to `plain` that is asked for, None where none is. `brief` names the work in README; where it is "", `work` does.
+    to `plain` that is asked for, None where none is; `spread` is the lowest and the highest ratio to it of one turn.
+    `brief` names the work in README; where it is "", `work` does.
     """
 
     work: str
@@ -57,6 +58,7 @@ class Line:
     limited_by: str
     runs: int
     reach: float | None = None
+    spread: tuple[float, float] | None = None
     brief: str = ""
     device: str = "cpu"
 
@@ -100,6 +102,15 @@ SLOW = 2.0
 """Seconds from which on a published peer is run once, or its single run would be most of a benchmark."""
 
 
+class Times(NamedTuple):
+    """Median seconds of the three sides, and the lowest and the highest ratio of the few lines to ours in one turn."""
+
+    ours: float
+    plain: float
+    published: float | None
+    spread: tuple[float, float]
+
+
 def compare(
     ours: Callable[[], Any],
     plain: Callable[[], Any],
@@ -107,8 +118,8 @@ def compare(
     *,
     runs: int = RUNS,
     device: str = "cpu",
-) -> tuple[float, float, float | None]:
-    """Median seconds of all sides, run in turn so that whatever else the machine does falls on all alike.
+) -> Times:
+    """Seconds of all sides, run in turn so that whatever else the machine does falls on all alike.
 
     One run of each comes first and does not count, as it loads libraries and fills caches; only a published peer that
     took `SLOW` seconds in it is not run again.
@@ -118,7 +129,8 @@ def compare(
     again = [side for side, seconds in zip(sides, first, strict=True) if side is not published or seconds < SLOW]
     times = [[once(side, device=device) for side in again] for _ in range(runs)]
     medians = [statistics.median(column) for column in zip(*times, strict=True)] + first[len(again) :]
-    return medians[0], medians[1], medians[2] if published else None
+    ratios = [turn[1] / turn[0] for turn in times]
+    return Times(medians[0], medians[1], medians[2] if published else None, (min(ratios), max(ratios)))
 
 
 def once(work: Callable[[], Any], *, device: str = "cpu") -> float:
@@ -202,7 +214,8 @@ def report(lines: list[Line], points: list[Point], measured: Rates, json_path: P
         print(f"{line.work}: {line.ours:.4g} s, {line.memory / 1e6:,.0f} MB, {line.runs} runs")
         for peer in (line.plain, line.published):
             if peer is not None:
-                ratio = f"{peer.seconds / line.ours:.3g}×{asked if peer is line.plain else ''}"
+                spread = "" if line.spread is None else f" ({line.spread[0]:.3g} to {line.spread[1]:.3g})"
+                ratio = f"{peer.seconds / line.ours:.3g}×{spread + asked if peer is line.plain else ''}"
                 memory = "" if peer.memory is None else f", {peer.memory / 1e6:,.0f} MB"
                 print(f"  {ratio} against {peer.name}: {peer.seconds:.4g} s{memory}; {peer.agreement}")
         print(f"  {saves(asdict(line))}; limit {line.limit:.4g} s: {line.limited_by}")

@@ -43,23 +43,24 @@ def main() -> None:
     seconds = compare(run, lambda: plain(tensor, KEPT), peer, device=device)
     line = Line(
         work=f"top {KEPT} of the SVD of B, o = h = {hidden}, d = {PIXELS}",
-        ours=seconds[0],
+        ours=seconds.ours,
         memory=peak_memory(run, device=device),
         plain=Peer(
             "torch.linalg.eigh of the hidden Gram",
-            seconds[1],
+            seconds.plain,
             peak_memory(lambda: plain(tensor, KEPT), device=device),
             f"values differ by at most {float((values / ours - 1).abs().max()):.0e} of themselves",
         ),
         published=Peer(
             f"tensorly {tl.__version__} randomized_svd of the dense ({hidden}, {PIXELS**2:,}) in float32",
-            seconds[2],
+            seconds.published,
             peak_memory(peer, device=device),
             f"values differ by at most {float((theirs / ours - 1).abs().max()):.0e} of themselves",
         ),
         limit=4 * hidden**2 * PIXELS / measured.float64,
         limited_by="two products of the hidden Gram in float64 at the rate of products",
         brief=f"top {KEPT} of the SVD, h = {hidden}, d = {PIXELS}",
+        spread=seconds.spread,
         runs=RUNS,
         device=device,
     )

@@ -122,11 +122,11 @@ def page(held: dict[str, Any]) -> str:
         *machines(held),
         "",
         f"The {held['setting']} setting of `benchmarks/run.py`. All sides got the same inputs in one run, in turn,",
-        "with as many threads; times are medians. The first peer is the same identity in the fewest lines of torch or",
-        "scipy, equal in accuracy and in what it returns; the second is published code or a library. A ratio below 1",
-        "means that the peer is faster. What saves the time is the identity where the few lines have most of the gain",
-        "over what is published, and engineering where ours has more over the few lines. Memory, of the three in turn,",
-        "is the peak above the inputs.",
+        "with as many threads; times are medians, and a bracket has the range of the ratio over single turns. The",
+        "first peer is the same identity in the fewest lines of torch or scipy, equal in accuracy and in what it",
+        "returns; the second is published code or a library. A ratio below 1 means that the peer is faster. What saves",
+        "the time is the identity where the few lines have most of the gain over what is published, and engineering",
+        "where ours has more over the few lines. Memory, of the three in turn, is the peak above the inputs.",
         "",
         "| work | ours, s | few lines, s | ratio | asked | published, s | ratio | saves the time | memory, MB |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -138,7 +138,8 @@ def page(held: dict[str, Any]) -> str:
             asked = "" if line["reach"] is None else f"{line['reach']:g}×"
             memory = [line["memory"], plain["memory"], published["memory"] if published else None]
             text.append(
-                f"| {cell(line['work'])} | {ours:.3g} | {plain['seconds']:.3g} | **{ratio(plain, ours)}** | {asked} "
+                f"| {cell(line['work'])} | {ours:.3g} | {plain['seconds']:.3g} "
+                f"| **{ratio(plain, ours)}**{spread(line)} | {asked} "
                 f"| {'' if published is None else format(published['seconds'], '.3g')} "
                 f"| {'' if published is None else f'**{ratio(published, ours)}**'} | {saves(line)} "
                 f"| {', '.join('–' if each is None else format(each / 1e6, ',.0f') for each in memory)} |"
@@ -160,6 +161,11 @@ def ratio(peer: dict[str, Any], ours: float) -> str:
     return f"{peer['seconds'] / ours:.3g}×"
 
 
+def spread(line: dict[str, Any]) -> str:
+    """The range of the ratio to the few lines over single turns; "" where turns were not kept."""
+    return "" if line.get("spread") is None else " ({:.2g}–{:.2g})".format(*line["spread"])
+
+
 def table(held: dict[str, Any]) -> str:
     """README's: the peer in few lines first, and what saves the time."""
     rows = [
@@ -170,7 +176,8 @@ def table(held: dict[str, Any]) -> str:
         for line in result["lines"]:
             plain, published = line["plain"], line["published"]
             rows.append(
-                f"| {cell(line['brief'] or line['work'])} | {ratio(plain, line['ours'])} {cell(plain['name'])} "
+                f"| {cell(line['brief'] or line['work'])} "
+                f"| {ratio(plain, line['ours'])}{spread(line)} {cell(plain['name'])} "
                 f"| {'' if published is None else ratio(published, line['ours']) + ' ' + cell(published['name'])} "
                 f"| {saves(line)} |"
             )

@@ -211,11 +211,11 @@ def main() -> None:
             Line(
                 work=f"SAE step, {names[kind]}: d_in = {D_IN}, d_sae = {D_SAE}, batch {BATCH}"
                 + (", bfloat16 products" if half else ""),
-                ours=seconds[0] / steps,
+                ours=seconds.ours / steps,
                 memory=peak_memory(ours, device=device),
                 plain=Peer(
                     "20 lines of torch, autograd, fused Adam" + (", autocast to bfloat16" if half else ""),
-                    seconds[1] / steps,
+                    seconds.plain / steps,
                     peak_memory(lambda few=few: few.run(steps), device=device),
                     close[0],
                 ),
@@ -223,7 +223,7 @@ def main() -> None:
                     "SAELens' SAETrainer"
                     + (", its sparse activations on" if sparse else "")
                     + (", autocast to bfloat16" if half else ""),
-                    seconds[2] / steps,
+                    seconds.published / steps,
                     peak_memory(theirs, device=device),
                     close[1],
                 ),
@@ -231,6 +231,7 @@ def main() -> None:
                 limited_by=f"{why}, at {rate / 1e9:.0f} Gflop/s",
                 reach=None if small or sparse or half else asked_for[kind],
                 brief="" if sparse or half else f"a step of a {names[kind].split(',')[0]} SAE, {D_IN} → {D_SAE:,}",
+                spread=seconds.spread,
                 runs=RUNS,
                 device=device,
             )

@@ -80,12 +80,12 @@ def main() -> None:
         lines.append(
             Line(
                 work=f"{name} of F Q Fᵀ, m={m}, d={d}, h={h}, one direction",
-                ours=seconds[0],
+                ours=seconds.ours,
                 memory=peak_memory(ours, device=asked.device),
                 plain=Peer(
                     f"torch.linalg.{'eigvalsh' if plain is plain_values else 'eigh'} of C Q Cᵀ, C = cholesky(FᵀF)"
                     f"{'' if plain is plain_values else ', in float64'}",
-                    seconds[1],
+                    seconds.plain,
                     peak_memory(lambda plain=plain: plain(kernel, dictionary), device=asked.device),
                     f"{len(values)} of |λ| within {apart[0]:.1e} of the largest",
                 ),
@@ -99,6 +99,7 @@ def main() -> None:
                 limited_by=f"products of {(gram + rest) / 1e9:.1f} Gflop at {limits.float32 / 1e9:.0f} Gflop/s; the "
                 "rest is a d × d eigenproblem and, for pairs, their refinement",
                 brief=f"{name} of a kernel in {m:,} features, d = {d}",
+                spread=seconds.spread,
                 runs=RUNS,
                 device=asked.device,
             )

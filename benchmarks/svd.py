@@ -65,11 +65,11 @@ def main() -> None:
         lines.append(
             Line(
                 work=f"SVD of B before the read-out, h={h}, d={d}, {'all' if k == h else f'top {k}'} components",
-                ours=seconds[0],
+                ours=seconds.ours,
                 memory=peak_memory(lambda k=k: decompose.svd(tensor, k), device=device),
                 plain=Peer(
                     "torch.linalg.eigh of the hidden Gram",
-                    seconds[1],
+                    seconds.plain,
                     peak_memory(lambda k=k: plain(tensor, k), device=device),
                     f"top {some} values within {apart:.0e} of each; residuals {rest[0]:.0e} (of the float32 returned) "
                     f"and {rest[1]:.0e} of σ₁²",
@@ -83,6 +83,7 @@ def main() -> None:
                 f"{reduction:.2g} s, which every solver of all or some eigenpairs without gaps begins with",
                 reach=reach,
                 brief=f"SVD of a hidden layer, h = {h:,}, d = {d}, {'all' if k == h else f'top {k}'}",
+                spread=seconds.spread,
                 runs=RUNS,
                 device=device,
             )
