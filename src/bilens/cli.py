@@ -52,6 +52,11 @@ COMMANDS = {
         "Show the gated MLPs of a language model, and which are exactly bilinear.",
         "bilens layers runs/smollm2 --check",
     ),
+    "coder": Command(
+        "bilens.analyses.coders:coder",
+        "Show the sparse autoencoder or transcoder in a folder, whoever wrote it.",
+        "bilens coder layers.5.mlp",
+    ),
     "import": Command(
         "bilens.analyses.importing:import_file",
         "Write a .pt file of weights as a folder of safetensors, without running what it holds.",
