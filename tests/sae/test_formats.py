@@ -435,7 +435,13 @@ def test_a_coder_of_ours_has_no_site(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "line"),
-    [({"layer": -1}, "layer"), ({"layer": "3"}, "layer"), ({"hook": None}, "hook"), ({"head": 1.5}, "head")],
+    [
+        ({"layer": -1}, "layer"),
+        ({"layer": "3"}, "layer"),
+        ({"hook": None}, "hook"),
+        ({"head": 1.5}, "head"),
+        ({"model": "a\nb"}, "model"),
+    ],
 )
 def test_sites_check_themselves(wrong: dict[str, Any], line: str) -> None:
     with pytest.raises(BilensError, match=line):

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from bilens._internal.checks import instance, whole
+from bilens.errors import BilensError
 
 
 class SiteWarning(UserWarning):
@@ -32,7 +33,7 @@ class Site:
         head: number of the one attention head whose vectors these are; None for all.
 
     Raises:
-        BilensError: names that are no texts, or numbers that are not whole or below 0.
+        BilensError: names that are no texts that can be shown, or numbers that are not whole or below 0.
     """
 
     hook: str = ""
@@ -44,6 +45,10 @@ class Site:
     def __post_init__(self) -> None:
         for name in ("hook", "model", "output"):
             instance(name, getattr(self, name), str)
+            if not getattr(self, name).isprintable():
+                raise BilensError(
+                    f"{name} = {getattr(self, name)!r:.60} of a site", "a name that can be shown in a line"
+                )
         for name in ("layer", "head"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(name, getattr(self, name), 0))

@@ -144,14 +144,15 @@ def weights(
         raise StoreError(f"{path} {' and '.join(parts)}", f"exactly {', '.join(sorted(shapes))}", "write it again")
     work = torch.float32 if dtype is None else torch.promote_types(dtype, torch.float32)
     for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape or tensors[name].dtype not in DTYPES.values():
+        value = tensors[name]
+        if tuple(value.shape) != shape or value.dtype not in DTYPES.values() or value.layout != torch.strided:
             raise StoreError(
-                f"{path} with {name} of shape {tuple(tensors[name].shape)} and {tensors[name].dtype}",
+                f"{path} with {name} of shape {tuple(value.shape)}{' ' if value.layout == torch.strided else ', sparse, '}and {value.dtype}",
                 f"{shape} of floating-point numbers, as the settings say",
                 "use the weights and the settings of one SAE",
             )
         if dtype is None:
-            work = torch.promote_types(work, tensors[name].dtype)
+            work = torch.promote_types(work, value.dtype)
     found = {name: tensors[name].to(work) for name in shapes}
     check_finite(path, found)
     return found

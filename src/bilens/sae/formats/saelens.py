@@ -223,7 +223,7 @@ def _scaled(path: Path, config: Mapping[str, Any], tensors: dict[str, Tensor], d
     factor = tensors.pop("scaling_factor", None)
     if factor is None:
         return tensors
-    stated = config.get("metadata", {}).get("finetuning_scaling_factor")
+    stated = setting(path, config, "metadata", dict, {}).get("finetuning_scaling_factor")
     if tuple(factor.shape) != (d_sae,) or not factor.is_floating_point() or "W_dec" not in tensors:
         raise StoreError(f"{path} with scaling_factor of shape {tuple(factor.shape)}", f"({d_sae},) numbers")
     if bool((factor == 1).all()):

@@ -5,6 +5,7 @@ W_dec is (d_sae, d_in) as it stands, whatever the shape; b_dec is subtracted unl
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,9 @@ def _site(folder: Path, transcodes: bool) -> Site:
     name = folder.resolve().name
     layer = layer_of(name)
     hook = name if layer is not None or name.startswith("embed") else ""
-    run = folder.resolve().parent / "config.json"
-    model = read_json(run).get("model") if hook and run.is_file() else None
+    model = None
+    with contextlib.suppress(StoreError):  # that of the run, where it was saved or downloaded with the coder
+        model = read_json(folder.resolve().parent / "config.json").get("model") if hook else None
     ends = (f"input of {hook}", f"output of {hook}") if hook and transcodes else (hook, "")
     return Site(ends[0], layer, model if isinstance(model, str) else "", ends[1])
 
