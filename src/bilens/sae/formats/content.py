@@ -145,9 +145,10 @@ def weights(
     work = torch.float32 if dtype is None else torch.promote_types(dtype, torch.float32)
     for name, shape in shapes.items():
         value = tensors[name]
-        if tuple(value.shape) != shape or value.dtype not in DTYPES.values() or value.layout != torch.strided:
+        sparse = value.layout != torch.strided
+        if tuple(value.shape) != shape or value.dtype not in DTYPES.values() or sparse:
             raise StoreError(
-                f"{path} with {name} of shape {tuple(value.shape)}{' ' if value.layout == torch.strided else ', sparse, '}and {value.dtype}",
+                f"{path} with {name} of shape {tuple(value.shape)} and {value.dtype}{', sparse' * sparse}",
                 f"{shape} of floating-point numbers, as the settings say",
                 "use the weights and the settings of one SAE",
             )
