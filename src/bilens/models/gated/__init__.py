@@ -2,6 +2,7 @@
 
 from bilens.models.gated.checkpoint import Checkpoint, Entry, Place, load
 from bilens.models.gated.families import EXAMPLE, FAMILIES, GGUF_FAMILIES, Layout, read_layout
+from bilens.models.gated.gains import ShiftWarning
 from bilens.models.gated.mlp import Gate, GatedMLP, Norm
 from bilens.models.gated.original import AGREE, Comparison, check
 
@@ -18,6 +19,7 @@ __all__ = [
     "Layout",
     "Norm",
     "Place",
+    "ShiftWarning",
     "check",
     "load",
     "read_layout",
