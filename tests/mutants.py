@@ -137,8 +137,8 @@ MUTANTS = (
     _("vectors of another site without a word", "float(error) > float(spread) > 0", "float(error) > 2 * float(spread)",
       "sae/test_foreign_coders.py"),
     _("the two numbers of a byte in the other order",
-      "sizes[(blocks & 15).long()], sizes[(blocks >> 4).long()]", "sizes[(blocks >> 4).long()], sizes[(blocks & 15).long()]",
-      "models/test_gated_quantised.py"),
+      "sizes[(blocks & 15).long()], sizes[(blocks >> 4).long()]",
+      "sizes[(blocks >> 4).long()], sizes[(blocks & 15).long()]", "models/test_gated_quantised.py"),
     # Training, schedules, checkpoints
     _("the same noise in every step", '_mixed(seed, "noise", done)', '_mixed(seed, "noise", 0)',
       "models/test_train_classifier.py"),
