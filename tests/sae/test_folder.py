@@ -125,6 +125,15 @@ def test_acts_rescaled_by_the_decoder_norm_are_folded_into_the_weights(tmp_path:
         assert_close(coder(x), kept @ (weights["W_dec"] / norm.clamp_min(1e-30)[:, None]) + weights["b_dec"])
 
 
+def test_what_is_folded_into_half_precision_is_held_in_float32(tmp_path: Path) -> None:
+    folder = copied("topk", tmp_path)
+    half = {name: value.bfloat16() for name, value in load_file(folder / "sae_weights.safetensors").items()}
+    save_file(half, folder / "sae_weights.safetensors")
+    change(folder / "cfg.json", rescale_acts_by_decoder_norm=True, dtype="bfloat16")
+    coder = sae.from_pretrained(folder)
+    assert_close(coder.W_enc.detach(), half["W_enc"].float() * half["W_dec"].float().norm(dim=1), rtol=1e-6, atol=0)
+
+
 def test_k_comes_from_each_folder_itself(tmp_path: Path) -> None:
     folders = {k: tmp_path / str(k) for k in (2, 7)}
     for k, folder in folders.items():
@@ -275,13 +284,11 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_types_are_read_in_float32_at_least(dtype: torch.dtype, tmp_path: Path) -> None:
-    written = sae.StandardSAE(3, 5).to(dtype)
-    written.save_pretrained(tmp_path)
+def test_other_types_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
+    sae.StandardSAE(3, 5).to(dtype).save_pretrained(tmp_path)
     coder = sae.from_pretrained(tmp_path)
-    wide = torch.promote_types(dtype, torch.float32)
-    assert coder.W_enc.dtype == coder(torch.zeros(2, 3, dtype=dtype)).dtype == wide
-    assert torch.equal(coder.W_enc, written.W_enc.to(wide))
+    assert coder.W_enc.dtype == dtype
+    assert coder(torch.zeros(2, 3)).dtype == dtype
 
 
 def test_a_save_over_an_older_coder_that_fails_leaves_the_older_one(tmp_path: Path, monkeypatch) -> None:

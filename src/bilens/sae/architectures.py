@@ -106,7 +106,8 @@ class TopKSAE(SAE):
         return Sparse(sum_rows(self.W_dec, features, values) + self.b_dec, values, features)
 
     def _codes(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        values, features = top_k(z @ self.W_enc + self.b_enc, self.k)
+        # In one product with its bias, as `nn.Linear`: half precision rounds once, and the order of features is kept.
+        values, features = top_k(torch.addmm(self.b_enc, z, self.W_enc), self.k)
         return functional.relu(values) if self.rectify else values, features
 
     @property

@@ -272,8 +272,8 @@ def load(folder: str | Path, *, scale: float | None = None) -> SAE:
         (torch.Size([2, 32]), torch.Size([2, 8]))
 
     A plain autoencoder becomes a StandardSAE, TopKSAE, JumpReLUSAE or GatedSAE, anything else a `Coder`. Each gives the
-    numbers of the program that wrote it, to rounding, and computes in float32 at least. Every setting that shapes codes
-    is understood or refused.
+    numbers of the program that wrote it, to rounding, in the type that its weights are stored in; `coder.float()`
+    computes in float32. Every setting that shapes codes is understood or refused.
 
     Args:
         folder: SAELens' (of any version), sparsify's, dictionary_learning's, Gemma Scope's, the authors', or ours.

@@ -56,6 +56,12 @@ class Coder(SAE):
     Source: the formats' own code; arXiv 2510.00404 (abstopk), 2506.03093 (matching pursuit).
     """
 
+    b_enc: nn.Parameter
+    threshold: nn.Parameter
+    b_gate: nn.Parameter
+    b_mag: nn.Parameter
+    r_mag: nn.Parameter
+
     def __init__(
         self,
         d_in: int,
@@ -231,7 +237,7 @@ def _abs_top_k(coder: Coder, z: Tensor) -> Tensor:
 
 
 def _group_max(coder: Coder, z: Tensor) -> Tensor:
-    groups = functional.relu(coder._pre(z)).unflatten(1, (coder.k, -1))
+    groups = functional.relu(coder._pre(z)).view(len(z), coder.k, coder.d_sae // coder.k)
     values, features = groups.max(dim=2, keepdim=True)
     return torch.zeros_like(groups).scatter(2, features, values).flatten(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,10 +131,11 @@ def refuse_unknown(path: Path, config: Mapping[str, Any], known: set[str]) -> No
 def weights(
     path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """The weights of a file in one type, float32 at least, checked against their names and shapes.
+    """The weights of a file in one type, checked against their names and shapes.
 
     Args:
-        path: of the file, for the message; shapes: of all weights by their names; dtype: that of the file when None.
+        path: of the file, for the message; shapes: of all weights by their names.
+        dtype: that of the file when None, the widest where it has several.
 
     Raises:
         StoreError: weights are missing, unknown, of another shape, no numbers, or not finite.
@@ -142,7 +144,6 @@ def weights(
         missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
         parts = [f"{word} {', '.join(names)}" for word, names in (("without", missing), ("with", unknown)) if names]
         raise StoreError(f"{path} {' and '.join(parts)}", f"exactly {', '.join(sorted(shapes))}", "write it again")
-    work = torch.float32 if dtype is None else torch.promote_types(dtype, torch.float32)
     for name, shape in shapes.items():
         value = tensors[name]
         sparse = value.layout != torch.strided
@@ -152,11 +153,16 @@ def weights(
                 f"{shape} of floating-point numbers, as the settings say",
                 "use the weights and the settings of one SAE",
             )
-        if dtype is None:
-            work = torch.promote_types(work, value.dtype)
-    found = {name: tensors[name].to(work) for name in shapes}
+    if dtype is None:
+        dtype = functools.reduce(torch.promote_types, (tensors[name].dtype for name in shapes))
+    found = {name: tensors[name].to(dtype) for name in shapes}
     check_finite(path, found)
     return found
+
+
+def wide(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float32 at least, before something is folded into them that half precision would round away."""
+    return {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in held.items()}
 
 
 def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -60,7 +60,7 @@ def _arrays(file: Path) -> dict[str, Tensor]:
             f"{file}, which is no npz file", "a zip file of arrays, as numpy.savez writes it", "copy it again"
         )
     try:
-        with np.load(file, allow_pickle=False) as held:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     except Exception as error:  # damage makes numpy and zlib raise anything, SyntaxError and MemoryError included

@@ -30,6 +30,7 @@ from bilens.sae.formats.content import (
     refuse_unknown,
     setting,
     weights,
+    wide,
 )
 from bilens.sae.site import Site, layer_of
 
@@ -120,18 +121,22 @@ def _read(folder: Path, scale: float | None) -> Content:
     if rule == "matching_pursuit":
         matrix(file, tensors, "W_dec")
         tensors.setdefault("W_enc", tensors["W_dec"].T)  # it encodes by its decoder, and stores it alone
-    held = weights(file, _scaled(path, config, tensors, d_sae), shapes, _dtype(path, config))
+    if "scaling_factor" in tensors:
+        shapes["scaling_factor"] = (d_sae,)
+    held = weights(file, tensors, shapes, _dtype(path, config))
+    if "scaling_factor" in held:
+        held = _fold_scale(path, config, held)
     settings: dict[str, Any] = {"apply_b_dec_to_input": subtract}
     if rule in ("topk", "abstopk"):
         settings["k"] = k_of(path, config, d_sae)
         if setting(path, config, "rescale_acts_by_decoder_norm", bool, False):
-            _fold_norms(held)
+            held = _fold_norms(held)
     if rule == "matching_pursuit":
         settings |= _pursuit(path, config, held, d_in)
         held["b_dec"] = held["b_dec"] * subtract  # pursuit adds what it took off, and nothing else
     normalization = config["normalize_activations"]
     if normalization == _FACTOR:
-        _fold_factor(path, held, scale, transcodes)
+        held = _fold_factor(path, held, scale, transcodes)
         normalization = "none"
     else:
         only_without_factor(path, scale)
@@ -217,35 +222,30 @@ def _site(path: Path, config: Mapping[str, Any], transcodes: bool) -> Site:
     return Site(hook, layer_of(hook) if layer is None else layer, model, output if transcodes else "", head)
 
 
-def _scaled(path: Path, config: Mapping[str, Any], tensors: dict[str, Tensor], d_sae: int) -> dict[str, Tensor]:
+def _fold_scale(path: Path, config: Mapping[str, Any], held: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights without the `scaling_factor` of a version before 6, which multiplied codes before the decoder."""
-    tensors = dict(tensors)
-    factor = tensors.pop("scaling_factor", None)
-    if factor is None:
-        return tensors
-    stated = setting(path, config, "metadata", dict, {}).get("finetuning_scaling_factor")
-    if tuple(factor.shape) != (d_sae,) or not factor.is_floating_point() or "W_dec" not in tensors:
-        raise StoreError(f"{path} with scaling_factor of shape {tuple(factor.shape)}", f"({d_sae},) numbers")
+    factor = held.pop("scaling_factor")
     if bool((factor == 1).all()):
-        return tensors
+        return held
+    stated = setting(path, config, "metadata", dict, {}).get("finetuning_scaling_factor")
     if stated is not True:
         raise StoreError(
             f"{path} with finetuning_scaling_factor = {stated!r:.60} beside weights scaling_factor that are not 1",
             "both, or neither",
         )
-    work = torch.promote_types(tensors["W_dec"].dtype, torch.float32)
-    return {**tensors, "W_dec": tensors["W_dec"].to(work) * factor.to(work)[:, None]}
+    held = wide(held)
+    return {**held, "W_dec": held["W_dec"] * factor[:, None]}
 
 
-def _fold_norms(held: dict[str, Tensor]) -> None:
+def _fold_norms(held: dict[str, Tensor]) -> dict[str, Tensor]:
     """SAELens takes codes as p·n and decodes them by W_dec/n, with n the norms of the decoder's rows."""
+    held = wide(held)
     norm = held["W_dec"].norm(dim=1)
-    held["W_enc"] = held["W_enc"] * norm
-    held["b_enc"] = held["b_enc"] * norm
-    held["W_dec"] = held["W_dec"] / torch.where(norm > 0, norm, 1)[:, None]
+    rows = held["W_dec"] / torch.where(norm > 0, norm, 1)[:, None]
+    return {**held, "W_enc": held["W_enc"] * norm, "b_enc": held["b_enc"] * norm, "W_dec": rows}
 
 
-def _fold_factor(path: Path, held: dict[str, Tensor], scale: float | None, transcodes: bool) -> None:
+def _fold_factor(path: Path, held: dict[str, Tensor], scale: float | None, transcodes: bool) -> dict[str, Tensor]:
     """Make weights for vectors that were multiplied by a factor act on the vectors as they are, with the same codes."""
     if scale is None or transcodes:
         raise StoreError(
@@ -254,9 +254,9 @@ def _fold_factor(path: Path, held: dict[str, Tensor], scale: float | None, trans
             "an autoencoder and its factor, √d_in over the mean norm of its training vectors",
             "pass it as scale, or have SAELens fold it into the weights" if not transcodes else "",
         )
-    held["W_enc"] = held["W_enc"] * scale
-    held["W_dec"] = held["W_dec"] / scale
-    held["b_dec"] = held["b_dec"] / scale
+    held = wide(held)
+    outer = {name: held[name] / scale for name in ("W_dec", "b_dec")}
+    return {**held, "W_enc": held["W_enc"] * scale, **outer}
 
 
 def _pursuit(path: Path, config: Mapping[str, Any], held: dict[str, Tensor], d_in: int) -> dict[str, Any]:

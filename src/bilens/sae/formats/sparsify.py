@@ -61,7 +61,7 @@ def _read(folder: Path, scale: float | None) -> Content:
 
 def _rule(path: Path, config: Mapping[str, Any]) -> str:
     """The rule for codes: the k largest, the largest of each of k groups, or in older folders the k of largest size."""
-    activation = setting(path, config, "activation", str, "topk")
+    activation: str = setting(path, config, "activation", str, "topk")
     if activation not in ("topk", "groupmax"):
         raise StoreError(f"{path} with activation = {activation!r:.60}, which is not supported", "topk or groupmax")
     if not setting(path, config, "signed", bool, False):
