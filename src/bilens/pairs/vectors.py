@@ -161,7 +161,7 @@ class PairResponses:
                     torch.mul(left[i], self.right[i], out=part[0])
                 place += end - j
 
-        return self._filled(stop - start, fill, out, cached=_ROW)
+        return self._filled(stop - start, fill, out, in_order=True)
 
     @cached_property
     def _half(self) -> Tensor:
@@ -190,10 +190,11 @@ class PairResponses:
         fill: Callable[[int, int, Tensor, Tensor, Tensor], None],
         out: Tensor | None,
         *,
-        cached: int = _CACHED,
+        in_order: bool = False,
     ) -> Tensor:
         """All rows, a block at a time: `fill(start, stop, rows, x, y)` writes D = I's, with x and y to work in."""
         out, h = self._room(total, out), self.left.shape[1]
+        cached = _ROW if in_order else _CACHED
         limit = cached if out.device.type == "cpu" else _LAUNCHED
         block = max(1, min(total, limit // max(1, h * self.left.element_size())))
         x, y, hidden = (self.left.new_empty(size, h) for size in (block, block, 0 if self.down is None else block))
