@@ -128,7 +128,7 @@ MUTANTS = (
     # Other people's coders
     _("a transcoder of sparsify that subtracts b_dec", '{"apply_b_dec_to_input": not transcode, "k": k}',
       '{"apply_b_dec_to_input": True, "k": k}', "sae/test_formats.py"),
-    _("the factor of vectors folded without b_dec", '    held["b_dec"] = held["b_dec"] / scale\n', "",
+    _("the factor of vectors folded without b_dec", 'for name in ("W_dec", "b_dec")}', 'for name in ("W_dec",)}',
       "sae/test_formats.py"),
     _("a skip connection the other way round", "y + x @ self.W_skip.T", "y + x @ self.W_skip",
       "sae/test_foreign_coders.py"),
