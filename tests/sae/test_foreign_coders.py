@@ -343,6 +343,12 @@ def test_a_transcoder_is_measured_against_its_targets() -> None:
     assert not said
     batches = sae.TensorStream(x, 64, shuffle=False), sae.TensorStream(y, 64, shuffle=False)
     assert sae.evaluate(coder, *batches).nmse == pytest.approx(found.nmse)
+
+
+@pytest.mark.bad_input
+def test_targets_that_do_not_belong_to_the_vectors_are_refused() -> None:
+    coder = sae.load(GOLDEN / "saelens_skip_transcoder")
+    x, y = torch.randn(200, 6), torch.randn(200, 7)
     with pytest.raises(BilensError, match=r"a transcoder without targets.*Pass them as targets"):
         sae.evaluate(coder, x)
     with pytest.raises(BilensError, match="an autoencoder with targets"):
@@ -352,7 +358,7 @@ def test_a_transcoder_is_measured_against_its_targets() -> None:
     with pytest.raises(ShapeError, match=r"targets of shape \(200, 6\)"):
         sae.evaluate(coder, x, x)
     with pytest.raises(ShapeError, match="targets in 1 batches; expected 4, as the vectors"):
-        sae.evaluate(coder, batches[0], y)
+        sae.evaluate(coder, sae.TensorStream(x, 64, shuffle=False), y)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def evaluate(
             f"the coder explains less of these {rows:,} vectors than their mean does: FVU {float(error / spread):.3g}, "
             f"where the mean has 1. It was made for {sae.site}: check that the vectors come from there",
             SiteWarning,
-            stacklevel=2,
+            stacklevel=3,  # past `no_grad`
         )
     return Evaluation(
         l0=float(fired.sum() / rows),
