@@ -126,12 +126,12 @@ def demo_lm(
 
         costs[title] = run.record(name, LayerCost, measure)
     tensor = surrogate.tensor()
+    apart = _difference(tensor, surrogate, x[:512])
     console.print(_table(costs), soft_wrap=False)
     said = (
         f"{mlp!r} of {named}: the model has {own.text()} nats per token on the held-out text as it is (95 % interval "
         "over rows).",
-        f"The last surrogate is {tensor!r}, which gives the same to {_difference(tensor, surrogate, x[:512]):.0e} of its "
-        "largest output.",
+        f"The last surrogate is {tensor!r}, which gives the same to {apart:.0e} of its largest output.",
         f"Text: {split.described}; {used}.",
     )
     for sentence in said:

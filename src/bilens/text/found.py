@@ -131,4 +131,4 @@ def _books(path: Path) -> Iterator[Document]:
         yield Document(f"{path}, {book}", "\n".join(passages))
 
 
-__all__ = ["SmallTextWarning", "default", "english"]
+__all__ = ["PLAYS", "SmallTextWarning", "default", "english"]
