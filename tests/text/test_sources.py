@@ -38,7 +38,7 @@ def test_html_is_left_with_its_text_alone() -> None:
     <body><h1>One</h1><p>a &amp; <b>b</b>
     c&nbsp;d<br>e</p><ul><li>f</li><li>g</li></ul><pre>h  i
   j</pre><table><tr><td>k</td><td>l</td></tr></table><!-- not this --></body></html>"""
-    assert plain(page) == "One\n\na & b c d\ne\n\nf\n\ng\n\nh  i\nj\n\nk l".replace("k l", "k l")
+    assert plain(page) == "One\n\na & b c d\ne\n\nf\n\ng\n\nh  i\nj\n\nk l"
     assert plain("<p>a<script/>b") == "ab"
     assert plain("<p>open <title>never closed") == "open"
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         ("owner/name", BilensError, "owner/name, .* Install it: pip install datasets"),
         (tmp_path / "a.parquet", BilensError, "a.parquet, a Parquet file; .* Install it: pip install pyarrow"),
         ([], BilensError, "no source of text"),
-        (3, BilensError, "a source of text of type int|sources"),
+        (3, BilensError, "a source of text = 3"),
     ]
     for source, kind, message in cases:
         with pytest.raises(kind, match=message) as caught:

@@ -123,6 +123,8 @@ class _Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         self._silent = max(0, self._silent - (tag in _SILENT))
         self._preformatted = max(0, self._preformatted - (tag == "pre"))
+        if tag in ("td", "th"):
+            self.parts.append(" ")
         self._space(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -137,8 +139,6 @@ class _Page(HTMLParser):
             self.parts.append("\n\n")
         elif tag == "br":
             self.parts.append("\n")
-        elif tag in ("td", "th"):
-            self.parts.append(" ")
 
 
 def _source(source: str | os.PathLike[str], field: str, seed: int) -> Iterator[Document]:
