@@ -68,5 +68,5 @@ def test_bad_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(BilensError, match=r"Install it: pip install 'bilens\[lm\]'"):
         tokenizer(tmp_path)
-    with pytest.raises(BilensError, match=r"Install it: pip install 'bilens\[lm\]'"):
+    with pytest.raises(BilensError, match=r"Install them: pip install 'bilens\[lm\]'"):
         trained([Document("a", TEXT)], 300)

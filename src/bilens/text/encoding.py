@@ -14,8 +14,6 @@ from bilens._internal.checks import whole
 from bilens.errors import BilensError, StoreError
 from bilens.text.sources import END, Document
 
-_INSTALL = "install it: pip install 'bilens[lm]'"
-
 
 class Tokenizer(Protocol):
     """What is asked of a tokenizer; those of transformers have it."""
@@ -39,7 +37,9 @@ def tokenizer(model: str | os.PathLike[str]) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise BilensError(f"the tokenizer of {path}", "transformers, which loads it", _INSTALL) from error
+        raise BilensError(
+            f"the tokenizer of {path}", "transformers, which loads it", "install it: pip install 'bilens[lm]'"
+        ) from error
     where, file = str(model), None
     if path.is_dir() and not any(path.glob("*.safetensors")):
         path = next(iter(sorted(path.glob("*.gguf"))), path)
@@ -70,7 +70,11 @@ def trained(documents: Iterable[Document], size: int = 1024) -> Any:
         import tokenizers
         import transformers
     except ImportError as error:
-        raise BilensError("a tokenizer to train", "the packages tokenizers and transformers", _INSTALL) from error
+        raise BilensError(
+            "a tokenizer to train",
+            "the packages tokenizers and transformers",
+            "install them: pip install 'bilens[lm]'",
+        ) from error
     model = tokenizers.Tokenizer(tokenizers.models.BPE())
     model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = tokenizers.decoders.ByteLevel()
