@@ -228,7 +228,7 @@ def token_statistics(
                     if trace.input is None or trace.output is None:
                         raise BilensError(f"a model that does not run layer {one}", "one that runs each MLP once")
                     for total, part in zip(sums[one], _sums(mlps[one], trace, prefix), strict=True):
-                        total += part
+                        total.add_(part)
                 if keep is not None and (place + 1 - done) % every == 0:
                     keep(_record(sums, place + 1, prefix))
                 step(1)
