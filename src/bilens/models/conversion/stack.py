@@ -69,7 +69,9 @@ class Stack:
         self._body_name, _, self._list = before.rpartition(".")
         self._body = cast(Any, model.get_submodule(self._body_name))
         self.layers: list[nn.Module] = list(getattr(self._body, self._list))
-        self._owners = [owner(name, place.name(place.layout.down)) for name, place in zip(names, self.places, strict=True)]
+        self._owners = [
+            owner(name, place.name(place.layout.down)) for name, place in zip(names, self.places, strict=True)
+        ]
 
     def __len__(self) -> int:
         """How many layers it has."""
@@ -129,7 +131,10 @@ class Stack:
         real = self.layers[layer]
         hook = real.register_forward_hook(lambda _, __, output: caught.append(output))
         try:
-            with torch.no_grad(), self._only([self.layers[layer] if k == layer else _Given(x) for k in range(len(self))]):
+            with (
+                torch.no_grad(),
+                self._only([self.layers[layer] if k == layer else _Given(x) for k in range(len(self))]),
+            ):
                 self._body(input_ids=tokens, use_cache=False)
         finally:
             hook.remove()
