@@ -1,7 +1,8 @@
-"""A layer's conversion in closed form: least squares for its units, then ridge for D and for a linear map around them."""
+"""A layer's conversion in closed form: least squares for its units, then ridge for D and a linear map around them."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -93,7 +94,7 @@ def closed_form(mlp: GatedMLP, streams: Streams) -> Closed:
         mean = mean + mlp.down_bias.double()
     gram, cross, _, total = _normal(mlp, converted, streams, "fit")
     checks = _normal(mlp, converted, streams, "check")
-    change, ridge, refitted = _chosen(gram, cross, total, checks, len(mlp.gate), streams.tokens)
+    change, ridge, refitted = _chosen(gram, cross, total, checks, h=len(mlp.gate), tokens=streams.tokens)
     converted = _changed(converted, change)
     metric = Metric(gram + torch.diag(max(ridge, RIDGES[2]) * gram.diagonal()))
     return Closed(exact_at_first(converted, mlp, streams, metric), ridge, refitted, mean.float(), metric)
@@ -150,7 +151,7 @@ def _normal(
     cross = torch.zeros(f, o, dtype=torch.float64, device=mlp.gate.device)
     whole = torch.zeros(2, dtype=torch.float64, device=mlp.gate.device)
     ends = [f * block // _BLOCKS for block in range(_BLOCKS + 1)]
-    blocks = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+    blocks = [slice(*pair) for pair in itertools.pairwise(ends)]
     with torch.no_grad():
         for x, t in streams.rows(name):
             feature, rest, weights = _features(mlp, converted, x, t)
@@ -171,6 +172,7 @@ def _chosen(
     cross: Tensor,
     total: Tensor,
     checks: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
     h: int,
     tokens: int,
 ) -> tuple[Tensor, float, bool]:

@@ -45,7 +45,7 @@ def descended(
     before = relative_error(streams, mlp, closed.mlp, "check")
     if not steps:
         return closed.mlp, before, before, 0
-    found = _steps(closed.mlp, mlp, streams, steps, derived(seed, mlp.layer), step)
+    found = _steps(closed.mlp, mlp, streams, steps=steps, seed=derived(seed, mlp.layer), step=step)
     finite = all(bool(value.isfinite().all()) for value in found)
     if finite:
         candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.metric)
@@ -56,7 +56,7 @@ def descended(
 
 
 def _steps(
-    start: ConvertedMLP, mlp: GatedMLP, streams: Streams, steps: int, seed: int, step: Step | None
+    start: ConvertedMLP, mlp: GatedMLP, streams: Streams, *, steps: int, seed: int, step: Step | None
 ) -> list[Tensor]:
     fit, prefix, first = streams.parts["fit"], streams.prefix, streams.first()
     length = fit.tokens.shape[1]

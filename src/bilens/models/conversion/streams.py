@@ -1,4 +1,4 @@
-"""Texts on their way through a model and its conversion at once: of each, the residual stream at one layer, in memory."""
+"""Texts on their way through a model and its conversion: of each, the residual stream at one layer, in memory."""
 
 from __future__ import annotations
 
