@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.models.gated.families import EXAMPLE, FAMILIES, GGUF_FAMILIES, Family, Layout, bias_name, recognised
+from bilens.models.gated.families import FAMILIES, GGUF_FAMILIES, Family, Layout, bias_name, recognised
 from bilens.models.gated.ggufs import GGUFFile
+from bilens.models.gated.layouts import EXAMPLE
 from bilens.models.gated.mlp import Gate, GatedMLP, Norm
 from bilens.models.gated.stored import READABLE, InMemory, Source, folder, hub, single
 
