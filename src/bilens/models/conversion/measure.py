@@ -21,7 +21,7 @@ TOGETHER = 2
 def compared(
     theirs: Float[Tensor, "n t v"], ours: Float[Tensor, "n t v"], tokens: Int[Tensor, "n t"]
 ) -> Float[Tensor, "n 4"]:
-    """(cross-entropy of theirs, of ours, KL(theirs ‖ ours), agreement): means over the tokens of each text but its first.
+    """(cross-entropy of theirs, of ours, KL(theirs ‖ ours), agreement): of each text, over its tokens but the first.
 
     Args:
         theirs, ours: logits; tokens: the texts.

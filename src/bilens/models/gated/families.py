@@ -258,8 +258,8 @@ def _converted(layout: Layout) -> Layout:
     """Where a bilinear MLP is in a layer that had another."""
     owner, _, _ = layout.gate.rpartition("mlp.")
     left, right, down = (f"{owner}mlp.{name}.weight" for name in ("left", "right", "down"))
-    more = {"rows": "apart", "activation": "linear", "width": "bilinear_units"}
-    return replace(layout, gate=left, up=right, down=down, **more)
+    names = replace(layout, gate=left, up=right, down=down, rows="apart")
+    return replace(names, activation="linear", width="bilinear_units")
 
 
 @dataclass(frozen=True)

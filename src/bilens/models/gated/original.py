@@ -81,24 +81,6 @@ def original(checkpoint: Checkpoint) -> nn.Module:
     return model.eval()
 
 
-def tokenizer(checkpoint: Checkpoint) -> Any:
-    """The model's own tokenizer, as transformers loads it.
-
-    Raises:
-        BilensError: transformers is not installed. StoreError: there is no tokenizer beside the model.
-    """
-    transformers = library(f"the tokenizer of {checkpoint.source.title}")
-    where, file = _where(checkpoint)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(where, gguf_file=file)
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError, TypeError) as error:
-        raise StoreError(
-            f"{checkpoint.source.title} without a tokenizer that transformers loads ({_reason(error)})",
-            "its tokenizer.json",
-            "copy it beside the model",
-        ) from error
-
-
 def _where(checkpoint: Checkpoint) -> tuple[str, str | None]:
     """The folder or name of a model, and its file where it is GGUF."""
     name = checkpoint.source.title
@@ -257,4 +239,4 @@ def _rows(value: Tensor) -> Tensor:
     return value.detach().reshape(-1, value.shape[-1])
 
 
-__all__ = ["AGREE", "Comparison", "Trace", "check", "library", "original", "owner", "tokenizer"]
+__all__ = ["AGREE", "Comparison", "Trace", "check", "library", "original", "owner"]
