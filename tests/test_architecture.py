@@ -17,7 +17,8 @@ LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules", "state_dicts"), 0),
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device"), 0),
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
-    **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
+    **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness"), 2),
+    **dict.fromkeys(("statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("features", "store", "plots", "explorer"), 3),
     "analyses": 4,
     "cli": 5,
@@ -38,7 +39,7 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary", "kernel"},
     "pairs": {"tensor", "kernel", "dictionary"},
-    "models": {"faithfulness"},
+    "models": {"faithfulness", "text"},
     "pair_coding": {"sae"},
     "store": {"features"},
     "plots": {"features"},
@@ -50,6 +51,7 @@ APART = {
     "models": {"kernel", "pairs", "dictionary"},  # .tensor() is the only bridge to the algebra
     "sae": {"tensor", "kernel", "pairs"},  # knows vectors and dictionaries
     "data": {"tensor", "kernel", "pairs", "dictionary"},  # plain tensors
+    "text": {"tensor", "kernel", "pairs", "dictionary"},  # plain tokens
     "faithfulness": {"tensor", "kernel", "pairs", "dictionary"},
     "statistics": {"tensor", "kernel", "pairs", "dictionary"},  # plain numbers
     "features": {"models", "data", "sae"},  # records only
@@ -395,7 +397,8 @@ def test_help_needs_no_torch_and_imports_change_nothing_global():
 
         for name in {sorted(MODULES - {""})!r}:
             importlib.import_module(f"bilens.{{name}}")
-        for optional in ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "sae_lens", "transformers", "gguf"):
+        optionals = ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "datasets", "sae_lens", "transformers")
+        for optional in (*optionals, "gguf", "tokenizers"):
             assert optional not in sys.modules, f"a module of bilens imports {{optional}}"
         assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
         assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32

@@ -52,6 +52,16 @@ COMMANDS = {
         "Show the gated MLPs of a language model, and which are exactly bilinear.",
         "bilens layers runs/smollm2 --check",
     ),
+    "demo-lm": Command(
+        "bilens.analyses.demo_lm:demo_lm",
+        "Read one gated layer of a language model as a bilinear one, and measure what that costs.",
+        "bilens demo-lm --out runs/lm",
+    ),
+    "train-lm": Command(
+        "bilens.analyses.train_lm:train_lm",
+        "Train a small language model from scratch whose every MLP is bilinear.",
+        "bilens train-lm --text essays --out runs/small",
+    ),
     "import": Command(
         "bilens.analyses.importing:import_file",
         "Write a .pt file of weights as a folder of safetensors, without running what it holds.",
