@@ -24,7 +24,9 @@ def conversion(layers: Sequence[int], parts: dict[str, Sequence[TextScore]]) -> 
         BilensError: no layer, or another number of scores.
     """
     if not layers or not parts or any(len(scores) != len(layers) for scores in parts.values()):
-        raise BilensError(f"scores of {[len(scores) for scores in parts.values()]} layers", f"{len(layers)}, at least 1")
+        raise BilensError(
+            f"scores of {[len(scores) for scores in parts.values()]} layers", f"{len(layers)}, at least 1"
+        )
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes: Any = figure.subplots(1, 2)
     for place, (name, scores) in enumerate(parts.items()):

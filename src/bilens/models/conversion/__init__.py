@@ -4,11 +4,12 @@ from bilens.models.conversion.checkpoint import assembled, register, save
 from bilens.models.conversion.distil import distilled, divergence
 from bilens.models.conversion.layer import ConvertedMLP, ConvertedModule
 from bilens.models.conversion.measure import compared, measured
-from bilens.models.conversion.sequence import ConvertedLayer, Sequence
+from bilens.models.conversion.sequence import TEXTS, ConvertedLayer, Sequence
 from bilens.models.conversion.stack import Stack
 from bilens.models.conversion.streams import Streams
 
 __all__ = [
+    "TEXTS",
     "ConvertedLayer",
     "ConvertedMLP",
     "ConvertedModule",

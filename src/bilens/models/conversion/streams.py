@@ -74,11 +74,11 @@ class Streams:
                 )
         if fit.shape[1] != held_out.shape[1]:
             raise ShapeError(f"texts of {fit.shape[1]} and of {held_out.shape[1]} tokens", "one length")
-        checked = torch.arange(len(fit)) % CHECK == min(CHECK, len(fit)) - 1
         first = torch.cat([fit[:, 0], held_out[:, 0]])
         self.stack = stack
         self.prefix = int(bool((first == first[0]).all()))
-        given: dict[Part, Tensor] = {"fit": fit[~checked], "check": fit[checked], "held_out": held_out}
+        fitted, checked = self.divided(fit)
+        given: dict[Part, Tensor] = {"fit": fitted, "check": checked, "held_out": held_out}
         self.parts = {name: Stream(tokens, stack.device) for name, tokens in given.items()}
         if ranks.size() > min(part.total for part in self.parts.values()):
             raise BilensError(
@@ -86,6 +86,12 @@ class Streams:
                 "a text for each",
                 "give more text",
             )
+
+    @staticmethod
+    def divided(fit: Int[Tensor, "n t"]) -> tuple[Int[Tensor, "a t"], Int[Tensor, "b t"]]:
+        """(texts that are fitted to, every tenth text, which is set aside)."""
+        checked = torch.arange(len(fit)) % CHECK == min(CHECK, len(fit)) - 1
+        return fit[~checked], fit[checked]
 
     @property
     def tokens(self) -> int:
