@@ -117,7 +117,7 @@ def convert(
         )
         run.write(converted.SUMMARY, summary | {"seconds": round(time.monotonic() - started, 1)})
         converted.drawn(out, found, measured)
-        converted.samples(out, stack, student, tokenizer, split, scores)
+        converted.samples(out, (stack.model, student), tokenizer, split.held_out, scores)
         discard(out / PART)
         console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
         console.print(converted.table(found))

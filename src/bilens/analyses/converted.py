@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from bilens import plots, text
 from bilens._internal import ranks
@@ -43,7 +43,7 @@ def scores(stack: Stack, student: nn.Module, split: text.Split) -> dict[str, Tex
     }
 
 
-def score(stack: Stack, ours: Any, tokens: torch.Tensor) -> TextScore:
+def score(stack: Stack, ours: Any, tokens: Tensor) -> TextScore:
     """The score of what gives logits of tokens, on the first texts; each process takes its share of them."""
     some = tokens[:TEXTS]
     places = torch.arange(len(some))[ranks.rank() :: ranks.size()]
@@ -83,9 +83,9 @@ def curve(stack: Stack, found: Sequence[ConvertedLayer], split: text.Split) -> t
     for count in [count for count in LEFT if count < len(found)]:
         modules = {layer: module for layer, module in mlps.items() if layer not in order[:count]}
 
-        def ours(tokens: torch.Tensor, modules: Mapping[int, nn.Module] = modules) -> torch.Tensor:
+        def ours(tokens: Tensor, modules: Mapping[int, nn.Module] = modules) -> Tensor:
             with stack.with_mlps(modules):
-                logits: torch.Tensor = theirs(input_ids=tokens, use_cache=False).logits
+                logits: Tensor = theirs(input_ids=tokens, use_cache=False).logits
             return logits.float()
 
         points.append((len(modules), score(stack, ours, split.held_out[: conversion.TEXTS])))
@@ -178,11 +178,11 @@ def drawn(out: Path, found: Sequence[ConvertedLayer], measured: Sequence[Left]) 
 
 
 def samples(
-    out: Path, stack: Stack, student: nn.Module, tokenizer: Any, split: text.Split, scores: Mapping[str, TextScore]
+    out: Path, models: tuple[nn.Module, nn.Module], tokenizer: Any, tokens: Tensor, scores: Mapping[str, TextScore]
 ) -> None:
-    """The page of held-out texts that both models go on with."""
-    length = min(side_by_side.LENGTH, split.held_out.shape[1])
-    texts = side_by_side.continued(stack.model, student, tokenizer, split.held_out, length=length)
+    """The page of held-out texts that both models, the original and its conversion, go on with."""
+    length = min(side_by_side.LENGTH, tokens.shape[1])
+    texts = side_by_side.continued(*models, tokenizer, tokens, length=length)
     facts = [f"{_PARTS[name]}: {told(score)}" for name, score in scores.items()]
     write_text(out / SAMPLES, side_by_side.page(texts, title="A model and its bilinear conversion", facts=facts))
 
