@@ -183,8 +183,8 @@ def test_distillation_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pyte
             raise MemoryError("killed")
 
     saved = distil.checkpoint.save
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(distil.checkpoint, "save", killed)
+    monkeypatch.setattr(distil.checkpoint, "save", killed)
+    with pytest.raises(MemoryError):
         distilled(stopped, stack.model, fit, check, steps=6, kept=tmp_path / "part", progress=False)
     again = assembled(stack, mlps)
     distilled(again, stack.model, fit, check, steps=6, kept=tmp_path / "part", progress=False)
