@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ from bilens._internal.checkpoint import discard
 from bilens._internal.checks import whole
 from bilens.analyses import converted
 from bilens.analyses.layers import layout_of
+from bilens.analyses.text_statistics import checksum
 from bilens.errors import BilensError
 from bilens.faithfulness import TextScore
 from bilens.models import conversion, gated
@@ -168,22 +168,14 @@ def _processes(name: str | None) -> Iterator[torch.device]:
 def _settings(checkpoint: gated.Checkpoint, stack: Stack, split: text.Split) -> dict[str, Any]:
     """What the records of a run depend on: the model's weights and the tokens, by their checksums."""
     first, last = stack.mlp(0), stack.mlp(len(stack) - 1)
-    weights = _checksum(first.gate, first.up, first.down, last.gate, last.up, last.down)
+    weights = checksum(first.gate, first.up, first.down, last.gate, last.up, last.down)
     return {
         "command": "convert",
         "model": checkpoint.source.title,
         "weights": weights,
         "text": split.described,
-        "text_checksum": _checksum(split.fit, split.held_out),
+        "text_checksum": checksum(split.fit, split.held_out),
     }
-
-
-def _checksum(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for value in tensors:
-        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def _counts(split: text.Split) -> dict[str, int]:
@@ -252,7 +244,7 @@ def _distilled(
     student: nn.Module, stack: Stack, split: text.Split, out: Path, *, steps: int, seed: int
 ) -> Mapping[str, float]:
     fit, check = conversion.Streams.divided(split.fit)
-    asked = {"steps": steps, "seed": seed, "text_checksum": _checksum(split.fit), "processes": ranks.size()}
+    asked = {"steps": steps, "seed": seed, "text_checksum": checksum(split.fit), "processes": ranks.size()}
     before, after = conversion.distilled(
         student, stack.model, fit, check, steps=steps, seed=seed, kept=out / PART, settings=asked
     )
