@@ -184,12 +184,16 @@ def test_least_squares_beats_the_mean_and_mends_earlier_errors() -> None:
     x, _ = (torch.cat(part) for part in zip(*streams.rows("fit"), strict=True))
     y, w = mlp(x), weight(torch.cat([t for _, t in streams.rows("fit")]))
     assert_close(found.mean, (w[:, None] * y).sum(dim=0) / w.sum(), rtol=1e-4, atol=1e-4)
-    # What an earlier layer got wrong by a linear function of n is put right.
-    shifted = entered(model, 0)
-    for part in shifted.parts.values():
-        part.ours = part.ours * 1.05 + 0.02
-    mended = closed_form(mlp, shifted)
-    assert relative_error(shifted, mlp, mended.mlp, "fit") < 0.5 * relative_error(shifted, mlp, None, "fit")
+
+
+def test_what_earlier_layers_got_wrong_is_mended() -> None:
+    streams = entered(made(hidden_act="linear"), 1, first=None)
+    mlp = streams.stack.mlp(1)
+    error = torch.randn(16, generator=torch.Generator().manual_seed(4))
+    for part in streams.parts.values():
+        part.ours = part.ours + 0.3 * error
+    mended = closed_form(mlp, streams)
+    assert relative_error(streams, mlp, mended.mlp, "fit") < 0.1 * relative_error(streams, mlp, None, "fit")
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
@@ -212,12 +216,12 @@ def test_the_first_token_of_every_text_is_exact(kind: str) -> None:
 
 
 def test_steps_lower_the_error_on_other_tokens_and_keep_the_first_exact() -> None:
-    streams = entered(made(), 1, fit=60)
+    streams = entered(made(), 1, fit=400)
     mlp = streams.stack.mlp(1)
     closed = closed_form(mlp, streams)
     found, after, before, kept = descended(closed, mlp, streams, steps=60, seed=0)
     assert kept == 60
-    assert after < 0.95 * before
+    assert after < 0.9 * before
     assert before == relative_error(streams, mlp, closed.mlp, "check")
     assert after == relative_error(streams, mlp, found, "check")
     x, t = streams.first() or pytest.fail("no constant first token")
@@ -235,6 +239,21 @@ def test_steps_that_do_not_help_are_dropped(rate: float, monkeypatch: pytest.Mon
     found, after, before, kept = descended(closed, mlp, streams, steps=5, seed=0)
     assert (kept, after) == (0, before)
     assert found is closed.mlp
+
+
+def test_steps_that_begin_to_harm_are_dropped() -> None:
+    """On few tokens a layer is soon fitted to them alone: the best of some points on the way is kept."""
+    streams = entered(made(), 1, fit=30)
+    mlp = streams.stack.mlp(1)
+    closed = closed_form(mlp, streams)
+    errors = {}
+    for done, weights in descent._steps(closed.mlp, mlp, streams, steps=200, seed=descent.derived(0, 1), step=None):
+        one = closed_forms.exact_at_first(ConvertedMLP(1, *weights), mlp, streams, closed.metric)
+        errors[done] = relative_error(streams, mlp, one, "check")
+    assert list(errors) == [50, 100, 150, 200]
+    _, after, before, kept = descended(closed, mlp, streams, steps=200, seed=0)
+    assert after == min(before, *errors.values())
+    assert kept == min({0: before, **errors}, key=lambda done: {0: before, **errors}[done])
 
 
 # The whole sequence

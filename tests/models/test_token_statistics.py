@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from bilens import store
-from bilens.errors import BilensError, ShapeError
+from bilens.analyses import text_statistics as kept
+from bilens.analyses.text_statistics import text_statistics
+from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.models import gated
 from bilens.models.surrogate import Moments, least_squares, weights_only, with_bypass
-from bilens.models.token_statistics import LayerStatistics, TokenStatistics, token_statistics
+from bilens.models.token_statistics import TokenStatistics, token_statistics
 from tiny_models import made, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
@@ -93,8 +95,6 @@ def test_surrogates_from_sums_are_those_of_the_rows(bias: bool) -> None:
 
 def test_a_pass_that_was_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
     model = made()
-    for kind in (TokenStatistics, LayerStatistics):
-        store.register(kind)
     whole = token_statistics(model, TEXTS, progress=False)
     count = itertools.count(1)
 
@@ -112,6 +112,31 @@ def test_a_pass_that_was_killed_goes_on_bit_for_bit(tmp_path: Path) -> None:
     equal(token_statistics(model, TEXTS, known=known, progress=False), whole)
     hook.remove()
     assert asked == [1, 1, 1]
+
+
+def test_statistics_are_kept_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "EVERY", 2)
+    model, whole = made(), token_statistics(made(), TEXTS, progress=False)
+    saved, count = store.save, itertools.count(1)
+
+    def save(*arguments: Any) -> None:
+        saved(*arguments)
+        if next(count) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            text_statistics(model, TEXTS, tmp_path / "kept", progress=False)
+    asked: list[int] = []
+    hook = model.model.embed_tokens.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    for _ in range(2):  # the second time all is there
+        equal(text_statistics(model, TEXTS, tmp_path / "kept", progress=False), whole)
+        assert asked == [1, 1, 1]
+    hook.remove()
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"settings.json", "timings.json", "records"}
+    with pytest.raises(StoreError, match="a run with other settings"):
+        text_statistics(model, TEXTS + 1, tmp_path / "kept", progress=False)
 
 
 @pytest.mark.bad_input
@@ -154,8 +179,6 @@ def test_two_processes_sum_what_one_does(tmp_path: Path) -> None:
     children = [subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE) for rank in (0, 1)]
     said = [child.communicate(timeout=200)[1].decode() for child in children]
     assert [child.returncode for child in children] == [0, 0], said
-    for kind in (TokenStatistics, LayerStatistics):
-        store.register(kind)
     one = token_statistics(made(), TEXTS, progress=False)
     first, second = (store.load(tmp_path / f"sums-{rank}", TokenStatistics) for rank in (0, 1))
     equal(first, second)

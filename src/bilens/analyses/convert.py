@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 from torch import distributed as dist
+from torch import nn
 
 from bilens import store, text
 from bilens._internal import device as devices

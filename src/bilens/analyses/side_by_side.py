@@ -110,7 +110,8 @@ b {{ display: block; font-size: 0.8rem }}
 <ul>
 {told}
 </ul>
-<p class="note">Each text is cut after some tokens; both models then add the likeliest token, {more} times. They say the same for {mean:.1f} tokens on average: one other token changes all that follow.</p>
+<p class="note">Each text is cut after some tokens; both models then add the likeliest token, {more} times.
+They say the same for {mean:.1f} tokens on average: one other token changes all that follow.</p>
 {rows}
 </main>
 </body>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ BATCH = 1024
 RATE = 0.02
 """Adam's rate at its highest, as a share of the root mean square of each matrix."""
 
+LOOKS = 4
+"""How often on the way the error on other tokens is looked at."""
+
 FIRST = 0.01
 """What the first token of every text counts, as a share of a batch."""
 
@@ -39,25 +43,27 @@ def descended(
         steps: of Adam; seed: of the order; step: is called after each.
 
     Returns:
-        The better one on the tokens that are set aside, its error there, that of the closed form, and the steps kept: 0
-        where these did not help.
+        The best one on the tokens that are set aside, of the closed form and `LOOKS` points on the way; its error
+        there; that of the closed form; and the steps it took, 0 for the closed form.
     """
     before = relative_error(streams, mlp, closed.mlp, "check")
     if not steps:
         return closed.mlp, before, before, 0
-    found = _steps(closed.mlp, mlp, streams, steps=steps, seed=derived(seed, mlp.layer), step=step)
-    finite = all(bool(value.isfinite().all()) for value in found)
-    if finite:
+    best, least, kept = closed.mlp, before, 0
+    for done, found in _steps(closed.mlp, mlp, streams, steps=steps, seed=derived(seed, mlp.layer), step=step):
+        if not all(bool(value.isfinite().all()) for value in found):
+            break
         candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.metric)
-        after = relative_error(streams, mlp, candidate, "check")
-        if after < before:
-            return candidate, after, before, steps
-    return closed.mlp, before, before, 0
+        error = relative_error(streams, mlp, candidate, "check")
+        if error < least:
+            best, least, kept = candidate, error, done
+    return best, least, before, kept
 
 
 def _steps(
     start: ConvertedMLP, mlp: GatedMLP, streams: Streams, *, steps: int, seed: int, step: Step | None
-) -> list[Tensor]:
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """(steps done, weights then), a few times on the way and at the end."""
     fit, prefix, first = streams.parts["fit"], streams.prefix, streams.first()
     length = fit.tokens.shape[1]
     scored = length - prefix
@@ -74,7 +80,7 @@ def _steps(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: (1 + math.cos(math.pi * at / steps)) / 2)
     generator, count = torch.Generator().manual_seed(seed), fit.total * scored
     order, used = torch.randperm(count, generator=generator), 0
-    for _ in range(steps):
+    for number in range(1, steps + 1):
         size = min(BATCH, count)
         if used + size > count:
             order, used = torch.randperm(count, generator=generator), 0
@@ -93,9 +99,10 @@ def _steps(
         schedule.step()
         if step is not None:
             step(1)
-    found = [w.detach() for w in weights]
-    ranks.equal(found)
-    return found
+        if number * LOOKS // steps > (number - 1) * LOOKS // steps:
+            found = [w.detach().clone() for w in weights]
+            ranks.equal(found)
+            yield number, found
 
 
 def _loss(weights: list[Tensor], mlp: GatedMLP, x: Tensor, t: Tensor) -> Tensor:
@@ -108,4 +115,4 @@ def _loss(weights: list[Tensor], mlp: GatedMLP, x: Tensor, t: Tensor) -> Tensor:
     return (weight(t)[:, None] * (x + added - t).square()).sum()
 
 
-__all__ = ["BATCH", "FIRST", "RATE", "descended"]
+__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "descended"]

@@ -92,7 +92,7 @@ def distilled(
             loss = functional.kl_div(_logs(model, tokens), aim, reduction="batchmean", log_target=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            step(1, kl=float(loss))
+            step(1, kl=float(loss.detach()))
             if kept is not None and ranks.agreed(pace.due(SECONDS)):
                 _save(pace, kept, mlps, optimizer, done=number + 1, settings=settings or {})
     for value, need in zip(student.parameters(), needed, strict=True):
