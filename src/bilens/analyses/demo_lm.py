@@ -182,7 +182,7 @@ def _difference(tensor: BilinearTensor, surrogate: Surrogate, x: Tensor) -> floa
 
 def _lines(costs: dict[str, LayerCost]) -> list[tuple[str, ...]]:
     """The cells of each row of the table; the nulls come last, once: they do not depend on the surrogate."""
-    rows = []
+    rows = list[tuple[str, ...]]()
     for title, cost in costs.items():
         own = cost.measured[0]
         fitted = f"{cost.fit:.3f}" if cost.seen else "–"

@@ -18,7 +18,7 @@ from bilens._internal import checkpoint as checkpoints
 from bilens._internal import checks
 from bilens._internal.checks import choice, instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import make_folder
+from bilens.files import make_folder, write_bytes
 from bilens.history import History
 from bilens.progress import bar
 from bilens.schedules import trapezoid
@@ -152,16 +152,17 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
     asked = {"steps": steps, "batch": batch, "lr": lr, "weight_decay": weight_decay, "text": split.described}
     done, extra = 0, dict[str, Tensor]()
-    if checkpoint is not None:
-        done, extra = checkpoints.load(checks.path("checkpoint", checkpoint), model, optimizer, settings=asked)
+    kept = None if checkpoint is None else checks.path("checkpoint", checkpoint)
+    if kept is not None:
+        done, extra = checkpoints.load(kept, model, optimizer, settings=asked)
     rows = extra.get("rows", torch.zeros(0, 3, dtype=torch.float64)).tolist()
     total = float(extra.get("total", torch.zeros(())))  # of the losses since the last row
 
     def save() -> None:
-        if checkpoint is not None:
+        if kept is not None:
             logged = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
-            kept = {"rows": logged, "total": torch.tensor(total, dtype=torch.float64)}
-            checkpoints.save(checkpoint, model, optimizer, done=done, settings=asked, extra=kept)
+            more = {"rows": logged, "total": torch.tensor(total, dtype=torch.float64)}
+            checkpoints.save(kept, model, optimizer, done=done, settings=asked, extra=more)
 
     every, between, pace = max(1, steps // LOGGED), True, checkpoints.Pace()
     model.train()
@@ -176,16 +177,17 @@ def train(
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 between = False
                 optimizer.step()
-                done, total = done + 1, total + float(loss)
+                last = float(loss.detach())
+                done, total = done + 1, total + last
                 between = True
                 if not math.isfinite(total):
-                    raise BilensError(f"a loss of {float(loss)} at step {done}", "a finite loss", "use a lower --lr")
+                    raise BilensError(f"a loss of {last} at step {done}", "a finite loss", "use a lower --lr")
                 if done % every == 0 or done == steps:
                     since = done - int(rows[-1][0]) if rows else done
                     held = float(cross_entropy(model, split.held_out[:LOOKED_AT]).mean())
                     rows, total = [*rows, [done, total / since, held]], 0.0
                     model.train()
-                step(1, loss=float(loss))
+                step(1, loss=last)
                 if pace.due(SECONDS_BETWEEN_CHECKPOINTS):
                     pace.write(save)
     except KeyboardInterrupt:
@@ -237,7 +239,7 @@ def save(model: nn.Module, tokenizer: Any, folder: str | os.PathLike[str]) -> No
             writer.save_pretrained(part)
             tokenizer.save_pretrained(part)
             for file in sorted(Path(part).iterdir(), key=lambda file: file.suffix == ".safetensors"):
-                os.replace(file, target / file.name)
+                write_bytes(target / file.name, file.read_bytes())
     except OSError as error:
         raise StoreError(f"'{error.strerror or error}' on writing {target}", "a folder with room") from error
 

@@ -101,7 +101,7 @@ def _fortunes(folder: Path) -> Iterator[Document]:
     for name in CHOSEN:
         if (folder / name).is_file():
             text = read_bytes(folder / name).decode("utf-8", "replace")
-            yield Document(str(folder / name), re.sub(r"\n%\n", "\n\n", text).strip("%\n "))
+            yield Document(str(folder / name), re.sub(r"\n%(\n|$)", "\n\n", text).strip())
 
 
 def _bible() -> Iterator[Document] | None:
