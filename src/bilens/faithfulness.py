@@ -83,8 +83,9 @@ class TextScore:
         """
         original, ours, kl, agreement = values.double().T
         pairs = [(part.mean(), part.std() / math.sqrt(len(part))) for part in (ours - original, kl, agreement)]
-        numbers = [float(value) for pair in pairs for value in pair]
-        return cls(float(original.mean()), *numbers, texts=len(values), tokens=tokens)
+        (more, more_error), (far, far_error), (same, same_error) = (map(float, pair) for pair in pairs)
+        whole = float(original.mean())
+        return cls(whole, more, more_error, far, far_error, same, same_error, len(values), tokens)
 
 
 Kind = Literal["model", "view", "null", "rival"]

@@ -86,7 +86,7 @@ def layout_of(given: str | None) -> gated.Layout | str | None:
         raise BilensError(
             f"--layout {given}", f"a JSON file, or one of {', '.join({**gated.FAMILIES, **gated.GGUF_FAMILIES})}"
         )
-    return gated.readlayout_of(given)
+    return gated.read_layout(given)
 
 
 __all__ = ["layers", "layout_of", "table"]

@@ -287,7 +287,7 @@ def with_down(
     h, o = len(mlp.gate), mlp.output.size
     zeros = torch.zeros(h + o, dtype=torch.float64, device=mlp.gate.device)
     gram, mean, rows = torch.outer(zeros[:h], zeros), zeros, max(1, NUMBERS // h)
-    for part, given in zip(x.split(rows), share.split(rows), strict=True):
+    for part, given in zip(torch.split(x, rows), torch.split(share, rows), strict=True):
         both = torch.cat([surrogate.units(part), mlp(part) - surrogate(part)], dim=1).double()
         gram += (given * both[:, :h]).T @ both
         mean = mean + (given * both).sum(dim=0)

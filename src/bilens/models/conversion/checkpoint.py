@@ -111,7 +111,7 @@ def assembled(stack: Stack, converted: Mapping[int, ConvertedMLP]) -> nn.Module:
         model: nn.Module = kind(config).to(torch.float32)
     model.load_state_dict(_state(stack, converted, whole))
     if getattr(original, "generation_config", None) is not None:
-        model.generation_config = copy.deepcopy(original.generation_config)  # type: ignore[assignment]
+        model.generation_config = copy.deepcopy(original.generation_config)
     return model.eval()
 
 

@@ -124,7 +124,7 @@ def _unit_sums(mlp: GatedMLP, streams: Streams) -> Tensor:
     sums = torch.zeros(SUMS, len(mlp.gate), dtype=torch.float64, device=mlp.gate.device)
     with torch.no_grad():
         for x, t in streams.rows("fit"):
-            for part, aim in zip(x.split(1024), t.split(1024), strict=True):
+            for part, aim in zip(torch.split(x, 1024), torch.split(t, 1024), strict=True):
                 z, v = mlp.units(part)
                 sums += unit_sums(z, v, mlp.activation(z, v), weight(aim if mlp.post_norm is None else mlp(part)))
     ranks.add([sums])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -134,7 +134,7 @@ def _mlps(model: nn.Module) -> nn.ModuleList:
         for entry, place in zip(live.entries(), live.places.values(), strict=True)
         if entry.bilinear
     ]
-    return nn.ModuleList(cast(list[nn.Module], found))
+    return nn.ModuleList(found)
 
 
 def _texts(count: int, step: int, size: int, seed: int) -> Tensor:
