@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules", "state_dicts"), 0),
-    **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device"), 0),
+    **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device", "ranks"), 0),
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness"), 2),
     **dict.fromkeys(("statistics", "matching", "pair_coding"), 2),

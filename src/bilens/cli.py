@@ -67,6 +67,11 @@ COMMANDS = {
         "Train a small language model from scratch whose every MLP is bilinear.",
         "bilens train-lm --text essays --out runs/small",
     ),
+    "convert": Command(
+        "bilens.analyses.convert:convert",
+        "Turn a language model into one whose MLPs are bilinear, and measure what that costs.",
+        "bilens convert runs/smollm2 --out runs/bilinear",
+    ),
     "import": Command(
         "bilens.analyses.importing:import_file",
         "Write a .pt file of weights as a folder of safetensors, without running what it holds.",
