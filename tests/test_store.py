@@ -53,6 +53,8 @@ def records() -> list:
         decompose.eigh_many(tensor, None, 2),
         decompose.cp(tensor, 2, progress=False),
         decompose.svd(tensor, 2),
+        decompose.strongest(tensor, None, None, 2),
+        decompose.coactivation(decompose.strongest(tensor, None, None, 2), torch.eye(6)),
         decompose.eigh_weighted(tensor.kernel(0), moment, 3),
         decompose.cp(tensor, 2, steps=3, progress=False),
         Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),

@@ -1,4 +1,4 @@
-"""The strongest entries of one output's matrix of interactions, formed a few rows at a time; for `decompose.strongest`."""
+"""The strongest entries of one output's matrix of interactions, a few rows at a time; for `decompose.strongest`."""
 
 from __future__ import annotations
 

@@ -67,6 +67,7 @@ def coactivation(
     """How often the features of each listed pair are active together, and their mean product, over codes of data.
 
     Examples:
+        >>> from bilens import BilinearTensor
         >>> from bilens.decompose import strongest
         >>> W, V = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
         >>> B = BilinearTensor.from_layer(W, V, input=Space("x", 2), output=Space("y", 1))

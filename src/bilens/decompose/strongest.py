@@ -95,7 +95,7 @@ class StrongestInteractions:
         return upward(largest_square(norm, self.input.dim, left)[..., None] * left, self.left.dtype)
 
     def __call__(self, codes: Float[Tensor, "m size"]) -> Float[Tensor, "m n"]:
-        """Σ of the listed c_abo z_a z_b for each row of codes, in float64 inside; the constant coordinate is added here.
+        """Σ of the listed c_abo z_a z_b for each row of codes, in float64; the constant coordinate is added here.
 
         Raises:
             ShapeError: the last axis is not `input.size`. BilensError: codes that are not floating-point numbers.
