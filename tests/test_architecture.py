@@ -18,7 +18,7 @@ LEVELS = {
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device"), 0),
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
-    **dict.fromkeys(("features", "store", "plots", "explorer"), 3),
+    **dict.fromkeys(("features", "store", "tables", "plots", "explorer"), 3),
     "analyses": 4,
     "cli": 5,
     "__main__": 6,  # `python -m bilens`
@@ -41,6 +41,7 @@ WITHIN = {
     "models": {"faithfulness"},
     "pair_coding": {"sae"},
     "store": {"features"},
+    "tables": {"store"},
     "plots": {"features"},
     "explorer": {"plots", "features"},
 }
@@ -54,6 +55,7 @@ APART = {
     "statistics": {"tensor", "kernel", "pairs", "dictionary"},  # plain numbers
     "features": {"models", "data", "sae"},  # records only
     "store": {"models", "data"},  # records only
+    "tables": {"models", "data", "sae"},  # records only
     "plots": {"models", "data", "sae"},
     "explorer": {"models", "data", "sae"},
     "cli": set(LEVELS) - {"errors", "cli"},  # names recipes by path, so that --help does not import torch
@@ -395,7 +397,7 @@ def test_help_needs_no_torch_and_imports_change_nothing_global():
 
         for name in {sorted(MODULES - {""})!r}:
             importlib.import_module(f"bilens.{{name}}")
-        for optional in ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "sae_lens", "transformers", "gguf"):
+        for optional in ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "duckdb", "sae_lens", "transformers", "gguf"):
             assert optional not in sys.modules, f"a module of bilens imports {{optional}}"
         assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
         assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32

@@ -338,7 +338,7 @@ def test_the_module_is_the_command() -> None:
         ("demo --sae_l1 much", "got --sae-l1 much; expected a number. Run bilens demo --help."),
         ("demo --hidden", "got --hidden without a value; expected a whole number. Run bilens demo --help."),
         ("demo more", "got argument more; expected the arguments of bilens demo. Run bilens demo --help."),
-        ("dmeo", "got command 'dmeo'; expected one of demo, read, explore, layers, import. Did you mean demo?"),
+        ("dmeo", "got command 'dmeo'; expected one of demo, read, explore, layers, query, import. Did you mean demo?"),
         (
             "demo --data cifar",
             "got --data cifar; expected one of mnist, small_mnist, fashion_mnist, digits. Run bilens demo --help.",

@@ -52,6 +52,11 @@ COMMANDS = {
         "Show the gated MLPs of a language model, and which are exactly bilinear.",
         "bilens layers runs/smollm2 --check",
     ),
+    "query": Command(
+        "bilens.analyses.query:query",
+        "Ask the tables of a run in SQL: features, eigenpairs, interactions, examples.",
+        'bilens query runs/smol "SELECT label, held FROM features LIMIT 5"',
+    ),
     "import": Command(
         "bilens.analyses.importing:import_file",
         "Write a .pt file of weights as a folder of safetensors, without running what it holds.",
