@@ -397,7 +397,8 @@ def test_help_needs_no_torch_and_imports_change_nothing_global():
 
         for name in {sorted(MODULES - {""})!r}:
             importlib.import_module(f"bilens.{{name}}")
-        for optional in ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "duckdb", "sae_lens", "transformers", "gguf"):
+        extras = "mlxtend sklearn huggingface_hub pyarrow duckdb sae_lens transformers gguf"
+        for optional in extras.split():
             assert optional not in sys.modules, f"a module of bilens imports {{optional}}"
         assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
         assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32

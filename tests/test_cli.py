@@ -299,6 +299,7 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     options = {
         "explore": ("--out", "--compare", "--seeds", "--open"),
         "layers": ("--check", "--layout"),
+        "query": ("--rows", "--csv"),
         "import": ("--out", "--config", "--key", "--yes"),
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
