@@ -1,4 +1,4 @@
-"""The 100 strongest interactions of every output feature: `decompose.strongest`, few lines of torch, all of them formed.
+"""The 100 strongest interactions of every output: `decompose.strongest`, a few lines of torch, all of them formed.
 
 Random unit atoms as features of the input of a layer of SmolLM2's size, and random directions in its output. The few
 lines form C = F Q Fᵀ of one output at a time and take `topk` of the half above the diagonal; they give the norm of C
@@ -57,9 +57,9 @@ def line(
     h: int,
     m: int,
     n: int,
+    *,
     limits: Rates,
     device: str,
-    *,
     runs: int,
     formed: bool,
     reach: float | None,
@@ -79,11 +79,12 @@ def line(
     operations = n * (2 * h * d**2 + 2 * m * d**2 + m**2 * d)
     published = None
     if formed and seconds.published is not None:
+        formed_sizes = everything(tensor, inputs)[0]
         published = Peer(
             "einsum of all outputs, formed at once",
             seconds.published,
             peak_memory(lambda: everything(tensor, inputs), device=device),
-            f"sizes within {float(((everything(tensor, inputs)[0] - theirs[0]).abs() / theirs[0]).max()):.0e} of the few lines'",
+            f"sizes within {float(((formed_sizes - theirs[0]).abs() / theirs[0]).max()):.0e} of the few lines'",
         )
     return Line(
         work=f"top {TOP} interactions of {n:,} outputs in {m:,} input features, d={d}, h={h}",
@@ -109,7 +110,7 @@ def line(
 
 
 def points(small: bool, device: str) -> list[Point]:
-    """How the time of a batch of outputs grows with the features of the input (o stands for outputs, m for features)."""
+    """How the time grows with the features of the input, m, and with the outputs, o."""
     base = {"m": 250, "n": 8} if small else {"m": 500, "n": 32}
     found = []
     for axis, scales in {"m": (1, 2, 4), "n": (1, 2, 4)}.items():
@@ -128,11 +129,14 @@ def main() -> None:
     limits, device = rates(asked.device), asked.device
     size = (576, 1536)
     if asked.small:
-        lines = [line(*size, 300, 16, limits, device, runs=3, formed=True, reach=None, brief="")]
+        lines = [line(*size, 300, 16, limits=limits, device=device, runs=3, formed=True, reach=None, brief="")]
     else:
-        part = line(*size, 1000, 128, limits, device, runs=RUNS, formed=True, reach=None, brief="")
+        part = line(*size, 1000, 128, limits=limits, device=device, runs=RUNS, formed=True, reach=None, brief="")
         brief = f"top {TOP} interactions, 1,000 outputs in 1,000 features, d = 576, h = 1,536"
-        lines = [part, line(*size, 1000, 1000, limits, device, runs=1, formed=False, reach=None, brief=brief)]
+        lines = [
+            part,
+            line(*size, 1000, 1000, limits=limits, device=device, runs=1, formed=False, reach=None, brief=brief),
+        ]
     report(lines, points(asked.small, device), limits, asked.json)
 
 
