@@ -46,7 +46,7 @@ class StrongestInteractions:
     Args:
         first, second: a ≤ b, (n, k), numbers of the input features, strongest pair first.
         coefficients: c with its sign, (n, k).
-        energies: ‖C_o‖², (n,).
+        energies: ‖C_o‖², (n,), in float64: a square leaves the range of float32 before its root does.
         left: (n,), at most the Frobenius norm of what the listed leave of C_o, rounded up.
         input: the space of the codes z; output: the outputs.
 
@@ -198,7 +198,7 @@ class StrongestStream:
             first,
             second,
             coefficients,
-            fitting(energies, 2 * made.power, dtype, "squared norms", 1e-20),
+            fitting(energies, 2 * made.power, torch.float64, "squared norms", 1e-20),
             upward(times_two_to(left * (1 + 1e-12), made.power), dtype),
             self.features,
             Space(output.name, len(rows), tuple(output.label(row) for row in rows)),
