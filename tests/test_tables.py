@@ -414,10 +414,14 @@ def test_sizes_are_told_before_and_are_about_right(tmp_path):
     tables.save_spectra(writer, decompose.spectra_stream(tensor, k=8), layer=0, set="a", progress=False)
     stream = decompose.strongest_stream(tensor, None, None, 50, batch_size=256)
     tables.save_interactions(writer, stream, layer=0, set="a", inputs="x", progress=False)
+    codes = torch.relu(filled("normal", 300, 64, 4))
+    tables.save_interactions(writer, stream, layer=1, set="a", inputs="x", codes=codes, progress=False)
     sizes = tables.estimate(features=400, pairs=8, dim=64, interactions=50)
-    for name in ("features", "eigenpairs", "interactions"):
-        written = sum(path.stat().st_size for path in (tmp_path / "tables" / name).iterdir())
-        assert 0.5 * getattr(sizes, name) < written < 2 * getattr(sizes, name) + 20_000, (name, written)
+    seen = tables.estimate(features=400, interactions=50, codes=True)
+    estimates = [(name, "000-", getattr(sizes, name)) for name in ("features", "eigenpairs", "interactions")]
+    for name, layer_, estimated in [*estimates, ("interactions", "001-", seen.interactions)]:
+        written = sum(path.stat().st_size for path in (tmp_path / "tables" / name).glob(f"{layer_}*"))
+        assert 0.5 * estimated < written < 2 * estimated + 20_000, (name, written)
     vectors = sum(path.stat().st_size for path in (tmp_path / "vectors").iterdir())
     assert abs(vectors - sizes.vectors) < 1000
     sizes.require(tmp_path / "not" / "yet")

@@ -18,7 +18,7 @@ LOCKED = {
     "enable_external_access": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
-    "python_enable_replacement_scans": False,
+    "python_enable_replacements": False,
     "lock_configuration": True,
 }
 """Settings of the connection, in this order: SQL reads no file, no network and no variable of Python."""
@@ -60,8 +60,7 @@ class Run:
             if kinds != ["SELECT"]:
                 got = "no statement" if not kinds else " and ".join(kinds[:3])
                 raise BilensError(f"{got} in SQL", "one SELECT, since a run is only read")
-            answer = connection.execute(sql, parameters or [])
-            return answer.to_arrow_table() if hasattr(answer, "to_arrow_table") else answer.fetch_arrow_table()
+            return connection.sql(sql, params=parameters or []).to_arrow_table()
         except (duckdb.Error, RuntimeError, OSError, arrow().ArrowException) as error:
             self._refuse_damaged()
             told = " ".join(str(error).split("\n\n")[0].split("\nLINE")[0].split())

@@ -10,11 +10,11 @@ from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import StoreError
 
-ROW = {"features": 60, "eigenpairs": 30, "interactions": 36, "examples": 60}
+ROW = {"features": 60, "eigenpairs": 30, "interactions": 20, "examples": 60}
 """Bytes of a row in compressed Parquet, measured on random weights; those of examples without their tokens."""
 
-TOKEN = 12
-"""Bytes of one token of an example with its value."""
+TOKEN, SEEN = 12, 24
+"""Bytes of one token of an example with its value; and of an interaction's numbers from codes of data."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def estimate(
     pairs: int = 0,
     dim: int = 0,
     interactions: int = 0,
+    codes: bool = False,
     examples: int = 0,
     tokens: int = 32,
     itemsize: int = 4,
@@ -75,11 +76,12 @@ def estimate(
 
     Examples:
         >>> print(estimate(layers=30, features=512, pairs=8, dim=577, interactions=100))
-        about 345.0 MB on disk: features 921.6 kB, eigenpairs 3.7 MB, interactions 55.3 MB, vectors 283.6 MB
+        about 318.9 MB on disk: features 921.6 kB, eigenpairs 3.7 MB, interactions 30.7 MB, vectors 283.6 MB
 
     Args:
         layers: how many; features: output features per layer; pairs: eigenpairs per feature, with vectors of `dim`
             numbers of `itemsize` bytes; interactions, examples: per feature; tokens: per example.
+        codes: whether interactions also have what codes of data say.
 
     Raises:
         BilensError: a number below 0 or no whole number.
@@ -91,7 +93,7 @@ def estimate(
     return Sizes(
         each * ROW["features"],
         each * n["pairs"] * ROW["eigenpairs"],
-        each * n["interactions"] * ROW["interactions"],
+        each * n["interactions"] * (ROW["interactions"] + SEEN * checks.flag("codes", codes)),
         each * n["examples"] * (ROW["examples"] + n["tokens"] * TOKEN),
         each * n["pairs"] * n["dim"] * n["itemsize"],
     )
