@@ -13,7 +13,7 @@ from bilens.errors import StoreError
 ROW = {"features": 60, "eigenpairs": 30, "interactions": 20, "examples": 60}
 """Bytes of a row in compressed Parquet, measured on random weights; those of examples without their tokens."""
 
-TOKEN, SEEN = 12, 24
+TOKEN, SEEN = 12, 12
 """Bytes of one token of an example with its value; and of an interaction's numbers from codes of data."""
 
 
