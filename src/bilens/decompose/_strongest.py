@@ -83,7 +83,8 @@ class Matrices:
         made, (hidden, dim) = self._reduced, self.left.shape
         sizes = self.down.abs() @ (made.left.norm(dim=1) * made.right.norm(dim=1))
         steps = gamma(2 * hidden + 16 * (self.size + dim)) + 3 * k**0.5 * gamma(hidden + 2 * dim + 8)
-        return steps * sizes.square()
+        found: Tensor = steps * sizes.square()
+        return found
 
     def strongest(self, output: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """First, second and coefficient of the k strongest pairs, in float64, strongest first."""
@@ -145,7 +146,7 @@ class Matrices:
     def _coded(self, places: Tensor) -> tuple[Tensor, Tensor]:
         if self.coded is not None:
             return self.coded[0][places], self.coded[1][places]
-        rows, back = places.unique(return_inverse=True)
+        rows, back = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         atoms = cast(Tensor, self.atoms)[rows]  # without atoms the factors are held
         return (atoms @ self.left.T)[back], (atoms @ self.right.T)[back]
 

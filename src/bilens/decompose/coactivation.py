@@ -86,7 +86,8 @@ def coactivation(
         ShapeError: codes of another size. BilensError: no samples, or codes that are not floating-point numbers.
     """
     instance("interactions", found, StrongestInteractions)
-    named, compact = torch.cat([found.first.flatten(), found.second.flatten()]).unique(return_inverse=True)
+    both = torch.cat([found.first.flatten(), found.second.flatten()])
+    named, compact = both.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     first, second = compact.view(2, -1)
     spans = [
         (start, ((first >= start) & (first < start + ROWS)).nonzero()[:, 0]) for start in range(0, len(named), ROWS)

@@ -108,13 +108,15 @@ class Metric:
             As `Space.fold`.
         """
         found = folded(self.input, x) @ self.inverse.T.to(x.device)
-        return torch.linalg.vector_norm(found, dim=-1).to(x.dtype)
+        norms: Tensor = torch.linalg.vector_norm(found, dim=-1)
+        return norms.to(x.dtype)
 
     def outside(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
         """‖x' − A A⁺ x'‖: the part of inputs that lies outside the range of Σ, which the metric does not see."""
         lifted = folded(self.input, x)
         inside = lifted @ self.inverse.T.to(x.device) @ self.root.T.to(x.device)
-        return torch.linalg.vector_norm(lifted - inside, dim=-1).to(x.dtype)
+        norms: Tensor = torch.linalg.vector_norm(lifted - inside, dim=-1)
+        return norms.to(x.dtype)
 
 
 class Roots(NamedTuple):
