@@ -19,7 +19,7 @@ LEVELS = {
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness"), 2),
     **dict.fromkeys(("statistics", "matching", "pair_coding"), 2),
-    **dict.fromkeys(("features", "store", "plots", "explorer"), 3),
+    **dict.fromkeys(("features", "store", "tables", "plots", "explorer"), 3),
     "analyses": 4,
     "cli": 5,
     "__main__": 6,  # `python -m bilens`
@@ -42,6 +42,7 @@ WITHIN = {
     "models": {"faithfulness", "text"},
     "pair_coding": {"sae"},
     "store": {"features"},
+    "tables": {"store"},
     "plots": {"features"},
     "explorer": {"plots", "features"},
 }
@@ -56,6 +57,7 @@ APART = {
     "statistics": {"tensor", "kernel", "pairs", "dictionary"},  # plain numbers
     "features": {"models", "data", "sae"},  # records only
     "store": {"models", "data"},  # records only
+    "tables": {"models", "data", "sae"},  # records only
     "plots": {"models", "data", "sae"},
     "explorer": {"models", "data", "sae"},
     "cli": set(LEVELS) - {"errors", "cli"},  # names recipes by path, so that --help does not import torch
@@ -397,8 +399,8 @@ def test_help_needs_no_torch_and_imports_change_nothing_global():
 
         for name in {sorted(MODULES - {""})!r}:
             importlib.import_module(f"bilens.{{name}}")
-        optionals = ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "datasets", "sae_lens", "transformers")
-        for optional in (*optionals, "gguf", "tokenizers"):
+        optionals = ("mlxtend", "sklearn", "huggingface_hub", "pyarrow", "duckdb", "datasets", "sae_lens")
+        for optional in (*optionals, "transformers", "gguf", "tokenizers"):
             assert optional not in sys.modules, f"a module of bilens imports {{optional}}"
         assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
         assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32

@@ -301,6 +301,7 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
         "layers": ("--check", "--layout"),
         "coder": ("--scale",),
         "convert": ("--out", "--text", "--tokens", "--distill", "--end-to-end", "--layers", "--curve", "--seed"),
+        "query": ("--rows", "--csv"),
         "import": ("--out", "--config", "--key", "--yes"),
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):

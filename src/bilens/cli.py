@@ -72,6 +72,11 @@ COMMANDS = {
         "Turn a language model into one whose MLPs are bilinear, and measure what that costs.",
         "bilens convert runs/smollm2 --out runs/bilinear",
     ),
+    "query": Command(
+        "bilens.analyses.query:query",
+        "Ask the tables of a run in SQL: features, eigenpairs, interactions, examples.",
+        'bilens query runs/smol "SELECT label, held FROM features LIMIT 5"',
+    ),
     "import": Command(
         "bilens.analyses.importing:import_file",
         "Write a .pt file of weights as a folder of safetensors, without running what it holds.",
