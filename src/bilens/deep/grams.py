@@ -90,27 +90,30 @@ def near(matrix: Float[Tensor, "m n"]) -> Scaled:
 
 
 def checked_metric(metric: Float[Tensor, "i i"] | None, input: Space) -> Float[Tensor, "i i"] | None:
-    """A metric of the input in float64, symmetric; None stays None, the identity.
+    """A metric of the input in float64, symmetric; None stays None, the identity. Raises as `second_moment`."""
+    return None if metric is None else second_moment("metric", metric, input)
+
+
+def second_moment(name: str, value: Float[Tensor, "i i"], input: Space) -> Float[Tensor, "i i"]:
+    """A matrix that can be E[x' x'ᵀ] over the folded input, in float64 and exactly symmetric.
 
     Raises:
         BilensError: NaN, infinity, a matrix that is not symmetric or has a clearly negative eigenvalue.
         ShapeError: another shape than (i, i) with the constant coordinate of the input.
     """
-    if metric is None:
-        return None
-    checks.weights("metric", metric)
-    check_factor("metric", metric, (input.dim, input.dim), f"input {input.title} twice")
-    value = metric.detach().double()
-    scale = value.abs().max()
-    if bool((value - value.T).abs().max() > 1e-5 * scale):
-        raise BilensError("a metric that is not symmetric", "a second moment E[x' x'ᵀ]")
-    value = (value + value.T) / 2
-    raised = value + 1e-7 * scale * torch.eye(len(value), dtype=torch.float64, device=value.device)
+    checks.weights(name, value)
+    check_factor(name, value, (input.dim, input.dim), f"input {input.title} twice")
+    matrix = value.detach().double()
+    scale = matrix.abs().max()
+    if bool((matrix - matrix.T).abs().max() > 1e-5 * scale):
+        raise BilensError(f"a {name} that is not symmetric", "a second moment E[x' x'ᵀ]")
+    matrix = (matrix + matrix.T) / 2
+    raised = matrix + 1e-7 * scale * torch.eye(len(matrix), dtype=torch.float64, device=matrix.device)
     if bool(scale > 0) and int(torch.linalg.cholesky_ex(raised).info):
         raise BilensError(
-            "a metric with a negative eigenvalue", "a second moment E[x' x'ᵀ], whose eigenvalues are at least 0"
+            f"a {name} with a negative eigenvalue", "a second moment E[x' x'ᵀ], whose eigenvalues are at least 0"
         )
-    return value
+    return matrix
 
 
 def ridged(moment: Float[Tensor, "i i"], input: Space, ridge: float = 0.01) -> Float[Tensor, "i i"]:
@@ -134,10 +137,7 @@ def ridged(moment: Float[Tensor, "i i"], input: Space, ridge: float = 0.01) -> F
     """
     checks.instance("input", input, Space)
     share = checks.number("ridge", ridge, 0, 1)
-    checks.floating("moment", moment)
-    value = checked_metric(moment, input)
-    if value is None:
-        raise BilensError("moment = None", "a second moment E[x' x'ᵀ]")
+    value = second_moment("moment", moment, input)
     white = torch.eye(input.dim, dtype=torch.float64, device=value.device)
     white[: input.size] *= value.diagonal()[: input.size].mean()
     return (1 - share) * value + share * white
