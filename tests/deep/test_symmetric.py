@@ -65,7 +65,7 @@ def test_of_any_networks(fill: str, seed: int, bias: bool, depth: int) -> None:
     a = network(seed, (2, 2, 1)[: depth + 1], 3, bias=bias, fill=fill)
     b = network(seed + 1, (2, 2, 1)[: depth + 1], 2, bias=bias)
     one, two = full(a), full(b)
-    near(full_inner(a, b), (one * two).sum(), np.linalg.norm(one) * np.linalg.norm(two))
+    near(full_inner(a, b), (one * two).sum(), float(a.norm() * b.norm()))
     expected, size = means(a, b, None)
     near(gaussian_inner(a, b), expected, size)
     assert float(full_inner(a, a)) <= float(a.inner(a)) * (1 + 1e-12)

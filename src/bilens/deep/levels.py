@@ -108,7 +108,8 @@ def difference(ours: Sequence[Level], theirs: Sequence[Level]) -> list[Level]:
         y_l − z_l = ΔD (u v) + D̄ [δu · v + ū · δv],    δu = ΔL y + L̄ (y − z),    ū = L̄ [y − (y − z)],
 
     over the bond [y − z, y]: every term holds a difference of weights, and none is a difference of large numbers.
-    Networks of other widths are padded with zeros. Hidden units: three times those of the wider one.
+    Networks of other widths are padded with zeros. Hidden units: three times those of the wider one. For networks whose
+    weights have nothing in common, `beside` has smaller terms.
     """
     levels: list[Level] = []
     for number, (one, two) in enumerate(zip(ours, theirs, strict=True)):
@@ -135,6 +136,29 @@ def difference(ours: Sequence[Level], theirs: Sequence[Level]) -> list[Level]:
             rows = torch.cat([rows, torch.cat([down, torch.zeros_like(down), torch.zeros_like(down)], dim=1)])
         levels.append(Level(torch.cat([u, du, bar]), torch.cat([v, v, dv]), rows))
     return levels
+
+
+def beside(ours: Sequence[Level], theirs: Sequence[Level]) -> list[Level]:
+    """Levels of y − z for two networks side by side: their bonds and hidden units together, the last D with a sign."""
+    levels: list[Level] = []
+    for number, (one, two) in enumerate(zip(ours, theirs, strict=True)):
+        first, last = number == 0, number == len(ours) - 1
+        left, right = (
+            torch.cat(pair) if first else torch.block_diag(*pair)
+            for pair in ((one.left, two.left), (one.right, two.right))
+        )
+        down = torch.cat([one.down, -two.down], dim=1) if last else torch.block_diag(one.down, two.down)
+        levels.append(Level(left, right, down))
+    return levels
+
+
+def aligned(ours: Sequence[Level], theirs: Sequence[Level]) -> bool:
+    """Whether all factors of two networks are closer to each other than half of their own size."""
+    return all(
+        a.shape == b.shape and bool((a - b).norm() <= a.norm() / 2)
+        for one, two in zip(ours, theirs, strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
 
 
 def padded(matrix: Float[Tensor, "r c"], rows: int, columns: int) -> Float[Tensor, "R C"]:

@@ -231,16 +231,18 @@ class DeepTensor:
     def __sub__(self, other: DeepTensor) -> DeepTensor:
         """T − T' as a network of y − y', in which equal parts cancel exactly: (a − a).norm() is 0.
 
-        Each bond holds the difference of the two networks' bonds and the first one's, and every term a difference of
-        weights, so that the norm of a small difference is right to its own size. Hidden units: three times as many. No
-        gradients.
+        Where the weights are near (closer than half of their own size, layer by layer), each bond holds the difference
+        of the two networks' bonds and the first one's, and every term a difference of weights, so that the norm of a
+        small difference is right to its own size; hidden units are three times as many. Networks with nothing in common
+        stand side by side, and the norm of their difference is right to about 3e-8 of theirs. No gradients.
 
         Raises: as `inner`.
         """
         self._require(other)
         lift = self.input.constant or other.input.constant
         work = self._work(other)
-        levels = chains.difference(self.to(work).levels(lift), other.to(work).levels(lift))
+        ours, theirs = self.to(work).levels(lift), other.to(work).levels(lift)
+        levels = (chains.difference if chains.aligned(ours, theirs) else chains.beside)(ours, theirs)
         input = self.input.with_constant() if lift else self.input
         return DeepTensor.from_levels(levels, input, self.output, "difference")
 
