@@ -19,7 +19,7 @@ from bilens.decompose.linalg import folded, largest_square, symmetric, upward
 from bilens.decompose.odt import roots as roots_of
 from bilens.deep import DeepTensor
 from bilens.deep.grams import upward as grams_of
-from bilens.deep.levels import blocks
+from bilens.deep.levels import diagonal
 from bilens.errors import BilensError
 from bilens.kernel import Kernel
 from bilens.space import Space
@@ -94,7 +94,7 @@ class KernelTree:
         """The tree as a network: a layer of the leaves' squares, then one of the roots'; in float64."""
         count, leaves = self.leaf_values.shape
         flat = self.readers.reshape(count * leaves, -1)
-        down = blocks(*self.leaf_values)
+        down = diagonal(*self.leaf_values)
         between, eye = Space("roots", count), torch.eye(count, dtype=flat.dtype, device=flat.device)
         first = BilinearTensor(flat, flat, down, self.deep.input, between)
         return DeepTensor.chain(first, BilinearTensor(eye, eye, self.values[None], between, self.deep.output))

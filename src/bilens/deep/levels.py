@@ -72,7 +72,7 @@ def closed(
         constant[0, -1] = 1
         lefts.append(constant)
         rights.append(constant)
-        rows = blocks(rows, rows.new_ones(1, 1))
+        rows = diagonal(rows, rows.new_ones(1, 1))
     return Level(torch.cat(lefts), torch.cat(rights), rows)
 
 
@@ -144,9 +144,9 @@ def beside(ours: Sequence[Level], theirs: Sequence[Level]) -> list[Level]:
     for number, (one, two) in enumerate(zip(ours, theirs, strict=True)):
         first, last = number == 0, number == len(ours) - 1
         left, right = (
-            torch.cat(pair) if first else blocks(*pair) for pair in ((one.left, two.left), (one.right, two.right))
+            torch.cat(pair) if first else diagonal(*pair) for pair in ((one.left, two.left), (one.right, two.right))
         )
-        down = torch.cat([one.down, -two.down], dim=1) if last else blocks(one.down, two.down)
+        down = torch.cat([one.down, -two.down], dim=1) if last else diagonal(one.down, two.down)
         levels.append(Level(left, right, down))
     return levels
 
@@ -165,7 +165,7 @@ def padded(matrix: Float[Tensor, "r c"], rows: int, columns: int) -> Float[Tenso
     return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0]))
 
 
-def blocks(*matrices: Float[Tensor, "..."]) -> Float[Tensor, "r c"]:
+def diagonal(*matrices: Float[Tensor, "..."]) -> Float[Tensor, "r c"]:
     """The matrices along a diagonal, zeros elsewhere."""
     whole: Tensor = torch.block_diag(*matrices)  # type: ignore[no-untyped-call]
     return whole

@@ -289,7 +289,7 @@ class DeepTensor:
         factors.check_factor("matrix", matrix, shape, f"{first.input.title} × {space.title}")
         rows = factors.given(matrix, first.left, detach)
         if first.input.constant:
-            rows, space = chains.blocks(rows, rows.new_ones(1, 1)), space.with_constant()
+            rows, space = chains.diagonal(rows, rows.new_ones(1, 1)), space.with_constant()
         left, right = first.left @ rows, first.right @ rows
         for factor in (left, right):
             factors.check_range("a layer with its embedding", factor)
