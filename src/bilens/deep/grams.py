@@ -45,7 +45,12 @@ def upward(
     for number, (one, two) in enumerate(zip(ours, theirs, strict=True)):
         gram = found[-1].matrix
         left, right = (one.left, one.right) if number == 0 and metric is None else (one.left @ gram, one.right @ gram)
-        product = one.down @ hidden_gram(left, right, two.left, two.right) @ two.down.T
+        if one is two and left is not one.left:  # a symmetric middle: R G Lᵀ is the transpose of L G Rᵀ
+            crossed = left @ one.right.T
+            hidden = (left @ one.left.T).mul_(right @ one.right.T).addcmul_(crossed, crossed.T).div_(2)
+        else:
+            hidden = hidden_gram(left, right, two.left, two.right)
+        product = one.down @ hidden @ two.down.T
         if one is two:
             product = (product + product.T) / 2
         step = near(product)

@@ -29,6 +29,7 @@ from bilens.plots.style import (
     number,
     signed,
 )
+from bilens.plots.trees import kernel_tree
 
 __all__ = [
     "BOTH",
@@ -52,6 +53,7 @@ __all__ = [
     "gallery",
     "history",
     "html",
+    "kernel_tree",
     "linear_kernels",
     "number",
     "on_dark",
