@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules", "state_dicts"), 0),
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device", "ranks"), 0),
-    **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
+    **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs", "deep"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness"), 2),
     **dict.fromkeys(("statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("features", "store", "tables", "plots", "explorer"), 3),
@@ -39,6 +39,7 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary", "kernel"},
     "pairs": {"tensor", "kernel", "dictionary"},
+    "deep": {"tensor"},
     "models": {"faithfulness", "text"},
     "pair_coding": {"sae"},
     "store": {"features"},
@@ -49,12 +50,12 @@ WITHIN = {
 """The only arrows within a level."""
 
 APART = {
-    "models": {"kernel", "pairs", "dictionary"},  # .tensor() is the only bridge to the algebra
-    "sae": {"tensor", "kernel", "pairs"},  # knows vectors and dictionaries
-    "data": {"tensor", "kernel", "pairs", "dictionary"},  # plain tensors
-    "text": {"tensor", "kernel", "pairs", "dictionary"},  # plain tokens
-    "faithfulness": {"tensor", "kernel", "pairs", "dictionary"},
-    "statistics": {"tensor", "kernel", "pairs", "dictionary"},  # plain numbers
+    "models": {"kernel", "pairs", "dictionary"},  # .tensor() and .deep() are the only bridges to the algebra
+    "sae": {"tensor", "kernel", "pairs", "deep"},  # knows vectors and dictionaries
+    "data": {"tensor", "kernel", "pairs", "dictionary", "deep"},  # plain tensors
+    "text": {"tensor", "kernel", "pairs", "dictionary", "deep"},  # plain tokens
+    "faithfulness": {"tensor", "kernel", "pairs", "dictionary", "deep"},
+    "statistics": {"tensor", "kernel", "pairs", "dictionary", "deep"},  # plain numbers
     "features": {"models", "data", "sae"},  # records only
     "store": {"models", "data"},  # records only
     "tables": {"models", "data", "sae"},  # records only

@@ -12,18 +12,22 @@ from bilens.decompose.interactions import (
     interactions,
     participation_ratio,
 )
+from bilens.decompose.kernel_tree import KernelTree, kernel_tree
 from bilens.decompose.many import Spectra, SpectraStream, eigh_many, spectra_stream, squared_norms
 from bilens.decompose.metric import Metric
+from bilens.decompose.odt import ODT, odt
 from bilens.decompose.strongest import StrongestInteractions, StrongestStream, strongest, strongest_stream
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
 from bilens.decompose.weighted import WeightedSpectrum, eigh_weighted, second_moment
 
 __all__ = [
     "CP",
+    "ODT",
     "Coactivation",
     "InputBasis",
     "Interaction",
     "Interactions",
+    "KernelTree",
     "Metric",
     "Spectra",
     "SpectraStream",
@@ -44,6 +48,8 @@ __all__ = [
     "eigvalsh_pullback",
     "input_basis",
     "interactions",
+    "kernel_tree",
+    "odt",
     "participation_ratio",
     "second_moment",
     "spectra_stream",

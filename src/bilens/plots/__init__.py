@@ -30,6 +30,7 @@ from bilens.plots.style import (
     number,
     signed,
 )
+from bilens.plots.trees import kernel_tree
 
 __all__ = [
     "BOTH",
@@ -54,6 +55,7 @@ __all__ = [
     "gallery",
     "history",
     "html",
+    "kernel_tree",
     "left_gated",
     "linear_kernels",
     "number",
