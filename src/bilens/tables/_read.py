@@ -165,7 +165,7 @@ class Run:
         return found
 
     def _connected(self, sql: str) -> Any:
-        """A connection that sees the files that are there now, with the tables in memory that the text names and that fit."""
+        """A connection to the files that are there now; tables that the text names are in memory, where they fit."""
         found = self._files()
         if self._connection is None or found != self._listed:
             connection = duck().connect(":memory:")
