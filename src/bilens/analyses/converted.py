@@ -100,14 +100,15 @@ def reopened(
     Returns:
         "written": from the model that was written; "layers": that model from the original with its layers replaced.
     """
-    if not hasattr(student.config, "mlp_bias") or student.config.model_type.startswith(gated.BILINEAR):
-        conversion.register(str(student.config.model_type).removeprefix(gated.BILINEAR))
+    called: Any = student
+    kind: str = called.config.model_type
+    if kind.startswith(gated.BILINEAR):
+        conversion.register(kind.removeprefix(gated.BILINEAR))
     opened = library("a converted model").AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokens = split.held_out[:1].to(stack.device)
     with torch.no_grad():
         theirs: Any = opened.to(stack.device).eval()
         again = theirs(input_ids=tokens, use_cache=False).logits
-        called: Any = student
         ours = called(input_ids=tokens, use_cache=False).logits
         modules = {one.mlp.layer: ConvertedModule(one.mlp.to(stack.device)) for one in found}
         original: Any = stack.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ from bilens.plots.style import LINES, MUTED, styled
 
 
 @styled
-def conversion(layers: Sequence[int], parts: dict[str, Sequence[TextScore]]) -> Figure:
+def conversion(layers: Sequence[int], parts: Mapping[str, Sequence[TextScore]]) -> Figure:
     """Rise of cross-entropy and agreement of a model whose layers up to each one are converted; bars are ± one s.e.
 
     Args:
