@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules", "state_dicts"), 0),
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device"), 0),
-    **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs"), 1),
+    **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs", "score", "convolution"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "faithfulness", "statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("features", "store", "plots", "explorer"), 3),
     "analyses": 4,
@@ -38,6 +38,8 @@ WITHIN = {
     "device": {"errors"},
     "tensor": {"dictionary", "kernel"},
     "pairs": {"tensor", "kernel", "dictionary"},
+    "score": {"tensor"},
+    "convolution": {"tensor", "kernel"},
     "models": {"faithfulness"},
     "pair_coding": {"sae"},
     "store": {"features"},

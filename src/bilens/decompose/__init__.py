@@ -1,5 +1,6 @@
 """Decompositions of kernels and tensors: functions that return frozen records, one method a file."""
 
+from bilens.decompose.convolutions import eigh_conv, svd_conv
 from bilens.decompose.cp import CP, cp, cp_symmetric
 from bilens.decompose.eigen import Spectrum, eigh
 from bilens.decompose.features import eigh_coordinates, eigh_pullback, eigvalsh_pullback
@@ -12,6 +13,7 @@ from bilens.decompose.interactions import (
     participation_ratio,
 )
 from bilens.decompose.many import Spectra, SpectraStream, eigh_many, spectra_stream, squared_norms
+from bilens.decompose.scores import ScoreSVD, score_svd
 from bilens.decompose.svd import TensorSVD, svd, svd_accurate
 from bilens.decompose.weighted import WeightedSpectrum, eigh_weighted, second_moment
 
@@ -20,6 +22,7 @@ __all__ = [
     "InputBasis",
     "Interaction",
     "Interactions",
+    "ScoreSVD",
     "Spectra",
     "SpectraStream",
     "Spectrum",
@@ -29,6 +32,7 @@ __all__ = [
     "cp",
     "cp_symmetric",
     "eigh",
+    "eigh_conv",
     "eigh_coordinates",
     "eigh_many",
     "eigh_pullback",
@@ -37,9 +41,11 @@ __all__ = [
     "input_basis",
     "interactions",
     "participation_ratio",
+    "score_svd",
     "second_moment",
     "spectra_stream",
     "squared_norms",
     "svd",
     "svd_accurate",
+    "svd_conv",
 ]
