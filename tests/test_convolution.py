@@ -182,7 +182,7 @@ def test_a_readout_of_a_readout_names_scales_and_types():
     assert double.left.dtype == torch.float64
     large = ConvTensor.from_filters(W * 1e20, W * 1e-25, image=(3, 3))
     near(large.norm() * 1e5, float(conv.norm()), 1.0, rtol=1e-5)
-    with refuses(BilensError, "a norm of about 1e+41", "call .to(torch.float64)"):
+    with refuses(BilensError, "a norm of about 1e+41", "Call .to(torch.float64)"):
         ConvTensor.from_filters(W * 1e20, W * 1e20, image=(3, 3)).norm()
     nothing = ConvTensor.from_filters(0 * W, W, image=(3, 3))
     assert float(nothing.norm()) == float(nothing.cosine(conv)) == 0
@@ -218,9 +218,9 @@ def test_what_does_not_fit_is_refused():
         conv.inner(ConvTensor(other.patch, other.geometry))
     with refuses(BilensError, "a convolution of Geometry"):
         conv.kernel(0).inner(other.kernel(0))
-    with refuses(BilensError, "an unfolded layer of", "work on the filters"):
+    with refuses(BilensError, "an unfolded layer of", "Work on the filters"):
         conv.unfolded(limit=10)
-    with refuses(BilensError, "a dense kernel of", "use matvec"):
+    with refuses(BilensError, "a dense kernel of", "Use matvec"):
         conv.kernel(0).dense(limit=10)
     with refuses(ShapeError, "weights of shape (2, 3)", "(2, 4)"):
         ConvKernel(conv.patch.left, conv.patch.right, torch.ones(2, 3), conv.geometry, conv.input)

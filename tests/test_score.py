@@ -183,11 +183,11 @@ def test_scales_that_leave_every_type():
     large = ScoreTensor(*(part * 1e60 for part in parts), score.queries, score.keys, 1e-30)
     near(large.cosine(score), 1.0)
     near(large.norm() / 1e210 / (score.norm() * 2), 1.0)
-    with refuses(BilensError, "an inner product of about 1e+4", "scale the weights"):
+    with refuses(BilensError, "an inner product of about 1e+4", "Scale the weights"):
         large.inner(large)
     head = HeadTensor(large, drawn(2, 4) * 1e-100, Space("z", 2))
     near(head.norm() / 1e110 / (HeadTensor(score, drawn(2, 4), Space("z", 2)).norm() * 2), 1.0)
-    with refuses(BilensError, "a norm of", ".to(torch.float64)"):
+    with refuses(BilensError, "a norm of", "Call .to(torch.float64)"):
         ScoreTensor(*(part.float() * 1e10 for part in parts), score.queries, score.keys).norm()
 
 
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_refused():
         ScoreTensor.from_heads(q1, q2, k1, k2, 0.5, queries=spaces()[0], keys=spaces()[1])
     with refuses(BilensError, "positions of type torch.float64", "whole numbers"):
         rotate(drawn(2, 4), drawn(2))
-    with refuses(BilensError, "a layer of 9 outputs", "call decompose.score_svd"):
+    with refuses(BilensError, "a layer of 9 outputs", "Call decompose.score_svd"):
         score.query_layer(limit=100)
     with refuses(SpaceError, "a score of keys"):
         score.inner(ScoreTensor(q1, q2, k1, k2, Space("x", 5), Space("other", 4)))

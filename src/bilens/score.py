@@ -183,7 +183,7 @@ class ScoreTensor(_Form):
                 numbers.
         """
         x, y = self.queries.fold(x, self.query1), self.keys.fold(y, self.key1)
-        factors.check_together(x, y)
+        factors.check_together(x[..., :1], y[..., :1])
         one = ((x @ self.query1.T) * (y @ self.key1.T)).sum(dim=-1)
         two = ((x @ self.query2.T) * (y @ self.key2.T)).sum(dim=-1)
         return self.scale * one * two

@@ -141,7 +141,7 @@ def test_single_precision_and_scales():
         assert bool((error <= part.bound(x.norm(dim=1), y.norm(dim=1)).double()).all())
     large = ScoreTensor(*(part * 1e30 for part in parts(score)), score.queries, score.keys, 0.5)
     near(decompose.score_svd(large).values / 1e120, array(decompose.score_svd(score).values))
-    with refuses(BilensError, "singular values beyond", "call .to(torch.float64)"):
+    with refuses(BilensError, "singular values beyond", "Call .to(torch.float64)"):
         decompose.score_svd(ScoreTensor(*(part.float() * 1e20 for part in parts(score)), *spaces(4)))
     assert "ScoreSVD(values (9,)" in repr(decompose.score_svd(score))
 

@@ -302,16 +302,15 @@ def _pairs(r: int) -> int:
 def _coordinates(forms: Tensor) -> Tensor:
     """Symmetric matrices (k, r, r) as vectors of the same norm: the entries with i ≤ j, those off the diagonal × √2."""
     rows, columns = torch.triu_indices(forms.shape[-1], forms.shape[-1], device=forms.device)
-    weights = torch.where(rows == columns, 1.0, 2**0.5).to(forms.dtype)
-    return symmetric(forms)[..., rows, columns] * weights
+    entries = symmetric(forms)[..., rows, columns]
+    return torch.where(rows == columns, entries, entries * 2**0.5)
 
 
 def _matrices(coordinates: Tensor, r: int) -> Tensor:
     """The symmetric matrices of `_coordinates`."""
     rows, columns = torch.triu_indices(r, r, device=coordinates.device)
-    weights = torch.where(rows == columns, 0.5, 0.5**0.5).to(coordinates.dtype)
     matrices = coordinates.new_zeros(*coordinates.shape[:-1], r, r)
-    matrices[..., rows, columns] = coordinates * weights
+    matrices[..., rows, columns] = torch.where(rows == columns, coordinates / 2, coordinates * 0.5**0.5)
     return matrices + matrices.mT
 
 
@@ -325,9 +324,8 @@ def _triangle(one: Tensor, two: Tensor) -> tuple[Tensor | None, Tensor]:
     """The layer φ_ab over pairs of coordinates, as (orthonormal columns) · (small matrix); None for the identity."""
     r = one.shape[1]
     rows, columns = torch.triu_indices(r, r, device=one.device)
-    weights = torch.where(rows == columns, 0.5, 0.5**0.5).to(one.dtype)
     layer = one[:, None, rows] * two[None, :, columns] + one[:, None, columns] * two[None, :, rows]
-    layer = (layer * weights).flatten(0, 1).T  # pairs × units
+    layer = torch.where(rows == columns, layer / 2, layer * 0.5**0.5).flatten(0, 1).T  # pairs × units
     if layer.shape[1] >= layer.shape[0]:
         return None, layer
     basis, triangle = torch.linalg.qr(layer)
