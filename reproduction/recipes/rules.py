@@ -49,7 +49,7 @@ def measure(lab: Lab, seed: int) -> Measurement:
                         ("weakest rule", min), ("weakest score", min), ("strongest other score", max)):  # fmt: skip
         numbers[f"{name}, in the window"] = worst(numbers[f"{name}, {distance}"] for distance in inside)
     numbers |= _machinery(decoder, rules) | read.induction(decoder, rules) | _offsets(decoder)
-    numbers |= _training(folder, rules, text)
+    numbers |= _training(folder, rules, text) | {"nearer loc wins": read.nearest(decoder, rules)}
     untrained = BilinearDecoder(
         len(rules.tokens),
         width=decoder.config["d_model"],
@@ -85,8 +85,9 @@ def _machinery(decoder: BilinearDecoder, rules: Rules) -> dict[str, float]:
             f"most share, {name}": float(part.max()),
             f"rules led by, {name}": float((parts.argmax(dim=0) == names.index(name)).sum()),
         }
-    through = torch.tensor([f"attention {last}" in name for name in names])
-    numbers[f"share that attention {last} takes part in"] = float(parts[through].sum(dim=0).mean())
+    reads = [set(name.removeprefix(f"mlp {last}: ").split(" × ")) for name in names]
+    alone = torch.tensor([read_ <= {"own", f"attention {last}"} for read_ in reads])
+    numbers["share of the last block's reading alone"] = float(parts[alone].sum(dim=0).mean())
     direct = torch.tensor([name.startswith("attention") for name in names])
     numbers["share without an MLP"] = float(parts[direct].sum(dim=0).mean())
     products = read.units(decoder, rules)
@@ -197,11 +198,17 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         table += [
             Claim(f"p(B) after A B … A, A a {kind}", f"copied, {kind}", form=".3f"),
             Claim(f"p(B) after C B … A, A and C two {kind}s", f"copied without A, {kind}", form=".3f"),
-            Claim(f"smallest |score| of B for A after A B … A, A a {kind}", f"score of B after A, {kind}", form=".3f"),
-            Claim(f"largest |score| of B for A after C B … A, A and C two {kind}s", f"score of B after C, {kind}",
+            Claim(f"smallest |score| of a filler B for A after A B … A, A a {kind}", f"score of B after A, {kind}", form=".3f"),
+            Claim(f"largest |score| of a filler B for A after C B … A, A and C two {kind}s", f"score of B after C, {kind}",
                   form=".3f"),
         ]  # fmt: skip
     table += [
+        Claim("of two locs with rules for the adj the nearer one's conn is likelier", "nearer loc wins", form=".0f",
+              scale=100, unit=" %"),
+        Claim("share of a rule that the last block adds by reading the loc itself, mean",
+              "share of the last block's reading alone", form=".0f", scale=100, unit=" %"),
+        Claim("share of a rule that goes around every MLP, mean", "share without an MLP", form=".0f", scale=100,
+              unit=" %"),
         Claim("products that make half of the last MLP's share of a rule, mean",
               "products for half of the MLP's share", form=".1f"),
         Claim("|score − reconstruction| over its certificate, largest", "score error over its certificate", form=".1e"),
@@ -269,4 +276,5 @@ RECIPE = Recipe(
     claims,
     figures,
     tables,
+    complete=False,
 )

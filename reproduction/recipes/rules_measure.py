@@ -167,7 +167,10 @@ def induction(decoder: BilinearDecoder, rules: Rules) -> dict[str, float]:
         parts = found.logits - found.logits.mean(dim=-1, keepdim=True)
         added = parts.gather(2, b[None, :, None].expand(len(parts), -1, 1))[..., 0]
         through = [number for number, path in enumerate(found.paths) if "elsewhere" in path]
-        scores = [read_scores(decoder, rows, positions, len(decoder.blocks) - 1)[:, 1] for rows in (after, control)]
+        plain = torch.isin(b, rules.kind("filler"))  # no rule is about them, so that nothing else changes their score
+        scores = [
+            read_scores(decoder, rows[plain], positions, len(decoder.blocks) - 1)[:, 1] for rows in (after, control)
+        ]
         numbers |= {
             f"copied, {kind}": float(with_a.gather(1, b[:, None]).mean()),
             f"copied without A, {kind}": float(with_c.gather(1, b[:, None]).mean()),
@@ -178,6 +181,24 @@ def induction(decoder: BilinearDecoder, rules: Rules) -> dict[str, float]:
             f"score of B after C, {kind}": float(scores[1].abs().max()),
         }
     return numbers
+
+
+def nearest(decoder: BilinearDecoder, rules: Rules) -> float:
+    """Of two locs with rules for one adj, 2·NEAR and NEAR tokens before it: how often the nearer's conn wins."""
+    by_adj: dict[int, list[tuple[int, int]]] = {}
+    for loc, adj, conn in rules.skip.tolist():
+        by_adj.setdefault(adj, []).append((loc, conn))
+    rows, conns = [], []
+    for adj, found in by_adj.items():
+        for far, one in found:
+            for near, two in found:
+                if one != two:
+                    rows.append([far, near, adj])
+                    conns.append([one, two])
+    if not rows:
+        return 0.0
+    logits = decoder(torch.tensor(rows), torch.tensor([0, NEAR, 2 * NEAR]))[:, -1].gather(1, torch.tensor(conns))
+    return float((logits[:, 1] > logits[:, 0]).double().mean())
 
 
 def contexts(decoder: BilinearDecoder, rules: Rules, distance: int, generator: torch.Generator) -> tuple[float, float]:
