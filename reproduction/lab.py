@@ -129,7 +129,7 @@ class Recipe:
         claims: the lines of the table, given the numbers that were measured.
         figures: of all seeds' measurements, by name, each with its caption.
         tables: what else is generated from the measurements, Markdown by the slot of the prose that it fills.
-        complete: whether it runs with what the package and its data sets bring; one that does not runs when it is named.
+        complete: whether it runs on what bilens and its data sets bring; one that does not runs when it is named.
     """
 
     name: str

@@ -198,9 +198,10 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         table += [
             Claim(f"p(B) after A B … A, A a {kind}", f"copied, {kind}", form=".3f"),
             Claim(f"p(B) after C B … A, A and C two {kind}s", f"copied without A, {kind}", form=".3f"),
-            Claim(f"smallest |score| of a filler B for A after A B … A, A a {kind}", f"score of B after A, {kind}", form=".3f"),
-            Claim(f"largest |score| of a filler B for A after C B … A, A and C two {kind}s", f"score of B after C, {kind}",
+            Claim(f"smallest |score| of a filler B for A after A B … A, A a {kind}", f"score of B after A, {kind}",
                   form=".3f"),
+            Claim(f"largest |score| of a filler B for A after C B … A, A and C two {kind}s",
+                  f"score of B after C, {kind}", form=".3f"),
         ]  # fmt: skip
     table += [
         Claim("of two locs with rules for the adj the nearer one's conn is likelier", "nearer loc wins", form=".0f",
