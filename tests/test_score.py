@@ -101,6 +101,15 @@ def test_inner_products_of_heads_are_those_over_twelve_orders_of_legs(data, i, j
         near(a.cosine(b), (first * second).sum() / both, sizes[0] * sizes[1] / both)
 
 
+def test_inner_products_of_heads_are_exact_to_thirteen_digits():
+    a, b = (HeadTensor(random_score(seed=seed), drawn(2, 4, seed=seed), Space("z", 2)) for seed in (1, 20))
+    first, second = dense_head(a), dense_head(b)
+    scale = np.linalg.norm(first) * np.linalg.norm(second)
+    near(a.inner(b), (first * second).sum(), scale, rtol=1e-13)
+    near(a.norm(), np.linalg.norm(first), np.linalg.norm(first), rtol=1e-13)
+    near(a.score.inner(b.score), (dense_score(a.score) * dense_score(b.score)).sum(), scale, rtol=1e-13)
+
+
 def natural(score: ScoreTensor) -> float:
     parts = (score.query1, score.query2, score.key1, score.key2)
     return abs(score.scale) * float(np.prod([float(part.norm()) for part in parts])) + 1e-300
