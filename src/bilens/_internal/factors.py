@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 import torch
@@ -21,17 +23,19 @@ GRAM_ROWS = 256
 F = TypeVar("F", bound="Factored")
 
 
-class Factored:
+class Factored(ABC):
     """What tensors and kernels have in common: their Frobenius inner products, from the factors."""
 
     left: Float[Tensor, "h i"]
 
     @property
+    @abstractmethod
     def _units(self) -> Units:
-        raise NotImplementedError
+        """The factors near one, and the power of two that is out of the way."""
 
+    @abstractmethod
     def _require(self: F, other: F) -> None:
-        raise NotImplementedError
+        """Raise SpaceError where the other is over other spaces."""
 
     def inner(self: F, other: F) -> Float[Tensor, ""]:
         """Frobenius inner product ⟨B₁, B₂⟩ = Σ (D₁ᵀD₂) ∘ G₁₂, from the factors, in float64 inside; for a kernel D = wᵀ.
@@ -108,6 +112,15 @@ def _root(square: Tensor) -> Tensor:
     """Its square root, with 0 for what rounding made negative, and gradient 0 at 0."""
     positive = square > 0
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
+
+
+def checksum(*factors: Tensor) -> str:
+    """SHA-256 of their types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for factor in factors:
+        digest.update(str((factor.dtype, tuple(factor.shape))).encode())
+        digest.update(factor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def own(record: object, *names: str) -> None:
