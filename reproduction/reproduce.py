@@ -50,14 +50,13 @@ RECIPES: Mapping[str, Recipe] = {
         alternatives.RECIPE,
         training.RECIPE,
         one_sample.RECIPE,
-        convolution.RECIPE,
         rules.RECIPE,
     )
 }
 """Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
 
-APART: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (language.RECIPE,)}
-"""Recipes that run only when they are named, and are no part of the programme's page: they need `bilens[lm]`."""
+APART: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (language.RECIPE, convolution.RECIPE)}
+"""Recipes that run only when they are named, and are no part of the programme's page; `language` needs `bilens[lm]`."""
 
 
 def reproduce(
@@ -75,8 +74,8 @@ def reproduce(
     Example: python -m reproduction svd --seeds 5 --out runs/reproduce
 
     Args:
-        names: recipes to run; when none is named, all but `language`, which needs bilens[lm], and `rules`, which needs
-            its model and truth.
+        names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`, and
+            `rules`, which needs its model and truth.
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.
