@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from bilens.errors import StoreError
 from bilens.models.decoder import BilinearDecoder
 from messages import refuses
 from oracle import array, near
+from reproduction import reproduce
 from reproduction.methods.rules import Rules, checkpoints, home, loaded
 from reproduction.recipes import rules as recipe
 from reproduction.recipes import rules_measure as read
@@ -158,6 +160,14 @@ def test_copying_is_measured_beside_another_first_token(folder):
                 second.append(run(model, [c, b, a], [0, 1, 5]).softmax(0)[TOKENS.index(b)])
     near(found["copied, loc"], float(torch.stack(first).mean()))
     near(found["copied without A, loc"], float(torch.stack(second).mean()))
+
+
+def test_it_runs_when_it_is_named(folder, tmp_path, monkeypatch):
+    toy = replace(recipe.RECIPE, name="toy", complete=True, measure=lambda lab, seed: recipe.measure(lab, seed))
+    monkeypatch.setattr(reproduce, "RECIPES", {"toy": toy, "rules": recipe.RECIPE})
+    assert not recipe.RECIPE.complete
+    found = reproduce.reproduce(seeds=1, out=tmp_path / "all", quick=True)
+    assert list(found["recipes"]) == ["toy"]
 
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):

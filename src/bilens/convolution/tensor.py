@@ -157,7 +157,8 @@ class ConvTensor:
         label = ""
         if not isinstance(u, Tensor):
             index = self.output.index(u)
-            label, u = self.output.label(index), torch.eye(self.output.dim)[index]
+            label, u = self.output.label(index), torch.zeros(self.output.dim)
+            u[index] = 1
         factors.check_factor("direction", u, (self.output.dim,), f"output {self.output.title}")
         maps = factors.given(u, self.patch.left, True)[None]
         weights = self._weights(maps)[0].flatten(1)
