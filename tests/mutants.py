@@ -205,6 +205,22 @@ MUTANTS = (
       "models/test_surrogate.py"),
     _("the layer that was replaced stays", "torch.cat([y[:prefix], stand_in(x[prefix:]).to(y)])", "y",
       "models/test_replaced.py"),
+    # Converting a language model
+    _("every token counts the same", "return 1 / t.square().mean(dim=-1).clamp",
+      "return 1 + 0 * t.square().mean(dim=-1).clamp",
+      "models/test_conversion.py"),
+    _("half of a Gram matrix", "gram = gram + gram.tril(-1).T", "gram = gram + 0", "models/test_conversion.py"),
+    _("the linear map's units without their 1", "torch.cat([self.right_bias, ones])",
+      "torch.cat([self.right_bias, 0 * ones])",
+      "models/test_conversion.py"),
+    _("steps kept whatever they do", "if error < least:", "if error > 0:", "models/test_conversion.py"),
+    _("distillation kept whatever it does", "if not after < before:", "if False:",
+      "models/test_converted_checkpoint.py"),
+    _("ridge for D without its damping", "change = torch.linalg.solve(spread + torch.diag",
+      "change = torch.linalg.solve(spread + 0 * torch.diag", "models/test_surrogate.py"),
+    _("statistics that begin anew", "sums, done = {one.layer: [getattr(one, name).clone()",
+      "sums, done = {one.layer: [0 * getattr(one, name).clone()", "models/test_token_statistics.py"),
+    _("the sums of products of squares", "n.T @ (zs * vs)", "n.T @ (zs * zs)", "models/test_token_statistics.py"),
 )  # fmt: skip
 
 

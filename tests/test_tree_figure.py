@@ -46,6 +46,7 @@ def test_a_row_has_the_leaves_of_a_root_and_its_terms_by_class() -> None:
     assert next(shown, None) is None
     said = " ".join(texts(figure))
     assert "60 samples" in said
+    assert plots.signed(float(means[int(np.abs(means).argmax())])) in said
     assert "dog = Σ λ q²" in said
     assert all(name in said for name in ("cat", "dog", "cow"))
 

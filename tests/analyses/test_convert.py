@@ -225,6 +225,7 @@ def test_bad_input_in_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # three processes that each import transformers
 def test_two_processes_convert_what_one_does(given: Path, tmp_path: Path) -> None:
     job = [
         *("convert", str(given / "model"), "--text", str(given / "text"), "--tokens", "1200", "--length", "16"),

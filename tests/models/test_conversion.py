@@ -210,6 +210,8 @@ def test_the_first_token_of_every_text_is_exact(kind: str) -> None:
     assert_close(found.mlp(n), y if kind == "gemma2" else (t - x)[None], rtol=1e-4, atol=1e-4)
     others = {name: relative_error(streams, mlp, found.mlp, name) for name in ("fit", "held_out")}
     assert max(others.values()) < 0.2
+    streams.leave(mlp, found.mlp)
+    assert {name: streams.error(name) for name in ("fit", "held_out")} == pytest.approx(others, rel=1e-4)
 
 
 # Gradient steps

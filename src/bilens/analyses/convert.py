@@ -47,7 +47,7 @@ def convert(
     *,
     out: Path,
     text: tuple[str, ...] = (),
-    tokens: int = 120_000,
+    tokens: int = 100_000,
     length: int = 256,
     distill: int = 0,
     end_to_end: int = 0,

@@ -31,7 +31,7 @@ from bilens.text import corpus, english, tokenizer
 PREFIX = 1
 """Tokens at the start of a row that nothing is fitted to or replaced at: many models keep a huge output there."""
 
-READ = 2_500_000
+READ = 1_000_000
 """Characters of text that are read at most."""
 
 RUNS = 4

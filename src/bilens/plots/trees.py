@@ -81,17 +81,14 @@ def kernel_tree(
         left.set_title(f"λ = {signed(float(tree.values[row]))}, {share:.0%} of ‖T‖²", size=8, pad=3, color=color)
         _boxes(left, [forms[owner == one, row] for one in range(classes.size)], classes, last=row == rows - 1)
         _leaves(figure, grid, tree, row, leaves)
-        draw_effects(
-            figure.add_subplot(grid[row, 2 * leaves + 1]),
-            means[:, row],
-            classes,
-            float(np.abs(means[:, row]).max()) or 1.0,
-            last=row == rows - 1,
-        )
+        right, most = figure.add_subplot(grid[row, 2 * leaves + 1]), int(np.abs(means[:, row]).argmax())
+        largest = float(means[most, row])
+        draw_effects(right, means[:, row], classes, abs(largest) or 1.0, last=row == rows - 1)
+        right.set_title(f"{short(classes.label(most), 12)}: {signed(largest)}", size=8, pad=3, color=MUTED)
     kept = float(tree.values[:rows].square().sum() / tree.energy)
     figure.text(0.02, 1 - 0.25 / height, f"{short(tree.deep.output.name, 40)} = Σ λ q²,  q = Σ μ (w·x)²", size=12,
                 weight="bold", va="center", color=INK)  # fmt: skip
-    said = f"q by class · leaves for q, then against it · mean λ q² by class, {len(x):,} samples; {kept:.0%} of ‖T‖²"
+    said = f"q by class · leaves for q, then against it · mean λ q² by class, {len(x):,} samples; {kept:.1%} of ‖T‖²"
     figure.text(0.02, 1 - 0.52 / height, said, size=8, color=MUTED, va="center")
     return figure
 

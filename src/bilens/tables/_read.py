@@ -24,6 +24,10 @@ LOCKED = {
 """Settings of the connection, in this order: SQL reads no file, no network and no variable of Python."""
 
 
+MEMORY = 2**26
+"""Bytes of a table's files up to which it is read into memory: many small files take ten times as long to look into."""
+
+
 class Run:
     """The tables of a run, read only; made by `tables.open`. The next call sees batches that are written meanwhile.
 
@@ -37,6 +41,8 @@ class Run:
         self.path = path
         self._listed: dict[str, list[tuple[str, int, int]]] = {}
         self._connection: Any = None
+        self._rows_of: dict[str, Any] = {}
+        self._held: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         """For example "Run('runs/smol': features 12 files, eigenpairs 12 files)"."""
@@ -53,8 +59,9 @@ class Run:
             BilensError: not one SELECT, or SQL that duckdb refuses. StoreError: a damaged file.
         """
         instance("sql", sql, str, "a text")
-        duckdb, connection = duck(), self._connected()
+        duckdb = duck()
         try:
+            connection = self._connected(sql)
             statements = connection.extract_statements(sql)
             kinds = [statement.type.name for statement in statements]
             if kinds != ["SELECT"]:
@@ -157,25 +164,31 @@ class Run:
             )
         return found
 
-    def _connected(self) -> Any:
-        """A connection that sees the files that are there now."""
+    def _connected(self, sql: str) -> Any:
+        """A connection to the files that are there now; tables that the text names are in memory, where they fit."""
         found = self._files()
-        if self._connection is not None and found == self._listed:
-            return self._connection
-        pa = arrow()
-        connection = duck().connect(":memory:")
+        if self._connection is None or found != self._listed:
+            connection = duck().connect(":memory:")
+            self._rows_of = {
+                table: self._dataset(table, [path for path, _, _ in paths]) for table, paths in found.items()
+            }
+            for table, rows in self._rows_of.items():
+                connection.register(table, rows)
+            for setting, value in LOCKED.items():
+                connection.execute(f"SET {setting} = {str(value).lower()}")
+            self._connection, self._listed, self._held = connection, found, frozenset()
         for table, paths in found.items():
-            names = [path for path, _, _ in paths]
-            try:
-                rows = pa.dataset.dataset(names, schema=schema(table), format="parquet") if names else None
-            except (pa.ArrowException, OSError) as error:
-                self._refuse_damaged()
-                raise StoreError(f"{self.path} with a table {table} that cannot be read", "whole files") from error
-            connection.register(table, schema(table).empty_table() if rows is None else rows)
-        for setting, value in LOCKED.items():
-            connection.execute(f"SET {setting} = {str(value).lower()}")
-        self._connection, self._listed = connection, found
-        return connection
+            size = sum(each[2] for each in paths)
+            if table in sql.lower() and table not in self._held and 0 < size <= MEMORY:
+                self._connection.register(table, self._rows_of[table].to_table())
+                self._held |= {table}
+        return self._connection
+
+    def _dataset(self, table: str, paths: list[str]) -> Any:
+        pa = arrow()
+        if not paths:
+            return schema(table).empty_table()
+        return pa.dataset.dataset(paths, schema=schema(table), format="parquet")
 
     def _refuse_damaged(self) -> None:
         """Name a file that is damaged, if one is."""

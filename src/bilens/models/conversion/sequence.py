@@ -15,7 +15,7 @@ from bilens.models.conversion.descent import descended
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.measure import Yardstick
 from bilens.models.conversion.stack import Stack
-from bilens.models.conversion.streams import Streams, added, relative_error
+from bilens.models.conversion.streams import Streams, added
 from bilens.progress import Step
 
 TEXTS = 8
@@ -119,7 +119,6 @@ class Sequence:
         streams.enter(layer)
         closed = closed_form(mlp, streams)
         found, checked, before, steps = descended(closed, mlp, streams, steps=self.steps, seed=self.random, step=step)
-        fitted, held_out = (relative_error(streams, mlp, found, name) for name in ("fit", "held_out"))
         null = self._held_out.score(self._with_mean(closed.mean, len(self._held_out.tokens)), layer + 1)
         streams.leave(mlp, found)
         self.next += 1
@@ -130,8 +129,8 @@ class Sequence:
             steps=steps,
             closed=before,
             checked=checked,
-            fitted=fitted,
-            held_out=held_out,
+            fitted=streams.error("fit"),
+            held_out=streams.error("held_out"),
             fit_score=self._fit.score(streams.parts["fit"].ours, layer + 1),
             score=self._held_out.score(streams.parts["held_out"].ours, layer + 1),
             null=null,

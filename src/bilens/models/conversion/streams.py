@@ -119,6 +119,18 @@ class Streams:
             for some in part.batches():
                 part.ours[some] = added(mlp, converted, part.ours[some])
 
+    def error(self, name: Part) -> float:
+        """The mean over tokens of ‖ours − theirs‖² / ‖theirs‖², where both are after a layer."""
+        part = self.parts[name]
+        sums = torch.zeros(2, dtype=torch.float64, device=self.stack.device)
+        for some in part.batches():
+            ours, theirs = part.ours[some, self.prefix :], part.theirs[some, self.prefix :]
+            share = weight(theirs) * (ours - theirs).square().mean(dim=-1)
+            sums[0] += share.double().sum()
+            sums[1] += share.numel()
+        ranks.add([sums])
+        return float(sums[0] / sums[1])
+
     def rows(self, name: Part) -> Iterator[tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]]:
         """(what the MLP reads in the conversion, what the model has after the layer), some tokens at a time."""
         part = self.parts[name]
@@ -142,18 +154,19 @@ def added(mlp: GatedMLP, converted: ConvertedMLP | None, x: Float[Tensor, "*n d"
     return x + (y if mlp.post_norm is None else mlp.post_norm(y))
 
 
-def weight(t: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+def weight(t: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
     """What a token's squared error counts: 1 / mean t², as for the norm that reads t next."""
     return 1 / t.square().mean(dim=-1).clamp(min=torch.finfo(t.dtype).tiny)
 
 
 def relative_error(streams: Streams, mlp: GatedMLP, converted: ConvertedMLP | None, name: Part) -> float:
-    """The mean over tokens of ‖error‖² / ‖t‖², of the residual stream after the layer."""
+    """`Streams.error` as it will be once the streams leave the layer so."""
     sums = torch.zeros(2, dtype=torch.float64, device=streams.stack.device)
     with torch.no_grad():
         for x, t in streams.rows(name):
             error = (added(mlp, converted, x) - t).square().mean(dim=-1)
-            sums += torch.stack([(weight(t) * error).double().sum(), torch.tensor(len(t)).double().to(sums)])
+            sums[0] += (weight(t) * error).double().sum()
+            sums[1] += len(t)
     ranks.add([sums])
     return float(sums[0] / sums[1])
 
