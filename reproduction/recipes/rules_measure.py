@@ -47,7 +47,7 @@ def contrasts(rules: Rules, logits: Float[Tensor, "*p n v"]) -> Float[Tensor, "*
     """Logits of the conns less their mean, by loc and adj: what speaks for one conn and not for another."""
     chosen = logits[..., rules.kind("conn")]
     chosen = chosen - chosen.mean(dim=-1, keepdim=True)
-    return chosen.unflatten(-2, (len(rules.kind("loc")), len(rules.kind("adj"))))
+    return chosen.reshape(*chosen.shape[:-2], *rules.table.shape, chosen.shape[-1])
 
 
 def of_rules(rules: Rules, values: Float[Tensor, "*p l a c"]) -> Float[Tensor, "*p r"]:
@@ -111,9 +111,10 @@ def units(decoder: BilinearDecoder, rules: Rules) -> Float[Tensor, "r m"]:
     weights = decoder.readout() @ decoder.block(len(decoder.blocks) - 1).mlp.w_proj.weight
     chosen = weights[rules.kind("conn")]
     chosen = chosen - chosen.mean(dim=0)  # conns × products
-    changes = found.products[-1].unflatten(0, rules.table.shape)  # loc × adj × products
+    changes = found.products[-1].reshape(*rules.table.shape, -1)  # loc × adj × products
     true = rules.table >= 0
-    return changes[true] * chosen[rules.table[true]]
+    added: Tensor = changes[true] * chosen[rules.table[true]]
+    return added
 
 
 def components(decoder: BilinearDecoder, rules: Rules) -> tuple[Float[Tensor, "r k"], float]:
@@ -155,7 +156,7 @@ def induction(decoder: BilinearDecoder, rules: Rules) -> dict[str, float]:
     """What "A B … A" does to B, for every A of a kind and every B, beside "C B … A" with another C of the kind."""
     some = torch.cat([rules.kind(kind) for kind in KINDS])
     positions = torch.tensor([0, 1, 1 + NEAR])
-    numbers = {}
+    numbers: dict[str, float] = {}
     for kind in KINDS:
         first = rules.kind(kind)
         both = torch.cartesian_prod(torch.arange(len(first)), some)
@@ -220,7 +221,8 @@ def followed(decoder: BilinearDecoder, rules: Rules, text: Mapping[str, Tensor])
     tables, times = torch.zeros_like(rules.bigram), torch.zeros(len(rules.bigram))
     copied = torch.zeros(2)
     subjects = rules.kind("subj").tolist()
-    for rows, marks in zip(tokens.split(64), made.split(64), strict=True):
+    for start in range(0, len(tokens), 64):
+        rows, marks = tokens[start : start + 64], made[start : start + 64]
         found = decoder(rows)[:, :-1].softmax(dim=-1)
         chosen = found.gather(2, rows[:, 1:, None])[..., 0]
         for n, at in (marks[:, 1:] == 2).nonzero().tolist():

@@ -227,8 +227,8 @@ class ScoreTensor(_Form):
 
     def to(self, target: torch.dtype | torch.device | str) -> ScoreTensor:
         """The same score in float32 or float64, or on another device; raises BilensError for another target."""
-        moved = factors.moved("a score", target, self.query1, self.query2, self.key1, self.key2)
-        return ScoreTensor(*moved, self.queries, self.keys, self.scale)
+        q1, q2, k1, k2 = factors.moved("a score", target, self.query1, self.query2, self.key1, self.key2)
+        return ScoreTensor(q1, q2, k1, k2, self.queries, self.keys, self.scale)
 
     def with_query(self, matrix: Float[Tensor, "i p"], queries: Space) -> ScoreTensor:
         """The score of x = M u as one of u, for example of a token through an embedding. Raises as the class."""

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -154,11 +153,7 @@ def _overlaps(size: int, taps: int, step: int, rim: int, count: int) -> Iterator
 
 
 def _two(name: str, value: tuple[int, int] | int, least: int) -> tuple[int, int]:
-    given = checks.several(name, value, "two whole numbers", "pass (down, right)") if _many(value) else [value, value]
+    given = list(value) if isinstance(value, tuple | list) else [value, value]
     if len(given) != 2:
         raise ShapeError(f"{name} of {len(given)} numbers", "two, or one for both")
     return whole(name, given[0], least), whole(name, given[1], least)
-
-
-def _many(value: object) -> bool:
-    return isinstance(value, tuple | list)

@@ -128,7 +128,7 @@ class ConvKernel:
         if size > limit:
             raise BilensError(f"a dense kernel of {size:,} bytes", f"at most {limit:,} bytes", "use matvec")
         eye = torch.eye(self.input.dim, dtype=self.left.dtype, device=self.left.device)
-        dense = torch.cat([self.matvec(rows) for rows in eye.split(256)])
+        dense = torch.cat([self.matvec(eye[n : n + 256]) for n in range(0, len(eye), 256)])
         return (dense + dense.T) / 2
 
     def unfolded(self, limit: int = DENSE_LIMIT) -> Kernel:

@@ -207,8 +207,10 @@ def score_svd(score: ScoreTensor, k: int | None = None) -> ScoreSVD:
     discarded = left_out.sqrt() if following is None else following
     return ScoreSVD(
         values,
-        *forms,
-        *bases,
+        forms[0],
+        forms[1],
+        bases[0],
+        bases[1],
         linalg.fitting_upward(residual, power, dtype),
         linalg.fitting_upward(discarded, power, dtype) if len(values) < most else values.new_zeros(()),
         linalg.fitting(energy, 2 * power, torch.float64, "squares of singular values"),

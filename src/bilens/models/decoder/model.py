@@ -166,7 +166,7 @@ class BilinearDecoder(nn.Module):
             "rope_base": base,
             "norm_type": "channel",
         }
-        self.embed = nn.utils.skip_init(nn.Embedding, vocabulary, width)
+        self.embed = nn.utils.skip_init(nn.Embedding, vocabulary, width)  # type: ignore[no-untyped-call]
         self.blocks = nn.ModuleList(Block(width, head, mlp, base) for _ in range(given["blocks"]))
         self.final_norm = Scale(width)
         self.unembed = _linear(width, vocabulary)
@@ -329,4 +329,5 @@ def _settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear map without bias; its weights are drawn when the whole model is there, by its own generator."""
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)
+    made: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)  # type: ignore[no-untyped-call]
+    return made
