@@ -79,11 +79,12 @@ def trained(lab: Lab, seed: int) -> Model:
     with bar(f"training a convolution, seed {seed}", steps) as step:
         for _ in range(epochs):
             order = torch.randperm(len(train), generator=generator)[: len(train) // size * size]
-            for rows in order.split(size):
+            for start in range(0, len(order), size):
+                rows = order[start : start + size]
                 images = train.images[rows] + 0.3 * torch.randn(size, data.input.size, generator=generator)
                 loss = nn.functional.cross_entropy(model(images), train.labels[rows])
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
                 step(1)
@@ -98,8 +99,9 @@ def measure(lab: Lab, seed: int) -> Measurement:
     tensor = model.tensor(data)
     test = data.test
     images, labels = test.images.double(), test.labels
-    logits = torch.cat([tensor(rows) for rows in images.split(1000)])
-    own = torch.cat([model(rows) for rows in test.images.split(1000)]).double()
+    parts = [slice(start, start + 1000) for start in range(0, len(images), 1000)]
+    logits = torch.cat([tensor(images[part]) for part in parts])
+    own = torch.cat([model(test.images[part]) for part in parts]).double()
     one, original = tensor.kernel(0), whole(logits, labels)
     formed = decompose.eigh(one.unfolded(), KEPT[0])
     most = min(KEPT[-1], tensor.input.dim)

@@ -113,7 +113,7 @@ def _machinery(decoder: BilinearDecoder, rules: Rules) -> dict[str, float]:
 def _offsets(decoder: BilinearDecoder) -> dict[str, float]:
     """Root mean square of the first block's score over all pairs of tokens, and the norm of its tensor, by offset."""
     rows = decoder.embed.weight
-    numbers = {}
+    numbers: dict[str, float] = {}
     for offset in range(FAR + 1):
         score = decoder.score(0, offset)
         numbers |= {

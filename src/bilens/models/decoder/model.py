@@ -14,7 +14,7 @@ from bilens import files
 from bilens._internal import checks
 from bilens._internal.checks import number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.models import _config
+from bilens.models.weights import check
 from bilens.score import BASE, HeadTensor, ScoreTensor, rotate
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -301,7 +301,7 @@ class BilinearDecoder(nn.Module):
             raise StoreError(
                 f"{folder / 'config.json'}, which describes no model ({error})", "the config of a bilinear decoder"
             ) from error
-        _config.check(path, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
+        check(path, tensors, {name: tuple(value.shape) for name, value in model.state_dict().items()})
         model.load_state_dict(tensors, assign=True)
         return model
 
