@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from bilens import decompose
+from bilens.convolution import ConvTensor
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
 from bilens.kernel import Kernel
+from bilens.score import ScoreTensor
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from messages import refuses
@@ -32,6 +34,8 @@ def asking(rows: int, columns: int, seed: int) -> Tensor:
 
 B = BilinearTensor(asking(6, 4, 0), asking(6, 4, 1), asking(3, 6, 2), X, Y)
 Q = Kernel(asking(6, 4, 3), asking(6, 4, 4), asking(1, 6, 5)[0], X)
+A = ScoreTensor(asking(2, 4, 11), asking(2, 4, 12), asking(2, 4, 13), asking(2, 4, 14), X, X)
+V = ConvTensor.from_filters(asking(2, 4, 15).reshape(2, 1, 2, 2), asking(2, 4, 16).reshape(2, 1, 2, 2), image=(3, 3))
 ROWS, SCORES = asking(5, 4, 6), asking(10, 3, 7)
 F = Dictionary(ROWS, asking(5, 4, 8), X, Space("f", 5), 4)
 LABELS = torch.tensor([0, 0, 1, 1])
@@ -45,6 +49,7 @@ CALLS = {
     "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
     "participation_ratio": lambda: decompose.participation_ratio(SCORES),
     "eigh": lambda: [decompose.eigh(Q), decompose.eigh(Q, 2)],
+    "eigh_conv": lambda: [decompose.eigh_conv(V.kernel(0)), decompose.eigh_conv(V.kernel(0), 2)],
     "eigh_coordinates": lambda: decompose.eigh_coordinates(Q, F, 2),
     "eigh_many": lambda: [decompose.eigh_many(B, k=2), decompose.eigh_many(B, asking(2, 3, 0), k=2)],
     "eigh_pullback": lambda: decompose.eigh_pullback(Q, F, 2),
@@ -58,8 +63,10 @@ CALLS = {
         decompose.spectra_stream(B, k=2).batch(0),
         str(decompose.spectra_stream(B, k=2).settings),
     ],
+    "score_svd": lambda: decompose.score_svd(A),
     "svd": lambda: decompose.svd(B),
     "svd_accurate": lambda: decompose.svd_accurate(B),
+    "svd_conv": lambda: decompose.svd_conv(V),
 }
 METHODS = {
     "Spectrum": lambda: [S.keep(2), S.select([1]), S.bound(ROWS[0, 0]), S.participation_ratio()],
@@ -74,6 +81,10 @@ METHODS = {
     ],
     "Spectra": lambda: [
         decompose.eigh_many(B, k=2).bound(ROWS[0, 0]), decompose.eigh_many(B, k=2).spectrum(0, SCORES[0, 0]),
+    ],
+    "ScoreSVD": lambda: [
+        decompose.score_svd(A).keep(2), decompose.score_svd(A).bound(1.0, ROWS[0, 0].detach()),
+        decompose.score_svd(A).query(0), decompose.score_svd(A).key(0),
     ],
     "CP": lambda: [
         (found := decompose.cp(B, 2, steps=3, progress=False)).tensor(), found.bound(ROWS[0, 0]), found.cancellation()
