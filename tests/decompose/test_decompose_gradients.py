@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bilens import decompose
 from bilens.convolution import ConvTensor
+from bilens.deep import DeepTensor
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
 from bilens.kernel import Kernel
@@ -39,12 +40,15 @@ V = ConvTensor.from_filters(asking(2, 4, 15).reshape(2, 1, 2, 2), asking(2, 4, 1
 ROWS, SCORES = asking(5, 4, 6), asking(10, 3, 7)
 F = Dictionary(ROWS, asking(5, 4, 8), X, Space("f", 5), 4)
 LABELS = torch.tensor([0, 0, 1, 1])
+N = DeepTensor.chain(B, BilinearTensor(asking(4, 3, 17), asking(4, 3, 18), asking(2, 4, 19), Y, Space("z", 2)))
+M = decompose.Metric.from_moment((ROWS.T @ ROWS).detach(), X)
 C = decompose.Interactions(SCORES, X, Y)
 S = decompose.Spectrum(
     ROWS[0], torch.eye(4).double() + 0 * asking(4, 4, 9), ROWS[1].abs(), SCORES[0, 0].abs(), SCORES[0, 1], X
 )
 
 CALLS = {
+    "coactivation": lambda: decompose.coactivation(decompose.strongest(B, top=2), ROWS),
     "cp": lambda: decompose.cp(B, 2, steps=3, progress=False),
     "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
     "participation_ratio": lambda: decompose.participation_ratio(SCORES),
@@ -58,6 +62,10 @@ CALLS = {
     "squared_norms": lambda: decompose.squared_norms(B),
     "input_basis": lambda: decompose.input_basis(B, 2),
     "interactions": lambda: decompose.interactions(B),
+    "kernel_tree": lambda: decompose.kernel_tree(N, 0, roots=2, leaves=2),
+    "odt": lambda: decompose.odt(N),
+    "strongest": lambda: decompose.strongest(B, top=2),
+    "strongest_stream": lambda: decompose.strongest_stream(B, top=2, batch_size=2).batch(0),
     "second_moment": lambda: decompose.second_moment(ROWS, X),
     "spectra_stream": lambda: [
         decompose.spectra_stream(B, k=2).batch(0),
@@ -86,11 +94,24 @@ METHODS = {
         decompose.score_svd(A).keep(2), decompose.score_svd(A).bound(1.0, ROWS[0, 0].detach()),
         decompose.score_svd(A).query(0), decompose.score_svd(A).key(0),
     ],
+    "Coactivation": lambda: [
+        *decompose.coactivation(found := decompose.strongest(B, top=2), ROWS).ablated(found), found.shares,
+    ],
+    "KernelTree": lambda: [
+        (found := decompose.kernel_tree(N, 0, roots=2, leaves=2)).error, found.bound(ROWS[0, 0]), found.network,
+    ],
+    "Metric": lambda: [M.norm(ROWS.detach()), M.outside(ROWS.detach())],
+    "ODT": lambda: [
+        (found := decompose.odt(N)).error([3, 2, 1]), found.bound([3, 2, 1]), found.floor, found.truncate([3, 2, 1]),
+    ],
+    "StrongestInteractions": lambda: [
+        (found := decompose.strongest(B, top=2)).shares, found.held, found.bound(ROWS[0, 0]), *found.top(0),
+    ],
     "CP": lambda: [
         (found := decompose.cp(B, 2, steps=3, progress=False)).tensor(), found.bound(ROWS[0, 0]), found.cancellation()
     ],
 }  # fmt: skip
-RECORDS = {"WeightedSpectrum", "Interaction", "TopInteractions", "SpectraStream"}
+RECORDS = {"WeightedSpectrum", "Interaction", "TopInteractions", "SpectraStream", "StrongestStream"}
 """Records with no method that computes beside those evaluated at inputs."""
 
 
