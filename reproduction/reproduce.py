@@ -19,6 +19,7 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import (
     alternatives,
     boolean,
+    convolution,
     digit_directions,
     equal_parameters,
     front,
@@ -28,6 +29,7 @@ from reproduction.recipes import (
     output_sae,
     pair_sae,
     rivals,
+    rules,
     tensor_svd,
     training,
 )
@@ -48,12 +50,13 @@ RECIPES: Mapping[str, Recipe] = {
         alternatives.RECIPE,
         training.RECIPE,
         one_sample.RECIPE,
+        rules.RECIPE,
     )
 }
 """Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
 
-APART: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (language.RECIPE,)}
-"""Recipes that run only when they are named, and are no part of the programme's page: they need `bilens[lm]`."""
+APART: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (language.RECIPE, convolution.RECIPE)}
+"""Recipes that run only when they are named, and are no part of the programme's page; `language` needs `bilens[lm]`."""
 
 
 def reproduce(
@@ -71,7 +74,8 @@ def reproduce(
     Example: python -m reproduction svd --seeds 5 --out runs/reproduce
 
     Args:
-        names: recipes to run; when none is named, all but `language`, which needs bilens[lm].
+        names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`, and
+            `rules`, which needs its model and truth.
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.
@@ -90,7 +94,7 @@ def reproduce(
     seeds = whole("seeds", seeds, 1)
     if docs is not None and not docs.is_dir():
         raise BilensError(f"--docs {docs}", "a folder", "make it first")
-    chosen = [_known()[name] for name in names or RECIPES]
+    chosen = [_known()[name] for name in names] if names else [one for one in RECIPES.values() if one.complete]
     lab = Lab(Folder(out, {"command": "reproduce", "quick": quick}), quick)
     with bar("recipes × seeds", len(chosen) * seeds) as step:
         for seed in range(seeds):

@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules", "state_dicts"), 0),
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device", "ranks"), 0),
-    **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs", "deep"), 1),
+    **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs", "deep", "score", "convolution"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness"), 2),
     **dict.fromkeys(("statistics", "matching", "pair_coding"), 2),
     **dict.fromkeys(("features", "store", "tables", "plots", "explorer"), 3),
@@ -40,6 +40,8 @@ WITHIN = {
     "tensor": {"dictionary", "kernel"},
     "pairs": {"tensor", "kernel", "dictionary"},
     "deep": {"tensor"},
+    "score": {"tensor"},
+    "convolution": {"tensor", "kernel"},
     "models": {"faithfulness", "text"},
     "pair_coding": {"sae"},
     "store": {"features"},

@@ -25,6 +25,7 @@ from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureS
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
+from bilens.score import ScoreTensor
 from bilens.space import Space
 from bilens.store._records import LATER
 from bilens.tensor import BilinearTensor
@@ -54,6 +55,7 @@ def records() -> list:
         decompose.eigh_many(tensor, None, 2),
         decompose.cp(tensor, 2, progress=False),
         decompose.svd(tensor, 2),
+        decompose.score_svd(ScoreTensor(*(tensor.left[:2],) * 4, tensor.input, tensor.input), 2),
         decompose.strongest(tensor, None, None, 2),
         decompose.coactivation(decompose.strongest(tensor, None, None, 2), torch.eye(6)),
         decompose.eigh_weighted(tensor.kernel(0), moment, 3),

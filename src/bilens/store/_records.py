@@ -16,7 +16,16 @@ from torch import Tensor
 from bilens import files
 from bilens._internal import checks
 from bilens._internal.checks import instance
-from bilens.decompose import CP, Coactivation, Spectra, Spectrum, StrongestInteractions, TensorSVD, WeightedSpectrum
+from bilens.decompose import (
+    CP,
+    Coactivation,
+    ScoreSVD,
+    Spectra,
+    Spectrum,
+    StrongestInteractions,
+    TensorSVD,
+    WeightedSpectrum,
+)
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
@@ -51,6 +60,7 @@ RECORDS: dict[str, type] = {
         Row,
         Samples,
         Score,
+        ScoreSVD,
         Space,
         Spectra,
         Spectrum,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens._internal import ranks
+from bilens._internal.shown import line
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.streams import Part, Streams, weight
 from bilens.models.gated import GatedMLP
@@ -26,7 +27,7 @@ _BLOCKS = 4
 """Blocks of features in a Gram matrix, of which only those on and below the diagonal are computed."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Closed:
     """A conversion in closed form, and what is needed to adjust it later.
 
@@ -41,6 +42,8 @@ class Closed:
     refitted: bool
     mean: Float[Tensor, " o"]
     metric: Metric
+
+    __repr__ = line
 
 
 class Metric:
