@@ -18,11 +18,13 @@ from reproduction.lab import Lab, Recipe
 from reproduction.measurement import Measurement
 from reproduction.recipes import (
     alternatives,
+    atoms,
     boolean,
     digit_directions,
     equal_parameters,
     front,
     full_decompile,
+    nulls,
     one_sample,
     output_sae,
     pair_sae,
@@ -37,6 +39,8 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         front.RECIPE,
         rivals.RECIPE,
+        atoms.RECIPE,
+        nulls.RECIPE,
         equal_parameters.RECIPE,
         digit_directions.RECIPE,
         tensor_svd.RECIPE,

@@ -137,12 +137,14 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
 def budgets(seeds: Sequence[Measurement]) -> list[str]:
     """What the best way, pair features and their null recover at each budget, as a Markdown table."""
     lines = [
-        "| numbers stored | best way | it recovers | pair features | never trained | pair features recover more than |",
-        "|---|---|---|---|---|---|",
+        "| numbers stored | best way | it recovers, % | pair features, % | never trained, % | trained less never, points "
+        "| pair features recover more than |",
+        "|---|---|---|---|---|---|---|",
     ]
     for budget, best, reached in _reached(seeds):
         mine, null = reached.get("pair features"), within(fronts(seeds, WAYS)["pair features"][1], budget)
-        cells = ["–" if point is None else f"{100 * point.mean:.2f} %" for point in (reached[best], mine, null)]
+        cells = ["–" if point is None else _said(point.recovered) for point in (reached[best], mine, null)]
+        cells.append("–" if mine is None or null is None else _said(_less(mine, null)))
         below = [] if mine is None else [name for name, point in reached.items() if _more(mine, point)]
         lines.append(f"| {budget:,.0f} | {best} | {' | '.join(cells)} | {', '.join(below) or 'none'} |")
     return lines
@@ -159,8 +161,16 @@ def _reached(seeds: Sequence[Measurement]) -> list[tuple[float, str, dict[str, P
 
 def _more(mine: Point, other: Point) -> bool:
     """Whether one recovers more than another, by an interval over seeds that leaves out 0."""
-    more = interval([a - b for a, b in zip(mine.recovered, other.recovered, strict=True)])
+    more = interval(_less(mine, other))
     return more.mean > (more.half if more.count > 1 else 0)
+
+
+def _less(one: Point, other: Point) -> list[float]:
+    return [a - b for a, b in zip(one.recovered, other.recovered, strict=True)]
+
+
+def _said(values: Sequence[float]) -> str:
+    return interval(values).text(".2f", 100)
 
 
 def best(seeds: Sequence[Measurement]) -> str:
