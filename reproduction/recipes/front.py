@@ -124,8 +124,9 @@ def figure(
 CAPTION = (
     "Cross-entropy recovered on the 10,000 test images against the numbers that each way of reading stores, 1,000 "
     "hidden units: mean over five seeds, its 95 % interval as a band, the best setting of each way at each size; each "
-    "nine of the vertical axis has equal room. Dashed: the null of the same colour. Grey, dash-dotted: rivals, layers "
-    "trained anew on the images without weight decay, at the size they store. Upright: the layer itself."
+    "nine of the vertical axis has equal room. Dashed: the null of the same colour. Grey, dash-dotted: rivals, at "
+    "the size they store: layers trained anew on the images without weight decay, and the layer between principal "
+    "components of the images. Upright: the layer itself."
 )
 
 
@@ -137,7 +138,7 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
 def budgets(seeds: Sequence[Measurement]) -> list[str]:
     """What the best way, pair features and their null recover at each budget, as a Markdown table."""
     lines = [
-        "| numbers stored | best way | it recovers, % | pair features, % | never trained, % | trained less never, points "
+        "| numbers stored | best way | it recovers, % | pair features, % | never trained, % | trained more by, points "
         "| pair features recover more than |",
         "|---|---|---|---|---|---|---|",
     ]
