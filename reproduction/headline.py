@@ -55,7 +55,7 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
         *_points(seeds, "null", [("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20)]),
         *_points(seeds, "view", ((f"{k} directions shared by all digits", front_read.SHARED, k) for k in (30, 50))),
         *_points(seeds, "null", [("50 random directions", front_read.SHARED_NULL, 50)]),
-        *_points(nulls, "rival", [("50 principal components of the images", rivals_measure.PRINCIPAL, 50)]),
+        *_points(nulls, "rival", [("the same layer between 50 principal components of the images", rivals_measure.PRINCIPAL, 50)]),
         *_beside_shared(others, seeds),
         *_points(seeds, "view", ((f"{k} SVD components", front_read.COMPONENTS, k) for k in (20, 30, 50))),
         *_points(seeds, "null", [("50 random output directions", front_read.COMPONENTS_NULL, 50)]),

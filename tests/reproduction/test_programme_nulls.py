@@ -391,7 +391,7 @@ def test_nulls_stand_beside_the_lines_that_they_are_of() -> None:
     spans = {"accuracy": 0.9} | {key: value for name in nulls_measure.SPANS for key, value in row(name, 0.7).items()}
     found = headline.entries({"nulls": [Measurement.of(spans, CURVES)]})
     assert [(entry.name, entry.kind) for entry in found] == [
-        ("50 principal components of the images", "rival"),
+        ("the same layer between 50 principal components of the images", "rival"),
         ("50 principal components of the outputs", "rival"),
         (SPAN_DRAWN, "null"),
         (SPAN_AXES, "rival"),
