@@ -178,7 +178,10 @@ def test_interactions_by_class_in_bases_that_know_nothing_of_the_layer(lab, seed
     model, images = lab.classifier(0, hidden=12, epochs=4), lab.dataset()
     tensor = kernels(model)
     axes = np.linalg.svd(images.train.images.double().numpy(), full_matrices=False)[2]
-    basis = np.linalg.svd(tensor.transpose(1, 0, 2).reshape(64, -1))[0].T
+    w, v = (part.weight.detach().double().numpy() for part in (model.layer.left, model.layer.right))
+    half = np.einsum("hi,hj->ihj", w, v)  # the basis is that of the layer before its read-out
+    layer = half + np.einsum("hi,hj->jhi", w, v)
+    basis = np.linalg.svd(layer.reshape(64, -1))[0].T
     few, x = images.train.images[:60].double().numpy(), images.test.images[:100].double().numpy()
     labels = images.test.labels[:100].numpy()
     for name, every in (("principal components", axes), ("HOSVD basis", basis)):
@@ -320,7 +323,7 @@ def test_an_encoder_is_trained_by_adam_on_the_error_of_the_sae() -> None:
         optimizer.zero_grad()
         loss_here.backward()
         optimizer.step()
-        losses.append(float(loss_here))
+        losses.append(float(loss_here.detach()))
     plain.rescale(1 / scale)
     np.testing.assert_allclose(history["loss"], losses, rtol=1e-4)
     for name in ("W_enc", "b_enc", "b_dec", "W_dec"):
