@@ -55,7 +55,11 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
         *_points(seeds, "null", [("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20)]),
         *_points(seeds, "view", ((f"{k} directions shared by all digits", front_read.SHARED, k) for k in (30, 50))),
         *_points(seeds, "null", [("50 random directions", front_read.SHARED_NULL, 50)]),
-        *_points(nulls, "rival", [("the same layer between 50 principal components of the images", rivals_measure.PRINCIPAL, 50)]),
+        *_points(
+            nulls,
+            "rival",
+            [("the same layer between 50 principal components of the images", rivals_measure.PRINCIPAL, 50)],
+        ),
         *_beside_shared(others, seeds),
         *_points(seeds, "view", ((f"{k} SVD components", front_read.COMPONENTS, k) for k in (20, 30, 50))),
         *_points(seeds, "null", [("50 random output directions", front_read.COMPONENTS_NULL, 50)]),
@@ -185,7 +189,7 @@ def said(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, str]:
 
 
 def _apart(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, str]:
-    """What atoms and encoder of the pair SAE add to each other, seed by seed, by slots such as beside.encoder_gain."""
+    """What atoms and encoder of the pair SAE add to each other, seed by seed, by slots such as beside.atoms_gain."""
     found = {}
     for name, (form, scale, values) in apart(measured).items():
         found[f"beside.{name}"] = interval(values).text(form, scale)
@@ -200,18 +204,13 @@ def apart(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, tuple[str,
     both = list(zip(measured.get("front", ()), measured.get("atoms", ()), strict=False))
     if not both:
         return {}
-    own, refit, drawn, frozen = front_read.OWN, front_read.REFIT, front_read.NULL_PAIRS, atoms.FROZEN
-    error, kept, lost = "NMSE on outputs", "recovered", "accuracy lost"
+    own, drawn, frozen = front_read.OWN, front_read.NULL_PAIRS, atoms.FROZEN
+    error, kept = "NMSE on outputs", "recovered"
     return {
         "frozen": (".2f", 100, [more[f"{kept}, {frozen}"] for _, more in both]),
-        "frozen_error": (".4f", 1, [more[f"{error}, {frozen}"] for _, more in both]),
-        "frozen_pairs": (".3f", 1, [more[f"NMSE on pairs, {frozen}"] for _, more in both]),
-        "encoder_gain": (".2f", 100, [more[f"{kept}, {frozen}"] - one[f"{kept}, {drawn}"] for one, more in both]),
-        "encoder_error": (".1f", 1, [one[f"{error}, {drawn}"] / more[f"{error}, {frozen}"] for one, more in both]),
+        "encoder_less": (".2f", 100, [one[f"{kept}, {drawn}"] - more[f"{kept}, {frozen}"] for one, more in both]),
         "atoms_gain": (".2f", 100, [one[f"{kept}, {own}"] - more[f"{kept}, {frozen}"] for one, more in both]),
-        "atoms_error": (".1f", 1, [more[f"{error}, {frozen}"] / one[f"{error}, {own}"] for one, more in both]),
-        "atoms_lost": (".2f", 100, [more[f"{lost}, {frozen}"] - one[f"{lost}, {own}"] for one, more in both]),
-        "atoms_alone": (".2f", 100, [one[f"{kept}, {refit}"] - one[f"{kept}, {drawn}"] for one, _ in both]),
+        "atoms_error": (".0f", 1, [more[f"{error}, {frozen}"] / one[f"{error}, {own}"] for one, more in both]),
     }
 
 
