@@ -49,7 +49,6 @@ def mixed(a: Tensor, c: Tensor) -> BilinearTensor:
 
 
 @BOTH
-@settings(max_examples=25)
 @given(data=st.data(), layer=layers(max_d=4, max_hidden=5, max_o=4), rank=st.integers(1, 4))
 def test_the_error_is_the_dense_one_and_the_certificate_holds(method, data, layer, rank) -> None:
     tensor = layer.tensor()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bilens import pairs
 from bilens._internal.checks import trusted
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs import Kind
+from bilens.pairs import Kind, weights
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from few_pairs import answers, every_pair, of_kind, random_tensor
@@ -35,6 +35,24 @@ def test_norms_are_those_of_the_pair_vectors(layer, data):
     left = tensor.left.clone().requires_grad_()
     trained = trusted(BilinearTensor, left, tensor.right, tensor.down, tensor.input, tensor.output)
     assert not pairs.norms(trained, dictionary, kind=kind).requires_grad
+
+
+@pytest.mark.parametrize("kind", ["polarized", "symmetric"])
+@pytest.mark.parametrize("size", [1.0, 1e-15, 1e18])
+def test_norms_before_the_read_out_are_those_of_the_vectors_in_float64(kind, size, monkeypatch):
+    """A few rows of the Grams at a time, at any scale; l_0 ∘ r_1 + r_0 ∘ l_1 nearly cancels."""
+    monkeypatch.setattr(weights, "_NUMBERS", 14)
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(7, 5, generator=generator) for _ in range(2))
+    left[:, 1], right[:, 1] = left[:, 0], -right[:, 0] * (1 + 1e-4)
+    tensor = BilinearTensor.from_layer(left * size, right * size, input=Space("x", 5), output=Space("h", 7))
+    i, j = np.array(every_pair(5)).T
+    rows_l, rows_r = array(tensor.left).T.astype(np.float64), array(tensor.right).T.astype(np.float64)
+    vectors = (rows_l[i] * rows_r[j] + rows_r[i] * rows_l[j]) / 2
+    expected = np.linalg.norm(vectors, axis=1) * (np.where(i == j, 1, 2) ** 0.5 if kind == "symmetric" else 1)
+    found = pairs.norms(tensor, kind=kind)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(array(found), expected, rtol=1e-6)
 
 
 def test_second_moments_are_the_mean_squared_output_of_orthonormal_pair_vectors():

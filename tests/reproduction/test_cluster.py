@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
@@ -33,7 +33,6 @@ def planted(sizes: tuple[int, ...], seed: int, noise: float) -> tuple[Kernel, to
     return Kernel.from_matrix(matrix, Space("x", len(labels)), "q"), labels
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.sampled_from([(12, 12), (15, 10, 12), (10, 10, 10, 14)]), SEEDS)
 def test_planted_blocks_are_found_whatever_the_signs(sizes, seed):
     kernel, labels = planted(sizes, seed, 0.05)

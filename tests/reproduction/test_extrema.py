@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
@@ -46,7 +46,6 @@ def function(kernel: Kernel, x: oracle.Array) -> oracle.Array:
 # The sphere
 
 
-@settings(max_examples=40)
 @given(kernels(max_d=6))
 def test_on_the_sphere_every_start_reaches_the_largest_eigenvalue(kernel):
     found = extrema.sphere(kernel, 8, steps=100_000, tolerance=1e-6)
@@ -72,7 +71,6 @@ def test_a_simple_largest_eigenvalue_is_one_place_and_a_repeated_one_many() -> N
 # The box
 
 
-@settings(max_examples=60, deadline=None)
 @given(kernels(max_d=4), SEEDS, st.sampled_from([(0.0, 1.0), (-1.0, 2.0), (-3.0, -1.0)]))
 def test_ends_in_a_box_are_points_of_karush_kuhn_and_tucker(kernel, seed, bounds):
     low, high = bounds
@@ -92,7 +90,6 @@ def test_ends_in_a_box_are_points_of_karush_kuhn_and_tucker(kernel, seed, bounds
     assert (slope[x > low + 1e-5 * (high - low)] >= -small).all()  # … nor downwards
 
 
-@settings(max_examples=30, deadline=None)
 @given(SEEDS, st.integers(1, 3), st.booleans())
 def test_the_highest_end_is_the_maximum_over_the_box(seed, d, constant):
     generator = torch.Generator().manual_seed(seed)
@@ -106,7 +103,6 @@ def test_the_highest_end_is_the_maximum_over_the_box(seed, d, constant):
     near(found.values[0], -fine.fun, 1.0, rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from([-2.0, -0.5, 0.5, 3.0]), min_size=1, max_size=5), SEEDS)
 def test_a_diagonal_kernel_in_a_box_has_a_closed_form(values, seed):
     """Over −1 … 2 each coordinate on its own: λ > 0 has maxima at both ends, λ < 0 one at 0."""
@@ -186,7 +182,6 @@ def form(tensor: BilinearTensor, x: oracle.Array) -> oracle.Array:
     return (oracle.evaluate(dense, x) ** 2).sum(axis=1)
 
 
-@settings(max_examples=40, deadline=None)
 @given(layers(max_d=4, max_hidden=4, max_o=3), st.booleans(), SEEDS)
 def test_ends_are_fixed_points_eigenvectors_of_their_own_kernel(layer, fixed, seed):
     tensor = layer.tensor()
@@ -210,7 +205,6 @@ def test_ends_are_fixed_points_eigenvectors_of_their_own_kernel(layer, fixed, se
             assert (form(tensor, nearby) <= value + 1e-4 * max(scale, 1e-12)).all()
 
 
-@settings(max_examples=20, deadline=None)
 @given(layers(max_d=5, max_hidden=5, max_o=4), SEEDS, st.booleans())
 def test_no_step_goes_down_with_the_sufficient_shift_or_one_that_adapts(layer, seed, fixed):
     tensor = layer.tensor()
@@ -243,7 +237,6 @@ def test_without_a_shift_the_power_method_may_go_down() -> None:
     assert not falls(extrema.sufficient_shift(tensor))
 
 
-@settings(max_examples=20, deadline=None)
 @given(SEEDS, st.integers(1, 3))
 def test_the_highest_end_is_the_maximum_over_the_circle(seed, o):
     generator = torch.Generator().manual_seed(seed)

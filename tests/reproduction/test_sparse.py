@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
@@ -66,7 +66,6 @@ def test_a_vector_without_sparsity_is_refused() -> None:
 # Sparse directions
 
 
-@settings(max_examples=50, deadline=None)
 @given(kernels(), st.data())
 def test_directions_have_so_many_coordinates_and_each_lowers_the_residual(kernel, data):
     nonzero = data.draw(st.integers(1, kernel.input.dim))
@@ -85,7 +84,6 @@ def test_directions_have_so_many_coordinates_and_each_lowers_the_residual(kernel
         before = after
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 6), SEEDS, st.data())
 def test_a_direction_is_the_best_of_its_support_and_none_is_better_than_brute_force(size, seed, data):
     nonzero = data.draw(st.integers(1, size))
@@ -135,7 +133,6 @@ def test_disjoint_sparse_directions_are_found_and_nothing_more() -> None:
     assert float(found.residual) < 1e-7
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 12), SEEDS, st.data())
 def test_no_step_of_the_truncated_power_method_goes_down(size, seed, data):
     nonzero = data.draw(st.integers(1, size))

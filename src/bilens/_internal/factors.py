@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 import torch
@@ -21,17 +22,19 @@ GRAM_ROWS = 256
 F = TypeVar("F", bound="Factored")
 
 
-class Factored:
+class Factored(ABC):
     """What tensors and kernels have in common: their Frobenius inner products, from the factors."""
 
     left: Float[Tensor, "h i"]
 
     @property
+    @abstractmethod
     def _units(self) -> Units:
-        raise NotImplementedError
+        """The factors near one, and the power of two that is out of the way."""
 
+    @abstractmethod
     def _require(self: F, other: F) -> None:
-        raise NotImplementedError
+        """Raise SpaceError where the other is over other spaces."""
 
     def inner(self: F, other: F) -> Float[Tensor, ""]:
         """Frobenius inner product ⟨B₁, B₂⟩ = Σ (D₁ᵀD₂) ∘ G₁₂, from the factors, in float64 inside; for a kernel D = wᵀ.

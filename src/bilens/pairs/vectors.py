@@ -32,6 +32,9 @@ Kind = Literal["polarized", "two_hot", "symmetric"]
 _CACHED = 2**20
 """Bytes of pair vectors at a time on a CPU: three such blocks fit into the cache that its cores share."""
 
+_ROW = 2**22
+"""The same for pairs in order, where fewer passes go over them and every block begins the row of L and R anew."""
+
 _LAUNCHED = 2**26
 """Bytes at a time on an accelerator, where starting an operation costs more than memory."""
 
@@ -52,8 +55,8 @@ class PairResponses:
         ShapeError: the shapes do not fit together. BilensError: numbers that are not finite or not in a dense
             floating-point tensor in memory, or types that differ.
 
-    Memory: half of `right` is kept once more; beside what is returned, a call takes two or three blocks of 1 MB (CPU)
-    or 64 MB (accelerator), never the hidden rows of all pairs.
+    Memory: half of `right` is kept once more; beside what is returned, a call takes two or three blocks of 1 MB or 4 MB
+    (CPU) or 64 MB (accelerator), never the hidden rows of all pairs.
     """
 
     left: Float[Tensor, "m h"]
@@ -158,7 +161,7 @@ class PairResponses:
                     torch.mul(left[i], self.right[i], out=part[0])
                 place += end - j
 
-        return self._filled(stop - start, fill, out)
+        return self._filled(stop - start, fill, out, in_order=True)
 
     @cached_property
     def _half(self) -> Tensor:
@@ -182,11 +185,17 @@ class PairResponses:
         return rows if out is None else self._room(len(rows), out).copy_(rows)
 
     def _filled(
-        self, total: int, fill: Callable[[int, int, Tensor, Tensor, Tensor], None], out: Tensor | None
+        self,
+        total: int,
+        fill: Callable[[int, int, Tensor, Tensor, Tensor], None],
+        out: Tensor | None,
+        *,
+        in_order: bool = False,
     ) -> Tensor:
         """All rows, a block at a time: `fill(start, stop, rows, x, y)` writes D = I's, with x and y to work in."""
         out, h = self._room(total, out), self.left.shape[1]
-        limit = _CACHED if out.device.type == "cpu" else _LAUNCHED
+        cached = _ROW if in_order else _CACHED
+        limit = cached if out.device.type == "cpu" else _LAUNCHED
         block = max(1, min(total, limit // max(1, h * self.left.element_size())))
         x, y, hidden = (self.left.new_empty(size, h) for size in (block, block, 0 if self.down is None else block))
         for start in range(0, total, block):
