@@ -87,7 +87,7 @@ def train_encoder(coder: TopKSAE, stream: Stream, steps: int, *, title: str) -> 
             built = functional.embedding_bag(chosen, coder.W_dec, per_sample_weights=values.relu(), mode="sum")
             loss = (x - built - coder.b_dec).square().sum(dim=1).mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(float(loss.detach()))
             step(1, loss=losses[-1])
@@ -110,7 +110,7 @@ def never_trained(lab: Lab, seed: int) -> dict[str, float]:
     found, energy = pair_coding.coded(
         tensor, [(rows, mean) for rows in atoms.values()], [[MAIN.size(lab).k]] * len(atoms)
     )
-    numbers = {}
+    numbers: dict[str, float] = {}
     for name, (part,) in zip(atoms, found, strict=True):
         scores = front_measure.replaced(read, part, energy)
         numbers |= {f"{what}, r_ij, drawn, {name}": value for what, value in scores.items()}

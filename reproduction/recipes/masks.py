@@ -229,7 +229,8 @@ def class_means(images: Split) -> Float[Tensor, "classes d"]:
 
 
 def _unit(pattern: Tensor) -> Tensor:
-    return pattern / pattern.norm()
+    made: Tensor = pattern / pattern.norm()
+    return made
 
 
 def choose(attack: Attack, name: str, x: Float[Tensor, "n d"], norms: Float[Tensor, " s"]) -> Choice:

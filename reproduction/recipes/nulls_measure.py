@@ -216,4 +216,5 @@ def random_terms(tensor: BilinearTensor, count: int, seed: int) -> BilinearTenso
     left, right, down = (part.double() for part in (tensor.left, tensor.right, tensor.down))
     values = ((a @ left.T) * (b @ right.T) + (a @ right.T) * (b @ left.T)) / 2 @ down.T
     rows = torch.linalg.solve(gram, values)
-    return BilinearTensor(*(part.to(tensor.left) for part in (a, b, rows.T)), tensor.input, tensor.output)
+    a, b, down = a.to(tensor.left), b.to(tensor.left), rows.T.to(tensor.left)
+    return BilinearTensor(a, b, down, tensor.input, tensor.output)
