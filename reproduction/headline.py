@@ -300,8 +300,10 @@ def table(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
         "| the model replaced by | numbers stored | accuracy lost, points | cross-entropy recovered |",
         "|---|---|---|---|",
     ]
+    most = max(len(entry.lost) for entry in found)
     for entry in found:
-        name = entry.name if entry.kind == "view" else f"*{entry.kind}: {entry.name}*"
+        name = entry.name if len(entry.lost) == most else f"{entry.name} ({len(entry.lost)} seeds)"
+        name = name if entry.kind == "view" else f"*{entry.kind}: {name}*"
         stored = f"{interval(entry.stored).mean:,.0f}"
         said = interval(entry.lost).text(".2f", 100), interval(entry.recovered).text(".2f", 100)
         lines.append(f"| {name} | {stored} | {said[0]} | {said[1]} % |")

@@ -417,6 +417,13 @@ def curve(name: str) -> Curve:
 CURVES = [curve(rivals_measure.PRINCIPAL), curve(nulls_measure.AXES)]
 
 
+def test_a_line_with_fewer_seeds_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = headline.Entry("whole", (7.0,) * 5, (0.1,) * 5, (0.9,) * 5)
+    some = headline.Entry("some", (7.0,) * 3, (0.1,) * 3, (0.9,) * 3, "null")
+    monkeypatch.setattr(headline, "entries", lambda measured: [whole, some])
+    assert [line.split(" | ")[0] for line in headline.table({})[2:]] == ["| whole", "| *null: some (3 seeds)*"]
+
+
 def test_what_atoms_and_encoder_add_to_each_other_is_taken_seed_by_seed() -> None:
     own, drawn = front_read.OWN, front_read.NULL_PAIRS
     front = [Measurement.of(row(own, kept, 0.02) | row(drawn, 0.7, 0.2)) for kept in (0.9, 0.95, 0.1)]
