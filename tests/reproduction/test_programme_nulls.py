@@ -473,6 +473,13 @@ def test_the_published_nulls_read_the_models_of_the_other_recipes(published) -> 
         assert ours[name] == pytest.approx(theirs[name], rel=0.02)
 
 
+def test_the_page_on_decompositions_cites_what_was_measured(published) -> None:
+    page = (PUBLISHED.parents[1] / "decompositions.md").read_text("utf-8")
+    for name in nulls_measure.SMALL:
+        found = interval([seed[f"accuracy of digits, {name}"] for seed in published["nulls"]])
+        assert f"{found.text('.1f', 100)} %" in page, name
+
+
 def test_what_the_prose_says_of_atoms_and_encoder_holds(published) -> None:
     found = headline.apart(published)
     for name in ("encoder_less", "atoms_gain"):
