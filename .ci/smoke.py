@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 import bilens
-from bilens import BilinearTensor, Space, decompose, models, pairs, plots, sae, store
+from bilens import BilinearTensor, Space, decompose, models, pairs, plots, sae, store, text
+from bilens.models import gated, language
 
 
 def main() -> None:
@@ -46,6 +47,8 @@ def main() -> None:
         for arguments in (["-m", "bilens", "--help"], command):
             subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
         assert Path("run/report.html").stat().st_size > 10_000
+        assert gated.load(language.TINY).mlp(1).input.size > 0
+        assert len(list(text.documents(text.PLAYS))) == 9
     names = ("torch", "numpy", "scipy", "jaxtyping", "safetensors", "tyro", "rich", "matplotlib")
     print(f"bilens {bilens.__version__} works with {', '.join(f'{name} {version(name)}' for name in names)}")
 

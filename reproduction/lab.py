@@ -129,6 +129,7 @@ class Recipe:
         claims: the lines of the table, given the numbers that were measured.
         figures: of all seeds' measurements, by name, each with its caption.
         tables: what else is generated from the measurements, Markdown by the slot of the prose that it fills.
+        complete: whether it runs on what bilens and its data sets bring; one that does not runs when it is named.
     """
 
     name: str
@@ -138,3 +139,4 @@ class Recipe:
     claims: Callable[[Measurement], Sequence[Claim]]
     figures: Callable[[Sequence[Measurement]], Mapping[str, tuple[Figure, str]]]
     tables: Callable[[Sequence[Measurement]], Mapping[str, str]] = lambda seeds: {}
+    complete: bool = True

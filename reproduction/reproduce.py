@@ -20,15 +20,18 @@ from reproduction.recipes import (
     alternatives,
     atoms,
     boolean,
+    convolution,
     digit_directions,
     equal_parameters,
     front,
     full_decompile,
+    language,
     nulls,
     one_sample,
     output_sae,
     pair_sae,
     rivals,
+    rules,
     tensor_svd,
     training,
 )
@@ -51,9 +54,13 @@ RECIPES: Mapping[str, Recipe] = {
         alternatives.RECIPE,
         training.RECIPE,
         one_sample.RECIPE,
+        rules.RECIPE,
     )
 }
 """Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
+
+APART: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (language.RECIPE, convolution.RECIPE)}
+"""Recipes that run only when they are named, and are no part of the programme's page; `language` needs `bilens[lm]`."""
 
 
 def reproduce(
@@ -71,7 +78,8 @@ def reproduce(
     Example: python -m reproduction svd --seeds 5 --out runs/reproduce
 
     Args:
-        names: recipes to run; all when none is named.
+        names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`, and
+            `rules`, which needs its model and truth.
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.
@@ -84,13 +92,13 @@ def reproduce(
         if docs is None:
             raise BilensError("--only-text without --docs", "a folder of documentation", "add --docs docs")
         return rewritten(docs)
-    unknown = [name for name in names if name not in RECIPES]
+    unknown = [name for name in names if name not in _known()]
     if unknown:
-        raise BilensError(f"recipe {unknown[0]!r}", f"one of {', '.join(RECIPES)}", "choose some of these, or none")
+        raise BilensError(f"recipe {unknown[0]!r}", f"one of {', '.join(_known())}", "choose some of these, or none")
     seeds = whole("seeds", seeds, 1)
     if docs is not None and not docs.is_dir():
         raise BilensError(f"--docs {docs}", "a folder", "make it first")
-    chosen = [RECIPES[name] for name in names or RECIPES]
+    chosen = [_known()[name] for name in names] if names else [one for one in RECIPES.values() if one.complete]
     lab = Lab(Folder(out, {"command": "reproduce", "quick": quick}), quick)
     with bar("recipes × seeds", len(chosen) * seeds) as step:
         for seed in range(seeds):
@@ -98,6 +106,10 @@ def reproduce(
                 measured(lab, recipe, seed)
                 step(1)
     return report(lab, docs)
+
+
+def _known() -> dict[str, Recipe]:
+    return {**RECIPES, **APART}
 
 
 def measured(lab: Lab, recipe: Recipe, seed: int) -> Measurement:
@@ -116,7 +128,7 @@ def finished(lab: Lab, recipe: Recipe) -> list[Measurement]:
 def report(lab: Lab, docs: Path | None = None) -> dict[str, Any]:
     """Write `results.md`, `results.json` and the figures from every record in the folder, and print the table."""
     found = []
-    for recipe in RECIPES.values():
+    for recipe in _known().values():
         seeds = finished(lab, recipe)
         seconds = sum(lab.run.timings.get(f"{recipe.name}/{seed}", 0.0) for seed in range(len(seeds)))
         if seeds:
@@ -133,7 +145,7 @@ def report(lab: Lab, docs: Path | None = None) -> dict[str, Any]:
         whole = results.merge(content, files.read_json(published)) if published.exists() else content
         _write(docs, whole, drawn)
         rewritten(docs)
-    for result in results.decode(content, RECIPES):
+    for result in results.decode(content, _known()):
         for claim in result.recipe.claims(result.seeds[0]):
             print(f"{claims.ours(claim, result.seeds):>24}  {claim.text}")
     print(f"table: {lab.run.path / 'results.md'}")
@@ -169,7 +181,7 @@ def prosaic(content: Mapping[str, Any]) -> str:
 
 def bare(content: Mapping[str, Any]) -> str:
     """The results page without prose, of what `results.json` holds, its figures in the folder results/ beside it."""
-    return page.bare(results.decode(content, RECIPES), _captions(content), "results", quick=content["quick"])
+    return page.bare(results.decode(content, _known()), _captions(content), "results", quick=content["quick"])
 
 
 def _captions(content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -187,4 +199,4 @@ def _write(folder: Path, content: Mapping[str, Any], drawn: Mapping[str, Mapping
     files.write_json(folder / "results" / "results.json", content)
 
 
-__all__ = ["RECIPES", "bare", "finished", "measured", "prosaic", "report", "reproduce", "rewritten"]
+__all__ = ["APART", "RECIPES", "bare", "finished", "measured", "prosaic", "report", "reproduce", "rewritten"]

@@ -125,7 +125,7 @@ def read_model(folder: Path) -> str:
 
 
 def read_coder(folder: Path) -> str:
-    found = sae.from_pretrained(folder)
+    found = sae.load(folder)
     return digest([type(found).__name__, found.settings, dict(found.named_parameters())])
 
 
@@ -313,6 +313,13 @@ def kinds(folder: Path, only: tuple[str, ...] = ()) -> dict[str, Kind]:
     add("authors' model", foreign_model, read_model, sealed=False)
     add("SAELens' SAE", lambda place, seed: shutil.copytree(GOLDEN / f"saelens_{('topk', 'standard')[seed]}", place,
         dirs_exist_ok=True), read_coder, sealed=False)  # fmt: skip
+    for name, ones in {
+        "SAELens' transcoder": ("saelens_skip_transcoder", "saelens_jumprelu_skip_transcoder"),
+        "sparsify's SAE": ("sparsify_topk", "sparsify_skip_transcoder"),
+        "dictionary_learning's SAE": ("dictionary_learning_topk", "dictionary_learning_gated"),
+    }.items():
+        add(name, lambda place, seed, ones=ones: shutil.copytree(GOLDEN / ones[seed], place, dirs_exist_ok=True),
+            read_coder, sealed=False)  # fmt: skip
     add("language model", write_language_model, read_language_model, sealed=False)
     add("saved weights", lambda place, seed: torch.save(model(seed).state_dict(), place / "model.pt"), read_saved,
         sealed=False)  # fmt: skip

@@ -299,6 +299,11 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     options = {
         "explore": ("--out", "--compare", "--seeds", "--open"),
         "layers": ("--check", "--layout"),
+        "coder": ("--scale",),
+        "demo-lm": ("--model", "--text", "--out", "--layer", "--seed"),
+        "train-lm": ("--text", "--out", "--seed"),
+        "convert": ("--out", "--text", "--tokens", "--distill", "--end-to-end", "--layers", "--curve", "--seed"),
+        "query": ("--rows", "--csv"),
         "import": ("--out", "--config", "--key", "--yes"),
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
@@ -338,7 +343,7 @@ def test_the_module_is_the_command() -> None:
         ("demo --sae_l1 much", "got --sae-l1 much; expected a number. Run bilens demo --help."),
         ("demo --hidden", "got --hidden without a value; expected a whole number. Run bilens demo --help."),
         ("demo more", "got argument more; expected the arguments of bilens demo. Run bilens demo --help."),
-        ("dmeo", "got command 'dmeo'; expected one of demo, read, explore, layers, import. Did you mean demo?"),
+        ("dmeo", f"got command 'dmeo'; expected one of {', '.join(cli.COMMANDS)}. Did you mean demo?"),
         (
             "demo --data cifar",
             "got --data cifar; expected one of mnist, small_mnist, fashion_mnist, digits. Run bilens demo --help.",

@@ -10,7 +10,19 @@ import pytest
 import fuzz
 from bilens.models import ImageClassifier
 
-QUICK = ("model", "coder", "records", "batches", "checkpoint", "data", "save", "language model", "saved weights")
+QUICK = (
+    "sparsify's SAE",
+    "dictionary_learning's SAE",
+    "model",
+    "coder",
+    "records",
+    "batches",
+    "checkpoint",
+    "data",
+    "save",
+    "language model",
+    "saved weights",
+)
 
 
 def test_altered_folders_are_refused_and_nothing_is_lost() -> None:

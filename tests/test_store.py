@@ -25,7 +25,9 @@ from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureS
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
+from bilens.score import ScoreTensor
 from bilens.space import Space
+from bilens.store._records import LATER
 from bilens.tensor import BilinearTensor
 from messages import refuses
 
@@ -53,6 +55,9 @@ def records() -> list:
         decompose.eigh_many(tensor, None, 2),
         decompose.cp(tensor, 2, progress=False),
         decompose.svd(tensor, 2),
+        decompose.score_svd(ScoreTensor(*(tensor.left[:2],) * 4, tensor.input, tensor.input), 2),
+        decompose.strongest(tensor, None, None, 2),
+        decompose.coactivation(decompose.strongest(tensor, None, None, 2), torch.eye(6)),
         decompose.eigh_weighted(tensor.kernel(0), moment, 3),
         decompose.cp(tensor, 2, steps=3, progress=False),
         Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),
@@ -247,6 +252,9 @@ def test_a_field_that_does_not_fit_its_annotation_is_refused(record: object, tmp
                 store.load(tmp_path / "one", type(record))
             assert "one.json with a " in message(error), (name, wrong)
         spoil(record, lambda content, n=name: content.pop(n), tmp_path)
+        if name in LATER.get(type(record).__name__, set()):  # an older version wrote it
+            assert getattr(store.load(tmp_path / "one", type(record)), name) == ""
+            continue
         with refuses(StoreError, f"one.json with a damaged record (record lacks or adds {name})"):
             store.load(tmp_path / "one", type(record))
     spoil(record, lambda content: content.update(one_more=1), tmp_path)

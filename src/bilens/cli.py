@@ -52,6 +52,31 @@ COMMANDS = {
         "Show the gated MLPs of a language model, and which are exactly bilinear.",
         "bilens layers runs/smollm2 --check",
     ),
+    "coder": Command(
+        "bilens.analyses.coders:coder",
+        "Show the sparse autoencoder or transcoder in a folder, whoever wrote it.",
+        "bilens coder layers.5.mlp",
+    ),
+    "demo-lm": Command(
+        "bilens.analyses.demo_lm:demo_lm",
+        "Read one gated layer of a language model as a bilinear one, and measure what that costs.",
+        "bilens demo-lm --out runs/lm",
+    ),
+    "train-lm": Command(
+        "bilens.analyses.train_lm:train_lm",
+        "Train a small language model from scratch whose every MLP is bilinear.",
+        "bilens train-lm --text essays --out runs/small",
+    ),
+    "convert": Command(
+        "bilens.analyses.convert:convert",
+        "Turn a language model into one whose MLPs are bilinear, and measure what that costs.",
+        "bilens convert runs/smollm2 --out runs/bilinear",
+    ),
+    "query": Command(
+        "bilens.analyses.query:query",
+        "Ask the tables of a run in SQL: features, eigenpairs, interactions, examples.",
+        'bilens query runs/smol "SELECT label, held FROM features LIMIT 5"',
+    ),
     "import": Command(
         "bilens.analyses.importing:import_file",
         "Write a .pt file of weights as a folder of safetensors, without running what it holds.",

@@ -47,6 +47,51 @@ class Score:
             object.__setattr__(self, "samples", whole_number("samples", self.samples, 1))
 
 
+@dataclass(frozen=True)
+class TextScore:
+    """How far a language model is from its original, on the same texts; each ± is a standard error over texts.
+
+    Args:
+        original: cross-entropy of the original, in nats per token.
+        delta_ce: how much more the model's is; delta_ce_error: ±.
+        kl: mean KL divergence from the original's distribution of the next token to the model's, in nats; kl_error: ±.
+        agreement: share of tokens at which both find the same next token likeliest; agreement_error: ±.
+        texts, tokens: how many it was measured on.
+
+    Raises:
+        BilensError: numbers that are not finite, or no text.
+    """
+
+    original: float
+    delta_ce: float
+    delta_ce_error: float
+    kl: float
+    kl_error: float
+    agreement: float
+    agreement_error: float
+    texts: int
+    tokens: int
+
+    def __post_init__(self) -> None:
+        for name in ("original", "delta_ce", "delta_ce_error", "kl", "kl_error", "agreement", "agreement_error"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        for name in ("texts", "tokens"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
+
+    @classmethod
+    def of_texts(cls, values: Float[Tensor, "n 4"], tokens: int) -> TextScore:
+        """From (cross-entropy of the original, of the model, KL, agreement) of each text, at least two.
+
+        Args:
+            values: means over the tokens of a text, one row per text; tokens: of all texts together.
+        """
+        original, ours, kl, agreement = values.double().T
+        pairs = [(part.mean(), part.std() / math.sqrt(len(part))) for part in (ours - original, kl, agreement)]
+        (more, more_error), (far, far_error), (same, same_error) = (map(float, pair) for pair in pairs)
+        whole = float(original.mean())
+        return cls(whole, more, more_error, far, far_error, same, same_error, len(values), tokens)
+
+
 Kind = Literal["model", "view", "null", "rival"]
 """The model itself; a view of it; what the same procedure gives without its content; another way at the same cost."""
 

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from bilens import decompose
+from bilens.convolution import ConvTensor
+from bilens.deep import DeepTensor
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
 from bilens.kernel import Kernel
+from bilens.score import ScoreTensor
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from messages import refuses
@@ -32,19 +35,25 @@ def asking(rows: int, columns: int, seed: int) -> Tensor:
 
 B = BilinearTensor(asking(6, 4, 0), asking(6, 4, 1), asking(3, 6, 2), X, Y)
 Q = Kernel(asking(6, 4, 3), asking(6, 4, 4), asking(1, 6, 5)[0], X)
+A = ScoreTensor(asking(2, 4, 11), asking(2, 4, 12), asking(2, 4, 13), asking(2, 4, 14), X, X)
+V = ConvTensor.from_filters(asking(2, 4, 15).reshape(2, 1, 2, 2), asking(2, 4, 16).reshape(2, 1, 2, 2), image=(3, 3))
 ROWS, SCORES = asking(5, 4, 6), asking(10, 3, 7)
 F = Dictionary(ROWS, asking(5, 4, 8), X, Space("f", 5), 4)
 LABELS = torch.tensor([0, 0, 1, 1])
+N = DeepTensor.chain(B, BilinearTensor(asking(4, 3, 17), asking(4, 3, 18), asking(2, 4, 19), Y, Space("z", 2)))
+M = decompose.Metric.from_moment((ROWS.T @ ROWS).detach(), X)
 C = decompose.Interactions(SCORES, X, Y)
 S = decompose.Spectrum(
     ROWS[0], torch.eye(4).double() + 0 * asking(4, 4, 9), ROWS[1].abs(), SCORES[0, 0].abs(), SCORES[0, 1], X
 )
 
 CALLS = {
+    "coactivation": lambda: decompose.coactivation(decompose.strongest(B, top=2), ROWS),
     "cp": lambda: decompose.cp(B, 2, steps=3, progress=False),
     "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
     "participation_ratio": lambda: decompose.participation_ratio(SCORES),
     "eigh": lambda: [decompose.eigh(Q), decompose.eigh(Q, 2)],
+    "eigh_conv": lambda: [decompose.eigh_conv(V.kernel(0)), decompose.eigh_conv(V.kernel(0), 2)],
     "eigh_coordinates": lambda: decompose.eigh_coordinates(Q, F, 2),
     "eigh_many": lambda: [decompose.eigh_many(B, k=2), decompose.eigh_many(B, asking(2, 3, 0), k=2)],
     "eigh_pullback": lambda: decompose.eigh_pullback(Q, F, 2),
@@ -53,13 +62,19 @@ CALLS = {
     "squared_norms": lambda: decompose.squared_norms(B),
     "input_basis": lambda: decompose.input_basis(B, 2),
     "interactions": lambda: decompose.interactions(B),
+    "kernel_tree": lambda: decompose.kernel_tree(N, 0, roots=2, leaves=2),
+    "odt": lambda: decompose.odt(N),
+    "strongest": lambda: decompose.strongest(B, top=2),
+    "strongest_stream": lambda: decompose.strongest_stream(B, top=2, batch_size=2).batch(0),
     "second_moment": lambda: decompose.second_moment(ROWS, X),
     "spectra_stream": lambda: [
         decompose.spectra_stream(B, k=2).batch(0),
         str(decompose.spectra_stream(B, k=2).settings),
     ],
+    "score_svd": lambda: decompose.score_svd(A),
     "svd": lambda: decompose.svd(B),
     "svd_accurate": lambda: decompose.svd_accurate(B),
+    "svd_conv": lambda: decompose.svd_conv(V),
 }
 METHODS = {
     "Spectrum": lambda: [S.keep(2), S.select([1]), S.bound(ROWS[0, 0]), S.participation_ratio()],
@@ -75,11 +90,28 @@ METHODS = {
     "Spectra": lambda: [
         decompose.eigh_many(B, k=2).bound(ROWS[0, 0]), decompose.eigh_many(B, k=2).spectrum(0, SCORES[0, 0]),
     ],
+    "ScoreSVD": lambda: [
+        decompose.score_svd(A).keep(2), decompose.score_svd(A).bound(1.0, ROWS[0, 0].detach()),
+        decompose.score_svd(A).query(0), decompose.score_svd(A).key(0),
+    ],
+    "Coactivation": lambda: [
+        *decompose.coactivation(found := decompose.strongest(B, top=2), ROWS).ablated(found), found.shares,
+    ],
+    "KernelTree": lambda: [
+        (found := decompose.kernel_tree(N, 0, roots=2, leaves=2)).error, found.bound(ROWS[0, 0]), found.network,
+    ],
+    "Metric": lambda: [M.norm(ROWS.detach()), M.outside(ROWS.detach())],
+    "ODT": lambda: [
+        (found := decompose.odt(N)).error([3, 2, 1]), found.bound([3, 2, 1]), found.floor, found.truncate([3, 2, 1]),
+    ],
+    "StrongestInteractions": lambda: [
+        (found := decompose.strongest(B, top=2)).shares, found.held, found.bound(ROWS[0, 0]), *found.top(0),
+    ],
     "CP": lambda: [
         (found := decompose.cp(B, 2, steps=3, progress=False)).tensor(), found.bound(ROWS[0, 0]), found.cancellation()
     ],
 }  # fmt: skip
-RECORDS = {"WeightedSpectrum", "Interaction", "TopInteractions", "SpectraStream"}
+RECORDS = {"WeightedSpectrum", "Interaction", "TopInteractions", "SpectraStream", "StrongestStream"}
 """Records with no method that computes beside those evaluated at inputs."""
 
 

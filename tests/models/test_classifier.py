@@ -78,14 +78,21 @@ def test_logits_and_tensors(
     h, logits = written_out(model, x)
     near(model.hidden_outputs(x), h, 10)
     near(model(x), logits, 10)
+    deep = model.deep()
+    near(deep(x), logits, 10)
+    assert (deep.depth, deep.input.without_constant(), deep.output) == (layers, PIXELS, CLASSES)
+    assert deep.input.constant == (biased or residual or readout_bias)
+    assert not deep.layers[0].left.requires_grad
     if layers > 1:
         for refused in (model.tensor, model.hidden_tensor):
-            with pytest.raises(BilensError, match=f"a model with {layers} layers; expected .*. Use model.layers"):
+            with pytest.raises(BilensError, match=f"a model with {layers} layers; expected .*. Use model.deep"):
                 refused()
         return
     tensor, inner = model.tensor(), model.hidden_tensor()
     near(inner(x), h, 10)
     near(tensor(x), logits, 10)
+    near(deep.norm(), tensor.norm(), float(tensor.norm()))
+    near(deep.inner(deep), tensor.inner(tensor), float(tensor.norm()) ** 2)
     assert inner.input.constant == (biased or residual)
     assert tensor.input.constant == (biased or residual or readout_bias)
     assert tensor.input.without_constant() == PIXELS
@@ -118,11 +125,21 @@ def test_gradients_flow_through_the_tensor_when_asked() -> None:
         near(through_tensor[name], value.grad, 10)
 
 
+def test_gradients_flow_through_all_layers_when_asked() -> None:
+    model = build(embedding=6, hidden=6, bias=True, readout_bias=True, residual=True, layers=2)
+    model.deep(detach=False)(rows(4)).square().sum().backward()
+    through = {name: value.grad.clone() for name, value in model.named_parameters()}
+    model.zero_grad()
+    model(rows(4)).square().sum().backward()
+    for name, value in model.named_parameters():
+        near(through[name], value.grad, 100)
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu", "reglu", "swiglu"])
 def test_other_models_have_no_tensor(activation: str) -> None:
     model = build(activation=activation)
     assert model(rows(2)).shape == (2, 3)
-    for refused in (model.tensor, model.hidden_tensor):
+    for refused in (model.tensor, model.hidden_tensor, model.deep):
         with pytest.raises(BilensError, match=f"activation '{activation}'; expected a bilinear layer.*. Train one"):
             refused()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import mpmath
@@ -16,7 +17,16 @@ from torch import Tensor
 
 from bilens import BilensError, ShapeError
 from bilens.models.gated import Gate, GatedMLP, Norm
-from bilens.models.surrogate import Moments, Surrogate, gaussian, hermite, least_squares, weights_only, with_bypass
+from bilens.models.surrogate import (
+    Moments,
+    Surrogate,
+    gaussian,
+    hermite,
+    least_squares,
+    weights_only,
+    with_bypass,
+    with_down,
+)
 
 GATES = [
     Gate("silu"),
@@ -124,6 +134,7 @@ def test_the_tensor_is_the_surrogate(d: int, h: int, bias: bool, gate: Gate, see
         gaussian(mlp, Moments.of_samples(mlp, x)),
         least_squares(mlp, x),
         with_bypass(weights_only(mlp), x),
+        replace(weights_only(mlp), down=drawn(d, h, seed=seed + 6)),
     ):
         tensor = surrogate.tensor()
         expected = surrogate(x)
@@ -280,3 +291,38 @@ def test_bad_input_is_refused_in_one_line() -> None:
         with pytest.raises(kind, match=message) as refused:
             make()
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("bypass", [False, True])
+def test_another_d_is_numpys_ridge_towards_the_one_that_was(bypass: bool) -> None:
+    mlp = layer(Gate("silu"), d=3, h=2, norm=Norm("rms", eps=1e-6))
+    x, weights = drawn(20_000, 3, seed=4) + 1, drawn(20_000, seed=5).abs()
+    start = weights_only(mlp)
+    start = with_bypass(start, x, weights) if bypass else start
+    found = with_down(start, x, weights, ridge=0.2)
+    share = (weights / weights.sum()).numpy()[:, None]
+    units, rest = start.units(x).numpy(), (mlp(x) - start(x)).numpy()
+    off, aim = units - (share * units).sum(axis=0), rest - (share * rest).sum(axis=0)
+    scale = np.sqrt((share * off**2).sum(axis=0))
+    rows = np.concatenate([np.sqrt(share) * off, math.sqrt(0.2) * np.diag(scale)])
+    aims = np.concatenate([np.sqrt(share) * aim, np.zeros((2, 3))])
+    change = np.linalg.lstsq(rows, aims, rcond=None)[0].T
+    np.testing.assert_allclose((found.down - mlp.down).numpy(), change, rtol=1e-6, atol=1e-9)
+    left = share * (mlp(x) - found(x)).numpy()
+    np.testing.assert_allclose(left.sum(axis=0), 0, atol=1e-9)
+    assert found.fvu(x, weights) < start.fvu(x, weights)
+
+
+@pytest.mark.bad_input
+def test_too_few_rows_for_another_d_are_refused() -> None:
+    mlp = layer(Gate("silu"))
+    x = drawn(20_000, 5)
+    cases = [
+        (lambda: with_down(weights_only(mlp), x[:19_999]), "got 19,999 rows to fit D to; expected at least 20,000"),
+        (lambda: with_down(with_down(weights_only(mlp), x), x), "a surrogate with a D of its own"),
+        (lambda: with_down(weights_only(mlp), x, ridge=-1.0), "ridge"),
+        (lambda: with_down("none", x), "surrogate of type str"),
+    ]
+    for make, message in cases:
+        with pytest.raises(BilensError, match=message):
+            make()

@@ -1,4 +1,4 @@
-"""Folders: the golden codes of SAELens and of the authors, writing, and every way in which a folder can be wrong."""
+"""Our own folders, which are SAELens', and the authors': writing, reading, and every way in which one can be wrong."""
 
 from __future__ import annotations
 
@@ -125,6 +125,15 @@ def test_acts_rescaled_by_the_decoder_norm_are_folded_into_the_weights(tmp_path:
         assert_close(coder(x), kept @ (weights["W_dec"] / norm.clamp_min(1e-30)[:, None]) + weights["b_dec"])
 
 
+def test_what_is_folded_into_half_precision_is_held_in_float32(tmp_path: Path) -> None:
+    folder = copied("topk", tmp_path)
+    half = {name: value.bfloat16() for name, value in load_file(folder / "sae_weights.safetensors").items()}
+    save_file(half, folder / "sae_weights.safetensors")
+    change(folder / "cfg.json", rescale_acts_by_decoder_norm=True, dtype="bfloat16")
+    coder = sae.from_pretrained(folder)
+    assert_close(coder.W_enc.detach(), half["W_enc"].float() * half["W_dec"].float().norm(dim=1), rtol=1e-6, atol=0)
+
+
 def test_k_comes_from_each_folder_itself(tmp_path: Path) -> None:
     folders = {k: tmp_path / str(k) for k in (2, 7)}
     for k, folder in folders.items():
@@ -146,6 +155,10 @@ def test_k_comes_from_each_folder_itself(tmp_path: Path) -> None:
 def test_a_class_reads_its_own_architecture() -> None:
     folder = GOLDEN / "saelens_topk"
     assert sae.TopKSAE.from_pretrained(folder).k == 5
+    assert isinstance(sae.SAE.from_pretrained(folder), sae.TopKSAE)
+    assert sae.Coder.from_pretrained(GOLDEN / "saelens_abstopk").k == 4
+    with pytest.raises(StoreError, match=r"expected a Coder\. Read it with TopKSAE\.from_pretrained"):
+        sae.Coder.from_pretrained(folder)
     with pytest.raises(StoreError, match=r"Read it with TopKSAE\.from_pretrained"):
         sae.StandardSAE.from_pretrained(folder)
 
@@ -163,13 +176,12 @@ def test_top_k_without_relu_has_no_saelens_folder(tmp_path: Path) -> None:
             {"normalize_activations": "expected_average_only_in"},
             "with normalize_activations = 'expected_average_only_in'",
         ),
-        ({"reshape_activations": "hook_z"}, "with reshape_activations = 'hook_z'"),
-        ({"architecture": "jumprelu_transcoder"}, "a jumprelu transcoder, which maps one activation to another"),
+        ({"reshape_activations": "heads"}, "with reshape_activations = 'heads'"),
+        ({"architecture": "jumprelu_transcoder"}, "without d_out"),
         ({"architecture": "matryoshka"}, "with architecture 'matryoshka'"),
         ({"architecture": ...}, "without architecture"),
-        ({"metadata": ...}, "with metadata.sae_lens_version = None"),
-        ({"metadata": {"sae_lens_version": "5.11.0"}}, "with metadata.sae_lens_version = '5.11.0'"),
-        ({"metadata": {"sae_lens_version": "new"}}, "with metadata.sae_lens_version = 'new'"),
+        ({"metadata": {"sae_lens_version": "new"}}, "with sae_lens_version = 'new'"),
+        ({"metadata": {"sae_lens_version": 6}}, "with sae_lens_version = 6"),
         ({"finetuning_scaling_factor": True}, "with the unknown setting finetuning_scaling_factor"),
         ({"a": 1, "b": 2}, "with the unknown settings a, b"),
         ({"k": 3}, "with the unknown setting k"),
@@ -214,7 +226,7 @@ def test_the_authors_settings_that_are_not_understood_are_refused(
     [
         ({"W_enc": ...}, "without W_enc"),
         ({"b_enc": ..., "b_mag": torch.zeros(48)}, "without b_enc and with b_mag"),
-        ({"scaling_factor": torch.ones(48)}, "with scaling_factor"),
+        ({"scaling_factor": torch.full((48,), 2.0)}, "beside weights scaling_factor that are not 1"),
         ({"b_dec": torch.full((16,), torch.nan)}, "with NaN or infinity in b_dec"),
         ({"W_dec": torch.full((48, 16), torch.inf)}, "with NaN or infinity in W_dec"),
         ({"W_dec": torch.zeros(16, 48)}, r"with W_dec of shape \(16, 48\)"),
@@ -243,7 +255,7 @@ def test_what_is_not_supported_is_said_before_weights_are_missed(tmp_path: Path)
 
 
 def test_missing_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"with neither cfg\.json nor config\.json"):
+    with pytest.raises(StoreError, match="which does not exist"):
         sae.from_pretrained(tmp_path / "nothing")
     folder = copied("standard", tmp_path)
     path = folder / "sae_weights.safetensors"

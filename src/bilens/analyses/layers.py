@@ -24,7 +24,7 @@ def layers(model: str, /, *, check: bool = False, layout: str | None = None) -> 
         layout: for a model of no known family: a JSON file that says which tensors are gate, up and down, or the name
             of a family with the same layout.
     """
-    checkpoint = gated.load(model, layout=_layout(layout))
+    checkpoint = gated.load(model, layout=layout_of(layout))
     entries = checkpoint.entries()
     compared = gated.check(checkpoint) if check else ()
     console = Console(markup=False, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
@@ -78,7 +78,8 @@ def _kind(part: str) -> str:
     return "experts" if part.startswith("expert ") else part
 
 
-def _layout(given: str | None) -> gated.Layout | str | None:
+def layout_of(given: str | None) -> gated.Layout | str | None:
+    """What --layout names: a layout in a file, or a family. Raises BilensError for anything else."""
     if given is None or given in {**gated.FAMILIES, **gated.GGUF_FAMILIES}:
         return given
     if not Path(given).is_file():
@@ -88,4 +89,4 @@ def _layout(given: str | None) -> gated.Layout | str | None:
     return gated.read_layout(given)
 
 
-__all__ = ["layers", "table"]
+__all__ = ["layers", "layout_of", "table"]

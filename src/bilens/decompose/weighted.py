@@ -12,9 +12,8 @@ from bilens._internal import checks
 from bilens._internal.checks import instance
 from bilens._internal.scale import times_two_to
 from bilens._internal.shown import line
-from bilens.decompose import linalg
+from bilens.decompose import linalg, metric
 from bilens.decompose.linalg import at_least_single, detach, fitting, folded, gamma, kernel_near_one, signed, symmetric
-from bilens.errors import BilensError, ShapeError
 from bilens.kernel import Kernel
 from bilens.space import Space
 
@@ -105,25 +104,8 @@ def eigh_weighted(kernel: Kernel, second_moment: Float[Tensor, "i i"], k: int | 
     instance("kernel", kernel, Kernel)
     k = linalg.some(k, kernel.input.dim)
     dim = kernel.input.dim
-    instance("second moment", second_moment, Tensor, hint="compute it with decompose.second_moment")
-    if tuple(second_moment.shape) != (dim, dim):
-        raise ShapeError(
-            f"a second moment of shape {tuple(second_moment.shape)}", f"({dim}, {dim})", "compute it on folded inputs"
-        )
-    if not bool(torch.isfinite(second_moment).all()):
-        raise BilensError("a second moment with NaN or infinity", "finite numbers")
-    moment = symmetric(second_moment.double())
-    # An even power of two out of the way, whose root is one too; and coordinates that are 0 on all of the data.
-    half = int(torch.frexp(moment.abs().max()).exponent) // 2
-    alive = (moment != 0).any(dim=1)
-    moment = times_two_to(moment, -2 * half)[alive][:, alive]
-    variances, axes = linalg.eigh(moment) if len(moment) else (moment.new_zeros(0), moment)
-    top = variances.abs().amax() if len(variances) else variances.new_zeros(())
-    if len(variances) and bool(variances.min() < -1e-9 * top):
-        least = float(times_two_to(variances.min(), 2 * half))
-        raise BilensError(f"a second moment with eigenvalue {least:.3g}", "none below 0", "pass E[x x']")
+    moment, variances, axes, held, alive, half = metric.roots(second_moment, dim)
     double, power = kernel_near_one(kernel)
-    held = variances > dim * torch.finfo(torch.float64).eps * top
     roots, columns = variances[held].sqrt(), axes[:, held]
     scaled = columns * roots  # Σ^½ up to a rotation, which the eigenvectors of the product absorb
     matrix = double.dense()[alive][:, alive]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bilens._internal import checks
 from bilens._internal.checks import instance, number, whole
+from bilens.deep import DeepTensor
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_pair, write_pair
 from bilens.models import _config, authors
@@ -163,7 +164,7 @@ class ImageClassifier(nn.Module):
             raise BilensError(
                 f".tensor() of a model with {len(self.layers)} layers",
                 "a model with one layer: more are no quadratic function of the pixels",
-                "use model.layers[k].tensor(), one layer at a time",
+                "use model.deep() for all layers, or model.layers[k].tensor() for one",
             )
         layer = self.layer
         if not isinstance(layer, Bilinear):
@@ -190,6 +191,30 @@ class ImageClassifier(nn.Module):
         weight, bias = self.readout.weight, self.readout.bias
         tensor = self.hidden_tensor(detach=detach).then(weight, self.output, detach=detach)
         return tensor if bias is None else tensor.shift(bias, detach=detach)
+
+    def deep(self, *, detach: bool = True) -> DeepTensor:
+        """All layers as one object, from the pixels to the logits: `deep()(x)` = `model(x)`, for any number of layers.
+
+        The embedding is folded into the first layer, the read-out and its bias into the last one, and the residual path
+        runs as a skip. Take its `centered()` before it is compared or decomposed.
+
+        Args:
+            detach: False keeps the graph, so that a loss of the network's norm or inner products trains the model.
+
+        Raises:
+            BilensError: a layer that is not bilinear.
+        """
+        tensors = []
+        for place, layer in enumerate(self.layers):
+            if not isinstance(layer, Bilinear):
+                raise no_tensor(self.activation)
+            first = self.input if place == 0 and self.embedding is None else None
+            tensors.append(layer.tensor(first, detach=detach))
+        deep = DeepTensor.chain(*tensors, residual=self.residual)
+        if self.embedding is not None:
+            deep = deep.after(self.embedding.weight, self.input, detach=detach)
+        deep = deep.then(self.readout.weight, self.output, detach=detach)
+        return deep if self.readout.bias is None else deep.shift(self.readout.bias, detach=detach)
 
     def over(self, input: Space, output: Space) -> ImageClassifier:
         """A copy with these spaces instead of its own, for example with the labels and image shape of a data set.

@@ -7,7 +7,6 @@ it too, (z + E/A)(A v + B z + C − B E/A), loses its digits by cancellation whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens._internal import checks, shown
+from bilens._internal import checks
 from bilens._internal.checks import choice, instance, number
 from bilens.errors import BilensError, ShapeError
 from bilens.models.gated import Gate, GatedMLP
+from bilens.models.moments import NUMBERS, Moments, batches, means, plus, shares
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -28,83 +28,11 @@ NODES = 128
 REACH = 12.0
 """Standard deviations to either side of the mean at which the quadrature ends: what is beyond weighs 10⁻³²."""
 
+ROWS_FOR_DOWN = 20_000
+"""Rows below which D is not fitted anew."""
+
 LEAST = 1e-12
 """Variance of z, as a share of its squared mean, below which z counts as a constant."""
-
-NUMBERS = 2**20
-"""Values of z that are worked on at a time."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Moments:
-    """Mean and covariance of (z, v) = (W n + b, V n + c) for each unit: all that `gaussian` needs to know of the data.
-
-    Args:
-        mean_z, mean_v: means; var_z: variance of z; cov: covariance of z and v; each (h,), in float64.
-
-    Raises:
-        ShapeError: different numbers of units. BilensError: NaN or infinity, or a variance below 0.
-    """
-
-    mean_z: Float[Tensor, " h"]
-    mean_v: Float[Tensor, " h"]
-    var_z: Float[Tensor, " h"]
-    cov: Float[Tensor, " h"]
-
-    def __post_init__(self) -> None:
-        checks.shapes(self)
-        for name in ("mean_z", "mean_v", "var_z", "cov"):
-            value = getattr(self, name)
-            checks.weights(name, value)
-            object.__setattr__(self, name, checks.owned(value).double())
-        if bool((self.var_z < 0).any()):
-            raise BilensError(f"a variance of {float(self.var_z.min()):.3g}", "variances of at least 0")
-
-    def __repr__(self) -> str:
-        """For example "Moments(mean_z (1536,), mean_v (1536,), var_z (1536,), cov (1536,), float64)"."""
-        return shown.line(self)
-
-    @classmethod
-    def of_inputs(cls, mlp: GatedMLP, mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"]) -> Moments:
-        """From the mean m and covariance Σ of n: W m + b, V m + c, diag(W Σ Wᵀ) and diag(W Σ Vᵀ).
-
-        Args:
-            mlp: the layer; mean, covariance: of n = norm(x), the gain included.
-
-        Raises:
-            ShapeError: of another size than the layer's input.
-        """
-        instance("mlp", mlp, GatedMLP)
-        d = mlp.input.size
-        for name, value, shape in (("mean", mean, (d,)), ("covariance", covariance, (d, d))):
-            checks.floating(name, value)
-            if tuple(value.shape) != shape:
-                raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"{shape}, for {mlp.title}")
-        w, v = mlp.gate.double(), mlp.up.double()
-        mean, covariance = mean.double(), covariance.double()
-        spread = w @ covariance
-        return cls(
-            _with(w @ mean, mlp.gate_bias),
-            _with(v @ mean, mlp.up_bias),
-            (spread * w).sum(dim=1).clamp(min=0),
-            (spread * v).sum(dim=1),
-        )
-
-    @classmethod
-    def of_samples(cls, mlp: GatedMLP, x: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None) -> Moments:
-        """From rows x of the residual stream, with a weight for each where some count for more.
-
-        Raises:
-            ShapeError, BilensError: as `GatedMLP.units`; fewer than two rows; weights below 0.
-        """
-        weights = _weights(mlp, x, weights)
-        mean_z, mean_v = _means(mlp, x, weights)
-        var, cov = torch.zeros_like(mean_z), torch.zeros_like(mean_z)
-        for z, v, share in _batches(mlp, x, weights):
-            off = z - mean_z
-            var += (share * off.square()).sum(dim=0)
-            cov += (share * off * (v - mean_v)).sum(dim=0)
-        return cls(mean_z, mean_v, var, cov)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,6 +43,7 @@ class Surrogate:
         mlp: the layer; method: how the numbers were found.
         product, square, gate, value, constant: A, B, C, E and F, (h,), in float64.
         bypass, offset: M, (o, d), and f, (o,), of a linear map M n + f that is added to the output; None for none.
+        down: what stands for D, (o, h); None for D itself.
 
     Raises:
         ShapeError: another number of units than the layer's. BilensError: NaN or infinity.
@@ -129,12 +58,13 @@ class Surrogate:
     constant: Float[Tensor, " h"]
     bypass: Float[Tensor, "o d"] | None = None
     offset: Float[Tensor, " o"] | None = None
+    down: Float[Tensor, "o h"] | None = None
 
     def __post_init__(self) -> None:
         instance("mlp", self.mlp, GatedMLP)
         choice("method", self.method, METHODS)
         checks.shapes(self, h=len(self.mlp.gate), o=self.mlp.output.size, d=self.mlp.input.size)
-        for name in ("product", "square", "gate", "value", "constant", "bypass", "offset"):
+        for name in ("product", "square", "gate", "value", "constant", "bypass", "offset", "down"):
             value = getattr(self, name)
             if value is not None:
                 checks.weights(name, value)
@@ -146,12 +76,17 @@ class Surrogate:
 
     def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n o"]:
         """y for each x of the residual stream. Raises as `GatedMLP.units`."""
+        down = self.mlp.down if self.down is None else self.down.to(self.mlp.down)
+        y = torch.nn.functional.linear(self.units(x), down, self.mlp.down_bias)
+        if self.bypass is not None:
+            y = y + self.mlp.norm(x.to(y)) @ self.bypass.to(y).T
+        return y if self.offset is None else y + self.offset.to(y)
+
+    def units(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n h"]:
+        """A zv + B z² + C z + E v + F of each unit. Raises as `GatedMLP.units`."""
         z, v = self.mlp.units(x)
         a, b, c, e, f = (part.to(z) for part in (self.product, self.square, self.gate, self.value, self.constant))
-        y = torch.nn.functional.linear(z * (a * v + b * z + c) + e * v + f, self.mlp.down, self.mlp.down_bias)
-        if self.bypass is not None:
-            y = y + self.mlp.norm(x.to(z)) @ self.bypass.to(z).T
-        return y if self.offset is None else y + self.offset.to(z)
+        return z * (a * v + b * z + c) + e * v + f
 
     def tensor(self, *, input: Space | None = None, output: Space | None = None) -> BilinearTensor:
         """The tensor of y as a function of x̂ = `mlp.norm.normalize(x)`, gains and biases folded.
@@ -163,26 +98,26 @@ class Surrogate:
         """
         mlp = self.mlp
         input, output = input or mlp.input, output or mlp.output
-        w, v, down = mlp.gate.double(), mlp.up.double(), mlp.down.double()
+        w, v, down = mlp.gate.double(), mlp.up.double(), (mlp.down if self.down is None else self.down).double()
         zeros = torch.zeros(len(w), dtype=torch.float64, device=w.device)
-        b, c = _with(zeros, mlp.gate_bias), _with(zeros, mlp.up_bias)
+        b, c = plus(zeros, mlp.gate_bias), plus(zeros, mlp.up_bias)
         if mlp.norm.bias is not None:
             b, c = b + w @ mlp.norm.bias.double(), c + v @ mlp.norm.bias.double()
         if mlp.norm.gain is not None:
             w, v = w * mlp.norm.gain.double(), v * mlp.norm.gain.double()
         right = self.product[:, None] * v + self.square[:, None] * w
         linear = down @ (self.gate[:, None] * w + self.value[:, None] * v)
-        constant = _with(down @ (self.gate * b + self.value * c + self.constant), self.offset)
+        constant = plus(down @ (self.gate * b + self.value * c + self.constant), self.offset)
         if self.bypass is not None:
             linear = linear + (self.bypass if mlp.norm.gain is None else self.bypass * mlp.norm.gain.double())
-            constant = _with(constant, None if mlp.norm.bias is None else self.bypass @ mlp.norm.bias.double())
+            constant = plus(constant, None if mlp.norm.bias is None else self.bypass @ mlp.norm.bias.double())
         layer = BilinearTensor.from_layer(
             w,
             right,
             down,
             left_bias=b,
             right_bias=self.product * c + self.square * b,
-            down_bias=_with(constant, mlp.down_bias),
+            down_bias=plus(constant, mlp.down_bias),
             input=input,
             output=output,
         )
@@ -199,7 +134,7 @@ class Surrogate:
         Raises:
             ShapeError, BilensError: as `GatedMLP.units`; fewer than two rows; outputs that do not vary.
         """
-        weights = _weights(self.mlp, x, weights)
+        weights = shares(self.mlp, x, weights)
         y = self.mlp(x).double()
         mean = (weights[:, None] * y).sum(dim=0)
         whole = float((weights[:, None] * (y - mean).square()).sum())
@@ -242,8 +177,8 @@ def weights_only(mlp: GatedMLP) -> Surrogate:
     mean = torch.zeros_like(ones) if norm.bias is None else norm.bias.double()
     w, v = mlp.gate.double(), mlp.up.double()
     moments = Moments(
-        _with(w @ mean, mlp.gate_bias),
-        _with(v @ mean, mlp.up_bias),
+        plus(w @ mean, mlp.gate_bias),
+        plus(v @ mean, mlp.up_bias),
         (w * gain).square().sum(dim=1),
         (w * gain * v * gain).sum(dim=1),
     )
@@ -263,10 +198,10 @@ def least_squares(mlp: GatedMLP, x: Float[Tensor, "n d"], weights: Float[Tensor,
         ShapeError, BilensError: as `GatedMLP.units`; fewer than two rows; a gate with a limit.
     """
     _no_limit(mlp)
-    weights = _weights(mlp, x, weights)
-    mean_z, mean_v = _means(mlp, x, weights)
+    weights = shares(mlp, x, weights)
+    mean_z, mean_v = means(mlp, x, weights)
     scale_z, scale_v = torch.zeros_like(mean_z), torch.zeros_like(mean_v)
-    for z, v, share in _batches(mlp, x, weights):
+    for z, v, share in batches(mlp, x, weights):
         scale_z += (share * (z - mean_z).square()).sum(dim=0)
         scale_v += (share * (v - mean_v).square()).sum(dim=0)
     scale_z = torch.where(scale_z > LEAST * mean_z.square(), scale_z.sqrt(), 1.0)
@@ -274,7 +209,7 @@ def least_squares(mlp: GatedMLP, x: Float[Tensor, "n d"], weights: Float[Tensor,
     h = len(mlp.gate)
     gram = torch.zeros(h, 5, 5, dtype=torch.float64, device=mlp.gate.device)
     aims = torch.zeros(h, 5, dtype=torch.float64, device=mlp.gate.device)
-    for z, v, share in _batches(mlp, x, weights):
+    for z, v, share in batches(mlp, x, weights):
         p, q = (z - mean_z) / scale_z, (v - mean_v) / scale_v
         terms = torch.stack([p * q, p * p, p, q, torch.ones_like(p)], dim=-1)  # (n, h, 5)
         weighed = terms * share[..., None]
@@ -314,7 +249,7 @@ def with_bypass(
     if surrogate.bypass is not None or surrogate.offset is not None:
         raise BilensError("a surrogate with a bypass", "one without")
     mlp, ridge = surrogate.mlp, number("ridge", ridge, above=0)
-    share = _weights(mlp, x, weights)[:, None]
+    share = shares(mlp, x, weights)[:, None]
     n, rest = mlp.norm(x.to(mlp.gate)).double(), (mlp(x) - surrogate(x)).double()
     mean_n, mean = (share * n).sum(dim=0), (share * rest).sum(dim=0)
     off = n - mean_n
@@ -323,6 +258,46 @@ def with_bypass(
     damped = spread + (ridge * level if level > 0 else 1.0) * torch.eye(len(spread)).to(spread)
     bypass = torch.linalg.solve(damped, (share * off).T @ (rest - mean)).T
     return replace(surrogate, bypass=bypass, offset=mean - bypass @ mean_n)
+
+
+def with_down(
+    surrogate: Surrogate, x: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None, *, ridge: float = 0.4
+) -> Surrogate:
+    """The surrogate with another D, fitted by ridge towards the one it has to what it leaves of the layer's output.
+
+    ΔD solves (S + ρ diag S) ΔDᵀ = T, with S the covariance of the units and T that of units and y − ŷ; the offset takes
+    what then remains of the mean. With fewer rows the result is worse on held-out text than D itself: fewer than
+    `ROWS_FOR_DOWN` are refused.
+
+    Args:
+        surrogate: with the D of its layer; x: rows of the residual stream; weights: one for each, where some count for
+            more.
+        ridge: ρ, a share of each unit's variance.
+
+    Raises:
+        ShapeError, BilensError: as `least_squares`; too few rows; a surrogate with a D of its own, or a ridge below 0.
+    """
+    instance("surrogate", surrogate, Surrogate)
+    if surrogate.down is not None:
+        raise BilensError("a surrogate with a D of its own", "one with the layer's")
+    mlp, ridge = surrogate.mlp, number("ridge", ridge, above=0)
+    share = shares(mlp, x, weights)[:, None]
+    if len(x) < ROWS_FOR_DOWN:
+        raise BilensError(f"{len(x):,} rows to fit D to", f"at least {ROWS_FOR_DOWN:,}", "keep the layer's D")
+    h, o = len(mlp.gate), mlp.output.size
+    zeros = torch.zeros(h + o, dtype=torch.float64, device=mlp.gate.device)
+    gram, mean, rows = torch.outer(zeros[:h], zeros), zeros, max(1, NUMBERS // h)
+    for part, given in zip(torch.split(x, rows), torch.split(share, rows), strict=True):
+        both = torch.cat([surrogate.units(part), mlp(part) - surrogate(part)], dim=1).double()
+        gram += (given * both[:, :h]).T @ both
+        mean = mean + (given * both).sum(dim=0)
+    gram -= torch.outer(mean[:h], mean)
+    spread, cross = gram[:, :h], gram[:, h:]
+    damping = ridge * spread.diagonal()
+    change = torch.linalg.solve(spread + torch.diag(torch.where(damping > 0, damping, 1.0)), cross).T
+    offset = mean[h:] - change @ mean[:h]
+    old = torch.zeros_like(offset) if surrogate.offset is None else surrogate.offset
+    return replace(surrogate, down=mlp.down.double() + change, offset=old + offset)
 
 
 def _projected(mlp: GatedMLP, moments: Moments, method: str) -> Surrogate:
@@ -385,42 +360,15 @@ def _no_limit(mlp: GatedMLP) -> None:
         )
 
 
-def _weights(mlp: GatedMLP, x: Tensor, weights: Tensor | None) -> Tensor:
-    """A share for each row; they add up to 1."""
-    instance("mlp", mlp, GatedMLP)
-    checks.vectors("vectors", x, mlp.gate, mlp.input.size, hint="pass the residual stream")
-    if x.ndim != 2 or len(x) < 2:
-        raise ShapeError(f"vectors of shape {tuple(x.shape)}", f"(rows, {mlp.input.size}), at least two")
-    if weights is None:
-        return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
-    checks.weights("weights", weights)
-    if tuple(weights.shape) != (len(x),):
-        raise ShapeError(f"weights of shape {tuple(weights.shape)}", f"({len(x)},), one for each row")
-    total = weights.double().sum()
-    if bool((weights < 0).any()) or not total > 0:
-        raise BilensError("weights below 0, or all 0", "weights of at least 0")
-    return weights.double() / total
-
-
-def _batches(mlp: GatedMLP, x: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(z, v, share) of some rows at a time, in float64; share is a column."""
-    rows = max(1, NUMBERS // len(mlp.gate))
-    for start in range(0, len(x), rows):
-        z, v = mlp.units(x[start : start + rows])
-        yield z.double(), v.double(), weights[start : start + rows, None]
-
-
-def _means(mlp: GatedMLP, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    mean_z = torch.zeros(len(mlp.gate), dtype=torch.float64, device=mlp.gate.device)
-    mean_v = torch.zeros_like(mean_z)
-    for z, v, share in _batches(mlp, x, weights):
-        mean_z += (share * z).sum(dim=0)
-        mean_v += (share * v).sum(dim=0)
-    return mean_z, mean_v
-
-
-def _with(value: Tensor, bias: Tensor | None) -> Tensor:
-    return value if bias is None else value + bias.double()
-
-
-__all__ = ["METHODS", "Moments", "Surrogate", "gaussian", "hermite", "least_squares", "weights_only", "with_bypass"]
+__all__ = [
+    "METHODS",
+    "ROWS_FOR_DOWN",
+    "Moments",
+    "Surrogate",
+    "gaussian",
+    "hermite",
+    "least_squares",
+    "weights_only",
+    "with_bypass",
+    "with_down",
+]

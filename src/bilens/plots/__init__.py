@@ -9,6 +9,7 @@ drawn as they are: a dollar sign starts no formula.
 from matplotlib.figure import Figure
 
 from bilens.plots.charts import chart
+from bilens.plots.conversion import conversion, left_gated
 from bilens.plots.features import effects, gallery, spectrum, terms, view
 from bilens.plots.kernels import LinearKernel, linear_kernels, shared_scale
 from bilens.plots.output import html, on_dark, png, save, svg
@@ -29,6 +30,7 @@ from bilens.plots.style import (
     number,
     signed,
 )
+from bilens.plots.trees import kernel_tree
 
 __all__ = [
     "BOTH",
@@ -47,11 +49,14 @@ __all__ = [
     "certificate",
     "chart",
     "codes",
+    "conversion",
     "curves",
     "effects",
     "gallery",
     "history",
     "html",
+    "kernel_tree",
+    "left_gated",
     "linear_kernels",
     "number",
     "on_dark",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from bilens._internal import checks
 from bilens._internal.checks import instance, number
 from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
-from bilens.sae.architectures import SAE
+from bilens.sae.base import SAE
+from bilens.sae.site import SiteWarning
 from bilens.sae.streams import Stream, TensorStream, as_stream
 
 
@@ -115,11 +117,11 @@ def _signed_power(x: Tensor, exponent: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """An SAE measured over a set of vectors.
+    """An SAE measured over a set of vectors; for a transcoder, x below is what it predicts.
 
     Args:
         l0: mean number of features that are not 0 on a vector.
-        explained_variance: 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖², x̄ the mean over the whole set.
+        explained_variance: 1 − FVU, with FVU = Σ‖x − x̂‖² / Σ‖x − x̄‖², x̄ the mean over the whole set.
         nmse: Σ‖x − x̂‖² / Σ‖x‖².
         dead_fraction: fraction of the features that are 0 on every vector.
         frequency: (d_sae,), fraction of the vectors on which each feature is not 0.
@@ -150,46 +152,65 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(sae: SAE, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n d_in"]) -> Evaluation:
+def evaluate(
+    sae: SAE,
+    vectors: Stream | Iterable[Tensor] | Float[Tensor, "n d_in"],
+    targets: Stream | Iterable[Tensor] | Float[Tensor, "n d_out"] | None = None,
+) -> Evaluation:
     """Measure an SAE over one epoch of a stream, or over all rows of a tensor, holding one batch at a time.
 
     Means and squared distances to the mean are merged batch by batch in float64, so that nothing cancels.
 
+    A coder that was read from somebody else's folder, and explains less of the vectors than their mean does (FVU above
+    1), was probably made for others: a `SiteWarning` says for which, as far as the folder tells.
+
     Args:
-        sae: the SAE; batches are moved to its device.
+        sae: the SAE or transcoder; batches are moved to its device.
         vectors: a stream, anything that `train` takes, or a tensor with one vector per row.
+        targets: of a transcoder, what it is to predict: vector for vector, in batches of the same sizes.
 
     Raises:
-        ShapeError: vectors of another width. BilensError: no vectors at all.
+        ShapeError: vectors of another width, or targets of other batches. BilensError: no vectors at all, a transcoder
+            without targets, or an autoencoder with some.
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """
     instance("SAE", sae, SAE, "an SAE", "pass a StandardSAE or another of bilens.sae")
-    stream = (
-        TensorStream(vectors, batch_size=4096, shuffle=False) if isinstance(vectors, Tensor) else as_stream(vectors)
-    )
+    if sae.transcodes != (targets is not None):
+        kind = "a transcoder without targets" if sae.transcodes else "an autoencoder with targets"
+        wanted = "vectors and what it is to predict from them" if sae.transcodes else "the vectors alone"
+        raise BilensError(kind, wanted, "pass them as targets" if sae.transcodes else "")
+    stream, others = _stream(vectors), None if targets is None else _stream(targets)
     device = sae.W_dec.device
     fired, summed = torch.zeros(2, sae.d_sae, dtype=torch.float64, device=device)
-    mean = torch.zeros(sae.d_in, dtype=torch.float64, device=device)
+    mean = torch.zeros(sae.d_out, dtype=torch.float64, device=device)
     error, power, spread = torch.zeros(3, dtype=torch.float64, device=device)
     rows = 0
     for n in range(len(stream)):
         x = stream.batch(n).to(device)
+        y = x if others is None else _paired(others, n, len(stream), x, sae.d_out)
         if not len(x):
             continue
         codes = sae.sparse(x)
-        x, values = x.double(), codes.values.double()
-        error += (x - codes.x_hat.double()).square().sum()
+        y, values = y.double(), codes.values.double()
+        error += (y - codes.x_hat.double()).square().sum()
         features = codes.features.expand_as(values).flatten()
         fired.index_add_(0, features, (values != 0).double().flatten())
         summed.index_add_(0, features, values.flatten())
-        power += x.square().sum()
-        centre = x.mean(dim=0)
-        spread += (x - centre).square().sum() + (centre - mean).square().sum() * (rows * len(x) / (rows + len(x)))
-        mean += (centre - mean) * (len(x) / (rows + len(x)))
-        rows += len(x)
+        power += y.square().sum()
+        centre = y.mean(dim=0)
+        spread += (y - centre).square().sum() + (centre - mean).square().sum() * (rows * len(y) / (rows + len(y)))
+        mean += (centre - mean) * (len(y) / (rows + len(y)))
+        rows += len(y)
     if not rows:
         raise BilensError("a stream without vectors", "at least one")
+    if sae.site is not None and float(error) > float(spread) > 0:
+        warnings.warn(
+            f"the coder explains less of these {rows:,} vectors than their mean does: FVU {float(error / spread):.3g}, "
+            f"where the mean has 1. It was made for {sae.site}: check that the vectors come from there",
+            SiteWarning,
+            stacklevel=3,  # past `no_grad`
+        )
     return Evaluation(
         l0=float(fired.sum() / rows),
         explained_variance=float(1 - error / spread),
@@ -199,6 +220,20 @@ def evaluate(sae: SAE, vectors: Stream | Iterable[Tensor] | Float[Tensor, "n d_i
         mean_activation=summed / rows,
         rows=rows,
     )
+
+
+def _stream(vectors: Stream | Iterable[Tensor] | Tensor) -> Stream:
+    return TensorStream(vectors, batch_size=4096, shuffle=False) if isinstance(vectors, Tensor) else as_stream(vectors)
+
+
+def _paired(targets: Stream, n: int, batches: int, x: Tensor, width: int) -> Tensor:
+    """The batch of targets that belongs to a batch of vectors."""
+    if len(targets) != batches:
+        raise ShapeError(f"targets in {len(targets)} batches", f"{batches}, as the vectors")
+    y = targets.batch(n).to(x.device)
+    if tuple(y.shape) != (len(x), width):
+        raise ShapeError(f"targets of shape {tuple(y.shape)}", f"{(len(x), width)}: one for each vector, of size d_out")
+    return y
 
 
 def _check_codes(acts: Tensor) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from bilens._internal import checks
+from bilens._internal.checks import whole
 from bilens.errors import BilensError, StoreError
 from bilens.progress import bar
 from bilens.store._folder import Folder, checksum, read_record, settings_of
@@ -35,20 +36,24 @@ class Batches(Protocol):
         """The n-th."""
 
 
-def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -> None:
+def save_batches(batches: Batches, path: str | Path, *, rank: int = 0, size: int = 1, progress: bool = True) -> None:
     """Compute and write records one after another, for results larger than memory; existing ones are kept.
 
     A run that was stopped, by Ctrl-C or by a kill, continues with the batch it was at when it is started again. Batches
     that exist are read first; one that is cut short or altered is computed again, with a `DamagedBatchWarning`.
 
+    Several processes share the work in one folder: each takes the batches n with n mod size = rank, for example of
+    RANK and WORLD_SIZE of `torchrun`, and none waits for another.
+
     Args:
         batches: what to compute; path: a folder for these settings alone; progress: whether to show a bar.
+        rank: which of the processes this is; size: how many there are.
 
     Cost: existing batches are read once, one at a time, to verify their checksums.
 
     Raises:
         StoreError: the folder belongs to other settings, holds other files, or cannot be written. BilensError:
-            `batches` is not a stream of records.
+            `batches` is not a stream of records, or rank or size out of range.
     """
     # Of the type: asking the object itself would compute its settings once more.
     if not all(hasattr(type(batches), name) for name in ("settings", "batch", "__len__")):
@@ -57,9 +62,11 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
             "a stream of records",
             "make one with spectra_stream",
         )
+    size = whole("size", size, 1)
+    rank = whole("rank", rank, 0, size - 1)
     folder = Folder(path, batches.settings)
     missing, damaged = [], []
-    for n in range(len(batches)):
+    for n in range(rank, len(batches), size):
         if not folder.has(_batch(n)):
             missing.append(n)
         elif found := _damage(folder.path, n):
@@ -72,7 +79,8 @@ def save_batches(batches: Batches, path: str | Path, *, progress: bool = True) -
             stacklevel=2,
         )
     run = checksum(folder.path)
-    with bar(f"writing {Path(path).name}", len(batches), done=len(batches) - len(missing), show=progress) as step:
+    total = len(range(rank, len(batches), size))
+    with bar(f"writing {Path(path).name}", total, done=total - len(missing), show=progress) as step:
         for n in missing:
             write(batches.batch(n), folder.path / "records" / _batch(n), {"run": run, "name": _batch(n)})
             step(1)

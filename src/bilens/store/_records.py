@@ -16,7 +16,16 @@ from torch import Tensor
 from bilens import files
 from bilens._internal import checks
 from bilens._internal.checks import instance
-from bilens.decompose import CP, Spectra, Spectrum, TensorSVD, WeightedSpectrum
+from bilens.decompose import (
+    CP,
+    Coactivation,
+    ScoreSVD,
+    Spectra,
+    Spectrum,
+    StrongestInteractions,
+    TensorSVD,
+    WeightedSpectrum,
+)
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
@@ -37,6 +46,7 @@ RECORDS: dict[str, type] = {
         CP,
         BilinearTensor,
         Chart,
+        Coactivation,
         CodeComparison,
         Curve,
         Detail,
@@ -50,14 +60,19 @@ RECORDS: dict[str, type] = {
         Row,
         Samples,
         Score,
+        ScoreSVD,
         Space,
         Spectra,
         Spectrum,
+        StrongestInteractions,
         TensorSVD,
         WeightedSpectrum,
     )
 }
 """Every record that can be stored, by name. A new record of bilens is one more line here; others are registered."""
+
+LATER = {"Spectra": {"metric"}}
+"""Fields that came after records of their kind were stored first: one that lacks them has their defaults."""
 
 AGAIN = "delete it and run the same command again"
 
@@ -274,7 +289,7 @@ def _decode_record(content: dict[str, Any], kind: Any, tensors: Mapping[str, Ten
         raise ValueError(f"{name} is a {record.__name__} and not {_title(kind)}")
     kinds = _annotations(record)
     stated, expected = set(content["fields"]), {field.name for field in dataclasses.fields(record)}
-    if stated != expected:
+    if stated != expected and stated != expected - LATER.get(record.__name__, set()):
         raise ValueError(f"{name} lacks or adds {', '.join(sorted(stated ^ expected)):.80}")
     fields = {
         field: _decode(value, kinds[field], tensors, f"{name}.{field}") for field, value in content["fields"].items()

@@ -16,6 +16,7 @@ from bilens._internal.shown import line
 from bilens.decompose.eigen import Spectrum
 from bilens.decompose.linalg import detach, folded, largest_square, upward
 from bilens.decompose.many._solve import Which
+from bilens.decompose.weighted import WeightedSpectrum
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 
@@ -24,10 +25,16 @@ from bilens.space import Space
 class Spectra:
     """Some eigenpairs of n kernels: u_n·y ≈ Σ_k λ_nk (v_nk·x')².
 
+    In the metric of data with second moment Σ (`metric` is not empty) they are the pairs of Σ^½ Q Σ^½ as
+    `eigh_weighted` has them: x' = Σ^½ z, λ and residuals are those in z, and the vectors are the readers
+    v = (Σ^½)⁺ w of its eigenvectors w, so that each (v·x')² has mean 1 over the data.
+
     Args:
         values: λ, (n, k), in the order that `which` names; (n, 2k) for "both".
-        vectors: v, (n, k, i), orthonormal rows over the folded input; each one's largest entry is positive.
-        residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64.
+        vectors: v, (n, k, i), orthonormal rows over the folded input, V Vᵀ = 1; in a metric V Σ Vᵀ = 1. Each one's
+            largest entry is positive.
+        residuals: ‖Q v − λ v‖, (n, k), measured with the factors in float64; in a metric ‖Σ^½ Q Σ^½ w − λ w‖ at most,
+            for w = Σ^½ v of the vectors as they are returned.
         bounds: (n, 2), every eigenvalue that was left out lies between them: certain where a kernel was solved in full,
             otherwise an estimate, wrong with the small chance that `eigh_many` states, and for copies of a multiple
             eigenvalue that a second search did not show. `certified` makes them certain, and wider.
@@ -35,6 +42,7 @@ class Spectra:
             certain as the bounds are.
         tol: the tolerance, relative to the largest |λ| of each kernel; which: the pairs that were asked for.
         input: the space of x; features: the space whose coordinates the kernels belong to.
+        metric: the checksum of the `Metric` that the pairs are in; empty for none.
 
     Raises:
         ShapeError: the shapes do not fit together.
@@ -49,6 +57,7 @@ class Spectra:
     which: Which
     input: Space
     features: Space
+    metric: str = ""
 
     __repr__ = line
 
@@ -92,7 +101,8 @@ class Spectra:
     def bound(self, x_norm: Float[Tensor, "*m"] | float) -> Float[Tensor, "*m n"]:
         """|u_n·y − Σ_k λ_nk (v_nk·x')²| ≤ (`discarded`_n + 2 ‖residuals_n‖ + rounding) · ‖x'‖², rounded up.
 
-        A certificate where `bounds` are certain. Rounding, of vectors that are orthonormal to the precision of their
+        In a metric ‖x'‖ is `Metric.norm` of the input, and the bound holds in the range of Σ. A certificate where
+        `bounds` are certain. Rounding, of vectors that are orthonormal to the precision of their
         type, is 4 √k units of the largest |λ|.
         """
         values, residuals = self.values.double(), self.residuals.double()
@@ -115,8 +125,10 @@ class Spectra:
             feature: its label or number; energy: ‖Q‖² = Σ λ² over all its pairs, of `energies`.
 
         Raises:
-            SpaceError: no such feature. BilensError: an energy that is no number.
+            SpaceError: no such feature. BilensError: an energy that is no number, or pairs in a metric.
         """
+        if self.metric:
+            raise BilensError("pairs in the metric of data", "pairs without one", "call weighted(feature, energy)")
         n = self.features.index(feature)
         order = self.values[n].abs().argsort(descending=True, stable=True)
         return Spectrum(
@@ -129,12 +141,52 @@ class Spectra:
             self.features.label(n),
         )
 
+    @torch.no_grad()
+    def mean_error(self, energies: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """E|u_n·y − reconstruct(x)_n| over the data of the metric, at most, rounded up.
+
+        With c² = ‖Σ^½ Q Σ^½‖² − Σ λ² it is √i (c + 2.1 ‖residuals‖): the sum of |eigenvalues| of what is left is at
+        most √i times their norm. `eigh_weighted`, which knows all of them, has the sum itself.
+
+        Args:
+            energies: ‖Σ^½ Q Σ^½‖² of every kernel, from `decompose.squared_norms(…, metric=…)`.
+
+        Raises:
+            BilensError: pairs without a metric, or energies of another type. ShapeError: not one per kernel.
+        """
+        if not self.metric:
+            raise BilensError("pairs without a metric", "pairs in the metric of data", "pass metric= to eigh_many")
+        left = self.certified(energies).discarded.double() + 2.1 * self.residuals.double().norm(dim=1)
+        return upward(left * self.input.dim**0.5 * (1 + 1e-12), self.values.dtype)
+
+    @torch.no_grad()
+    def weighted(self, feature: str | int, energy: Float[Tensor, ""] | float) -> WeightedSpectrum:
+        """One kernel's pairs in the metric as a `WeightedSpectrum`, largest |λ| first.
+
+        Args:
+            feature: its label or number; energy: ‖Σ^½ Q Σ^½‖², of `squared_norms` in the same metric.
+
+        Raises:
+            SpaceError: no such feature. BilensError: an energy that is no number, or pairs without a metric.
+        """
+        n = self.features.index(feature)
+        energies = torch.zeros(len(self), dtype=torch.float64, device=self.values.device)
+        energies[n] = reals("energy", energy, energies)
+        order = self.values[n].abs().argsort(descending=True, stable=True)
+        return WeightedSpectrum(
+            self.values[n][order],
+            self.vectors[n][order],
+            self.mean_error(energies)[n],
+            self.input,
+            self.features.label(n),
+        )
+
     @classmethod
     def join(cls, parts: Sequence[Spectra], features: Space) -> Spectra:
         """The kernels of several records, one after another.
 
         Args:
-            parts: at least one, of one layer, `which`, tolerance and k; features: the space of all of them.
+            parts: at least one, of one layer, `which`, tolerance, k and metric; features: the space of all of them.
 
         Raises:
             BilensError: no parts, or parts that were asked for differently.
@@ -145,9 +197,11 @@ class Spectra:
             instance("a part", part, Spectra)
         if not parts:
             raise BilensError("no parts", "at least one")
-        kinds = len({(part.which, part.tol, part.values.shape[1], part.input) for part in parts})
+        kinds = len({(part.which, part.tol, part.values.shape[1], part.input, part.metric) for part in parts})
         if kinds > 1:
-            raise BilensError(f"parts of {kinds} kinds", "the same which, tol, k and input in each", "join those alike")
+            raise BilensError(
+                f"parts of {kinds} kinds", "the same which, tol, k, input and metric in each", "join those alike"
+            )
         names = ("values", "vectors", "residuals", "bounds", "exact")
         joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return replace(parts[0], **joined, features=features)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from bilens._internal import checks
 from bilens._internal.checks import choice, flag, instance, number, whole
-from bilens._internal.factors import hidden_gram
+from bilens._internal.factors import checksum, hidden_gram
 from bilens._internal.scale import near_one
 from bilens._internal.seeds import derived
 from bilens._internal.shown import line
 from bilens.decompose.linalg import signed
 from bilens.decompose.many._solve import Method, Question, Which, solve
 from bilens.decompose.many._spectra import Spectra
+from bilens.decompose.metric import Metric
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.progress import bar
@@ -38,7 +39,8 @@ class SpectraStream:
     Made by `spectra_stream`. `store.save_batches` writes the batches to a folder, and continues where it stopped.
 
     Args:
-        tensor: the layer, whose outputs are the kernels; k, which, tol, method, batch_size, seed: as `spectra_stream`.
+        tensor: the layer, whose outputs are the kernels; k, which, tol, method, batch_size, seed, metric: as
+            `spectra_stream`.
     """
 
     tensor: BilinearTensor
@@ -48,12 +50,18 @@ class SpectraStream:
     method: Method | None
     batch_size: int
     seed: int
+    metric: Metric | None = None
 
     __repr__ = line
 
     def __len__(self) -> int:
         """Batches."""
         return math.ceil(self.tensor.output.dim / self.batch_size)
+
+    @functools.cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """L and R; in a metric L A and R A in float64, once for all batches."""
+        return in_metric(self.tensor, self.metric)
 
     @torch.no_grad()
     def batch(self, n: int) -> Spectra:
@@ -68,9 +76,10 @@ class SpectraStream:
         given = tensor.left.dtype
         work = torch.float64 if given == torch.float64 or self.tol < LEAST_SINGLE else torch.float32
         ask = Question(self.k, self.which, self.tol, self.method, work, derived(self.seed, n))
-        # Powers of two out of the way: products of large or small factors leave the range of float32.
-        left, a = near_one(tensor.left.to(work))
-        right, b = near_one(tensor.right.to(work))
+        # Powers of two out of the way: products of large or small factors leave the range of float32. What the search
+        # rounds to float32 is measured with these.
+        left, right = (factor.to(torch.promote_types(factor.dtype, work)) for factor in self._factors)
+        (left, a), (right, b) = near_one(left), near_one(right)
         down, c = near_one(tensor.down[rows.start : rows.stop].to(work), by_row=True)
         found = solve(left, right, down, ask)
         size = (a * b * c)[:, None]
@@ -81,30 +90,28 @@ class SpectraStream:
                 "numbers that fit",
                 "call .to(torch.float64)",
             )
-        rounding = torch.finfo(work).eps * (
-            values.double().abs().amax(dim=1, keepdim=True) + bounds.abs().amax(1, True)
-        )
+        scale = values.double().abs().amax(dim=1, keepdim=True) + bounds.abs().amax(1, True)
+        vectors, off = returned(found.vectors, self.metric, work)
+        rounding = (scale * (torch.finfo(work).eps + 2 * off)).nan_to_num(posinf=0)
         lower, upper = bounds.to(work).unbind(dim=1)
         infinity = torch.full_like(lower, torch.inf)
         return Spectra(
             values,
-            signed(found.vectors).to(work),
-            (found.residuals * size + rounding.nan_to_num(posinf=0)).to(work),
+            vectors,
+            (found.residuals * size + rounding).to(work),
             torch.stack([torch.nextafter(lower, -infinity), torch.nextafter(upper, infinity)], dim=1),
             found.exact,
             self.tol,
             self.which,
             tensor.input,
             Space(output.name, len(rows), tuple(output.label(row) for row in rows)),
+            "" if self.metric is None else self.metric.checksum,
         )
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the batches depend on, as JSON values; the weights by the checksum of their bytes."""
-        digest = hashlib.sha256()
-        for factor in (self.tensor.left, self.tensor.right, self.tensor.down):
-            digest.update(str((factor.dtype, tuple(factor.shape))).encode())
-            digest.update(factor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        metric = {} if self.metric is None else {"metric": self.metric.checksum}
         return {
             "stream": "spectra",
             "batches": len(self),
@@ -115,13 +122,42 @@ class SpectraStream:
             "method": self.method,
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "weights": digest.hexdigest(),
+            "weights": checksum(self.tensor.left, self.tensor.right, self.tensor.down),
             "input": [self.tensor.input.name, self.tensor.input.size, self.tensor.input.constant],
             "output": [self.tensor.output.name, list(self.tensor.output.labels or ())],
+            **metric,  # nothing where there is none, as in folders of earlier versions
         }
 
     def __iter__(self) -> Iterator[Spectra]:
         return (self.batch(n) for n in range(len(self)))
+
+
+def in_metric(tensor: BilinearTensor, metric: Metric | None) -> tuple[Tensor, Tensor]:
+    """L A and R A in float64, whose kernels are Aᵀ Q A; without a metric L and R as they are."""
+    if metric is None:
+        return tensor.left, tensor.right
+    root = metric.root.to(tensor.left.device)
+    return tensor.left.double() @ root, tensor.right.double() @ root
+
+
+def returned(found: Tensor, metric: Metric | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+    """Eigenvectors as they are returned, and how far rounding moved each of them where a metric magnifies it.
+
+    Args:
+        found: w, (n, k, r), in float64.
+
+    Returns:
+        The vectors (n, k, i): in a metric the readers A⁺ᵀ w; and ‖Aᵀv − w‖, (n, k), for these as rounded to the type.
+    """
+    if metric is None:
+        return signed(found).to(dtype), 0.0
+    inverse, root = metric.inverse.to(found.device), metric.root.to(found.device)
+    vectors = signed(found @ inverse).to(dtype)
+    if not bool(torch.isfinite(vectors).all()):
+        raise BilensError(f"readers beyond {torch.finfo(dtype).max:.2g}", "numbers that fit", "call .to(torch.float64)")
+    back = vectors.double() @ root
+    sign = torch.where(torch.linalg.vecdot(back, found) < 0, -1.0, 1.0)[:, :, None]
+    return vectors, torch.linalg.vector_norm(back * sign - found, dim=2)
 
 
 def eigh_many(
@@ -131,6 +167,7 @@ def eigh_many(
     which: Which = "magnitude",
     tol: float | None = None,
     *,
+    metric: Metric | Float[Tensor, "i i"] | None = None,
     method: Method | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -154,6 +191,11 @@ def eigh_many(
     a second search of 24 to 96 products did not show. `method="full"` leaves no doubt, and `Spectra.certified` bounds
     what was left out with certainty.
 
+    By |λ| alone pairs are in the order of what an input of norm 1 can add. With `metric` they are the pairs of
+    Σ^½ Q Σ^½, in the order of what they add on average over the data, as `eigh_weighted` has them for one kernel; Σ^½
+    is folded into the factors once. Where Σ is singular, all of this happens in the range of Σ, where the data lies: k
+    is at most its rank, and the part of an input outside is ignored.
+
     Args:
         tensor: the layer.
         directions: (n, o), one direction per row; or a dictionary of the output space, whose duals are the directions
@@ -163,6 +205,7 @@ def eigh_many(
             are above), the k smallest ("negative"), or the k largest and the k smallest ("both").
         tol: ‖Qv − λv‖ at most, relative to the largest |λ| of the kernel; 1e-5 when None, 1e-10 for float64.
             Eigenvalues are right to its square over the gap to the next. Below 3e-6 all work is in float64.
+        metric: a `Metric`, or a second moment Σ over the folded input, as of `decompose.second_moment`; None for none.
         method: None for the one that costs least; "full" or "factors" to choose.
         seed: of the random start; progress: whether to show a bar.
 
@@ -176,12 +219,12 @@ def eigh_many(
 
     Raises:
         BilensError: k, which, tol, method or seed out of range, or an argument of another type. ShapeError: directions
-            of another size. SpaceError: a dictionary of another space.
+            or a second moment of another size. SpaceError: a dictionary or a metric of another space.
 
     Source: `docs/decompositions.md`, "Many kernels at once"; Golub and Underwood (1977) for the method.
     """
     progress = flag("progress", progress)
-    stream = spectra_stream(tensor, directions, k, which, tol, method=method, seed=seed)
+    stream = spectra_stream(tensor, directions, k, which, tol, metric=metric, method=method, seed=seed)
     parts = []
     with bar("eigenvectors", len(stream), show=progress) as step:
         for n in range(len(stream)):
@@ -198,6 +241,7 @@ def spectra_stream(
     which: Which = "magnitude",
     tol: float | None = None,
     *,
+    metric: Metric | Float[Tensor, "i i"] | None = None,
     method: Method | None = None,
     batch_size: int = 256,
     seed: int = 0,
@@ -224,29 +268,45 @@ def spectra_stream(
                 f"(n, {tensor.output.dim}) for output {tensor.output.title}",
             )
         tensor = tensor.then(directions, Space("directions", len(directions)))
-    double, dim = tensor.left.dtype == torch.float64, tensor.input.dim
+    metric = _metric(metric, tensor)
+    double, dim = tensor.left.dtype == torch.float64, tensor.input.dim if metric is None else metric.rank
     tol = (1e-10 if double else 1e-5) if tol is None else number("tol", tol, above=0)
     choice("which", which, get_args(Which))
     if method is not None:
         choice("method", method, get_args(Method), hint="choose one, or leave it out")
     most = dim // 2 if which == "both" else dim
+    if dim == 0:
+        raise BilensError("a second moment that is 0", "one of data that are not")
     if most == 0:
         raise BilensError('which = "both" for one input', "at least two inputs", 'ask for "magnitude"')
     k = whole("k", k, 1, most)
     batch_size = whole("batch_size", batch_size, 1)
-    return SpectraStream(tensor, k, which, tol, method, batch_size, checks.seed(seed, 0))
+    return SpectraStream(tensor, k, which, tol, method, batch_size, checks.seed(seed, 0), metric)
+
+
+def _metric(given: Metric | Tensor | None, tensor: BilinearTensor) -> Metric | None:
+    if given is None or isinstance(given, Metric):
+        if given is not None:
+            tensor.input.require(given.input, "a metric")
+        return given
+    instance("metric", given, Tensor, "a Metric, a second moment or None", "compute one with decompose.second_moment")
+    return Metric.from_moment(given, tensor.input)
 
 
 @torch.no_grad()
 def squared_norms(
-    tensor: BilinearTensor, directions: Float[Tensor, "n o"] | Dictionary | None = None, *, block: int = 1024
+    tensor: BilinearTensor,
+    directions: Float[Tensor, "n o"] | Dictionary | None = None,
+    *,
+    metric: Metric | Float[Tensor, "i i"] | None = None,
+    block: int = 1024,
 ) -> Float[Tensor, " n"]:
     """‖Q_u‖² = Σ λ² of the kernel of every direction, wᵀGw with the hidden Gram G, in float64 inside.
 
-    In float32, or in float64 where the tensor is.
+    In a metric ‖Σ^½ Q_u Σ^½‖². In float32, or in float64 where the tensor is.
 
     Args:
-        tensor, directions: as `eigh_many`; block: rows of G held at a time.
+        tensor, directions, metric: as `eigh_many`; block: rows of G held at a time.
 
     Cost: O(h²(i + n)); memory block · h numbers.
 
@@ -254,9 +314,9 @@ def squared_norms(
         As `eigh_many`. BilensError: a block below 1, or numbers that do not fit the type.
     """
     block = whole("block", block, 1)
-    tensor = spectra_stream(tensor, directions, 1).tensor
-    left, a = near_one(tensor.left.double())
-    right, b = near_one(tensor.right.double())
+    stream = spectra_stream(tensor, directions, 1, metric=metric)
+    tensor = stream.tensor
+    (left, a), (right, b) = (near_one(factor.double()) for factor in in_metric(tensor, stream.metric))
     down, c = near_one(tensor.down.double(), by_row=True)
     total = torch.zeros(tensor.output.dim, dtype=torch.float64, device=down.device)
     for start in range(0, tensor.hidden, block):

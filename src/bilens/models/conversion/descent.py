@@ -1,0 +1,118 @@
+"""Gradient steps on one layer's conversion, from its closed form: kept only where they do better on other tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bilens._internal import ranks
+from bilens._internal.seeds import derived
+from bilens.models.conversion.closed_form import Closed, exact_at_first
+from bilens.models.conversion.layer import ConvertedMLP
+from bilens.models.conversion.streams import Streams, relative_error, weight
+from bilens.models.gated import GatedMLP
+from bilens.progress import Step
+
+BATCH = 1024
+"""Tokens of a step, in all processes together."""
+
+RATE = 0.02
+"""Adam's rate at its highest, as a share of the root mean square of each matrix."""
+
+LOOKS = 4
+"""How often on the way the error on other tokens is looked at."""
+
+FIRST = 0.01
+"""What the first token of every text counts, as a share of a batch."""
+
+
+def descended(
+    closed: Closed, mlp: GatedMLP, streams: Streams, *, steps: int, seed: int, step: Step | None = None
+) -> tuple[ConvertedMLP, float, float, int]:
+    """Adam on all weights of a layer's conversion; the loss is the mean over tokens of ‖error‖² / ‖t‖² after the layer.
+
+    Tokens come in an order drawn from the seed, each once before any comes again; the rate falls to 0 along a cosine.
+    In several processes each sums the gradients of its own tokens, so that all together take one process's steps.
+
+    Args:
+        closed: where to begin; mlp: the gated layer; streams: which have entered it.
+        steps: of Adam; seed: of the order; step: is called after each.
+
+    Returns:
+        The best one on the tokens that are set aside, of the closed form and `LOOKS` points on the way; its error
+        there; that of the closed form; and the steps it took, 0 for the closed form.
+    """
+    before = relative_error(streams, mlp, closed.mlp, "check")
+    if not steps:
+        return closed.mlp, before, before, 0
+    best, least, kept = closed.mlp, before, 0
+    for done, found in _steps(closed.mlp, mlp, streams, steps=steps, seed=derived(seed, mlp.layer), step=step):
+        if not all(bool(value.isfinite().all()) for value in found):
+            break
+        candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.metric)
+        error = relative_error(streams, mlp, candidate, "check")
+        if error < least:
+            best, least, kept = candidate, error, done
+    return best, least, before, kept
+
+
+def _steps(
+    start: ConvertedMLP, mlp: GatedMLP, streams: Streams, *, steps: int, seed: int, step: Step | None
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """(steps done, weights then), a few times on the way and at the end."""
+    fit, prefix, first = streams.parts["fit"], streams.prefix, streams.first()
+    length = fit.tokens.shape[1]
+    scored = length - prefix
+    ours, theirs = (value.view(-1, value.shape[-1]) for value in (fit.ours, fit.theirs))
+    d = ours.shape[1]
+    weights = [value.clone().requires_grad_() for value in start.tensors]
+    rates = [RATE * float(value.detach().square().mean().sqrt()) for value in weights]
+    largest = max(rates)
+    optimizer = torch.optim.Adam(
+        # A bias that is 0 so far has no size of its own: it moves as its layer's matrices do, by a little.
+        [{"params": [w], "lr": rate or 0.01 * largest} for w, rate in zip(weights, rates, strict=True)],
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: (1 + math.cos(math.pi * at / steps)) / 2)
+    generator, count = torch.Generator().manual_seed(seed), fit.total * scored
+    order, used = torch.randperm(count, generator=generator), 0
+    for number in range(1, steps + 1):
+        size = min(BATCH, count)
+        if used + size > count:
+            order, used = torch.randperm(count, generator=generator), 0
+        texts, places = order[used : used + size] // scored, order[used : used + size] % scored
+        used += size
+        mine = texts % ranks.size() == ranks.rank()
+        rows = (texts[mine] // ranks.size() * length + prefix + places[mine]).to(ours.device)
+        optimizer.zero_grad()
+        x, t = ours[rows], theirs[rows]
+        loss = _loss(weights, mlp, x, t) / (size * d)
+        if first is not None and ranks.lead():
+            loss = loss + FIRST * _loss(weights, mlp, first[0][None], first[1][None]) / d
+        loss.backward()  # type: ignore[no-untyped-call]
+        ranks.add([w.grad for w in weights if w.grad is not None])
+        optimizer.step()
+        schedule.step()
+        if step is not None:
+            step(1)
+        if number * LOOKS // steps > (number - 1) * LOOKS // steps:
+            found = [w.detach().clone() for w in weights]
+            ranks.equal(found)
+            yield number, found
+
+
+def _loss(weights: list[Tensor], mlp: GatedMLP, x: Tensor, t: Tensor) -> Tensor:
+    """Σ ‖error‖² / mean t² over some tokens."""
+    left, left_bias, right, right_bias, down, bypass, down_bias = weights
+    n = mlp.norm(x)
+    units = functional.linear(n, left, left_bias) * functional.linear(n, right, right_bias)
+    y = functional.linear(units, down, down_bias) + functional.linear(n, bypass)
+    added = y if mlp.post_norm is None else mlp.post_norm(y)
+    return (weight(t)[:, None] * (x + added - t).square()).sum()
+
+
+__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "descended"]

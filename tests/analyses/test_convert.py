@@ -1,0 +1,249 @@
+"""bilens convert: what it leaves in its folder, that it goes on where it was stopped, and bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from bilens import cli, store, text
+from bilens.analyses import converted, side_by_side
+from bilens.analyses.convert import convert
+from bilens.faithfulness import TextScore
+from bilens.models import gated
+from bilens.models.conversion import ConvertedLayer, Sequence
+from bilens.text import Document
+from tiny_models import made
+
+transformers = pytest.importorskip("transformers", reason="pip install 'bilens[lm]'")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
+
+WORDS = ["the", "a", "cat", "dog", "<b>", "king", "&", "sees", "hears", "of", "old", "and", "young", "sleeps", "by"]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and its tokenizer in model/, and four documents in text/."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "text").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    documents = []
+    for number in range(4):
+        places = torch.randint(len(WORDS), (400,), generator=generator).tolist()
+        said = " ".join(WORDS[place] for place in places)
+        (folder / "text" / f"{number}.txt").write_text(said)
+        documents.append(Document(str(number), said))
+    tokenizer = text.trained(documents, 320)
+    tokenizer.save_pretrained(folder / "model")
+    made(vocab_size=len(tokenizer), num_hidden_layers=2, bos_token_id=0, pad_token_id=None).save_pretrained(
+        folder / "model"
+    )
+    return folder
+
+
+def run(given: Path, out: Path, **more: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {"text": (str(given / "text"),), "tokens": 1200, "length": 16, "device": "cpu"}
+    return convert(str(given / "model"), out=out, **{**settings, **more})
+
+
+@pytest.fixture(scope="module")
+def done(given: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("runs") / "bilinear"
+    return out, run(given, out, distill=5, end_to_end=3, curve=True)
+
+
+def test_what_a_conversion_leaves(given: Path, done: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = done
+    kept = store.read_summary(out, "conversion.json")
+    assert {name: value for name, value in kept.items() if name != "seconds"} == json.loads(json.dumps(summary))
+    assert [layer["layer"] for layer in kept["layers"]] == [0, 1]
+    for layer in kept["layers"]:
+        assert layer["relative_error"]["set_aside"] <= layer["relative_error"]["closed_form"]
+        for score in (*layer["so_far"].values(), layer["mean_instead"]):
+            assert score["delta_ce_error"] > 0
+            assert 0 <= score["agreement"] <= 1
+    assert kept["whole"].keys() == {"fit", "held_out"}
+    assert kept["logits"]["written"] < 1e-4
+    assert kept["end_to_end"]["kl_after"] <= kept["end_to_end"]["kl_before"]
+    assert [point["converted"] for point in kept["left_gated"]["estimated"]] == [2, 1, 0]
+    assert [point["converted"] for point in kept["left_gated"]["measured"]] == [2, 1]
+    assert kept["left_gated"]["estimated"][-1]["delta_ce"] == pytest.approx(0, abs=1e-12)
+    assert {path.name for path in (out / "figures").iterdir()} == {"conversion.svg", "left_gated.svg"}
+    assert all(entry.bilinear for entry in gated.load(out / "model").entries())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out / "model")
+    assert tokenizer("the cat")["input_ids"] == text.tokenizer(given / "model")("the cat")["input_ids"]
+    assert not (out / "distillation.part").exists()
+
+
+def test_numbers_are_those_of_the_written_model(given: Path, done: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = done
+    split = text.read([str(given / "text")], text.tokenizer(given / "model"), length=16, tokens=1200)
+    losses = []
+    for folder in (given / "model", out / "model"):
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with torch.no_grad():
+            losses.append(torch.stack([model(row[None], labels=row[None]).loss for row in split.held_out[:64]]))
+    more = losses[1] - losses[0]
+    found = summary["whole"]["held_out"]
+    assert found["delta_ce"] == pytest.approx(float(more.mean()), abs=1e-4)
+    assert found["delta_ce_error"] == pytest.approx(float(more.std() / len(more) ** 0.5), abs=1e-4)
+    assert found["original"] == pytest.approx(float(losses[0].mean()), abs=1e-4)
+    assert (found["texts"], found["tokens"]) == (len(more), 15 * len(more))
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.said = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        assert not {name for name, _ in attrs} & {"src", "href", "onclick"}
+
+    def handle_data(self, data: str) -> None:
+        self.said += data
+
+
+def test_the_page_shows_both_texts_escaped(done: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = done
+    page = Page((out / "samples.html").read_text())
+    assert "script" not in page.tags
+    assert page.tags.count("section") == min(8, summary["whole"]["held_out"]["texts"])
+    shown = side_by_side.page(
+        [side_by_side.Continued("if a < b & c", "<script>x</script>", "y", 3)], title="T", facts=["ΔCE <0.1"], more=5
+    )
+    one = Page(shown)
+    assert "script" not in one.tags
+    for said in ("if a < b & c", "<script>x</script>", "ΔCE <0.1", "the same for 3 of 5 tokens"):
+        assert said in one.said
+
+
+def test_both_models_add_the_likeliest_token(given: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(given / "model", dtype=torch.float32)
+    tokenizer = text.tokenizer(given / "model")
+    tokens = torch.tensor([tokenizer("the old king sees a tree")["input_ids"][:6]])
+    (found,) = side_by_side.continued(model, model, tokenizer, tokens, length=5, more=7)
+    expected = model.generate(tokens[:, :5], max_new_tokens=7, do_sample=False, eos_token_id=None)[0, 5:]
+    assert found.theirs == found.ours == tokenizer.decode(expected, skip_special_tokens=True)
+    assert found.same == 7
+
+
+def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path: Path) -> None:
+    whole = run(given, tmp_path / "whole", distill=3)
+    convert_layer = Sequence.convert
+    layers: list[int] = []
+
+    def killed(self: Sequence, *arguments: Any) -> ConvertedLayer:
+        layers.append(self.next)
+        if len(layers) == 2:
+            raise KeyboardInterrupt
+        return convert_layer(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sequence, "convert", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(given, tmp_path / "stopped", distill=3)
+        again = run(given, tmp_path / "stopped", distill=3)
+        assert layers == [0, 1, 1]
+        run(given, tmp_path / "stopped", distill=3)
+        assert layers == [0, 1, 1]  # all are there
+    assert again["layers"] == whole["layers"]
+    ours, theirs = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("stopped", "whole"))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_some_layers_alone(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--out", str(tmp_path / "some"), "--text", str(given / "text"), "--tokens", "800", "--length", "16"]
+    assert cli.main(["convert", str(given / "model"), *arguments, "--layers", "1"]) == 0
+    said = capsys.readouterr()
+    assert "on held-out text: cross-entropy" in said.out
+    assert "step 2 of 4 · converting 1 of 2 layers" in said.err
+    assert [entry.bilinear for entry in gated.load(tmp_path / "some" / "model").entries()] == [False, True]
+    assert store.read_summary(tmp_path / "some", "conversion.json")["logits"]["written"] < 1e-4
+    assert cli.main(["layers", str(tmp_path / "some" / "model")]) == 0
+    assert "1 of them are exactly bilinear" in capsys.readouterr().out
+
+
+def test_leaving_layers_gated_by_what_each_added() -> None:
+    def layer(number: int, delta: float) -> Any:
+        record = object.__new__(ConvertedLayer)
+        score = TextScore(3.0, delta, 0.01, 0.1, 0.01, 0.9, 0.01, 4, 40)
+        object.__setattr__(record, "score", score)
+        mlp = object.__new__(type("Numbered", (), {"layer": number}))
+        object.__setattr__(record, "mlp", mlp)
+        return record
+
+    found = [layer(0, 0.1), layer(2, 0.15), layer(3, 0.45)]
+    assert [place for place, _ in converted.costliest(found)] == [3, 0, 2]
+    points = converted.estimated(found)
+    assert [count for count, _ in points] == [3, 2, 1, 0]
+    assert [value for _, value in points] == pytest.approx([0.45, 0.15, 0.05, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--layers", "0", "7"], "got --layers 7; expected numbers from 0 to 1"),
+        (["--tokens", "0"], "tokens"),
+        (["--distill", "-1"], "distill"),
+        (["--text", "nowhere"], "nowhere"),
+        (["--layers", "x"], "--layers"),
+        (["--device", "abacus"], "device 'abacus'"),
+        (["--seed", "1", "--out", "OTHER"], "files of something else"),
+    ],
+)
+def test_bad_input_in_one_line(
+    more: list[str], message: str, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "theirs").write_text("")
+    more = [str(tmp_path / "other") if word == "OTHER" else word for word in more]
+    common = [] if "--out" in more else ["--out", str(tmp_path / "out")]
+    texts = [] if "--text" in more else ["--text", str(given / "text")]
+    arguments = ["convert", str(given / "model"), *common, *texts, "--length", "16", *more]
+    if "--tokens" not in more:
+        arguments += ["--tokens", "800"]
+    assert cli.main(arguments) == 2
+    theirs = ("step ", "Loading weights", "[transformers]")  # transformers shows what it loads
+    lines = [line for line in capsys.readouterr().err.splitlines() if line and not line.startswith(theirs)]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("bilens: got ")
+    assert message in lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # three processes that each import transformers
+def test_two_processes_convert_what_one_does(given: Path, tmp_path: Path) -> None:
+    job = [
+        *("convert", str(given / "model"), "--text", str(given / "text"), "--tokens", "1200", "--length", "16"),
+        *("--distill", "5", "--device", "cpu"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "bilens"]
+    for out, start in (("two", runner), ("one", [sys.executable, "-m", "bilens"])):
+        ended = subprocess.run(
+            [*start, *job, "--out", str(tmp_path / out)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+    one, two = (store.read_summary(tmp_path / name, "conversion.json") for name in ("one", "two"))
+    for ours, theirs in zip(two["layers"], one["layers"], strict=True):
+        assert ours["relative_error"] == pytest.approx(theirs["relative_error"], rel=1e-3)
+        assert ours["so_far"]["held_out"] == pytest.approx(theirs["so_far"]["held_out"], rel=1e-3, abs=1e-5)
+        assert (ours["steps_kept"], ours["ridge"]) == (theirs["steps_kept"], theirs["ridge"])
+    assert two["whole"]["held_out"] == pytest.approx(one["whole"]["held_out"], rel=1e-3, abs=1e-5)
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    for name, value in first.items():
+        assert_close(second[name], value, rtol=1e-3, atol=1e-3 * float(1 + value.abs().max()))

@@ -1,0 +1,105 @@
+"""bilens demo-lm and bilens train-lm on the model and the text that bilens carries."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from bilens import cli
+from bilens.analyses import demo_lm
+from bilens.models import gated, language
+from bilens.models.gated.original import original
+from bilens.models.replaced import replaced
+from bilens.models.surrogate import weights_only
+from bilens.text import found, read, tokenizer
+
+pytest.importorskip("transformers", reason="pip install 'bilens[lm]'")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
+
+
+@pytest.fixture
+def plays(monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BILENS_TEXT", str(found.PLAYS))
+    monkeypatch.setattr(language, "found", lambda: str(language.TINY))
+    return found.PLAYS
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str, str]:
+    status = cli.main([str(argument) for argument in arguments])
+    text = capsys.readouterr()
+    assert status == 0, text.err
+    return text.out, text.err
+
+
+def test_the_demo_ends_with_a_report(plays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("demo-lm", "--out", tmp_path / "lm", "--fit", 8, "--held-out", 3, "--length", 64, "--layer", 1)
+    out, err = told(capsys, *command)
+    assert f"model: {language.TINY}" in out
+    assert re.search(r"text: [\d,]+ tokens to fit on, .*BILENS_TEXT=.*8 of these rows to fit on, 3 to measure on", out)
+    assert "step 1 of 7" in err
+    report = (tmp_path / "lm" / "report.md").read_text()
+    rows = [line for line in report.splitlines() if line.startswith("|")]
+    assert len(rows) == 7
+    costs = {cells[1].strip(): cells for cells in (row.split("|") for row in rows[2:])}
+    assert list(costs) == [title for title, _, _ in demo_lm.WAYS.values()] + ["null: mean", "null: random layer"]
+    lost = {name: float(cells[3]) for name, cells in costs.items()}
+    assert lost["least squares"] < lost["null: random layer"] < lost["null: mean"] == 1
+    assert re.search(r"gives the same to \de-0[5-9]", report)
+
+    split = read(plays, tokenizer(language.TINY), length=64, hold_out=0.2)
+    checkpoint = gated.load(language.TINY)
+    expected, _, _ = replaced(weights_only(checkpoint.mlp(1)), original(checkpoint), split.held_out[:3])
+    cells = costs["a surrogate of the weights alone"]
+    assert cells[4].strip() == f"{expected.delta_ce:+.4f} ± {expected.error:.4f}"
+    assert cells[3].strip() == f"{expected.fvu:.3f}"
+
+    again, _ = told(capsys, *command)  # from its records
+    assert [line for line in again.splitlines() if "±" in line] == [line for line in out.splitlines() if "±" in line]
+
+
+def test_a_small_model_is_trained_and_read(plays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"the cat number {k} sat on the mat " * 20}) for k in range(20))
+    )
+    small = ("--layers", 1, "--width", 32, "--units", 16, "--vocabulary", 280, "--length", 16, "--steps", 4)
+    command = ("train-lm", "--text", tmp_path / "a.jsonl", "--out", tmp_path / "lm", *small, "--batch", 4)
+    out, _ = told(capsys, *command)
+    loss = re.search(r"held out: ([\d.]+ ± [\d.]+) nats per token, on \d+ rows of 16 tokens; .* alone: ([\d.]+)", out)
+    assert loss is not None
+    shown, _ = told(capsys, "layers", tmp_path / "lm" / "model", "--check")
+    assert "every layer is exactly bilinear" in shown
+    again, _ = told(capsys, *command)
+    assert again == out
+    model = original(gated.load(tmp_path / "lm" / "model"))
+    split = read(tmp_path / "a.jsonl", tokenizer(tmp_path / "lm" / "model"), length=16)
+    mean = float(language.cross_entropy(model, split.held_out).mean())
+    assert mean == pytest.approx(float(loss[1].split()[0]), abs=6e-4)
+    assert torch.isfinite(torch.tensor(mean))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("demo-lm", "--layer", "5"), "got layer = 5; expected"),
+        (("demo-lm", "--held-out", "1"), "got held_out = 1; expected"),
+        (("demo-lm", "--model", "absent.gguf"), "got absent.gguf, which is not there"),
+        (("demo-lm", "--text", "absent"), "got absent, which is not there"),
+        (("train-lm", "--width", "33"), "got width = 33; expected a multiple of 32"),
+        (("train-lm", "--length", "1"), "got length = 1; expected"),
+        (("train-lm", "--vocabulary", "5"), "got size = 5; expected"),
+        (("train-lm", "--gate", "gelu"), "got --gate gelu; expected one of bilinear, swiglu, reglu"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    arguments: tuple[str, ...], message: str, plays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"bilens: {message}")
+    assert not (tmp_path / "out").exists()
