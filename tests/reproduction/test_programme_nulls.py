@@ -473,6 +473,12 @@ def test_the_published_nulls_read_the_models_of_the_other_recipes(published) -> 
         assert ours[name] == pytest.approx(theirs[name], rel=0.02)
 
 
+def test_training_is_shown_to_add_to_pair_features_at_the_layers_own_size_alone(published) -> None:
+    lines = front.budgets(published["front"])[2:]
+    gaps = [line.split("|")[6].split("±") for line in lines]
+    assert [float(mean) > float(half) for mean, half in gaps] == [False] * len(front.BUDGETS) + [True]
+
+
 def test_the_page_on_decompositions_cites_what_was_measured(published) -> None:
     page = (PUBLISHED.parents[1] / "decompositions.md").read_text("utf-8")
     for name in nulls_measure.SMALL:
