@@ -13,17 +13,20 @@ from bilens import files
 
 PAGE = Path(__file__).with_name("command-line.md")
 START, END = "<!-- expected: written by docs/expected.py -->", "<!-- end of expected -->"
-COUNTS = re.compile(r" of \d+ active features \(rank \d+\)")
+COUNTS = re.compile(r" of \d+ active features? \(rank \d+\)")
 
 
 def table(runs: dict[str, Path]) -> list[str]:
-    """Accuracy and cross-entropy recovered of every row of every run, as Markdown."""
+    """Test images, then accuracy and cross-entropy recovered of every row of every run, as Markdown."""
     columns: list[dict[str, str]] = []
+    measured: list[str] = []
     for folder in runs.values():
         scores = files.read_json(folder / "summary.json")["faithfulness"]
+        measured.append(", ".join(f"{count:,}" for count in sorted({score["samples"] for score in scores.values()})))
         columns.append({COUNTS.sub("", name): said(score) for name, score in scores.items()})
     names = list(dict.fromkeys(name for column in columns for name in column))
     lines = [f"| the layer is replaced by | {' | '.join(runs)} |", "|---" * (len(runs) + 1) + "|"]
+    lines.append(f"| *test images that it is measured on* | {' | '.join(measured)} |")
     return lines + [f"| {name} | {' | '.join(column.get(name, '–') for column in columns)} |" for name in names]
 
 

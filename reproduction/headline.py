@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 from bilens.faithfulness import Curve
 from bilens.statistics import Interval, interval
 from reproduction.measurement import Measurement
-from reproduction.recipes import front, front_coders, front_read, output_sae, pair_sae, rivals, rivals_measure
+from reproduction.recipes import (
+    atoms,
+    front,
+    front_coders,
+    front_read,
+    nulls_measure,
+    output_sae,
+    pair_sae,
+    rivals,
+    rivals_measure,
+)
 from reproduction.recipes.front_figure import Point, points
 
 CAPTION = f"{front.CAPTION} Single marks: the trained SAEs; those on outputs need the layer besides."
@@ -39,16 +49,23 @@ class Entry:
 
 def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
     """Every line of the headline whose recipe was measured, in order."""
-    seeds, others = measured.get("front", ()), measured.get("rivals", ())
+    seeds, others, nulls = (measured.get(name, ()) for name in ("front", "rivals", "nulls"))
     found = [
         *_points(seeds, "view", ((f"{k} eigenvectors for each digit", front_read.EIGENVECTORS, k) for k in (10, 20))),
         *_points(seeds, "null", [("20 of the next digit's instead, refitted", front_read.NEXT_DIGIT, 20)]),
         *_points(seeds, "view", ((f"{k} directions shared by all digits", front_read.SHARED, k) for k in (30, 50))),
         *_points(seeds, "null", [("50 random directions", front_read.SHARED_NULL, 50)]),
+        *_points(
+            nulls,
+            "rival",
+            [("the same layer between 50 principal components of the images", rivals_measure.PRINCIPAL, 50)],
+        ),
         *_beside_shared(others, seeds),
         *_points(seeds, "view", ((f"{k} SVD components", front_read.COMPONENTS, k) for k in (20, 30, 50))),
         *_points(seeds, "null", [("50 random output directions", front_read.COMPONENTS_NULL, 50)]),
+        *_points(nulls, "rival", [("50 principal components of the outputs", nulls_measure.AXES, 50)]),
         *_outputs(measured.get("outputs", ()), seeds),
+        *_spans(nulls),
     ]
     for row in front_read.PAIR_ROWS if seeds else ():
         found.append(
@@ -62,11 +79,13 @@ def entries(measured: Mapping[str, Sequence[Measurement]]) -> list[Entry]:
         )
         if row == front_read.REFIT:
             found += longer(measured.get("pairs", ()), seeds)
+        if row == front_read.NULL_PAIRS:
+            found += _frozen(measured.get("atoms", ()))
     return found
 
 
 def _points(
-    seeds: Sequence[Measurement], kind: Literal["view", "null"], rows: Iterable[tuple[str, str, int]]
+    seeds: Sequence[Measurement], kind: Literal["view", "null", "rival"], rows: Iterable[tuple[str, str, int]]
 ) -> list[Entry]:
     """Lines of one kind: each name with a curve and how much of it is kept, where the seeds have it."""
     return [
@@ -76,7 +95,7 @@ def _points(
     ]
 
 
-def _at(name: str, seeds: Sequence[Measurement], curve: str, k: int, kind: Literal["view", "null"]) -> Entry:
+def _at(name: str, seeds: Sequence[Measurement], curve: str, k: int, kind: Literal["view", "null", "rival"]) -> Entry:
     scores = [(seed.curve(curve), seed["accuracy"]) for seed in seeds]
     return Entry(
         name,
@@ -166,7 +185,33 @@ def said(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, str]:
             found[f"beside.{name}_{kept}_numbers"] = f"{beside.anew.numbers:,.0f}"
             found[f"beside.{name}_{kept}_less"] = interval([-value for value in _gaps(beside)]).text(".2f", 100)
             found[f"beside.{name}_{kept}_more"] = beside.more.text(".2f", 100)
+    return found | _apart(measured)
+
+
+def _apart(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, str]:
+    """What atoms and encoder of the pair SAE add to each other, seed by seed, by slots such as beside.atoms_gain."""
+    found = {}
+    for name, (form, scale, values) in apart(measured).items():
+        found[f"beside.{name}"] = interval(values).text(form, scale)
     return found
+
+
+def apart(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, tuple[str, float, list[float]]]:
+    """Format, scale and samples of the differences between the pair SAE, its atoms, drawn ones, and their encoders.
+
+    Both recipes train the model of a seed in the same way; seeds that only one of them has are left out.
+    """
+    both = list(zip(measured.get("front", ()), measured.get("atoms", ()), strict=False))
+    if not both:
+        return {}
+    own, drawn, frozen = front_read.OWN, front_read.NULL_PAIRS, atoms.FROZEN
+    error, kept = "NMSE on outputs", "recovered"
+    return {
+        "frozen": (".2f", 100, [more[f"{kept}, {frozen}"] for _, more in both]),
+        "encoder_less": (".2f", 100, [one[f"{kept}, {drawn}"] - more[f"{kept}, {frozen}"] for one, more in both]),
+        "atoms_gain": (".2f", 100, [one[f"{kept}, {own}"] - more[f"{kept}, {frozen}"] for one, more in both]),
+        "atoms_error": (".0f", 1, [more[f"{error}, {frozen}"] / one[f"{error}, {own}"] for one, more in both]),
+    }
 
 
 def _gaps(beside: Beside) -> list[float]:
@@ -191,6 +236,33 @@ def longer(longer: Sequence[Measurement], seeds: Sequence[Measurement]) -> list[
             tuple(more[f"accuracy lost, {main}"] for more in longer),
             tuple(more[f"recovered, {main}"] for more in longer),
         )
+    ]
+
+
+def _frozen(seeds: Sequence[Measurement]) -> list[Entry]:
+    """Atoms that are never trained with an encoder that is."""
+    return _numbered(seeds, {atoms.FROZEN: "null"}) if seeds and seeds[0]["atoms"] == front_coders.MAIN.atoms else []
+
+
+def _spans(seeds: Sequence[Measurement]) -> list[Entry]:
+    """What the outputs are projected on instead of the SAE's active atoms, as many of each."""
+    if any(f"recovered, {nulls_measure.SPAN_SAE}" not in seed.names for seed in seeds):
+        return []  # in a quick run no atom may be active
+    return _numbered(seeds, {nulls_measure.SPAN_DRAWN: "null", nulls_measure.SPAN_AXES: "rival"})
+
+
+def _numbered(seeds: Sequence[Measurement], rows: Mapping[str, Literal["view", "null", "rival"]]) -> list[Entry]:
+    """Lines of which a recipe has every number by its name."""
+    return [
+        Entry(
+            row,
+            tuple(seed[f"numbers stored, {row}"] for seed in seeds),
+            tuple(seed[f"accuracy lost, {row}"] for seed in seeds),
+            tuple(seed[f"recovered, {row}"] for seed in seeds),
+            kind,
+        )
+        for row, kind in rows.items()
+        if seeds
     ]
 
 
@@ -228,8 +300,10 @@ def table(measured: Mapping[str, Sequence[Measurement]]) -> list[str]:
         "| the model replaced by | numbers stored | accuracy lost, points | cross-entropy recovered |",
         "|---|---|---|---|",
     ]
+    most = max(len(entry.lost) for entry in found)
     for entry in found:
-        name = entry.name if entry.kind == "view" else f"*{entry.kind}: {entry.name}*"
+        name = entry.name if len(entry.lost) == most else f"{entry.name} ({len(entry.lost)} seeds)"
+        name = name if entry.kind == "view" else f"*{entry.kind}: {name}*"
         stored = f"{interval(entry.stored).mean:,.0f}"
         said = interval(entry.lost).text(".2f", 100), interval(entry.recovered).text(".2f", 100)
         lines.append(f"| {name} | {stored} | {said[0]} | {said[1]} % |")
@@ -259,4 +333,6 @@ def figure(measured: Mapping[str, Sequence[Measurement]]) -> Figure | None:
     if len(others) == len(seeds):
         for curve, name in rivals.ANEW.items():
             beside[f"rival: {name}"] = list(rivals.against(others, curve, seeds).values())
+    if nulls := measured.get("nulls", ()):
+        beside[f"rival: {rivals_measure.PRINCIPAL}"] = points(nulls, rivals_measure.PRINCIPAL)
     return front.figure(seeds, marks, beside)

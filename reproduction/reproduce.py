@@ -18,6 +18,7 @@ from reproduction.lab import Lab, Recipe
 from reproduction.measurement import Measurement
 from reproduction.recipes import (
     alternatives,
+    atoms,
     boolean,
     convolution,
     digit_directions,
@@ -25,6 +26,7 @@ from reproduction.recipes import (
     front,
     full_decompile,
     language,
+    nulls,
     one_sample,
     output_sae,
     pair_sae,
@@ -40,6 +42,8 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         front.RECIPE,
         rivals.RECIPE,
+        atoms.RECIPE,
+        nulls.RECIPE,
         equal_parameters.RECIPE,
         digit_directions.RECIPE,
         tensor_svd.RECIPE,

@@ -83,6 +83,15 @@ def test_scores_and_curves_carry_their_number_of_samples() -> None:
     assert curve.samples == 6
     assert curve.at(2000) == scores[1]
     assert curve.row(2000) == Row("2,000 eigenvectors", scores[1], 76)
+    for many, one in (
+        ("eigenvectors kept for each output", "eigenvector kept for each output"),
+        ("SVD components kept", "SVD component kept"),
+        ("features of the SAE on outputs", "feature of the SAE on outputs"),
+        ("bias classes axes units", "bias classes axes unit"),
+        ("x² kept", "x² kept"),
+    ):
+        assert Curve.of(many, [1, 2], scores).row(1).name == f"1 {one}"
+        assert Curve.of(many, [1, 2], scores).row(2).name == f"2 {many}"
     with pytest.raises(BilensError, match=r"got scores of 'mixed' on different numbers of samples \(6, unknown\)"):
         Curve.of("mixed", [1, 2], [scores[0], Score(0.5, 1.0, 0.5)])
     with pytest.raises(BilensError, match=r"got 3 of 'eigenvectors'; expected one of 1, 2000"):

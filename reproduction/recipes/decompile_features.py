@@ -109,11 +109,10 @@ def rotated(dictionary: Dictionary, seed: int, first: int | None = None) -> tupl
     return turned, rotation
 
 
-def inputs_of(lab: Lab, seed: int, layer: BilinearTensor, numbers: dict[str, float]) -> Iterator[Inputs]:
-    """Input features one after the other; the SAE's own measures go into `numbers`."""
+def bases_of(lab: Lab, seed: int, layer: BilinearTensor, numbers: dict[str, float]) -> Iterator[Inputs]:
+    """Orthonormal input features one after the other; how many hold `ENERGY` goes into `numbers`."""
     train, test = lab.dataset().train.images, lab.dataset().test.images[: lab.size(SCORED, 500)]
     few, d = train[: lab.size(WEIGHED, 1000)], layer.input.size
-    yield Inputs(PIXELS, None, few, test)
     basis = decompose.input_basis(layer)
     rank = max(1, int((basis.values > basis.floor).sum()))
     own = decompose.input_basis(layer, rank).dictionary()
@@ -126,6 +125,14 @@ def inputs_of(lab: Lab, seed: int, layer: BilinearTensor, numbers: dict[str, flo
     principal = Dictionary(axes, axes, layer.input, Space("principal components", rank), rank)
     for name, dictionary in ((BASIS, own), (ROTATED, everything), (TURNED, leading), (COMPONENT, principal)):
         yield Inputs(name, dictionary, dictionary.encode(few), dictionary.encode(test), each=d)
+
+
+def inputs_of(lab: Lab, seed: int, layer: BilinearTensor, numbers: dict[str, float]) -> Iterator[Inputs]:
+    """Input features one after the other; the SAE's own measures go into `numbers`."""
+    train, test = lab.dataset().train.images, lab.dataset().test.images[: lab.size(SCORED, 500)]
+    few, d = train[: lab.size(WEIGHED, 1000)], layer.input.size
+    yield Inputs(PIXELS, None, few, test)
+    yield from bases_of(lab, seed, layer, numbers)
     coder = TopKSAE(d, lab.size(500, 100), K, seed=seed)
     stream = TensorStream(train, batch_size=512, seed=seed)
     sae.train(coder, stream, steps=lab.size(400, 60), title=f"SAE on images, seed {seed}", device="cpu")
@@ -161,5 +168,11 @@ def outputs_of(lab: Lab, seed: int, model: ImageClassifier, read: Tensor) -> Ite
         yield Outputs(
             name, layer.read(dictionary), dictionary.atoms @ weight.T, weight @ offset, each=h, all=weight.numel()
         )
-    eye, nothing = torch.eye(model.output.size), weight.new_zeros(model.output.size)
-    yield Outputs(CLASSES, model.tensor().centered(), eye - eye.mean(dim=0), nothing)
+    yield by_class(model)
+
+
+def by_class(model: ImageClassifier) -> Outputs:
+    """The centred logits themselves as output features."""
+    size = model.output.size
+    eye, nothing = torch.eye(size), model.readout.weight.new_zeros(size)
+    return Outputs(CLASSES, model.tensor().centered(), eye - eye.mean(dim=0), nothing)

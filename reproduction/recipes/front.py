@@ -124,8 +124,9 @@ def figure(
 CAPTION = (
     "Cross-entropy recovered on the 10,000 test images against the numbers that each way of reading stores, 1,000 "
     "hidden units: mean over five seeds, its 95 % interval as a band, the best setting of each way at each size; each "
-    "nine of the vertical axis has equal room. Dashed: the null of the same colour. Grey, dash-dotted: rivals, layers "
-    "trained anew on the images without weight decay, at the size they store. Upright: the layer itself."
+    "nine of the vertical axis has equal room. Dashed: the null of the same colour. Grey, dash-dotted: rivals, at "
+    "the size they store: layers trained anew on the images without weight decay, and the layer between principal "
+    "components of the images. Upright: the layer itself."
 )
 
 
@@ -137,12 +138,14 @@ def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
 def budgets(seeds: Sequence[Measurement]) -> list[str]:
     """What the best way, pair features and their null recover at each budget, as a Markdown table."""
     lines = [
-        "| numbers stored | best way | it recovers | pair features | never trained | pair features recover more than |",
-        "|---|---|---|---|---|---|",
+        "| numbers stored | best way | it recovers, % | pair features, % | never trained, % | trained more by, points "
+        "| pair features recover more than |",
+        "|---|---|---|---|---|---|---|",
     ]
     for budget, best, reached in _reached(seeds):
         mine, null = reached.get("pair features"), within(fronts(seeds, WAYS)["pair features"][1], budget)
-        cells = ["–" if point is None else f"{100 * point.mean:.2f} %" for point in (reached[best], mine, null)]
+        cells = ["–" if point is None else _said(point.recovered) for point in (reached[best], mine, null)]
+        cells.append("–" if mine is None or null is None else _said(_less(mine, null)))
         below = [] if mine is None else [name for name, point in reached.items() if _more(mine, point)]
         lines.append(f"| {budget:,.0f} | {best} | {' | '.join(cells)} | {', '.join(below) or 'none'} |")
     return lines
@@ -159,8 +162,16 @@ def _reached(seeds: Sequence[Measurement]) -> list[tuple[float, str, dict[str, P
 
 def _more(mine: Point, other: Point) -> bool:
     """Whether one recovers more than another, by an interval over seeds that leaves out 0."""
-    more = interval([a - b for a, b in zip(mine.recovered, other.recovered, strict=True)])
+    more = interval(_less(mine, other))
     return more.mean > (more.half if more.count > 1 else 0)
+
+
+def _less(one: Point, other: Point) -> list[float]:
+    return [a - b for a, b in zip(one.recovered, other.recovered, strict=True)]
+
+
+def _said(values: Sequence[float]) -> str:
+    return interval(values).text(".2f", 100)
 
 
 def best(seeds: Sequence[Measurement]) -> str:

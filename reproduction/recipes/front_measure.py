@@ -269,17 +269,17 @@ def _by_outputs(
             curves.append(_swept(read, config(OUTPUTS, source, here.atoms, k), part, read.readout, beside))
             if (here.atoms, k) == (main.atoms, main.k):
                 rows[{TRAINED: REFIT, DRAWN: NULL_PAIRS, RANDOM: NULL_RANDOM}[source]] = part
-    rows[OWN] = _encoded(read.hidden, coders[MAIN])
+    rows[OWN] = encoded(read.hidden, coders[MAIN])
     none = torch.zeros(pairs.count(read.hidden.input.dim), 1)
     rows[NULL_MEAN] = Coded(mean[None], mean, none.int(), none, _mean_error(energy, mean, len(none)))
     numbers: dict[str, float] = {}
     for name in PAIR_ROWS:
-        numbers |= {f"{what}, {name}": value for what, value in _row(read, rows[name], energy).items()}
+        numbers |= {f"{what}, {name}": value for what, value in replaced(read, rows[name], energy).items()}
     numbers[f"numbers stored, {NULL_MEAN}"] = float(read.classes)
     return numbers, curves
 
 
-def _encoded(tensor: BilinearTensor, coder: TopKSAE) -> Coded:
+def encoded(tensor: BilinearTensor, coder: TopKSAE) -> Coded:
     """All pairs by the SAE's own encoder."""
     stream = pairs.stream(tensor, batch_size=4096, shuffle=False)
     chosen, codes, error = [], [], 0.0
@@ -296,7 +296,7 @@ def _mean_error(energy: float, mean: Tensor, count: int) -> float:
     return energy - count * float(mean.double().square().sum())
 
 
-def _row(read: Read, coded: Coded, energy: float) -> dict[str, float]:
+def replaced(read: Read, coded: Coded, energy: float) -> dict[str, float]:
     """What the model loses when it is replaced by these codes of all pairs."""
     effects, shift = coded.atoms @ read.readout.T, read.readout @ coded.offset
     (values,) = kept_values(coded, effects, shift, [coded.codes.numel()])

@@ -53,6 +53,9 @@ are to leave alone all other classes' eigenvectors; and made in embedding space 
 
 PAIRS = ("held-out pair", "all held-out pairs")
 
+MEANS = "difference of class means"
+"""A mask made from images alone."""
+
 
 READERS = {
     "target": "the target's kernel",
@@ -200,6 +203,36 @@ def attacked(attack: Attack, images: Dataset, seed: int) -> tuple[dict[str, floa
     return numbers, views
 
 
+def by_means(attack: Attack, images: Dataset) -> dict[str, float]:
+    """Shares of the images of held-out pairs that a mask made from images takes from their class, at each norm.
+
+    The mask is the difference of two class means over the training images, target less source: no weight is read.
+    """
+    test, means = _right(attack, images.test), class_means(images.train)
+    norms = float(images.test.images.norm(dim=1).mean()) * torch.tensor(STRENGTHS) / 100
+    classes = [c for c in range(attack.tensor.output.size) if c not in TUNED]
+    shares = {
+        (source, target): attack.left(test[source], _unit(means[target] - means[source]), (source, target), norms)
+        for source, target in itertools.permutations(classes, 2)
+    }
+    found = {}
+    for where, rates in zip(PAIRS, (shares[HELD_OUT], torch.stack(list(shares.values())).mean(dim=0)), strict=True):
+        for strength, (left, reached) in zip(STRENGTHS, rates.tolist(), strict=True):
+            found[f"left, {MEANS}, {strength} %, {where}"] = left
+            found[f"reached, {MEANS}, {strength} %, {where}"] = reached
+    return found
+
+
+def class_means(images: Split) -> Float[Tensor, "classes d"]:
+    """The mean image of each class."""
+    return torch.stack([images.images[images.labels == c].mean(dim=0) for c in range(int(images.labels.max()) + 1)])
+
+
+def _unit(pattern: Tensor) -> Tensor:
+    made: Tensor = pattern / pattern.norm()
+    return made
+
+
 def choose(attack: Attack, name: str, x: Float[Tensor, "n d"], norms: Float[Tensor, " s"]) -> Choice:
     """The choice whose mask takes most images of the tuned pair from their class, mean over norms; the first of equals.
 
@@ -235,6 +268,21 @@ def misled(tensor: BilinearTensor, spectra: Sequence[Spectrum], images: Dataset,
             )
         count += int(others.sum())
     return {"misled": lost[0] / count, "misled, permuted": lost[1] / count}
+
+
+def misled_by_means(tensor: BilinearTensor, images: Dataset) -> float:
+    """What `misled` measures with differences of class means as masks, at the same norm and on the same images."""
+    x, labels = images.test.images[:TRIED], images.test.labels[:TRIED]
+    right = tensor(x).argmax(dim=1) == labels
+    x, labels, means = x[right], labels[right], class_means(images.train)
+    norms = images.test.images.norm(dim=1).mean()[None] * STRENGTH / 100
+    lost = count = 0
+    for source, target in itertools.permutations(range(len(means)), 2):
+        some = x[labels == source]
+        mask = _unit(means[target] - means[source])
+        lost += int((patterns.masked(tensor, some, mask, norms)[0].argmax(dim=1) != source).sum())
+        count += len(some)
+    return lost / count
 
 
 def _inked(pattern: Tensor) -> Tensor:

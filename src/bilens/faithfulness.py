@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, get_args
@@ -16,6 +17,9 @@ from bilens._internal.checks import instance, number
 from bilens._internal.checks import whole as whole_number
 from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError
+
+_PLURAL = re.compile(r"(?<=[a-z]{2})(?<![suia])(?<!sse)(?<!xe)s\b")
+"""The s that makes a word a plural, but for words such as "bias" and "class"."""
 
 
 @dataclass(frozen=True)
@@ -219,14 +223,15 @@ class Curve:
         return Score(float(self.accuracy[place]), float(self.cross_entropy[place]), recovered, self.samples)
 
     def row(self, k: int) -> Row:
-        """The row of a table at k components, under the name "k name".
+        """The row of a table at k components, under the name "k name", its first plural made singular for k = 1.
 
         Raises:
             BilensError: the curve was not measured there, or is a null or a rival, whose kind it does not say.
         """
         score = self.at(k)
         numbers = None if self.numbers is None else int(self.numbers[self.kept.tolist().index(k)])
-        return Row(f"{k:,} {self.name}", score, numbers)
+        name = _PLURAL.sub("", self.name, count=1) if k == 1 else self.name
+        return Row(f"{k:,} {name}", score, numbers)
 
 
 def accuracy(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> float:

@@ -151,9 +151,10 @@ def _scored(
         relu = subject.score(subject.read(coder(outputs)))
     # ReLU codes take the factors, all rows of the encoder with their biases, and the effects of features and offset.
     whole = factors + coder.d_sae * (coder.d_in + 1 + classes) + classes
+    features = "feature" if len(order) == 1 else "features"
     inverse = replace(
         curve.row(len(order)),
-        name=f"SAE on outputs, pseudoinverse codes of {len(order)} active features (rank {dictionary.rank})",
+        name=f"SAE on outputs, pseudoinverse codes of {len(order)} active {features} (rank {dictionary.rank})",
         score=subject.score(subject.read(dictionary.project(outputs))),
     )
     return replace(found, curves=(curve,), scores=(Row("SAE on outputs, ReLU codes", relu, whole), inverse))
