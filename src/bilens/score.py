@@ -322,7 +322,7 @@ class HeadTensor(_Form):
         return scale * scale2 * value / 12, power, work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Legs:
     """Products of two sets of query legs: A₁₁ = `one`, A₂₂ = `two`, A₁₂ = `over`, A₂₁ = `back`."""
 

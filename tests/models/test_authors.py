@@ -52,7 +52,7 @@ def test_two_layers_have_no_tensor_but_each_layer_has(tmp_path: Path) -> None:
     model = ImageClassifier.from_pretrained(folder(tmp_path, "image_bias_2layer"))
     io = load_file(GOLDEN / "image_bias_2layer.io.safetensors")
     for refused in (model.tensor, model.hidden_tensor):
-        with pytest.raises(BilensError, match=r"got .* of a model with 2 layers; expected .*. Use model\.layers\[k\]"):
+        with pytest.raises(BilensError, match=r"got .* of a model with 2 layers; expected .*. Use model\.deep\(\)"):
             refused()
     h = io["x"] @ model.embedding.weight.detach().T
     for layer in model.layers:

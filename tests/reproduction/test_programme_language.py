@@ -78,6 +78,6 @@ def test_it_runs_only_when_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(reproduce, "report", lambda lab, docs: {})
     reproduce.reproduce(("language",), seeds=1, out=tmp_path / "one", quick=True)
     reproduce.reproduce((), seeds=1, out=tmp_path / "all", quick=True)
-    assert ran == ["language", *reproduce.RECIPES]
+    assert ran == ["language", *(name for name, one in reproduce.RECIPES.items() if one.complete)]
     with pytest.raises(BilensError, match=r"recipe 'nonsense'; expected one of front, .*, language"):
         reproduce.reproduce(("nonsense",), out=tmp_path / "none")

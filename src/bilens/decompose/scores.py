@@ -219,7 +219,7 @@ def score_svd(score: ScoreTensor, k: int | None = None) -> ScoreSVD:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Reduced:
     """A score over orthonormal bases of the spans of its rows, in float64, over a power of two."""
 
