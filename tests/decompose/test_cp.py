@@ -24,6 +24,10 @@ from oracle import array, near, with_one
 from strategies import SEEDS, filled, layers, orthogonal, samples
 
 cp_module = importlib.import_module("bilens.decompose._cp_fit")
+SLOW_PRODUCTS, SLOW_SQUARES = (
+    [pytest.param(*sizes, marks=pytest.mark.slow) for sizes in some]
+    for some in ([(3, 3, 6), (6, 5, 10)], [(6, 8, 12), (9, 12, 10)])
+)
 BOTH = pytest.mark.parametrize("method", [decompose.cp, decompose.cp_symmetric])
 
 
@@ -112,7 +116,7 @@ def similarity(first: BilinearTensor, second: BilinearTensor) -> np.ndarray:
     return array(matching.assign(matching.kernel_cosines(*kernels) * (outputs[0].T @ outputs[1])).similarity)
 
 
-@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 3, 6), (6, 5, 10), (12, 6, 30)])
+@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), *SLOW_PRODUCTS, (12, 6, 30)])
 def test_planted_products_are_found_up_to_order_and_scale(o, r, d) -> None:
     a, b, c = normal(r, d, 1), normal(r, d, 2), normal(r, o, 3)
     found = decompose.cp(split(a, b, c), r, starts=6, tol=1e-7, progress=False)
@@ -121,7 +125,7 @@ def test_planted_products_are_found_up_to_order_and_scale(o, r, d) -> None:
     near(similarity(found.tensor(), tensor_of(a, b, c.T)), np.ones(r), rtol=1e-8)
 
 
-@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 4, 6), (6, 8, 12), (9, 12, 10), (12, 6, 30)])
+@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 4, 6), *SLOW_SQUARES, (12, 6, 30)])
 def test_planted_squares_are_found_up_to_order_and_scale(o, r, d) -> None:
     a, c = normal(r, d, 4), normal(r, o, 5)
     found = decompose.cp_symmetric(mixed(a, c), r, starts=6, tol=1e-7, progress=False)

@@ -241,7 +241,7 @@ def test_a_tolerance_that_is_out_of_reach_is_not_called_exact():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("n", [4, 16, 40])
+@pytest.mark.parametrize("n", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (16, 40))])
 def test_copies_among_a_dense_spectrum_are_found_whatever_the_number_of_starts(n, dtype):
     """Two equal blocks: every eigenvalue is double, and those beside the largest are near to it."""
     generator = torch.Generator().manual_seed(n)
@@ -466,9 +466,20 @@ def low_rank(rank: int, n: int, seed: int) -> BilinearTensor:
     return BilinearTensor(left, right, torch.randn(n, 150, generator=generator), Space("x", 120), Space("y", n))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("n", [1, 4, 32])
-@pytest.mark.parametrize("rank", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("rank", "n", "dtype"),
+    [
+        (1, 1, torch.float32),
+        (3, 4, torch.float64),
+        *(
+            pytest.param(rank, n, dtype, marks=pytest.mark.slow)
+            for rank in (1, 3, 5)
+            for n in (1, 4, 32)
+            for dtype in (torch.float64, torch.float32)
+            if (rank, n, dtype) not in ((1, 1, torch.float32), (3, 4, torch.float64))
+        ),
+    ],
+)
 def test_krylov_spaces_that_end_before_the_pairs_do(rank, n, dtype):
     """Products with a block of vectors then differ by rounding alone, which must not pass for another direction."""
     for seed in range(3 if n < 32 else 1):
@@ -478,7 +489,7 @@ def test_krylov_spaces_that_end_before_the_pairs_do(rank, n, dtype):
             check(tensor, spectra, k, rtol=1e-10 if dtype == torch.float64 else 1e-6)
 
 
-@pytest.mark.parametrize("method", [None, "factors"])
+@pytest.mark.parametrize("method", ["factors", pytest.param(None, marks=pytest.mark.slow)])
 def test_eigenvalues_as_near_to_one_another_as_rounding(method):
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
@@ -489,7 +500,7 @@ def test_eigenvalues_as_near_to_one_another_as_rounding(method):
             check(tensor, decompose.eigh_many(tensor, None, 1, which, method=method, seed=seed), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", [None, "full"])
+@pytest.mark.parametrize("method", [None, pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["equal units", "one unit", "squares"])
 def test_kernels_of_rank_one_among_zeros(kind, method):
     """Noise beside exact zeros, on which LAPACK's float32 solver may give up or answer with NaN."""
@@ -544,7 +555,7 @@ def of_diagonals(levels: torch.Tensor, k: int, tol: float) -> _lanczos.Ends:
 
 
 @pytest.mark.parametrize("gap", [1e-2, 3e-3, 1e-3])
-@pytest.mark.parametrize("size", [200, 400])
+@pytest.mark.parametrize("size", [200, pytest.param(400, marks=pytest.mark.slow)])
 def test_a_copy_beside_a_near_eigenvalue_is_not_missed(size, gap):
     """Every eigenvalue is double; the second, 1 − gap, is nearer to the first than a few products resolve."""
     below = torch.linspace(0, math.pi, size, dtype=torch.float64).cos() * (1 - 1.5 * gap)
