@@ -32,6 +32,7 @@ from reproduction.recipes import (
     pair_sae,
     rivals,
     rules,
+    surrogates,
     tensor_svd,
     training,
 )
@@ -59,7 +60,9 @@ RECIPES: Mapping[str, Recipe] = {
 }
 """Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
 
-APART: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (language.RECIPE, convolution.RECIPE)}
+APART: Mapping[str, Recipe] = {
+    recipe.name: recipe for recipe in (language.RECIPE, surrogates.RECIPE, convolution.RECIPE)
+}
 """Recipes that run only when they are named, and are no part of the programme's page; `language` needs `bilens[lm]`."""
 
 

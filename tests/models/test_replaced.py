@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bilens.errors import BilensError, ShapeError
 from bilens.models import gated
 from bilens.models.replaced import replaced
-from bilens.models.surrogate import least_squares, weights_only
+from bilens.models.surrogate import least_squares, weights_only, with_bypass
 
 transformers = pytest.importorskip("transformers", reason="pip install 'bilens[lm]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
@@ -80,6 +80,17 @@ def test_an_exact_surrogate_costs_nothing() -> None:
     assert abs(mean.delta_ce) > 1e-2
 
 
+def test_several_surrogates_cost_what_each_costs_alone() -> None:
+    model = made()
+    mlp = gated.load(model).mlp(1)
+    rows = torch.randn(500, 8, generator=torch.Generator().manual_seed(2))
+    several = [weights_only(mlp), with_bypass(least_squares(mlp, rows), rows)]
+    together = replaced(several, model, TOKENS)
+    assert [one.by for one in together] == ["weights_only", "least_squares + bypass", "mean", "random layer"]
+    for surrogate, one in zip(several, together, strict=False):
+        assert replaced(surrogate, model, TOKENS) == (one, *together[2:])
+
+
 def test_a_prefix_that_is_the_whole_text_but_one_costs_less() -> None:
     model = made()
     surrogate = weights_only(gated.load(model).mlp(0))
@@ -99,6 +110,13 @@ def test_bad_input_is_refused() -> None:
         (lambda: replaced(surrogate, model, TOKENS.float()), ShapeError, "type torch.float32"),
         (lambda: replaced(surrogate, model, [[1]]), BilensError, "tokens of type list"),
         (lambda: replaced(surrogate, nn.Linear(2, 2), TOKENS), BilensError, "a Linear in memory"),
+        (lambda: replaced([], model, TOKENS), BilensError, r"surrogates of layers \[\]; expected one layer's"),
+        (lambda: replaced(3, model, TOKENS), BilensError, "surrogates of type int"),
+        (
+            lambda: replaced([surrogate, weights_only(gated.load(model).mlp(0))], model, TOKENS),
+            BilensError,
+            r"surrogates of layers \[0, 1\]",
+        ),
     ]
     for make, kind, message in cases:
         with pytest.raises(kind, match=message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,29 +39,49 @@ class Replaced:
 
 
 def replaced(
-    surrogate: Surrogate, model: nn.Module, tokens: Int[Tensor, "n t"], *, prefix: int = 1, seed: int = 0
-) -> tuple[Replaced, Replaced, Replaced]:
-    """What the surrogate costs, then the mean of the layer's output, and a random layer, each in the layer's place.
+    surrogates: Surrogate | Sequence[Surrogate],
+    model: nn.Module,
+    tokens: Int[Tensor, "n t"],
+    *,
+    prefix: int = 1,
+    seed: int = 0,
+) -> tuple[Replaced, ...]:
+    """What surrogates of a layer cost, each in its place, then the mean of its output and a random layer there.
 
     The random layer is bilinear, of the same width: rows of W and V of the same lengths in random directions, the same
     D, its one scale and its mean fitted to the layer's on these very tokens. Neither null knows the weights.
 
     Args:
-        surrogate: of a layer of the model; model: of transformers, in memory.
+        surrogates: one, or several of the same layer of the model; model: of transformers, in memory.
         tokens: texts that nothing was fitted on, one per row, at least two.
         prefix: tokens at the start of a text whose output stays the original's: many models keep an output hundreds of
             times larger than all others there, which is the same in every text.
         seed: of the random layer.
 
+    Returns:
+        One for each surrogate, in their order, then one for the mean and one for the random layer.
+
+    Cost: a run of the model on the texts as it is, and one for each of these.
+
     Raises:
-        BilensError: a model without such an MLP, or one of another size. ShapeError: fewer than two texts, or texts no
-            longer than the prefix.
+        BilensError: no surrogate, or those of several layers; a model without such an MLP, or one of another size.
+            ShapeError: fewer than two texts, or texts no longer than the prefix.
     """
-    instance("surrogate", surrogate, Surrogate)
-    layer = surrogate.mlp.layer
+    several = (
+        [surrogates]
+        if isinstance(surrogates, Surrogate)
+        else checks.several("surrogates", surrogates, "a surrogate, or a list of them", "pass surrogates of one layer")
+    )
+    for surrogate in several:
+        instance("surrogate", surrogate, Surrogate)
+    numbers = sorted({surrogate.mlp.layer for surrogate in several})
+    if len(numbers) != 1:
+        raise BilensError(f"surrogates of layers {numbers}", "one layer's", "call it once for each layer")
+    mlp = several[0].mlp
+    layer = mlp.layer
     live = gated.load(model)
     if (layer, "mlp") not in live.places:
-        raise BilensError(f"{live!r} without an MLP in layer {layer}", f"the model of {surrogate!r}")
+        raise BilensError(f"{live!r} without an MLP in layer {layer}", f"the model of {several[0]!r}")
     instance("tokens", tokens, Tensor)
     prefix = whole("prefix", prefix, 0)
     if tokens.ndim != 2 or len(tokens) < 2 or tokens.shape[1] < prefix + 2 or tokens.is_floating_point():
@@ -73,18 +93,19 @@ def replaced(
     with torch.no_grad():
         losses, x, y = _run(model, place, tokens, prefix)
         mean = y.mean(dim=0)
-        stand_ins: dict[str, Callable[[Tensor], Tensor]] = {
-            surrogate.method: surrogate,
-            "mean": lambda rows: mean.expand(len(rows), -1),
-            "random layer": _random(surrogate.mlp, x, y, checks.seed(seed)),
-        }
+        stand_ins: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+            (f"{surrogate.method}{' + bypass' if surrogate.bypass is not None else ''}", surrogate)
+            for surrogate in several
+        ]
+        stand_ins += [("mean", lambda rows: mean.expand(len(rows), -1))]
+        stand_ins += [("random layer", _random(mlp, x, y, checks.seed(seed)))]
         found = []
-        for by, stand_in in stand_ins.items():
+        for by, stand_in in stand_ins:
             more = (_run(model, place, tokens, prefix, stand_in)[0] - losses).mean(dim=1).double()
             lost = float((y - stand_in(x)).square().sum() / (y - mean).square().sum())
             error = float(more.std() / math.sqrt(len(more)))
             found.append(Replaced(layer, by, lost, float(more.mean()), error, len(tokens), losses.numel()))
-    return found[0], found[1], found[2]
+    return tuple(found)
 
 
 def _run(
