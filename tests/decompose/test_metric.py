@@ -194,6 +194,7 @@ def test_scales_of_data_and_weights_are_taken_out():
     assert Metric.from_moment(moment * size, tensor.input).rank == Metric.from_moment(moment, tensor.input).rank
 
 
+@pytest.mark.bad_input
 def test_what_does_not_fit_is_refused():
     tensor = random_tensor(4, 5, 2)
     with refuses(ShapeError, "a second moment of shape (4, 4)", "(5, 5)"):

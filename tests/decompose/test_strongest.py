@@ -217,6 +217,7 @@ def test_they_are_written_in_batches_and_resumed(tmp_path):
             store.save_batches(other, tmp_path, progress=False)
 
 
+@pytest.mark.bad_input
 def test_what_does_not_fit_is_refused():
     tensor, inputs = example()
     with refuses(BilensError, "top = 0"):
@@ -267,6 +268,7 @@ def codes_of(z: np.ndarray, found: StrongestInteractions, n: int, k: int) -> tor
     return torch.from_numpy(z[:, int(found.first[n, k])] * z[:, int(found.second[n, k])])
 
 
+@pytest.mark.bad_input
 def test_codes_that_do_not_fit_are_refused():
     tensor, inputs = example(m=12)
     found = decompose.strongest(tensor, inputs, None, 3)

@@ -48,7 +48,7 @@ class ODT:
 
     deep: DeepTensor
     metric: Float[Tensor, "i i"] | None
-    values: tuple[Float[Tensor, " r"], ...]
+    values: tuple[Float[Tensor, " _"], ...]
     dictionaries: tuple[Dictionary | None, ...]
     constants: Float[Tensor, " b"]
     energy: Float[Tensor, ""]

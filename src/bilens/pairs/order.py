@@ -26,7 +26,7 @@ def count(m: int) -> int:
     return m * (m + 1) // 2
 
 
-def multiplicity(i: Int[Tensor, " b"], j: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+def multiplicity(i: Int[Tensor, "*b"], j: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """How often an unordered pair occurs in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
     instance("i", i, Tensor)
     instance("j", j, Tensor)
