@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -57,12 +58,12 @@ def rotate(x: Float[Tensor, "*n a"], positions: Int[Tensor, "..."] | int, base: 
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-class _Form:
+class _Form(ABC):
     """What scores and heads have in common: the norm and the cosine of their inner product."""
 
+    @abstractmethod
     def _product(self: F, other: F) -> tuple[Tensor, int, torch.dtype]:
         """⟨self, other⟩ as a number, the power of two that it is multiplied by, and the type of the result."""
-        raise NotImplementedError
 
     def inner(self: F, other: F) -> Float[Tensor, ""]:
         """The inner product of the two forms, symmetrised; from the factors, in float64 inside.
