@@ -62,7 +62,7 @@ class Coactivation:
 
 @torch.no_grad()
 def coactivation(
-    found: StrongestInteractions, codes: Float[Tensor, "samples size"] | Iterable[Float[Tensor, "samples size"]]
+    found: StrongestInteractions, codes: Float[Tensor, "_ size"] | Iterable[Float[Tensor, "_ size"]]
 ) -> Coactivation:
     """How often the features of each listed pair are active together, and their mean product, over codes of data.
 

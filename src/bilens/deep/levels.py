@@ -33,7 +33,7 @@ class Balanced(NamedTuple):
     """
 
     levels: tuple[Level, ...]
-    bonds: tuple[Int[Tensor, " m"], ...]
+    bonds: tuple[Int[Tensor, " _"], ...]
 
     @property
     def power(self) -> int:

@@ -58,7 +58,7 @@ class DeepTensor:
     """
 
     layers: tuple[BilinearTensor, ...]
-    skips: tuple[Float[Tensor, "o i"] | None, ...]
+    skips: tuple[Float[Tensor, "_ _"] | None, ...]
 
     def __post_init__(self) -> None:
         layers = tuple(checks.several("layers", self.layers, "a list of BilinearTensors", "pass (layer,)"))
