@@ -225,20 +225,25 @@ MUTANTS = (
 )  # fmt: skip
 
 
-def place(mutant: Mutant, source: Path) -> Path:
+def texts(source: Path) -> dict[Path, str]:
+    """Every file of the code."""
+    return {path: path.read_text("utf-8") for path in sorted(source.rglob("*.py"))}
+
+
+def place(mutant: Mutant, texts: dict[Path, str]) -> Path:
     """The one file whose text holds the mutant's, once."""
-    found = {path: path.read_text("utf-8").count(mutant.text) for path in sorted(source.rglob("*.py"))}
-    holding = {path: count for path, count in found.items() if count}
+    holding = {path: text.count(mutant.text) for path, text in texts.items() if mutant.text in text}
     if list(holding.values()) != [1]:
-        where = ", ".join(f"{path.relative_to(source)}: {count}" for path, count in holding.items()) or "no file"
+        where = ", ".join(f"{path}: {count}" for path, count in holding.items()) or "no file"
         raise LookupError(f"{mutant.text!r} should stand once in the code, and does in {where}")
     return next(iter(holding))
 
 
 def noticed(mutant: Mutant, tree: Path) -> bool:
     """Whether a test of a copy of the tree fails with the mutant planted into it; the copy is left as it was."""
-    path = place(mutant, tree / "src")
-    before = path.read_text("utf-8")
+    code = texts(tree / "src")
+    path = place(mutant, code)
+    before = code[path]
     path.write_text(before.replace(mutant.text, mutant.becomes), "utf-8")
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
@@ -264,8 +269,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="mutants at a time")
     arguments = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if arguments.only in mutant.name]
+    code = texts(ROOT / "src")
     for mutant in mutants:
-        place(mutant, ROOT / "src")
+        place(mutant, code)
     with tempfile.TemporaryDirectory() as folder:
         trees: SimpleQueue[Path] = SimpleQueue()
         for number in range(arguments.processes):
