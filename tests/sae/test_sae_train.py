@@ -272,8 +272,8 @@ def test_pair_vectors_and_iterables_are_trained_on_alike() -> None:
     )
     stream = pairs.stream(tensor, batch_size=16)
     a, b = sae.TopKSAE(6, 20, 3), sae.TopKSAE(6, 20, 3)
-    history = run(a, stream, steps=300, lr=0.01)
-    run(b, [stream.batch(n) for n in range(300)], steps=300, lr=0.01)
+    history = run(a, stream, steps=120, lr=0.01)
+    run(b, [stream.batch(n) for n in range(120)], steps=120, lr=0.01)
     assert same(a, b)
     assert float(history["nmse"][-1]) < 0.5 * float(history["nmse"][0])
     assert sae.evaluate(a, stream).rows == 45
