@@ -32,7 +32,9 @@ FORKED = pytest.mark.skipif(FORK is None, reason="needs processes that are forke
 def ended(work: Callable[[], None]) -> int | None:
     """How a process that does some work ends: a fork of this one, which has everything imported."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, of which these have none to wait for
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forks beside threads, of which these have none to wait for
         process = FORK.Process(target=work)
         process.start()
     process.join()

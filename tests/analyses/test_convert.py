@@ -172,9 +172,7 @@ def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
-def test_some_layers_alone(
-    given: Path, tmp_path: Path, unshown: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_some_layers_alone(given: Path, tmp_path: Path, unshown: None, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--out", str(tmp_path / "some"), "--text", str(given / "text"), "--tokens", "800", "--length", "16"]
     assert cli.main(["convert", str(given / "model"), *arguments, "--layers", "1"]) == 0
     said = capsys.readouterr()
