@@ -54,7 +54,7 @@ def records() -> list:
         tensor.input,
         spectrum,
         decompose.eigh_many(tensor, None, 2),
-        decompose.cp(tensor, 2, progress=False),
+        decompose.cp(tensor, 2, starts=0, progress=False),
         decompose.svd(tensor, 2),
         decompose.score_svd(ScoreTensor(*(tensor.left[:2],) * 4, tensor.input, tensor.input), 2),
         decompose.strongest(tensor, None, None, 2),

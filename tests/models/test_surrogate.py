@@ -12,7 +12,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -134,7 +134,6 @@ def test_no_quadratic_does_better_on_gaussian_inputs(gate: Gate) -> None:
     assert least - 1e-12 <= fitted <= ours + 1e-12
 
 
-@settings(max_examples=6)
 @given(st.integers(1, 5), st.integers(1, 4), st.booleans(), st.sampled_from(GATES), st.integers(0, 99))
 def test_the_tensor_is_the_surrogate(d: int, h: int, bias: bool, gate: Gate, seed: int) -> None:
     norm = Norm("rms", drawn(d, seed=seed), eps=1e-6) if bias else Norm("layer", None, drawn(d, seed=seed), 1e-5)
