@@ -278,6 +278,7 @@ def noticed(mutant: Mutant, tree: Path) -> bool:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
         command += [f"tests/{test}" for test in mutant.tests]
         environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "CI": "1"}
+        environment |= {"HYPOTHESIS_PROFILE": "noticing"}
         run = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
         )
