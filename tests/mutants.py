@@ -53,7 +53,7 @@ MUTANTS = (
     _("codes by atoms instead of duals", "factors.given(d.duals, self.down, False)",
       "factors.given(d.atoms, self.down, False)", "test_identities.py"),
     _("the offset added to outputs before they are read", "self.shift(-d.offset", "self.shift(d.offset",
-      "test_identities.py"),
+      "test_tensor.py", "test_identities.py"),
     _("the pullback by duals", "return tensor._mapped(d.atoms, d.features)",
       "return tensor._mapped(d.duals, d.features)", "test_identities.py"),
     _("a dense kernel of one triangle", "dense = (half + half.T) / 2", "dense = half", "test_tensor.py"),
