@@ -18,7 +18,7 @@ from bilens.models.conversion.stack import Stack
 from bilens.models.conversion.streams import Streams, added
 from bilens.progress import Step
 
-TEXTS = 8
+TEXTS = 4
 """Texts of a part that the model converted so far is run on after each layer."""
 
 
