@@ -1,4 +1,4 @@
-"""Directions of a layer's output whose kernels are read: tokens, features of coders, singular vectors, one's own, random."""
+"""Directions of a layer's output whose kernels are read: tokens, features of coders, one's own, random ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ class Directions:
         object.__setattr__(self, "matrix", checks.owned(self.matrix))
         zero = (self.matrix == 0).all(dim=1).nonzero()[:, 0].tolist()
         if zero:
-            raise BilensError(f"direction {zero[0]} of {self.name!r}, which is 0", "directions that are not", "leave it out")
+            raise BilensError(
+                f"direction {zero[0]} of {self.name!r}, which is 0", "directions that are not", "leave it out"
+            )
         _ = self.space  # which checks the labels
 
     def __repr__(self) -> str:

@@ -105,7 +105,7 @@ def share(hits: int, count: int, level: float = 0.95) -> Estimate:
 
 
 def median(samples: Sequence[float], level: float = 0.95) -> Estimate:
-    """The median with the narrowest pair of samples about it, as far from both ends, that holds it with this confidence.
+    """The median, with the narrowest pair of samples, as far from both ends, that holds it with this confidence.
 
     P(x₍ₗ₎ ≤ m ≤ x₍ₙ₊₁₋ₗ₎) = 1 − 2 P(B < l), B binomial of n and ½, whatever the distribution; below six samples no
     pair is sure enough for 95 %.

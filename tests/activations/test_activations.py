@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 from bilens import activations, sae
 from bilens.errors import BilensError, ShapeError
 from bilens.models import gated
+from bilens.sae.processes import Processes
 from tiny_models import made, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
@@ -71,8 +73,8 @@ def test_sites_side_by_side() -> None:
     assert_close(found, torch.cat(both, dim=1))
 
 
-def rows_of(vectors: Tensor) -> set[tuple[float, ...]]:
-    return {tuple(row) for row in vectors.double().numpy().round(4).tolist()}
+def rows_of(vectors: Tensor) -> Counter[tuple[float, ...]]:
+    return Counter(tuple(row) for row in (vectors.double().numpy().round(3) + 0.0).tolist())
 
 
 @pytest.mark.parametrize(("lanes", "buffer"), [(1, 10**6), (3, 10**6), (4, 44), (2, 1)])
@@ -88,8 +90,7 @@ def test_an_epoch_has_each_token_once_in_another_order(lanes: int, buffer: int) 
         assert [len(batch) for batch in batches] == [stream.size(n) for n in range(len(stream))]
         epochs.append(torch.cat(batches))
         assert len(epochs[-1]) == stream.rows
-        assert len(rows_of(epochs[-1])) == stream.rows  # none twice
-        assert rows_of(epochs[-1]) <= everything
+        assert rows_of(epochs[-1]) <= everything  # none more often than the text has it
     assert not torch.equal(*epochs)
     again = activations.stream(model, 1, "mlp_out", TEXTS, batch_size=12, lanes=lanes, buffer=buffer)
     assert torch.equal(again.batch(len(again) + 2), stream.batch(len(again) + 2))  # asked for alone, out of order
@@ -122,7 +123,7 @@ def test_processes_make_their_own_part_of_a_batch_from_their_own_texts(size: int
     for rank in range(size):
         runs.clear()
         mine = activations.stream(model, 1, "mlp_out", TEXTS, batch_size=8, lanes=4)
-        share = sae.train.__globals__["Processes"](rank, size)
+        share = Processes(rank, size)
         for n, batch in enumerate(expected):
             part, b = share.share(mine, n)
             assert b == len(batch)
@@ -215,10 +216,11 @@ def test_the_original_costs_nothing_and_the_mean_what_a_hook_says(site: str) -> 
         return torch.cat([value[:, :1], mean.expand_as(value[:, 1:])], dim=1)
 
     if site == "residual_before":  # what the block makes of it: its own norm and MLP, and what passes these by
-        hook = block.register_forward_hook(
-            lambda _, __, ___: (x := instead(hooked_before[0])) + block.mlp(block.post_attention_layernorm(x))
-        )
-        hooked_before = [hooked(model, 1)["residual_before"]]
+        x = mean.repeat(9, 12, 1)
+        x[:, 0] = hooked(model, 1)["residual_before"][:, 0]
+        with torch.no_grad():
+            made_of_it = x + block.mlp(block.post_attention_layernorm(x))
+        hook = block.register_forward_hook(lambda *_: made_of_it)
     elif site == "mlp_in":
         hook = block.mlp.register_forward_pre_hook(lambda _, x: (instead(x[0]),))
     else:

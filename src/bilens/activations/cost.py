@@ -100,7 +100,7 @@ def replaced(
         found = []
         for by, stand_in in every.items():
             with torch.no_grad():
-                parts = [_given(stand_in, some, there.shape[1], by).double() for some in read.split(4096)]
+                parts = [_given(stand_in, some, there.shape[1], by).double() for some in torch.split(read, 4096)]
             lost = float((torch.cat(parts) - there).square().sum() / spread)
             run = _losses(sites, _change(stand_in, sites, (layer, site), (layer, reads), prefix), rows, step)
             more = (run - own).mean(dim=1).double()

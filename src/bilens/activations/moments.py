@@ -121,13 +121,14 @@ def moments(
 ) -> Moments:
     """Mean and second moment of sites of all layers in one pass. Under `torch.distributed` processes share the texts.
 
-    With `keep` and `known` a pass that was stopped goes on: the sums so far are handed to `keep` now and then, and begin
-    from `known`; in several processes each keeps, and knows, its own.
+    With `keep` and `known` a pass that was stopped goes on: the sums so far are handed to `keep` now and then, and
+    begin from `known`; in several processes each keeps, and knows, its own.
 
     Args:
         model: of transformers, in memory; text: rows of tokens.
         layers: their numbers, None for all; sites: some of `SITES`; prefix: tokens left out at the start of a text.
-        known: what an earlier pass over the same text kept; keep: is given what was summed; every: after how many texts.
+        known: what an earlier pass over the same text kept; keep: is given what was summed; every: after how many
+            texts.
         progress: whether to show a bar.
 
     Memory per site, in float64: (d + 1)².

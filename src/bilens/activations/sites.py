@@ -45,17 +45,19 @@ class Sites:
         entries = {entry.layer: entry for entry in live.entries() if entry.part == "mlp"}
         for layer, site in keys:
             checks.choice("site", site, SITES)
-            last = max(number for number, _ in live.places)
-            layer = whole("layer", layer, 0, last)
-            if layer not in entries:
-                raise BilensError(f"layer {layer}, which has experts", "a layer with an MLP of its own")
-            place, layout = live.places[layer, "mlp"], live.places[layer, "mlp"].layout
+            last = max(each for each, _ in live.places)
+            number = whole("layer", layer, 0, last)
+            if number not in entries:
+                raise BilensError(f"layer {number}, which has experts", "a layer with an MLP of its own")
+            place = live.places[number, "mlp"]
+            layout = place.layout
             mlp = model.get_submodule(owner(place.name(layout.gate), place.name(layout.down)))
             norm = model.get_submodule(place.name(layout.norm).removesuffix(".weight")) if layout.norm else mlp
             before, _, _ = layout.gate.partition("{layer}")
             block = model.get_submodule(place.name(f"{before}{{layer}}"))
-            self._modules[layer] = norm, mlp, block
-            self.sizes[layer, site] = entries[layer].outputs if site == "mlp_out" else entries[layer].inputs
+            self._modules[number] = norm, mlp, block
+            entry = entries[number]
+            self.sizes[number, site] = entry.outputs if site == "mlp_out" else entry.inputs
 
     @contextmanager
     def reading(self, *, only: bool = False) -> Iterator[Callable[[Tensor], dict[Key, Tensor]]]:
@@ -92,7 +94,7 @@ class Sites:
                 hook.remove()
 
     def hook(self, key: Key, keep: Callable[[Key, Any], None]) -> Any:
-        """Have a site's vectors handed over whenever the model reaches it, until the hook that this gives is removed."""
+        """Have a site's vectors handed over whenever the model reaches it, until the hook that is given is removed."""
         norm, mlp, block = self._modules[key[0]]
         if key[1] == "residual_before":
             return norm.register_forward_pre_hook(lambda _, given: keep(key, given[0]))

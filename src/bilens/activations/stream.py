@@ -24,12 +24,12 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ActivationStream:
-    """The vectors of a site of a language model, each token once per epoch, as `sae.train` takes them. `stream` makes one.
+    """The vectors of a site of a language model, each token once per epoch. `stream` makes one for `sae.train`.
 
     The texts are dealt to `lanes` in an order drawn by the seed. A batch has as many rows of every lane, lane after
     lane, so that a process makes its part of a batch from the texts of its own lanes, and a batch is the same however
-    many processes share it. Of each lane some texts at a time are in the buffer, their vectors shuffled; where all texts
-    fit, they stay there, and the model runs on each text once.
+    many processes share it. Of each lane some texts at a time are in the buffer, their vectors shuffled; where all
+    texts fit, they stay there, and the model runs on each text once.
 
     Batches depend on the arguments and their number alone: a stream has no state to keep, and a run that was stopped
     goes on at any batch.
@@ -51,8 +51,8 @@ class ActivationStream:
     def __repr__(self) -> str:
         """For example "ActivationStream(mlp_out of layer 12, 576 numbers, 22,950 rows in batches of 1,024)"."""
         return (
-            f"ActivationStream({' + '.join(self.sites)} of layer {self.layer}, {self.width} numbers, {self.rows:,} rows "
-            f"in batches of {self.batch_size:,})"
+            f"ActivationStream({' + '.join(self.sites)} of layer {self.layer}, {self.width} numbers, "
+            f"{self.rows:,} rows in batches of {self.batch_size:,})"
         )
 
     @cached_property
@@ -201,14 +201,16 @@ def stream(
         batch_size: rows of a batch, a multiple of `lanes`.
         buffer: how many vectors are held at a time and shuffled; at least those of one text for each lane.
         seed: of the order.
-        prefix: tokens at the start of a text that are left out: many models keep a vector hundreds of times larger there.
+        prefix: tokens at the start of a text that are left out: many models keep a vector hundreds of times larger
+            there.
         lanes: into how many independent parts the texts are dealt: as many processes at most share the work.
 
-    Memory: `buffer` rows. Cost: a run of the model up to the site per text and epoch, or once where the buffer holds all.
+    Memory: `buffer` rows. Cost: a run of the model up to the site per text and epoch, or once where the buffer holds
+    all.
 
     Raises:
-        BilensError: no such layer or site, a model without gated MLPs, fewer texts than lanes, or a batch size that is no
-            multiple. ShapeError: texts no longer than the prefix.
+        BilensError: no such layer or site, a model without gated MLPs, fewer texts than lanes, or a batch size that is
+            no multiple. ShapeError: texts no longer than the prefix.
     """
     prefix, lanes = whole("prefix", prefix, 0), whole("lanes", lanes, 1)
     rows = rows_of("text", text, prefix)
@@ -237,8 +239,8 @@ def collect(
     """The vectors of a site in the order of the text: of text i and position p in row i·(t − prefix) + p − prefix.
 
     Args:
-        model, layer, site, text, prefix: as `stream`; at_once: texts that the model runs on at a time; progress: whether
-            to show a bar.
+        model, layer, site, text, prefix: as `stream`; at_once: texts that the model runs on at a time; progress:
+            whether to show a bar.
 
     Raises: as `stream`.
     """

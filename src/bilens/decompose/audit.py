@@ -1,4 +1,4 @@
-"""How much of a feature its first eigenpairs explain: the correlation of its true value with their sum, by their number."""
+"""How much of a feature its first eigenpairs explain: the correlation of its true value with their sum."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def audit(
         >>> found.correlations.round(decimals=2)
         tensor([[0.9500, 1.0000]])
 
-    The values are those of the layer itself; the tensor may be a surrogate of it. The value of a correlation does not see a
-    wrong scale or a wrong mean. Beside it belong the same of random directions and of the whole form, which
+    The values are those of the layer itself; the tensor may be a surrogate of it. The value of a correlation does not
+    see a wrong scale or a wrong mean. Beside it belong the same of random directions and of the whole form, which
     is in the record: a feature is explained by few pairs where it is by fewer than a random direction takes.
 
     Args:
@@ -171,15 +171,15 @@ def audit(
     named = tuple(map(str, range(n))) if labels is None else tuple(labels)
     if len(named) != n:
         raise ShapeError(f"{len(named)} labels", f"{n}, one for each direction")
-    given = None if metric is None else metric if isinstance(metric, Metric) else Metric.from_moment(metric, tensor.input)
-    most = tensor.input.dim if given is None else given.rank
+    weighing = Metric.from_moment(metric, tensor.input) if isinstance(metric, Tensor) else metric
+    most = tensor.input.dim if weighing is None else weighing.rank
     if spectra is not None:
-        most = _checked(spectra, n, given)
+        most = _checked(spectra, n, weighing)
     wanted = tuple(k for k in KS if k <= most) if tuple(ks) == KS else tuple(whole("k", k, 1, most) for k in ks)
     if not wanted or any(b <= a for a, b in pairwise(wanted)):
         raise BilensError(f"ks = {list(wanted)}", "numbers that rise")
     if spectra is None:
-        spectra = eigh_many(tensor, directions, wanted[-1], metric=given, progress=progress)
+        spectra = eigh_many(tensor, directions, wanted[-1], metric=weighing, progress=progress)
     places = torch.tensor(wanted, device=x.device) - 1
     lifted, true = folded(tensor.input, x), values.double()
     whole_form = (tensor(x).double() @ directions.double().T)[:, :, None]
@@ -204,7 +204,7 @@ def audit(
     return Audit(
         name,
         named,
-        "magnitude" if given is None else "weighted",
+        "magnitude" if weighing is None else "weighted",
         wanted,
         over_all[:, :-1],
         over_active[:, :-1],

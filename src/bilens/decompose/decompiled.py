@@ -34,8 +34,8 @@ class Decompiled:
         atoms: of the output features, (n, o).
         base: (o,), what is there without any interaction: the dictionary's offset, or, where the layer's mean output is
             known, that mean.
-        products: E z_a z_b over data, (k,): what each interaction adds on average, which is taken off the base where the
-            base is the mean; None without data.
+        products: E z_a z_b over data, (k,): what each interaction adds on average, which is taken off the base where
+            the base is the mean; None without data.
         input: space of the codes z; features: of the output features.
 
     Raises:
@@ -65,13 +65,15 @@ class Decompiled:
     @property
     def numbers(self) -> int:
         """How many numbers it stores: three per interaction, the output atoms that it uses, and the base."""
-        return 3 * len(self) + len(self.output.unique()) * self.atoms.shape[1] + len(self.base)
+        used = len(set(self.output.tolist()))
+        return 3 * len(self) + used * self.atoms.shape[1] + len(self.base)
 
     @property
     def read(self) -> Int[Tensor, " u"]:
         """The input features that it uses, the constant one left out."""
-        used = torch.cat([self.first, self.second]).unique()
-        return used[used < self.input.size]
+        used = torch.zeros(self.input.dim, dtype=torch.bool, device=self.first.device)
+        used[self.first] = used[self.second] = True
+        return used[: self.input.size].nonzero()[:, 0]
 
     def keep(self, k: int) -> Decompiled:
         """The first k interactions.
@@ -135,8 +137,8 @@ def decompile(
         >>> decompile(layer, *own, keep=1)(torch.tensor([[1.0, 2.0]]))
         tensor([[6., 0.]])
 
-    Of every output feature the `top` strongest pairs are found, exactly, and of all of them together the `keep` with the
-    largest part in ‖y‖²: c² ‖atom_o‖² E[z_a² z_b²] with codes, else c² ‖atom_o‖² over the multiplicity of the pair.
+    Of every output feature the `top` strongest pairs are found, exactly, and of all of them together the `keep` with
+    the largest part in ‖y‖²: c² ‖atom_o‖² E[z_a² z_b²] with codes, else c² ‖atom_o‖² over the multiplicity of the pair.
     Interactions are chosen one by one: what two of them do together is not seen.
 
     With all pairs of all features it is the layer on what the codes rebuild of x, projected on the output atoms.

@@ -55,8 +55,8 @@ class Unembedding:
     def directions(self, tokens: Iterable[int]) -> Float[Tensor, "n d"]:
         """γ ⊙ (U_t − mean over the vocabulary): the direction of the residual stream that speaks for each token.
 
-        What is common to all rows changes no prediction. Where the norm takes the mean of x away, the part of a direction
-        along (1, …, 1) does nothing, and is left out.
+        What is common to all rows changes no prediction. Where the norm takes the mean of x away, the part of a
+        direction along (1, …, 1) does nothing, and is left out.
 
         Raises:
             BilensError: no token, or one outside the vocabulary.

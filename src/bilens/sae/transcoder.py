@@ -58,10 +58,10 @@ def train_transcoder(
         >>> bool(sae.nmse(x.square()[:, :4], transcoder(x)) < 0.5)
         True
 
-    The loss is the mean over a batch of ‖t y − ŷ‖² + l1 Σ_k |a_k| ‖w_k‖, with ŷ the prediction for s x; s and t make the
-    mean of ‖s x‖² and of ‖t y‖² over the first batch equal to d_in and d_out, and are folded into the weights at the end.
-    The rows of the decoder have norm 1 throughout, as in `train`; a transcoder whose b_dec is 0 is new, and its b_dec
-    begins as the mean of the first batch's y.
+    The loss is the mean over a batch of ‖t y − ŷ‖² + l1 Σ_k |a_k| ‖w_k‖, with ŷ the prediction for s x; s and t make
+    the mean of ‖s x‖² and of ‖t y‖² over the first batch equal to d_in and d_out, and are folded into the weights at
+    the end. The rows of the decoder have norm 1 throughout, as in `train`; a transcoder whose b_dec is 0 is new, and
+    its b_dec begins as the mean of the first batch's y.
 
     Batches depend on the step alone: a run that was killed and started again with the same arguments ends with the same
     weights as one that was not, bit for bit on a CPU with as many threads.
@@ -93,7 +93,7 @@ def train_transcoder(
     where = processes.device(device)
     coder.to(where)
     first = plain(stream.batch(0)).to(where, coder.W_dec.dtype)
-    powers = [float(part.square().sum(dim=1).mean()) for part in first.split([coder.d_in, coder.d_out], dim=1)]
+    powers = [float(part.square().sum(dim=1).mean()) for part in torch.split(first, [coder.d_in, coder.d_out], dim=1)]
     if not all(power > 0 and math.isfinite(power) for power in powers):
         raise BilensError(f"a first batch with mean squared norms of {powers}", "finite vectors that are not all 0")
     s, t = (math.sqrt(size / power) for size, power in zip((coder.d_in, coder.d_out), powers, strict=True))
@@ -139,7 +139,7 @@ def train_transcoder(
                 for group in optimizer.param_groups:
                     group["lr"] = lr * trapezoid(done, steps, warmup, decay)
                 found, size = processes.share(stream, done)
-                x, y = plain(found).to(where, first.dtype).split([coder.d_in, coder.d_out], dim=1)
+                x, y = torch.split(plain(found).to(where, first.dtype), [coder.d_in, coder.d_out], dim=1)
                 numbers, active = _backward(coder, x * s, y * t, l1, size)
                 processes.add([value.grad for value in coder.parameters() if value.grad is not None])
                 between = False
@@ -153,7 +153,9 @@ def train_transcoder(
                     dead = (fired == 0).double().mean()
                     rows.append(torch.stack([loss / vectors, error / power, codes / vectors, dead]))
                     if not math.isfinite(float(loss)):
-                        raise BilensError(f"a loss of {float(loss)} at step {done}", "a finite loss", f"use lr below {lr:g}")
+                        raise BilensError(
+                            f"a loss of {float(loss)} at step {done}", "a finite loss", f"use lr below {lr:g}"
+                        )
                     sums, fired = torch.zeros_like(sums), torch.zeros_like(fired)
                     latest = dict(zip(_NAMES, rows[-1].tolist(), strict=True))
                     step(0, **{name: latest[name] for name in _NAMES[:3]})
@@ -191,7 +193,7 @@ def _begin(coder: Coder, y: Tensor) -> None:
 
 
 def _backward(coder: Coder, x: Tensor, y: Tensor, l1: float, size: int) -> tuple[Tensor, Tensor]:
-    """Gradients of this process's share of the loss, left where Adam looks for them; its sums, and how often codes fire."""
+    """Gradients of this process's share of the loss, left where Adam looks for them; its sums, and uses of codes."""
     with torch.enable_grad():
         coder.zero_grad(set_to_none=False)
         acts = coder.encode(x)
