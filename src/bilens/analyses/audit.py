@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from bilens.models import gated
 from bilens.models.gated import GatedMLP
 from bilens.models.gated.original import original
 from bilens.models.surrogate import ROWS_FOR_DOWN, least_squares, weights_only, with_bypass, with_down
-from bilens.progress import Steps
+from bilens.progress import Steps, bar
 from bilens.sae import SAE
 from bilens.statistics import Estimate
 from bilens.store import Folder
@@ -39,6 +40,9 @@ PREFIX = 1
 
 READ = 32
 """Characters of text that are read for each token."""
+
+SURROGATE = 128
+"""Rows of text that surrogates are fitted to at most: their vectors are in memory."""
 
 LEVEL = 0.75
 """The correlation that a feature is said to need to be explained."""
@@ -153,11 +157,25 @@ def audit(
     coders, reports = dict[str, SAE](), dict[str, CoderReport]()
     for folder in coder:
         coders[folder.name] = sae.load(folder)
+    shared = (
+        activations.stream(live, layer, "mlp_out", split.fit, batch_size=batch, seed=seed, prefix=PREFIX)
+        if several
+        else None
+    )
     for one in several:
         job.begin(f"a coder of {one.steps} steps")
         name = f"coder-{one.steps}"
         coders[name], reports[name] = site_coder(
-            run, name, live, layer, "mlp_out", fit=split.fit, held_out=split.held_out, settings=one, prefix=PREFIX
+            run,
+            name,
+            live,
+            layer,
+            "mlp_out",
+            fit=split.fit,
+            held_out=split.held_out,
+            settings=one,
+            prefix=PREFIX,
+            stream=shared,
         )
         console.print(_line(name, reports[name]))
     job.begin("surrogates")
@@ -169,14 +187,13 @@ def audit(
     sets.append(_asked(directions.random(random, mlp.output.size, seed=seed), y))
     normal = mlp.norm.normalize(x.to(mlp.gate))
     job.begin("eigenpairs and correlations")
-    found: dict[str, tuple[Audit, ...]] = {}
-    for name, tensor in tensors.items():
-        audits = []
-        for part in sets:
-            for order, metric in (("weighted", moment), ("magnitude", None)):
+    found: dict[str, tuple[Audit, ...]] = {name: () for name in tensors}
+    with bar("sets of directions, each in two orders", 2 * len(tensors) * len(sets)) as step:
+        for name, tensor in tensors.items():
+            for part, metric in itertools.product(sets, (moment, None)):
 
                 def compute(
-                    part: Asked = part, metric: Tensor | None = metric, tensor: BilinearTensor = tensor
+                    tensor: BilinearTensor = tensor, part: Asked = part, metric: Tensor | None = metric
                 ) -> Audit:
                     return decompositions.audit(
                         tensor,
@@ -187,11 +204,13 @@ def audit(
                         active=part.active,
                         labels=part.directions.labels,
                         name=part.directions.name,
-                        progress=True,
                     )
 
-                audits.append(run.record(f"audits/{name}-{part.directions.name}-{order}", Audit, compute))
-        found[name] = tuple(audits)
+                order = "magnitude" if metric is None else "weighted"
+                record = run.record(f"audits/{name}-{part.directions.name}-{order}", Audit, compute)
+                found[name] = (*found[name], record)
+                step(1)
+    for name, audits in found.items():
         console.print(_table(name, fvu[name], audits), soft_wrap=False)
     result = Result(found, fvu, reports, len(x), fitted)
     _write(run, mlp, split, model, result)
@@ -232,7 +251,7 @@ def _tensors(
     run: Folder, mlp: GatedMLP, live: nn.Module, split: Split, held_out: Tensor
 ) -> tuple[dict[str, BilinearTensor], dict[str, float], Tensor, int]:
     """The layer as tensors, fitted to the text and by its weights alone, with their FVU; and the second moment of x̂."""
-    x, _ = _rows(live, mlp, split.fit)
+    x, _ = _rows(live, mlp, split.fit[:SURROGATE])
     normal = mlp.norm.normalize(x.to(mlp.gate))
     if mlp.bilinear:
         tensor = mlp.tensor()
@@ -278,7 +297,7 @@ HEAD = ("directions", "order", "features", "all pairs")
 """The first columns of the table; then one for each number of pairs, and two of shares."""
 
 
-def _cells(audits: list[Audit] | tuple[Audit, ...], *, active: bool) -> Iterator[tuple[str, ...]]:
+def _cells(audits: tuple[Audit, ...], *, active: bool) -> Iterator[tuple[str, ...]]:
     for one in audits:
         count = one.known(active=active)
         if not count or (active and bool((one.firings == one.tokens).all())):
@@ -289,11 +308,11 @@ def _cells(audits: list[Audit] | tuple[Audit, ...], *, active: bool) -> Iterator
         yield (name, "by |λ|" if one.order == "magnitude" else "weighted", str(count), *medians, share)
 
 
-def _columns(audits: list[Audit] | tuple[Audit, ...]) -> tuple[str, ...]:
+def _columns(audits: tuple[Audit, ...]) -> tuple[str, ...]:
     return (*HEAD, *(f"k = {k}" for k in audits[0].ks), f"above {LEVEL} at 2")
 
 
-def _table(name: str, fvu: float, audits: list[Audit]) -> Table:
+def _table(name: str, fvu: float, audits: tuple[Audit, ...]) -> Table:
     shown = Table(
         box=None, pad_edge=False, title=f"{name}: FVU {fvu:.3f}; medians of |correlation|", title_justify="left"
     )

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from bilens import activations, sae, store
 from bilens._internal.checkpoint import discard
 from bilens._internal.checks import choice, number, whole
-from bilens.activations import SiteCost
+from bilens.activations import ActivationStream, SiteCost
 from bilens.errors import BilensError
 from bilens.history import History
-from bilens.sae import SAE, Coder, Site, StandardSAE, TopKSAE
+from bilens.sae import SAE, Coder, Site, StandardSAE, Stream, TopKSAE
 from bilens.store import Folder
 
 store.register(SiteCost)
@@ -102,7 +102,8 @@ def site_coder(
     held_out: Int[Tensor, "m t"],
     settings: CoderSettings,
     prefix: int = 1,
-    buffer: int = 65536,
+    stream: ActivationStream | None = None,
+    texts: int = 12,
     progress: bool = True,
 ) -> tuple[SAE, CoderReport]:
     """A coder of a site, trained when the run has none of this name, and what it costs the model at its site.
@@ -114,15 +115,18 @@ def site_coder(
         model: of transformers, in memory; layer: its number.
         site: of an autoencoder; or of a transcoder what it reads and what it predicts, ("mlp_in", "mlp_out").
         fit: rows of tokens to train on; held_out: rows to measure on, of other documents.
-        settings: of the coder; prefix: tokens left out at the start of a row; buffer: as `activations.stream`.
-        progress: whether to show bars.
+        settings: of the coder; prefix: tokens left out at the start of a row.
+        stream: of this site and text with the settings' batch, where several coders share one; made here when None.
+        texts: held-out rows on which ΔCE is measured at most, four times each; progress: whether to show bars.
 
     Raises: as `activations.stream`, `sae.train` and `sae.train_transcoder`.
     """
     sites = (site,) if isinstance(site, str) else site
-    stream = activations.stream(
-        model, layer, sites, fit, batch_size=settings.batch, buffer=buffer, seed=settings.seed, prefix=prefix
-    )
+    if stream is None:
+        stream = activations.stream(
+            model, layer, sites, fit, batch_size=settings.batch, seed=settings.seed, prefix=prefix
+        )
+    vectors: Stream = stream
     coder, where = settings.coder(*stream.widths), next(model.parameters()).device
     coder.site = Site(sites[0], layer, output=sites[1] if len(sites) > 1 else "")
     folder, checkpoint = run.path / "coders" / name, run.path / f"{name}.part"
@@ -132,9 +136,9 @@ def site_coder(
         how |= {"l1": settings.l1 if settings.kind == "relu" else 0.0, "checkpoint": checkpoint}
         how |= {"progress": progress, "device": str(where)}
         if isinstance(coder, Coder):
-            history = sae.train_transcoder(coder, stream, **how)
+            history = sae.train_transcoder(coder, vectors, **how)
         else:
-            history = sae.train(coder, stream, **how)
+            history = sae.train(coder, vectors, **how)
         coder.cpu().save_pretrained(folder)
         return history
 
@@ -145,7 +149,15 @@ def site_coder(
         f"coders/{name}",
         CoderReport,
         lambda: measured(
-            found, model, layer, sites, held_out=held_out, settings=settings, prefix=prefix, progress=progress
+            found,
+            model,
+            layer,
+            sites,
+            held_out=held_out,
+            settings=settings,
+            prefix=prefix,
+            texts=texts,
+            progress=progress,
         ),
     )
     return found, report
@@ -160,6 +172,7 @@ def measured(
     held_out: Int[Tensor, "m t"],
     settings: CoderSettings,
     prefix: int = 1,
+    texts: int = 12,
     progress: bool = True,
 ) -> CoderReport:
     """What a coder is worth at its site, on text that it did not see. Args and Raises: as `site_coder`."""
@@ -171,7 +184,7 @@ def measured(
         model,
         layer,
         sites[-1],
-        held_out,
+        held_out[:texts],
         {"coder": coder, UNTRAINED: beside},
         reads=sites[0],
         prefix=prefix,
