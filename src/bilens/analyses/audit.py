@@ -38,8 +38,8 @@ from bilens.text import Split, corpus, english, tokenizer
 PREFIX = 1
 """Tokens at the start of a row that are left out."""
 
-READ = 32
-"""Characters of text that are read for each token."""
+READ, LEAST_READ = 32, 1_000_000
+"""Characters of text that are read for each token, and at least: a split by document wants several."""
 
 SURROGATE = 128
 """Rows of text that surrogates are fitted to at most: their vectors are in memory."""
@@ -187,7 +187,7 @@ def audit(
     sets.append(_asked(directions.random(random, mlp.output.size, seed=seed), y))
     normal = mlp.norm.normalize(x.to(mlp.gate))
     job.begin("eigenpairs and correlations")
-    found: dict[str, tuple[Audit, ...]] = {name: () for name in tensors}
+    found: dict[str, tuple[Audit, ...]] = dict.fromkeys(tensors, ())
     with bar("sets of directions, each in two orders", 2 * len(tensors) * len(sets)) as step:
         for name, tensor in tensors.items():
             for part, metric in itertools.product(sets, (moment, None)):
@@ -222,7 +222,7 @@ def audit(
 
 def _split(model: str, text: tuple[Path, ...], *, length: int, fit: int, held_out: int, seed: int) -> Split:
     """As many rows as are asked for, of those that there are."""
-    characters = READ * length * (fit + held_out)
+    characters = max(LEAST_READ, READ * length * (fit + held_out))
     share = held_out / (fit + held_out)
     found = (
         corpus(text, hold_out=share, seed=seed, characters=characters)
