@@ -258,8 +258,8 @@ def _report(title: str, text: str, result: Rewriting, coders: dict[str, tuple[SA
             (
                 f"# {title} by its interactions",
                 table,
-                f"± is one standard error over {one.texts} rows, {one.tokens:,} tokens that nothing was fitted to. 100% is "
-                "the model as it is, 0% the layer's mean output in its place.",
+                f"± is one standard error over {one.texts} rows, {one.tokens:,} tokens that nothing was fitted to. "
+                "100% is the model as it is, 0% the layer's mean output in its place.",
                 *said,
                 f"Text: {text}.",
             )
