@@ -54,6 +54,20 @@ def test_tokens_say_what_moves_the_logits_of_the_original(family: str, more: dic
     assert found.labels == ("3", "7", "11")
 
 
+def test_the_gain_of_a_norm_after_the_mlp_is_taken_along() -> None:
+    """What the layer adds to the logit: the original's own modules on y, but for the scale of both norms."""
+    model = made("gemma2")
+    mlp = gated.load(model).mlp(1)
+    y, block = drawn(6, 16), model.model.layers[1]
+    with torch.no_grad():
+        added = block.post_feedforward_layernorm(y)
+        scale = y.square().mean(dim=1, keepdim=True).sqrt()
+        logits = (added * scale * (1 + model.model.norm.weight)) @ model.get_output_embeddings().weight.T
+    found = directions.tokens(model, [3, 7], mlp=mlp)
+    expected = (logits - logits.mean(dim=1, keepdim=True))[:, [3, 7]]
+    assert_close(y @ found.matrix.T, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_tokens_are_named_by_the_models_tokenizer() -> None:
     found = directions.tokens(TINY, [" the", " king", 300])
     tokenizer = text.tokenizer(TINY)

@@ -75,7 +75,7 @@ def test_its_true_values_are_those_of_the_original(audited: Path) -> None:
     from bilens.analyses.layer_text import split_of
     from bilens.models.surrogate import weights_only
 
-    split = split_of(str(TINY), (PLAYS,), length=48, fit=16, held_out=6, seed=0)
+    split = split_of(gated.load(TINY), (PLAYS,), length=48, fit=16, held_out=6, seed=0)
     live, mlp = original(gated.load(TINY)), gated.load(TINY).mlp(1)
     x, y = (activations.collect(live, 1, site, split.held_out) for site in ("residual_before", "mlp_out"))
     u = directions.random(8, mlp.output.size, seed=0).matrix

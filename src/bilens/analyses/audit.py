@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,7 +126,7 @@ def audit(
     layer = len(checkpoint) // 2 if layer is None else layer
     mlp = checkpoint.mlp(layer)
     job.begin("reading the text")
-    split = split_of(model, text, length=length, fit=fit, held_out=held_out, seed=seed)
+    split = split_of(checkpoint, text, length=length, fit=fit, held_out=held_out, seed=seed)
     asked = {
         "model": model,
         "layer": layer,
@@ -148,7 +149,7 @@ def audit(
     x, y = rows_of(live, mlp, split.held_out)
     coders, reports = dict[str, SAE](), dict[str, CoderReport]()
     for folder in coder:
-        coders[folder.name] = sae.load(folder)
+        coders[_named(folder, coders)] = sae.load(folder)
     shared = (
         activations.stream(live, layer, "mlp_out", split.fit, batch_size=batch, seed=seed, prefix=PREFIX)
         if several
@@ -173,7 +174,7 @@ def audit(
     job.begin("surrogates")
     tensors, fvu, moment, seen = _tensors(mlp, live, split, x)
     frequent = split.fit[:, PREFIX:].flatten().bincount().argsort(descending=True, stable=True)[:tokens].tolist()
-    named = directions.tokens(model, frequent) if tokens else None
+    named = directions.tokens(model, frequent, mlp=mlp) if tokens else None
     sets = [] if named is None else [_asked(named, y)]
     sets += _of_coders(mlp, coders, x, y, most)
     sets.append(_asked(directions.random(random, mlp.output.size, seed=seed), y))
@@ -210,6 +211,12 @@ def audit(
         _tabulate(tables.Writer(run.path, settings), layer, next(iter(found.values())))
     console.print(f"report: {run.path / 'report.md'}; figures: {run.path / 'figures'}")
     return result
+
+
+def _named(folder: Path, taken: Mapping[str, object]) -> str:
+    """A name that files and tables can have for a coder: its folder's, with a number where that is taken."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.")[:60] or "coder"
+    return next(name for n in itertools.count(1) if (name := plain if n == 1 else f"{plain}-{n}") not in taken)
 
 
 def _tensors(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bilens import activations
 from bilens.errors import BilensError
-from bilens.models.gated import GatedMLP
+from bilens.models.gated import Checkpoint, GatedMLP
 from bilens.models.surrogate import ROWS_FOR_DOWN, Surrogate, least_squares, with_bypass, with_down
 from bilens.text import Split, corpus, english, tokenizer
 
@@ -22,8 +22,26 @@ SURROGATE = 128
 """Rows of text that surrogates are fitted to at most: their vectors are in memory."""
 
 
-def split_of(model: str, text: tuple[Path, ...], *, length: int, fit: int, held_out: int, seed: int) -> Split:
-    """As many rows as are asked for, of those that there are."""
+def longest(checkpoint: Checkpoint) -> int:
+    """The longest text that the model takes, as its config says; GGUF calls it otherwise."""
+    config = checkpoint.source.config
+    longest = config.get("max_position_embeddings") or config.get("context_length")
+    return longest if isinstance(longest, int) else 2**31
+
+
+def split_of(
+    checkpoint: Checkpoint, text: tuple[Path, ...], *, length: int, fit: int, held_out: int, seed: int
+) -> Split:
+    """As many rows as are asked for, of those that there are, no longer than the model takes.
+
+    Args:
+        checkpoint: the model; text: files and folders, what is found without a network when there are none.
+        length: tokens in a row; fit, held_out: rows; seed: of the order.
+
+    Raises:
+        BilensError: fewer than eight rows to fit to, or two to measure on. Others as `bilens.text`.
+    """
+    length = min(length, longest(checkpoint))
     characters = max(LEAST_READ, READ * length * (fit + held_out))
     share = held_out / (fit + held_out)
     found = (
@@ -31,7 +49,7 @@ def split_of(model: str, text: tuple[Path, ...], *, length: int, fit: int, held_
         if text
         else english(hold_out=share, seed=seed, characters=characters)
     )
-    split = found.tokens(tokenizer(model), length=length)
+    split = found.tokens(tokenizer(checkpoint.source.title), length=length)
     few = Split(split.fit[:fit], split.held_out[:held_out], split.described, split.held_out_names, split.seed)
     if len(few.fit) < 8 or len(few.held_out) < 2:
         raise BilensError(
@@ -59,4 +77,4 @@ def fitted(mlp: GatedMLP, x: Tensor) -> Surrogate:
     return with_down(found, x) if len(x) >= ROWS_FOR_DOWN else found
 
 
-__all__ = ["PREFIX", "SURROGATE", "fitted", "rows_of", "split_of"]
+__all__ = ["PREFIX", "SURROGATE", "fitted", "longest", "rows_of", "split_of"]

@@ -115,7 +115,7 @@ def rewrite(
     mlp = checkpoint.mlp(layer)
     job.begin("reading the text")
     split = split_of(
-        model, text, length=length, fit=whole("fit", fit, 8), held_out=whole("held_out", held_out, 2), seed=seed
+        checkpoint, text, length=length, fit=whole("fit", fit, 8), held_out=whole("held_out", held_out, 2), seed=seed
     )
     asked = {"model": model, "layer": layer, "weights": checksum(mlp.gate, mlp.up, mlp.down), "text": split.described}
     run = Folder(out, {"command": "rewrite", **asked, "keep": counts, "coders": asdict(settings), "top": top})
