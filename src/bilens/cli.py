@@ -73,6 +73,16 @@ COMMANDS = {
         "Turn a language model into one whose MLPs are bilinear, and measure what that costs.",
         "bilens convert runs/smollm2 --out runs/bilinear",
     ),
+    "audit": Command(
+        "bilens.analyses.audit:audit",
+        "Ask how much of a layer's features their first eigenpairs explain, beside random directions.",
+        "bilens audit runs/smollm2 --layer 12 --out runs/audit",
+    ),
+    "rewrite": Command(
+        "bilens.analyses.rewrite:rewrite",
+        "Replace a layer by its strongest interactions between features, beside transcoders of the same size.",
+        "bilens rewrite runs/smollm2 --layer 12 --out runs/rewritten",
+    ),
     "query": Command(
         "bilens.analyses.query:query",
         "Ask the tables of a run in SQL: features, eigenpairs, interactions, examples.",

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from bilens import files, store
 from bilens._internal.checks import whole
+from bilens.analyses.layer_text import longest
 from bilens.analyses.layers import table
 from bilens.errors import BilensError
 from bilens.models import gated, language
-from bilens.models.gated import Checkpoint, GatedMLP
+from bilens.models.gated import GatedMLP
 from bilens.models.gated.original import Trace, original
 from bilens.models.replaced import Replaced, replaced
 from bilens.models.surrogate import Moments, Surrogate, gaussian, least_squares, weights_only
@@ -96,7 +97,7 @@ def demo_lm(
         if text
         else english(hold_out=0.2, seed=seed, characters=READ)
     )
-    split = found.tokens(tokenizer(named), length=min(length, _longest(checkpoint)))
+    split = found.tokens(tokenizer(named), length=min(length, longest(checkpoint)))
     few, many = split.fit[:fit], split.held_out[:held_out]
     used = f"{len(few)} of these rows to fit on, {len(many)} to measure on"
     asked = {"model": named, "layer": layer, "text": split.described, "fit": fit, "held_out": held_out, "seed": seed}
@@ -146,13 +147,6 @@ WAYS: dict[str, tuple[str, Callable[[GatedMLP, Tensor], Surrogate], bool]] = {
     "least_squares": ("least squares", least_squares, True),
 }
 """Surrogates: for each its title, how it is made of a layer and rows of its input, and whether it looks at these."""
-
-
-def _longest(checkpoint: Checkpoint) -> int:
-    """The longest text that the model takes, as its config says; GGUF calls it otherwise."""
-    config = checkpoint.source.config
-    longest = config.get("max_position_embeddings") or config.get("context_length")
-    return longest if isinstance(longest, int) else 2**31
 
 
 @torch.no_grad()
