@@ -18,7 +18,9 @@ from bilens._internal import checks
 from bilens._internal.checks import instance
 from bilens.decompose import (
     CP,
+    ODT,
     Coactivation,
+    KernelTree,
     ScoreSVD,
     Spectra,
     Spectrum,
@@ -26,10 +28,11 @@ from bilens.decompose import (
     TensorSVD,
     WeightedSpectrum,
 )
+from bilens.deep import DeepTensor, Paths
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
-from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
+from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, OutputTree, Samples, TreeSet
 from bilens.history import History
 from bilens.kernel import Kernel
 from bilens.pairs import PairCodes
@@ -44,11 +47,13 @@ RECORDS: dict[str, type] = {
     record.__name__: record
     for record in (
         CP,
+        ODT,
         BilinearTensor,
         Chart,
         Coactivation,
         CodeComparison,
         Curve,
+        DeepTensor,
         Detail,
         Dictionary,
         Evaluation,
@@ -56,7 +61,10 @@ RECORDS: dict[str, type] = {
         FeatureSet,
         History,
         Kernel,
+        KernelTree,
+        OutputTree,
         PairCodes,
+        Paths,
         Row,
         Samples,
         Score,
@@ -66,6 +74,7 @@ RECORDS: dict[str, type] = {
         Spectrum,
         StrongestInteractions,
         TensorSVD,
+        TreeSet,
         WeightedSpectrum,
     )
 }
