@@ -21,7 +21,11 @@ TEXT = (
     "(in {metric}). Each direction is a quadratic form of the input. Effects are what the outputs are when it is 1 and "
     "all other directions are 0."
 )
-NAMES = ("hidden directions kept", "hidden directions kept, by the weights alone", "principal components of the hidden layer")
+NAMES = (
+    "hidden directions kept",
+    "hidden directions kept, by the weights alone",
+    "principal components of the hidden layer",
+)
 
 
 @bar("hidden directions, and the model on them")
@@ -39,7 +43,9 @@ def hidden_directions(subject: DeepSubject) -> FeatureSet:
     for level in subject.levels[1:]:
         alone = after(level, alone)
     curves = () if subject.dataset is None else faithful(subject, found)
-    top = [k for k in (10, 20) if curves and k in curves[0].kept.tolist()] or ([] if not curves else [int(curves[0].kept[-1])])
+    top = [k for k in (10, 20) if curves and k in curves[0].kept.tolist()] or (
+        [] if not curves else [int(curves[0].kept[-1])]
+    )
     scores = [row for k in top for row in _rows(curves, k)]
     return FeatureSet(
         "directions",
@@ -87,7 +93,10 @@ def faithful(subject: DeepSubject, found: ODT) -> tuple[Curve, ...]:
             column.append(y)
     lines = [[subject.score(outputs) for outputs in column] for column in columns]
     ours = Curve.of(NAMES[0], counts, lines[0])
-    return (ours, *(Curve.of(name, counts, line, beside=ours.name) for name, line in zip(NAMES[1:], lines[1:], strict=True)))
+    return (
+        ours,
+        *(Curve.of(name, counts, line, beside=ours.name) for name, line in zip(NAMES[1:], lines[1:], strict=True)),
+    )
 
 
 def _bases(found: ODT) -> list[tuple[Tensor, Tensor, Tensor]]:

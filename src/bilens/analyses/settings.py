@@ -8,6 +8,8 @@ from bilens._internal.checks import number, whole
 
 FEW, FEW_EPOCHS = 20_000, 40
 """Training images below which there are few, and the passes over these."""
+DEEP_HIDDEN = 128
+"""Hidden units of each layer where there are several."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ class Training:
     noise: float = 0.3
 
     @classmethod
-    def usual(cls, images: int) -> Training:
-        """For so many training images: few need more passes."""
-        return cls(epochs=FEW_EPOCHS) if images < FEW else cls()
+    def usual(cls, images: int, layers: int = 1) -> Training:
+        """For so many training images, of which few need more passes, and so many layers."""
+        hidden = cls.hidden if layers == 1 else DEEP_HIDDEN
+        return cls(hidden, epochs=FEW_EPOCHS) if images < FEW else cls(hidden)
 
 
 def shown() -> dict[str, str]:
@@ -72,5 +75,6 @@ def shown() -> dict[str, str]:
         for name, value in vars(usual).items():
             small = getattr(other, name)
             words[name] = f"{value:g}" if value == small else f"{value:g}, with --small {small:g}"
+    words["hidden"] += f", and {DEEP_HIDDEN} where there are several layers"
     words["epochs"] += f", or {FEW_EPOCHS} over fewer than {FEW:,} images"
     return words

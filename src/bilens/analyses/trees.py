@@ -97,9 +97,7 @@ def dealt(trees: list[KernelTree]) -> list[KernelTree]:
     readers = torch.cat([tree.readers.flatten(0, 1) for tree in trees])
     order = torch.randperm(len(readers), generator=torch.Generator().manual_seed(0)).to(readers.device)
     parts = readers[order].split([tree.leaf_values.numel() for tree in trees])
-    return [
-        replace(tree, readers=part.reshape(tree.readers.shape)) for tree, part in zip(trees, parts, strict=True)
-    ]
+    return [replace(tree, readers=part.reshape(tree.readers.shape)) for tree, part in zip(trees, parts, strict=True)]
 
 
 def curve(subject: DeepSubject, trees: list[KernelTree], name: str, beside: str | None = None) -> Curve:

@@ -97,7 +97,9 @@ class OutputTree:
         row = torch.zeros_like(deep.layers[-1].down[:, 0])
         row[deep.output.index(self.label)] = 1
         one = deep.then(row[None], Space(self.label, 1))
-        own = {each.name: getattr(self, each.name) for each in fields(KernelTree) if each.name not in ("deep", "metric")}
+        own = {
+            each.name: getattr(self, each.name) for each in fields(KernelTree) if each.name not in ("deep", "metric")
+        }
         return KernelTree(**own, deep=one, metric=metric)
 
 
