@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bilens._internal.checks import number, whole
 
 FEW, FEW_EPOCHS = 20_000, 40
 """Training images below which there are few, and the passes over these."""
-DEEP_HIDDEN = 128
-"""Hidden units of each layer where there are several."""
+DEEP: dict[str, Any] = {"hidden": 128, "weight_decay": 0.1}
+"""What differs where there are several layers: a decay of 1 costs two of them most of a point."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Training:
     @classmethod
     def usual(cls, images: int, layers: int = 1) -> Training:
         """For so many training images, of which few need more passes, and so many layers."""
-        hidden = cls.hidden if layers == 1 else DEEP_HIDDEN
-        return cls(hidden, epochs=FEW_EPOCHS) if images < FEW else cls(hidden)
+        usual = cls() if layers == 1 else replace(cls(), **DEEP)
+        return replace(usual, epochs=FEW_EPOCHS) if images < FEW else usual
 
 
 def shown() -> dict[str, str]:
@@ -75,6 +76,7 @@ def shown() -> dict[str, str]:
         for name, value in vars(usual).items():
             small = getattr(other, name)
             words[name] = f"{value:g}" if value == small else f"{value:g}, with --small {small:g}"
-    words["hidden"] += f", and {DEEP_HIDDEN} where there are several layers"
+    for name, value in DEEP.items():
+        words[name] += f", and {value:g} where there are several layers"
     words["epochs"] += f", or {FEW_EPOCHS} over fewer than {FEW:,} images"
     return words

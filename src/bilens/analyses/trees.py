@@ -20,7 +20,8 @@ TEXT = (
     "Each {one} is a sum of roots, λ q² each, and each q is a sum of leaves, μ (w·x)²: squared overlaps with templates. "
     "A root with λ > 0 votes for the {one} and one with λ < 0 vetoes it. Roots are taken so that their energies λ² add "
     "up to ‖T‖² of the {one}, and the μ² of each root's leaves to 1, in {metric}. "
-    "A square does not see a sign: a root fires on −q as on q, so look at how q is distributed over the classes."
+    "A square does not see a sign: a root fires on −q as on q, so look at how q is distributed over the classes. "
+    "The pictures here are the first leaves of the largest votes."
 )
 WORDS = {
     "Root": "λ q² of an output of two layers, the square of a quadratic form. With λ > 0 it is a vote, else a veto.",

@@ -76,13 +76,14 @@ export function treeTiles(run) {
   return h("section", { class: "trees" },
     h("div", { class: "intro" }, h("h2", {}, found.title), h("p", {}, found.text)),
     h("ul", { class: "tiles few" }, found.trees.map((tree, place) => {
-      const { sides, scale } = sidesOf(tree, 0, axis, 1), top = sides[0][0] || sides[1][0], root = tree.roots[0];
+      const first = Math.max(0, tree.roots.findIndex((root) => root.value > 0)), root = tree.roots[first]; // the largest vote
+      const { sides, scale } = sidesOf(tree, first, axis, 1), top = sides[0][0] || sides[1][0];
       return h("li", {}, h("a", { class: "tile", href: link("tree", place) },
         s("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, top
           ? weightsPicture(top, axis, scale, { x: 0, y: 0, width, height })
           : s("text", { x: width / 2, y: height / 2, class: "tick", "text-anchor": "middle" }, "all 0")),
         h("span", { class: "tile-name" }, short(treeTitle(run, place), 40)),
-        h("span", { class: "tile-for" }, root ? `first root: ${percent(root.share, 0)} of ‖T‖², a ${root.value > 0 ? "vote" : "veto"}` : "")));
+        h("span", { class: "tile-for" }, `root ${first + 1}, ${percent(root.share, 0)} of ‖T‖²`)));
     })));
 }
 
@@ -144,7 +145,7 @@ function rootRows(run, found, axis, tree, place) {
     }),
     draw: (width) => {
       const narrow = width < 720, head = 24, side = measured ? (narrow ? (width - 16) / 2 : 190) : 0, gap = narrow ? 10 : 22;
-      const room = narrow || !measured ? width : width - 2 * (side + gap), size = Math.min(92, (room - 12 - 2 * SIDES * 6) / (2 * SIDES));
+      const room = narrow || !measured ? width : width - 2 * (side + gap), size = Math.min(112, (room - 12 - 2 * SIDES * 6) / (2 * SIDES));
       const chart = measured ? 104 : 0, pictures = size + 18, body = narrow ? chart + (chart ? 14 : 0) + pictures : Math.max(chart, pictures);
       const each = head + body + 26, group = s("g", {});
       tree.roots.forEach((root, k) => {
