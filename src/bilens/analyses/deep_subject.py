@@ -1,4 +1,4 @@
-"""What is read of a classifier of several layers, each thing computed once: its tree of tensors, its images, its bonds."""
+"""What is read of a classifier of several layers, each thing computed once: its tree of tensors, images, bonds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bilens.analyses.subject import EXAMINED
 from bilens.data import Dataset
 from bilens.deep import DeepTensor
 from bilens.deep.levels import Level
+from bilens.errors import BilensError
 from bilens.faithfulness import Row, Score
 from bilens.models import ImageClassifier
 from bilens.space import Space
@@ -94,8 +95,13 @@ class DeepSubject:
         return None if self.original is None else Row("the model itself", self.original, self.numbers, "model")
 
     def score(self, outputs: Float[Tensor, "m o"]) -> Score:
-        """How well the model does on the test images when its logits there are these."""
-        assert self.labels is not None and self.original is not None
+        """How well the model does on the test images when its logits there are these.
+
+        Raises:
+            BilensError: there are no images.
+        """
+        if self.labels is None or self.original is None:
+            raise BilensError("no labels", "the class of each image", "name a data set")
         return faithfulness.score(outputs, self.labels, self.original)
 
     def bonds(self, x: Float[Tensor, "n d"]) -> list[Float[Tensor, "n _"]]:

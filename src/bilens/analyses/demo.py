@@ -157,8 +157,9 @@ def _compare(dataset: Dataset, settings: dict[str, Any], seconds: float) -> None
     console = Console(markup=False, highlight=False, soft_wrap=True)
     layers = "" if settings["layers"] == 1 else f"{settings['layers']} layers of "
     console.print(
-        f"settings: {layers}{settings['hidden']:,} hidden units, noise {settings['noise']:g}, {settings['epochs']} epochs over "
-        f"{count:,} training images of {dataset.name}, seed {settings['seed']}; took {duration(seconds)}"
+        f"settings: {layers}{settings['hidden']:,} hidden units, noise {settings['noise']:g}, "
+        f"{settings['epochs']} epochs over {count:,} training images of {dataset.name}, seed {settings['seed']}; "
+        f"took {duration(seconds)}"
     )
     if settings["layers"] > 1:
         return

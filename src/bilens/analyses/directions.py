@@ -1,4 +1,4 @@
-"""The hidden directions of a network of several layers: those in which what is said and what is listened to are large."""
+"""The hidden directions of a network of several layers: what is said and what is listened to are large in them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from bilens import decompose
 from bilens.analyses.deep_subject import DeepSubject, after
 from bilens.analyses.subject import kept
 from bilens.decompose import ODT
+from bilens.dictionary import Dictionary
 from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, detail, stored
 from bilens.kernel import Kernel
 from bilens.progress import bar
 
+COUNTED = 10_000
+"""Training images that principal components are taken from."""
 TEXT = (
-    "The layer between the first and the second product has {size} numbers; these are its directions in balanced "
-    "coordinates, in which what the layer below can say is the identity and what the layers above listen to is diagonal "
-    "(in {metric}). Each direction is a quadratic form of the input. Effects are what the outputs are when it is 1 and "
-    "all other directions are 0."
+    "Between the first and the second layer stand {size} numbers; these are their directions in balanced "
+    "coordinates, in which what the layer below can say is the identity and what the layers above listen to is "
+    "diagonal (in {metric}). Each direction is a quadratic form of the input. Effects are what the outputs are "
+    "when it is 1 and all other directions are 0."
 )
 NAMES = (
     "hidden directions kept",
@@ -33,8 +36,7 @@ def hidden_directions(subject: DeepSubject) -> FeatureSet:
     """Balanced directions of the first hidden bond as quadratic forms, and scores against how many bonds keep."""
     deep, first = subject.outputs, subject.levels[0]
     found = decompose.odt(deep, metric=subject.metric, leaves=False)
-    basis, values = found.dictionaries[1], found.values[1]
-    assert basis is not None
+    (basis, *_), values = _kept(found), found.values[1]
     count = min(subject.budget.count, len(values))
     weights = (basis.duals[:count].to(first.down) @ first.down).detach()
     kernels = [Kernel(first.left, first.right, row, deep.input, str(place + 1)) for place, row in enumerate(weights)]
@@ -42,7 +44,7 @@ def hidden_directions(subject: DeepSubject) -> FeatureSet:
     alone = basis.atoms[:count].to(first.down)
     for level in subject.levels[1:]:
         alone = after(level, alone)
-    curves = () if subject.dataset is None else faithful(subject, found)
+    curves = () if subject.dataset is None else faithful(subject, found, subject.dataset.train.images)
     top = [k for k in (10, 20) if curves and k in curves[0].kept.tolist()] or (
         [] if not curves else [int(curves[0].kept[-1])]
     )
@@ -68,19 +70,22 @@ def hidden_directions(subject: DeepSubject) -> FeatureSet:
             "singular_values": [each.tolist() for each in found.values[1:]],
         },
         words={
-            "σ of a direction": "The singular value of one copy of the bond between two layers, in balanced coordinates: "
+            "σ of a direction": "The singular value of one copy of the bond between two layers, balanced: "
             "the squares of all of them add up to ‖T‖² of the network."
         },
     )
 
 
-def faithful(subject: DeepSubject, found: ODT) -> tuple[Curve, ...]:
-    """The model with as many directions kept at every hidden bond: balanced ones, those of the weights, components."""
+def faithful(subject: DeepSubject, found: ODT, training: Float[Tensor, "n d"]) -> tuple[Curve, ...]:
+    """The model with as many directions kept at every hidden bond: balanced ones, those of the weights, components.
+
+    Args:
+        subject: what is read; found: its balanced directions; training: images that components are taken from.
+    """
     plain = decompose.odt(subject.outputs, leaves=False)
     size = max(len(values) for values in found.values[1:-1])
     counts = kept(size)
-    assert subject.dataset is not None
-    bonds = subject.bonds(subject.dataset.train.images[:10000])[1:-1]
+    bonds = subject.bonds(training[:COUNTED])[1:-1]
     said = subject.bonds(subject.given)[1]
     principal = [_components(bond) for bond in bonds]
     columns: list[list[Tensor]] = [[], [], []]
@@ -102,8 +107,12 @@ def faithful(subject: DeepSubject, found: ODT) -> tuple[Curve, ...]:
 def _bases(found: ODT) -> list[tuple[Tensor, Tensor, Tensor]]:
     """(0, duals, atoms) of every hidden bond, in the network's type."""
     like = found.deep.layers[0].left
-    inner = [basis for basis in found.dictionaries[1:-1] if basis is not None]
-    return [(like.new_zeros(()), basis.duals.to(like), basis.atoms.to(like)) for basis in inner]
+    return [(like.new_zeros(()), basis.duals.to(like), basis.atoms.to(like)) for basis in _kept(found)]
+
+
+def _kept(found: ODT) -> list[Dictionary]:
+    """The bases of the hidden bonds."""
+    return [basis for basis in found.dictionaries[1:-1] if basis is not None]
 
 
 def _components(said: Float[Tensor, "n m"]) -> tuple[Tensor, Tensor, Tensor]:

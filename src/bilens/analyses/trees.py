@@ -17,7 +17,7 @@ ROOTS, LEAVES = 8, 16
 """Kept of each output and of each root. On two-layer MNIST these lose a third of a point."""
 
 TEXT = (
-    "Each {one} is a sum of roots, λ q² each, and each q is a sum of leaves, μ (w·x)²: squared overlaps with templates. "
+    "Each {one} is a sum of roots, λ q², and each q a sum of leaves, μ (w·x)²: squared overlaps with templates. "
     "A root with λ > 0 votes for the {one} and one with λ < 0 vetoes it. Roots are taken so that their energies λ² add "
     "up to ‖T‖² of the {one}, and the μ² of each root's leaves to 1, in {metric}. "
     "A square does not see a sign: a root fires on −q as on q, so look at how q is distributed over the classes. "
@@ -33,7 +33,7 @@ WORDS = {
 
 
 def templates(subject: DeepSubject) -> TreeSet:
-    """The trees of all outputs of a network of two layers, what they do on the test images, and how faithful they are."""
+    """The trees of all outputs of a network of two layers, what they do on the test images, how faithful they are."""
     deep, classes, metric = subject.outputs, subject.output.size, subject.metric
     found, kept = [], []
     x, labels = (None, None) if subject.dataset is None else (subject.given, subject.labels)

@@ -164,7 +164,7 @@ function rootRows(run, found, axis, tree, place) {
         sides.forEach((leaves, which) => leaves.forEach((leaf, n) => {
           const x = start + (which * SIDES + n) * (size + 6) + which * 12;
           group.append(weightsPicture(leaf, axis, scale, { x, y: line + 15, width: size, height: size }),
-            s("text", { x: x + size / 2, y: line + 10, class: which ? "tick minus" : "tick plus", "text-anchor": "middle" }, `μ ${signed(leaf.mu)}`));
+            s("text", { x: x + size / 2, y: line + 10, class: which ? "tick minus" : "tick plus", "text-anchor": "middle" }, `${narrow ? "" : "μ "}${signed(leaf.mu)}`));
         }));
       });
       if (output.size > 16 && measured) group.append(s("text", { x: 0, y: tree.roots.length * each + 10, class: "tick" }, `classes in their order, ${names[0]} first`));
