@@ -19,6 +19,7 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import (
     alternatives,
     atoms,
+    backdoor,
     boolean,
     convolution,
     digit_directions,
@@ -61,7 +62,7 @@ RECIPES: Mapping[str, Recipe] = {
 """Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
 
 APART: Mapping[str, Recipe] = {
-    recipe.name: recipe for recipe in (language.RECIPE, surrogates.RECIPE, convolution.RECIPE)
+    recipe.name: recipe for recipe in (language.RECIPE, surrogates.RECIPE, convolution.RECIPE, backdoor.RECIPE)
 }
 """Recipes that run only when they are named, and are no part of the programme's page; `language` needs `bilens[lm]`."""
 
