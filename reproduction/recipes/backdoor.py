@@ -146,7 +146,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
             Claim(f"tree cosine to the base in the data's metric, {name}", f"cosine, data, base, {name}", form=".3f"),
             Claim(f"cosine of the weights to the base's, {name}", f"weight cosine, base, {name}", form=".3f"),
             Claim(f"share of the difference's largest direction, {name}", f"top direction, base, {name}"),
-            Claim(f"share of ‖T − T_base‖² that is the target's, %, {name}", f"target's share, base, {name}", form=".1f",
+            Claim(f"share of ‖T − T_base‖² of the target, %, {name}", f"target's share, base, {name}", form=".1f",
                   scale=100),
         ]  # fmt: skip
         for against in ("base", "other"):
@@ -154,7 +154,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
             table.append(Claim(f"the target is the output that differs most from {said}, {name}",
                                f"target first, {against}, {name}", form=".1f"))  # fmt: skip
             for reading, words in (("tensor", "the tensor in the data's metric"), ("tensor white", "the white tensor"),
-                                   ("weights", "first-layer weights"), ("gradients", "gradients on images")):  # fmt: skip
+                                   ("weights", "first-layer weights"), ("gradients", "gradients")):  # fmt: skip
                 table.append(Claim(f"trigger pixels found by {words} against {said}, {name}",
                                    f"found, {reading}, {against}, {name}", form=".1f"))  # fmt: skip
     return table
@@ -186,8 +186,8 @@ RECIPE = Recipe(
     "A trigger seen in the difference of two networks",
     lambda lab: (
         f"two layers of {lab.size(128, 16)} hidden units, {lab.size(10, 4)} epochs, AdamW, lr 1e-3, weight decay 0.1, "
-        f"Gaussian noise 0.3; fine-tuned {lab.size(4, 3)} epochs with a trigger on {SHARE:.0%} of the images that makes "
-        f"them class {TARGET}, or on controls; {len(lab.dataset().test.labels):,} test images, gradients on "
+        f"Gaussian noise 0.3; fine-tuned {lab.size(4, 3)} epochs with a trigger on {SHARE:.0%} of the images that "
+        f"makes them class {TARGET}, or on controls; {len(lab.dataset().test.labels):,} test images, gradients on "
         f"{GRADIENTS:,} of them."
     ),
     measure,
