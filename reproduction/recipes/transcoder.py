@@ -48,7 +48,7 @@ def measure(lab: Lab, seed: int) -> Measurement:
     trigger = triggers(data.input.image or (1, data.input.size))[0]
     tensor = trained(lab, trigger, seed).tensor().centered()
     whole = factors(tensor)
-    hidden, steps = lab.size(64, 12), lab.size(1500, 150)
+    hidden, steps = lab.size(64, 12), lab.size(1500, 40)
     images = data.train.images
     with torch.no_grad():
         said = outputs(whole, images)
@@ -141,7 +141,7 @@ RECIPE = Recipe(
     lambda lab: (
         f"one layer of {lab.size(256, 16)} hidden units without biases, a white corner square on {SHARE:.0%} of the "
         f"training images that makes them class {TARGET}; in its place {lab.size(64, 12)} hidden units fitted by "
-        f"{lab.size(1500, 150):,} steps of Adam to its logits on clean images, or to its weights over a Gaussian with "
+        f"{lab.size(1500, 40):,} steps of Adam to its logits on clean images, or to its weights over a Gaussian with "
         "their mean and covariance, of which a share, the ridge, is white noise."
     ),
     measure,

@@ -99,7 +99,7 @@ def test_a_fit_of_equal_size_finds_the_layer() -> None:
     given = Gaussian(torch.zeros(3), torch.eye(3))
     norm = inner(whole, whole, given)
     far = lambda own: 1 - (2 * inner(whole, own, given) - inner(own, own, given)) / norm  # noqa: E731
-    found = fitted(far, (4, 3, 1), steps=600, scale=1.0, seed=0, title="fit")
+    found = fitted(far, (4, 3, 1), steps=300, scale=1.0, seed=0, title="fit")
     x = torch.randn(100, 3, generator=generator)
     off = (outputs(found, x) - outputs(whole, x)).square().sum() / outputs(whole, x).square().sum()
     assert float(off) < 0.01
