@@ -112,7 +112,7 @@ def demo_lm(
     own = interval(language.cross_entropy(live, many, batch=1).tolist())
     costs = {}
     for name, (title, make, data) in WAYS.items():
-        job.begin(f"{title} in the place of {mlp.title}")
+        job.begin(f"{mlp.title} replaced by {title}")
         surrogate = make(mlp, x)
 
         def measure(surrogate: Surrogate = surrogate, data: bool = data) -> LayerCost:
