@@ -17,7 +17,7 @@ from bilens.space import Space
 from bilens.store import Folder
 from bilens.tensor import BilinearTensor
 from oracle import array
-from reproduction import reproduce
+from reproduction import reproduce, text
 from reproduction.lab import Lab
 from reproduction.methods.fidelity import Gaussian, fitted, inner, outputs
 from reproduction.methods.triggers import attack, environment, jacobians, mislabelled, poisoned, triggers
@@ -135,5 +135,12 @@ def test_a_recipe_measures_what_it_says(recipe, tmp_path: Path) -> None:
     seeds = [recipe.measure(lab, seed) for seed in (0, 1)]
     check_report(recipe.RECIPE, seeds)
     recipe.RECIPE.settings(lab)
+    prose = text.templates(text.FOLDER / "apart")
+    template, name = prose[recipe.RECIPE.name], recipe.RECIPE.name
+    drawn = {f"figure:{key}": caption for key, (_, caption) in recipe.RECIPE.figures(seeds).items()}
+    filled = text.fill(template, {name: seeds}, {"settings": "s", "table": "t", **drawn}, prose, {})
+    assert "{{" not in filled
+    for statement in template.statements:
+        statement.holds(seeds)  # of numbers that are measured; whether it holds, five seeds of MNIST say
     again = recipe.measure(lab, 1)
     torch.testing.assert_close(again.values, seeds[1].values, rtol=1e-6, atol=1e-9)
