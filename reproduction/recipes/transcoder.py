@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -63,20 +63,25 @@ def measure(lab: Lab, seed: int) -> Measurement:
         if name == "clean images":
             order = torch.randint(len(images), (steps, 512), generator=torch.Generator().manual_seed(seed))
             batches = iter(order)
-            found = fit(lambda own, b=batches: _error(own, images, said, next(b)), steps=steps, title=name)
+            found = fit(partial(_error, images=images, said=said, batches=batches), steps=steps, title=name)
         elif name == "random start":
-            found = fit(lambda own: own[0].sum() * 0, steps=1, title=name)
+            found = fit(_nothing, steps=1, title=name)
         else:
             given = Gaussian.of(images, float(name.split()[-1])).to(whole[0])
             norm = inner(whole, whole, given)
-            found = fit(lambda own, g=given, n=norm: _far(own, whole, g, n), steps=steps, title=name)
+            found = fit(partial(_far, whole=whole, given=given, norm=norm), steps=steps, title=name)
         numbers |= _scores(name, found, whole, data, trigger)
     return Measurement.of(numbers)
 
 
-def _error(own: Factors, images: Tensor, said: Tensor, rows: Tensor) -> Tensor:
-    """Mean squared error of the logits on some images, over their mean square."""
+def _error(own: Factors, images: Tensor, said: Tensor, batches: Iterator[Tensor]) -> Tensor:
+    """Mean squared error of the logits on the next images, over their mean square."""
+    rows = next(batches)
     return (outputs(own, images[rows]) - said[rows]).square().sum() / said[rows].square().sum()
+
+
+def _nothing(own: Factors) -> Tensor:
+    return own[0].sum() * 0
 
 
 def _far(own: Factors, whole: Factors, given: Gaussian, norm: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def test_its_data_are_what_the_schema_says_and_its_scores_are_in_the_table(run: 
     jsonschema.validate(document, SCHEMA)
     shown = document["runs"][0]
     assert shown["model"] is None
-    assert [tuple(level["left"]["shape"]) for level in shown["levels"]] == [(6, 37), (6, 7)]
+    assert [tuple(level["left"]["shape"]) for level in shown["levels"]] == [(6, 37), (5, 7)]
     assert [(row["name"], row["beside"]) for row in shown["scores"]] == [("trees", None), (EVIL, "trees")]
     assert [line["name"] for line in shown["curves"]] == ["roots"]
     assert shown["notes"] == [EVIL]

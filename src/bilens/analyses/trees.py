@@ -50,7 +50,8 @@ def templates(subject: DeepSubject) -> TreeSet:
         "relative_error": {tree.label: tree.error for tree in found},
         "share_of_first_root": {tree.label: float(tree.values[0] ** 2 / tree.energy) for tree in found},
     }
-    curves, scores = (), ()
+    curves: tuple[Curve, ...] = ()
+    scores: tuple[Row, ...] = ()
     if subject.dataset is not None:
         curves, scores = measured(subject, kept)
     one = singular(subject.output.name)
@@ -97,7 +98,7 @@ def dealt(trees: list[KernelTree]) -> list[KernelTree]:
     """The trees with all of their λ and μ, and the templates of all of them dealt out at random."""
     readers = torch.cat([tree.readers.flatten(0, 1) for tree in trees])
     order = torch.randperm(len(readers), generator=torch.Generator().manual_seed(0)).to(readers.device)
-    parts = readers[order].split([tree.leaf_values.numel() for tree in trees])
+    parts = torch.split(readers[order], [tree.leaf_values.numel() for tree in trees])
     return [replace(tree, readers=part.reshape(tree.readers.shape)) for tree, part in zip(trees, parts, strict=True)]
 
 
