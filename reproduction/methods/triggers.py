@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -86,12 +87,25 @@ def attack(
     return float((logits(trigger.stamp(images[others])).argmax(dim=1) == target).double().mean())
 
 
-def environment(deep: DeepTensor, metric: Float[Tensor, "i i"] | None) -> tuple[Float[Tensor, " d"], float]:
-    """The diagonal of the leaf environment, without the constant, and the share of its largest direction."""
-    found = deep.environment(0, metric=metric)
-    size = deep.input.size
-    values = torch.linalg.eigvalsh(found)
-    return found.diagonal()[:size], float(values[-1] / values.clamp(min=0).sum())
+class Environment(NamedTuple):
+    """The leaf environment of a network, without the constant coordinate.
+
+    Args:
+        top: (d,), squared entries of its largest direction; diagonal: (d,), those of all directions, each times its
+            eigenvalue; share: of the eigenvalues, that of the largest.
+    """
+
+    top: Float[Tensor, " d"]
+    diagonal: Float[Tensor, " d"]
+    share: float
+
+
+def environment(deep: DeepTensor, metric: Float[Tensor, "i i"] | None) -> Environment:
+    """Which pixels one copy of the input is listened to at, with the other copies in the metric."""
+    found, size = deep.environment(0, metric=metric), deep.input.size
+    values, vectors = torch.linalg.eigh(found)
+    share = float(values[-1] / values.clamp(min=0).sum())
+    return Environment(vectors[:size, -1].square(), found.diagonal()[:size], share)
 
 
 def jacobians(logits: Callable[[Tensor], Tensor], images: Float[Tensor, "n d"]) -> Float[Tensor, "o n d"]:

@@ -82,28 +82,29 @@ def _one(
     target = TARGET % data.output.size
     nets = {name: one.double().deep().centered() for name, one in _copies({"own": model, **references}).items()}
     own = nets["own"]
-    weights, _ = environment(own, metric)
+    alone = environment(own, metric)
     numbers = {
         "accuracy": float((model(images).argmax(dim=1) == labels).double().mean()),
         "attack": attack(model, images, labels, trigger, target),
-        "found, tensor alone": trigger.found(weights),
+        "found, tensor alone": trigger.found(alone.top),
         "found, weights alone": trigger.found(_squares(model)),
     }
     slopes = {name: jacobians(one, images[:GRADIENTS]) for name, one in {"own": model, **references}.items()}
     numbers["found, gradients alone"] = trigger.found(slopes["own"].square().sum(dim=(0, 1)))
     for name in references:
         away = own - nets[name]
-        weights, top = environment(away, metric)
+        seen = environment(away, metric)
         outputs = _energies(away, metric)
         numbers |= {
             f"cosine, white, {name}": float(own.cosine(nets[name])),
             f"cosine, data, {name}": float(own.cosine(nets[name], metric=metric)),
             f"weight cosine, {name}": _weight_cosine(model, references[name]),
-            f"found, tensor, {name}": trigger.found(weights),
-            f"found, tensor white, {name}": trigger.found(environment(away, None)[0]),
+            f"found, tensor, {name}": trigger.found(seen.top),
+            f"found, tensor diagonal, {name}": trigger.found(seen.diagonal),
+            f"found, tensor white, {name}": trigger.found(environment(away, None).top),
             f"found, weights, {name}": trigger.found(_squares(model, references[name])),
             f"found, gradients, {name}": trigger.found((slopes["own"] - slopes[name]).square().sum(dim=(0, 1))),
-            f"top direction, {name}": top,
+            f"top direction, {name}": seen.share,
             f"target first, {name}": float(int(outputs.argmax()) == target),
             f"target's share, {name}": float(outputs[target] / outputs.sum()),
         }
@@ -153,7 +154,8 @@ def claims(measured: Measurement) -> Sequence[Claim]:
             said = "the base" if against == "base" else "an independent training"
             table.append(Claim(f"the target is the output that differs most from {said}, {name}",
                                f"target first, {against}, {name}", form=".1f"))  # fmt: skip
-            for reading, words in (("tensor", "the tensor in the data's metric"), ("tensor white", "the white tensor"),
+            for reading, words in (("tensor", "the tensor's largest direction"), ("tensor diagonal", "all directions"),
+                                   ("tensor white", "the white tensor"),
                                    ("weights", "first-layer weights"), ("gradients", "gradients")):  # fmt: skip
                 table.append(Claim(f"trigger pixels found by {words} against {said}, {name}",
                                    f"found, {reading}, {against}, {name}", form=".1f"))  # fmt: skip

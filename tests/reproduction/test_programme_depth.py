@@ -65,10 +65,12 @@ def test_poison_is_in_a_share_of_the_images_and_of_the_labels() -> None:
 
 def test_the_environment_and_gradients_are_those_of_the_network() -> None:
     deep = network(3, (3, 4, 2), bias=True)
-    weights, top = environment(deep, None)
+    seen = environment(deep, None)
     whole = array(deep.environment(0))
-    np.testing.assert_allclose(weights, np.diag(whole)[:3])
-    assert top == pytest.approx(np.linalg.eigvalsh(whole)[-1] / np.trace(whole))
+    values, vectors = np.linalg.eigh(whole)
+    np.testing.assert_allclose(seen.diagonal, np.diag(whole)[:3])
+    np.testing.assert_allclose(seen.top, vectors[:3, -1] ** 2, atol=1e-12)
+    assert seen.share == pytest.approx(values[-1] / np.trace(whole))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     slopes, step = jacobians(deep, x), 1e-6
     for i in range(3):
