@@ -18,10 +18,11 @@ import pytest
 import torch
 
 from bilens import decompose, files, pairs, store
+from bilens.deep import DeepTensor, paths
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
-from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
+from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, OutputTree, Samples, TreeSet
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
@@ -42,12 +43,23 @@ def layer() -> BilinearTensor:
     )
 
 
+def layer_of(space: Space, outputs: int = 2) -> BilinearTensor:
+    generator = torch.Generator().manual_seed(1)
+    left, right, down = (torch.randn(*shape, generator=generator) for shape in ((4, 3), (4, 3), (outputs, 4)))
+    output = Space("next", outputs)
+    return BilinearTensor.from_layer(left, right, down, left_bias=torch.ones(4), input=space, output=output)
+
+
 @functools.cache
 def records() -> list:
     tensor = layer()
     spectrum = decompose.eigh(tensor.kernel("a"), 2)
     moment = decompose.second_moment(torch.eye(6), tensor.input)
     space = tensor.input.without_constant()
+    deep = DeepTensor.chain(tensor, layer_of(tensor.output))
+    tree = decompose.kernel_tree(deep, 0, roots=2, leaves=2, metric=moment)
+    shown = tuple(OutputTree.of(tree, label) for label in ("0", "1"))
+    residual = DeepTensor.chain(layer_of(tensor.output, 3), residual=True)
     return [
         tensor,
         tensor.kernel("ü"),
@@ -100,6 +112,13 @@ def records() -> list:
         ),
         Samples(torch.rand(2, 6), torch.arange(2), torch.rand(2, 3), None, space, tensor.output),
         Explanation("a less b", torch.rand(6, generator=torch.Generator().manual_seed(1)), spectrum, 1.5),
+        deep,
+        residual,
+        decompose.odt(deep, metric=moment, leaves=False),
+        tree,
+        shown[0],
+        TreeSet(shown, deep.input, deep.output, "the identity", numbers={"roots": 2}),
+        paths(residual, torch.rand(2, 3)),
     ]
 
 
@@ -276,7 +295,7 @@ def test_a_tensor_of_another_type_or_shape_is_refused(dtype, shape, tmp_path) ->
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
             annotation = str(type(record).__annotations__[field.name])
-            if not isinstance(value, torch.Tensor) or (shape == () and value.ndim == 0):
+            if not isinstance(value, torch.Tensor) or (shape is not None and value.ndim == len(shape)):
                 continue
             if {torch.int64: "Int[", torch.bool: "Bool["}.get(dtype, "none") in annotation:
                 continue
