@@ -1,0 +1,266 @@
+"""The main job for language models: layers opened, read in sets of directions, looked at on text, and kept in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from torch import Tensor
+
+from bilens import decompose, files, tables
+from bilens.analyses.language import index, inputs, pages
+from bilens.analyses.language.layer import Layer, costs, from_weights, opened
+from bilens.analyses.language.made import Made, Readings, made, readings
+from bilens.analyses.language.seen import EACH, KINDS, KS, Seen, look, stretches
+from bilens.analyses.language.sets import Inputs, Outputs, input_features, outputs
+from bilens.analyses.language.subject import PREFIX, Subject
+from bilens.decompose import StrongestInteractions
+from bilens.errors import BilensError
+from bilens.progress import Steps
+from bilens.store import Folder
+from bilens.tables import Writer
+
+BEFORE, AFTER = 14, 8
+"""Tokens of a context before and after the one that it is kept for."""
+
+BATCH = 256
+"""Features of a set whose contexts are written at a time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for of each layer.
+
+    Args:
+        directions: "tokens", or folders of coders of what the layer gives; inputs: the folder of a coder of what it
+            takes, empty for token embeddings.
+        tokens: how many tokens are read as directions; controls: random directions beside them.
+        input_tokens: token embeddings that are input features, where no coder is named.
+        pairs: eigenpairs of each feature; interactions: of each feature; seed: of what is drawn.
+    """
+
+    directions: tuple[str, ...] = ("tokens",)
+    inputs: str = ""
+    tokens: int = 256
+    controls: int = 64
+    input_tokens: int = 512
+    pairs: int = 16
+    interactions: int = 64
+    seed: int = 0
+
+
+def settings(subject: Subject, layers: Sequence[int], plan: Plan) -> dict[str, Any]:
+    """What a run was asked for, as JSON: its folder belongs to these."""
+    split = subject.split
+    return {
+        "command": "read",
+        "kind": "language",
+        "model": subject.named,
+        "layers": list(layers),
+        "text": None if split is None else split.described,
+        **asdict(plan),
+        "directions": list(plan.directions),
+    }
+
+
+def read_layers(subject: Subject, layers: Sequence[int], out: Path, plan: Plan, steps: Steps | None = None) -> list[Path]:
+    """Read layers into a run's folder, and write the page of each; what is there already is kept.
+
+    Args:
+        subject: the model and its text; layers: their numbers; out: the folder; plan: what is asked for.
+        steps: of a job that began before this.
+
+    Returns:
+        The pages, and the index before them where there are several.
+
+    Raises:
+        BilensError: no such layer, or directions that do not fit. StoreError: the folder is of another run.
+    """
+    asked = settings(subject, layers, plan)
+    first = from_weights(subject, layers[0])
+    announced(subject, first, layers, plan, out)
+    run, writer = Folder(out, asked), Writer(out, asked)
+    steps = steps or Steps(count_steps(subject, layers))
+    if subject.split is not None:
+        steps.begin("running the model on the text")
+        inputs.collect(subject, out, layers)
+    written = []
+    for number in layers:
+        steps.begin(f"reading layer {number}")
+        found = read_layer(subject, number, run, writer, plan)
+        steps.begin(f"the page of layer {number}")
+        written.append(pages.write(subject, *found, run.path, layers))
+    if len(layers) > 1:
+        written.insert(0, index.write(subject, layers, run.path))
+    return written
+
+
+def count_steps(subject: Subject, layers: Sequence[int]) -> int:
+    """How many steps `read_layers` has."""
+    return 2 * len(layers) + (subject.split is not None)
+
+
+def announced(subject: Subject, layer: Layer, layers: Sequence[int], plan: Plan, out: Path) -> None:
+    """Say how large the job will be, and refuse a disk that is too small; wrong directions are refused here, too."""
+    sets = outputs(subject, layer, plan.directions, count=plan.tokens, controls=plan.controls, seed=plan.seed)
+    input_features(subject, layer, Path(plan.inputs) if plan.inputs else None, count=plan.input_tokens)
+    sizes = tables.estimate(
+        layers=len(layers),
+        features=sum(map(len, sets)),
+        pairs=plan.pairs,
+        dim=layer.tensor.input.dim,
+        interactions=plan.interactions,
+        examples=0 if subject.split is None else len(KINDS) * EACH,
+        tokens=BEFORE + 1 + AFTER,
+    )
+    more = inputs.size(subject, len(layers))
+    Console(markup=False, highlight=False, soft_wrap=True).print(
+        f"{sizes}{f', and what the layers take {more / 1e6:.1f} MB' if more else ''}"
+    )
+    sizes.require(out)
+
+
+def read_layer(
+    subject: Subject, number: int, run: Folder, writer: Writer, plan: Plan
+) -> tuple[Layer, list[Outputs], Inputs]:
+    """Everything of one layer but its page, into the tables and the records of a run.
+
+    Returns:
+        The layer, its sets of directions, and its input features.
+    """
+    layer = opened(subject, run.path, number)
+    costs(layer, subject, run, seed=plan.seed)
+    sets = outputs(subject, layer, plan.directions, count=plan.tokens, controls=plan.controls, seed=plan.seed)
+    made_of = input_features(subject, layer, Path(plan.inputs) if plan.inputs else None, count=plan.input_tokens)
+    at_tokens: Readings | None = None
+    for found in sets:
+        named = layer.tensor.then(found.of(layer).to(layer.tensor.down), found.space)
+        pairs = min(plan.pairs, layer.tensor.input.dim if layer.metric is None else layer.metric.rank)
+        spectra = decompose.spectra_stream(named, k=pairs, metric=layer.metric, seed=plan.seed)
+        tables.save_spectra(writer, spectra, layer=number, set=found.name, control=found.control)
+        strongest = decompose.strongest_stream(named, made_of.dictionary, top=plan.interactions)
+        tables.save_interactions(
+            writer, strongest, layer=number, set=found.name, inputs=made_of.name, codes=made_of.codes
+        )
+        values, vectors = saved(run.path, number, found.name)
+        if subject.split is not None and layer.held_out is not None:
+            held_out = subject.split.held_out
+            where = stretches(held_out, subject.pieces)
+            seen = run.record(
+                f"layer-{number:03d}/{found.name}/seen",
+                Seen,
+                lambda found=found, values=values, vectors=vectors, held_out=held_out, where=where: look(  # type: ignore[misc]
+                    layer, found, values, vectors, held_out, where
+                ),
+            )
+            write_examples(writer, subject, layer, found, seen)
+            write_audit(writer, layer, found, seen)
+        name = f"layer-{number:03d}/{found.name}/made"
+        if not run.has(name):
+            at_tokens = readings(subject, layer) if at_tokens is None else at_tokens
+            top = StrongestInteractions.join([strongest.batch(n) for n in range(len(strongest))], named.output)
+            one = made(layer, found, vectors, at_tokens, subject.vocabulary.unembedding, made_of, top)
+            run.record(name, Made, lambda one=one: one)  # type: ignore[misc]
+    return layer, sets, made_of
+
+
+def saved(out: Path, layer: int, name: str) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k i"]]:
+    """The eigenpairs of a set, from the tables of a run."""
+    run = tables.open(out)
+    rows = run.query(
+        'SELECT feature, value FROM eigenpairs WHERE layer = ? AND "set" = ? ORDER BY feature, pair', [layer, name]
+    )
+    found = run.features(layer=layer, set=name)
+    values = torch.tensor(rows.column("value").to_pylist(), dtype=torch.float64)
+    whole = {file: files.read_tensors(out / file)[0]["vectors"] for file in dict.fromkeys(found.column("file").to_pylist())}
+    vectors = torch.cat(list(whole.values()))
+    return values.view(len(vectors), -1).to(vectors), vectors
+
+
+def write_examples(writer: Writer, subject: Subject, layer: Layer, found: Outputs, seen: Seen) -> None:
+    """The contexts of a set into the table `examples`."""
+    if layer.held_out is None or subject.split is None:
+        return
+    tokens, number = subject.split.held_out, layer.number
+    length = tokens.shape[1] - PREFIX
+    source = f"{seen.values.double().sum():.9g} {seen.places.sum()}"
+    missing = [
+        start
+        for start in range(0, len(found), BATCH)
+        if not writer.finished("examples", layer=number, set=found.name, batch=start // BATCH, source=source)
+    ]
+    if not missing:
+        return
+    y, directions = layer.mlp(layer.held_out), found.of(layer)
+    for start in missing:
+        true = (y @ directions[start : start + BATCH].to(y).T).T.view(-1, len(tokens), length)
+        rows: dict[str, list[Any]] = {name: [] for name in (
+            "feature", "kind", "rank", "document", "position", "value", "predicted", "focus", "tokens", "values")}  # fmt: skip
+        for feature in range(start, min(start + BATCH, len(found))):
+            for kind, name in enumerate(KINDS):
+                for rank, (row, position) in enumerate(seen.places[feature, kind].tolist()):
+                    first = max(PREFIX, position - BEFORE)
+                    last = min(tokens.shape[1], position + AFTER + 1)
+                    rows["feature"].append(feature)
+                    rows["kind"].append(name)
+                    rows["rank"].append(rank)
+                    rows["document"].append(row)
+                    rows["position"].append(position)
+                    rows["value"].append(float(seen.values[feature, kind, rank]))
+                    rows["predicted"].append(float(seen.predicted[feature, kind, rank]))
+                    rows["focus"].append(position - first)
+                    rows["tokens"].append([_piece(subject, token) for token in tokens[row, first:last].tolist()])
+                    rows["values"].append(true[feature - start, row, first - PREFIX : last - PREFIX].tolist())
+        writer.write("examples", rows, layer=number, set=found.name, batch=start // BATCH, source=source)
+
+
+def _piece(subject: Subject, token: int) -> str:
+    return subject.pieces[token] if token < len(subject.pieces) else f"[{token}]"
+
+
+def write_audit(writer: Writer, layer: Layer, found: Outputs, seen: Seen) -> None:
+    """The correlations of a set into the table `audit`; 0 pairs are the whole quadratic form."""
+    if layer.held_out is None:
+        return
+    source = f"{seen.correlations.double().sum():.9g} {seen.full.double().sum():.9g}"
+    if writer.finished("audit", layer=layer.number, set=found.name, source=source):
+        return
+    ks = [*KS[: seen.correlations.shape[1]], 0]
+    columns = torch.cat([seen.correlations, seen.full[:, None]], dim=1).double().flatten().tolist()
+    count = len(found) * len(ks)
+    rows = {
+        "feature": [feature for feature in range(len(found)) for _ in ks],
+        "pairs": ks * len(found),
+        "correlation": columns,
+        "tokens": [len(layer.held_out)] * count,
+    }
+    writer.write("audit", rows, layer=layer.number, set=found.name, source=source)
+
+
+def numbers(asked: str | None, count: int) -> list[int]:
+    """The layers that `--layers` names: numbers with commas and ranges ("3,5-8"), "all", or None for the middle one.
+
+    Raises:
+        BilensError: something else, or no such layer.
+    """
+    if asked is None:
+        return [count // 2]
+    if asked == "all":
+        return list(range(count))
+    found = list[int]()
+    for part in asked.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise BilensError(f"--layers {asked}", "numbers such as 12, 3,5 or 3-8, or all")
+        found += range(int(first), int(last or first) + 1)
+    if not found or max(found) >= count:
+        raise BilensError(f"--layers {asked}", f"layers from 0 to {count - 1}")
+    return sorted(set(found))
+
+
+__all__ = ["Plan", "count_steps", "numbers", "read_layer", "read_layers", "saved", "settings"]

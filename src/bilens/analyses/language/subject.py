@@ -1,0 +1,136 @@
+"""A language model that is to be read: its layers, its vocabulary, the text that it is shown, and its running original."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilens.errors import BilensError
+from bilens.models import gated
+from bilens.models.gated import Checkpoint
+from bilens.models.gated.original import original
+from bilens.models.vocabulary import Vocabulary, vocabulary
+from bilens.text import Split, corpus, tokenizer
+from bilens.text.pieces import pieces
+from bilens.text.split import READ
+
+PREFIX = 1
+"""Tokens at the start of a row that nothing is fitted to or measured on: many models keep a huge output there."""
+
+HELD_OUT = 0.4
+"""Share of the text that nothing is fitted to."""
+
+LENGTH = 256
+"""Tokens in a row of text, at most what the model takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A language model and what it is shown.
+
+    Args:
+        named: the model, as it was named; checkpoint: its layers.
+        vocabulary: both ends of it; pieces: the text of each token.
+        split: rows of text, None to look at weights alone.
+        live: gives the model as transformers runs it, loaded when it is first asked for.
+        named_tokens: whether the texts of tokens are known; without a tokenizer they are numbers.
+    """
+
+    named: str
+    checkpoint: Checkpoint
+    vocabulary: Vocabulary
+    pieces: tuple[str, ...]
+    split: Split | None
+    live: Callable[[], nn.Module]
+    named_tokens: bool = True
+
+    @property
+    def title(self) -> str:
+        """The model's name without the folder that it is in."""
+        name = Path(self.named).name.removesuffix(".gguf")
+        return Path(self.named).resolve().parent.name if name == "model" else name
+
+
+def subject(named: str, text: Sequence[Path], *, tokens: int, seed: int) -> Subject:
+    """Open a model, and read the text that it is to be shown.
+
+    Args:
+        named: a folder, a GGUF file or a name on the hub; text: files and folders, none for weights alone.
+        tokens: how many to read at most; seed: of the order of the text.
+
+    Raises:
+        StoreError, BilensError: as `gated.load`, `vocabulary`, `text.tokenizer` and `text.corpus`.
+    """
+    checkpoint = gated.load(named)
+    if not text:
+        return of_checkpoint(named, checkpoint, None, None)
+    found = corpus(text, hold_out=HELD_OUT, seed=seed, characters=READ * tokens)
+    known = tokenizer(named)
+    return of_checkpoint(named, checkpoint, known, found.tokens(known, length=longest(checkpoint), tokens=tokens))
+
+
+def of_checkpoint(
+    named: str, checkpoint: Checkpoint, known: Any, split: Split | None, live: Callable[[], nn.Module] | None = None
+) -> Subject:
+    """The subject of what is open already.
+
+    Args:
+        known: the model's tokenizer; None looks for it, and does without where there is none and no text.
+        live: as of `Subject`; loads the model by default.
+    """
+    ends = vocabulary(checkpoint)
+    texts: tuple[str, ...] | None = None
+    try:
+        texts = pieces(tokenizer(named) if known is None else known, len(ends))
+    except BilensError:
+        if split is not None:
+            raise
+    return Subject(
+        named,
+        checkpoint,
+        ends,
+        texts or tuple(f"[{number}]" for number in range(len(ends))),
+        split,
+        live or functools.cache(functools.partial(original, checkpoint)),
+        texts is not None,
+    )
+
+
+def longest(checkpoint: Checkpoint) -> int:
+    """Tokens of a row: the longest text that the model takes, as its config says, and `LENGTH` at most."""
+    config = checkpoint.source.config
+    most = config.get("max_position_embeddings") or config.get("context_length")
+    return min(LENGTH, most) if isinstance(most, int) else LENGTH
+
+
+def frequent(found: Subject, count: int) -> list[int]:
+    """The tokens that the text has most, most frequent first; without text, the first words of the vocabulary.
+
+    Vocabularies made by merging begin with what is frequent, which is why the first are taken.
+    """
+    if found.split is not None:
+        tokens, counts = found.split.fit[:, PREFIX:].unique(return_counts=True)  # type: ignore[no-untyped-call]
+        order = torch.argsort(counts, descending=True, stable=True)[:count]
+        return [int(token) for token in tokens[order] if int(token) < len(found.pieces)]
+    words = [number for number, text in enumerate(found.pieces) if text[:1] == " " and text[1:].isalpha()]
+    return (words or list(range(len(found.pieces))))[:count]
+
+
+def labels(found: Subject, tokens: Sequence[int]) -> list[str]:
+    """The texts of tokens, with the number behind those that read alike."""
+    texts = [found.pieces[token] for token in tokens]
+    return [text if texts.count(text) == 1 else f"{text} #{token}" for text, token in zip(texts, tokens, strict=True)]
+
+
+def rows(split: Tensor) -> Tensor:
+    """The tokens of rows without their prefix, one after another."""
+    return split[:, PREFIX:].flatten()
+
+
+__all__ = ["HELD_OUT", "LENGTH", "PREFIX", "Subject", "frequent", "labels", "longest", "of_checkpoint", "rows", "subject"]
