@@ -69,7 +69,7 @@ def read(
     console = Console(markup=False, highlight=False, soft_wrap=True)
     for path in written[:1] if len(written) > 1 else written:
         console.print(f"page: {path}")
-    console.print(f"ask its tables: bilens query {out} \"SELECT label, held FROM features ORDER BY held DESC LIMIT 5\"")
+    console.print(f'ask its tables: bilens query {out} "SELECT label, held FROM features ORDER BY held DESC LIMIT 5"')
     return {"pages": [str(path) for path in written]}
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bilens import data as datasets
-from bilens.analyses import given, language_read as language, samples, summary, table
+from bilens.analyses import given, samples, summary, table
+from bilens.analyses import language_read as language
 from bilens.analyses.given import Standardization
 from bilens.analyses.settings import Budget
 from bilens.analyses.subject import Subject, of_classifier
@@ -90,7 +91,14 @@ def read(
         given_too = {"--data": data, "--mean": mean, "--std": std, "the analyses of a classifier": budget != Budget()}
         refuse({name: value for name, value in given_too.items() if value not in (None, False)}, "an image classifier")
         return language.read(
-            str(checkpoint), out, layers=layers, directions=directions, inputs=inputs, text=text, tokens=tokens, seed=seed
+            str(checkpoint),
+            out,
+            layers=layers,
+            directions=directions,
+            inputs=inputs,
+            text=text,
+            tokens=tokens,
+            seed=seed,
         )
     own = {"--layers": layers, "--directions": directions, "--inputs": inputs, "--text": text, "--tokens": tokens}
     refuse({name: value for name, value in own.items() if value not in (None, ())}, "a language model")

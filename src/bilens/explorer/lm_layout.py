@@ -1,4 +1,4 @@
-"""The data of the page of one layer of a language model as typed dictionaries; see `layout`, which does it for images."""
+"""The data of the page of one layer of a language model as typed dictionaries, as `layout` has them for images."""
 
 from __future__ import annotations
 
@@ -170,9 +170,10 @@ class Text(TypedDict):
 
 
 class Reading(TypedDict):
-    """The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs, `method` the surrogate's.
+    """The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
 
-    `index` is the address of the index where the run has several layers.
+    `readings` are tokens of text that `reads` is an average over, 0 for embeddings; `at` the numbers of pairs that
+    predictions are measured at; `apart` how far the tensor is from what it stands for; `others` further layers.
     """
 
     format: Annotated[int, {"const": FORMAT}]

@@ -51,9 +51,7 @@ def index(title: str, columns: Sequence[str], rows: Sequence[Sequence[tuple[str,
         style=style,
         lead=html.escape(lead),
         columns="".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns),
-        rows="\n".join(
-            f"<tr>{''.join(cell(place, *one) for place, one in enumerate(cells))}</tr>" for cells in rows
-        ),
+        rows="\n".join(f"<tr>{''.join(cell(place, *one) for place, one in enumerate(cells))}</tr>" for cells in rows),
     )
 
 

@@ -1,4 +1,4 @@
-"""The two ends of a language model, from its weights alone: what a token is at the start, what each output stands for."""
+"""The two ends of a language model, from its weights: what a token is at the start, what each output stands for."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _of_sentencepiece(name: str) -> str:
 
 
 def _bytes() -> dict[str, int]:
-    """The byte of each character of GPT-2's alphabet: printable Latin-1 stands for itself, the rest follows from 256."""
+    """The byte of each character of GPT-2's alphabet: printable Latin-1 is itself, the rest follows from 256 on."""
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in own]
     return {chr(byte): byte for byte in own} | {chr(256 + place): byte for place, byte in enumerate(rest)}

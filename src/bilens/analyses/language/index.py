@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bilens import explorer, store, tables
-from bilens.analyses.language.layer import Costs
+from bilens.analyses.language.layer import Costs, cost_name
 from bilens.analyses.language.pages import address
 from bilens.analyses.language.seen import KS, TWO, Seen
 from bilens.analyses.language.sets import RANDOM
@@ -41,7 +41,7 @@ def table(layers: Sequence[int], run: Path) -> tuple[list[str], list[list[tuple[
         columns += [f"{name}: held by its pairs", f"{name}: predicted by {TWO} pairs, r"]
     rows = []
     for layer in layers:
-        found = store.read_record(run, f"layer-{layer:03d}/costs", Costs)
+        found = store.read_record(run, cost_name(layer), Costs)
         own = None if found is None else found.measured[0]
         cells = [(str(layer), address(layer))]
         if own is None:

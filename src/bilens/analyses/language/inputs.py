@@ -23,22 +23,27 @@ PARTS = ("fit", "held_out")
 """Parts of a text."""
 
 
+def missing(subject: Subject, out: Path, layers: Sequence[int]) -> list[tuple[str, int]]:
+    """The parts and first rows of what `collect` has still to write; nothing without text."""
+    split = subject.split
+    if split is None:
+        return []
+    return [
+        (part, start)
+        for part in PARTS
+        for start in range(0, len(getattr(split, part)), ROWS)
+        if not all(_file(out, layer, part, start).exists() for layer in layers)
+    ]
+
+
 def collect(subject: Subject, out: Path, layers: Sequence[int]) -> None:
     """Run the model on what is not there yet, and write x, the residual stream before each layer's MLP.
 
     Raises:
         BilensError: a layer with experts. StoreError: it cannot be written.
     """
-    split = subject.split
-    if split is None:
-        return
-    places = [
-        (part, start)
-        for part in PARTS
-        for start in range(0, len(getattr(split, part)), ROWS)
-        if not all(_file(out, layer, part, start).exists() for layer in layers)
-    ]
-    if not places:
+    split, places = subject.split, missing(subject, out, layers)
+    if split is None or not places:
         return
     model = subject.live()
     live = gated.load(model)
@@ -89,4 +94,4 @@ def _file(out: Path, layer: int, part: str, start: int) -> Path:
     return out / "activations" / f"{layer:03d}-{part}-{start:06d}.safetensors"
 
 
-__all__ = ["PARTS", "ROWS", "collect", "collected", "size"]
+__all__ = ["PARTS", "ROWS", "collect", "collected", "missing", "size"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bilens import decompose, files, tables
 from bilens.analyses.language import index, inputs, pages
-from bilens.analyses.language.layer import Layer, costs, from_weights, opened
+from bilens.analyses.language.layer import Costs, Layer, cost_name, costs, from_weights, opened
 from bilens.analyses.language.made import Made, Readings, made, readings
 from bilens.analyses.language.seen import EACH, KINDS, KS, Seen, look, stretches
 from bilens.analyses.language.sets import Inputs, Outputs, input_features, outputs
@@ -68,12 +68,20 @@ def settings(subject: Subject, layers: Sequence[int], plan: Plan) -> dict[str, A
     }
 
 
-def read_layers(subject: Subject, layers: Sequence[int], out: Path, plan: Plan, steps: Steps | None = None) -> list[Path]:
+def read_layers(
+    subject: Subject,
+    layers: Sequence[int],
+    out: Path,
+    plan: Plan,
+    steps: Steps | None = None,
+    *,
+    known: Costs | None = None,
+) -> list[Path]:
     """Read layers into a run's folder, and write the page of each; what is there already is kept.
 
     Args:
         subject: the model and its text; layers: their numbers; out: the folder; plan: what is asked for.
-        steps: of a job that began before this.
+        steps: of a job that began before this; known: what the surrogate of the one layer costs, where that job has it.
 
     Returns:
         The pages, and the index before them where there are several.
@@ -86,9 +94,11 @@ def read_layers(subject: Subject, layers: Sequence[int], out: Path, plan: Plan, 
     announced(subject, first, layers, plan, out)
     run, writer = Folder(out, asked), Writer(out, asked)
     steps = steps or Steps(count_steps(subject, layers))
-    if subject.split is not None:
+    if inputs.missing(subject, out, layers):
         steps.begin("running the model on the text")
         inputs.collect(subject, out, layers)
+    if known is not None:
+        run.record(cost_name(layers[0]), Costs, lambda: known)
     written = []
     for number in layers:
         steps.begin(f"reading layer {number}")
@@ -177,7 +187,9 @@ def saved(out: Path, layer: int, name: str) -> tuple[Float[Tensor, "n k"], Float
     )
     found = run.features(layer=layer, set=name)
     values = torch.tensor(rows.column("value").to_pylist(), dtype=torch.float64)
-    whole = {file: files.read_tensors(out / file)[0]["vectors"] for file in dict.fromkeys(found.column("file").to_pylist())}
+    whole = {
+        file: files.read_tensors(out / file)[0]["vectors"] for file in dict.fromkeys(found.column("file").to_pylist())
+    }
     vectors = torch.cat(list(whole.values()))
     return values.view(len(vectors), -1).to(vectors), vectors
 

@@ -121,7 +121,12 @@ def costs(layer: Layer, subject: Subject, run: Folder, *, seed: int) -> Costs | 
                 hook.remove()
         return Costs(found, surrogate.fvu(fit))
 
-    return run.record(f"layer-{layer.number:03d}/costs", Costs, measure)
+    return run.record(cost_name(layer.number), Costs, measure)
+
+
+def cost_name(layer: int) -> str:
+    """The name of the record of a layer's costs."""
+    return f"layer-{layer:03d}/costs"
 
 
 @torch.no_grad()
@@ -132,4 +137,4 @@ def difference(layer: Layer, x: Float[Tensor, "n d"]) -> float:
     return float((layer.tensor(layer.normalised(x)) - y).abs().max() / y.abs().max())
 
 
-__all__ = ["Costs", "Layer", "TEXTS", "costs", "difference", "from_weights", "opened"]
+__all__ = ["TEXTS", "Costs", "Layer", "cost_name", "costs", "difference", "from_weights", "opened"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilens import explorer, store, tables
-from bilens.analyses.language.layer import Costs, Layer, difference
+from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
 from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import Inputs, Outputs
@@ -34,7 +34,7 @@ from bilens.explorer.lm_layout import (
 )
 
 FEATURES, CONTROLS = 256, 16
-"""Features of a set on the page, and random directions."""
+"""Features of all sets on the page, and random directions."""
 
 INTERACTIONS = 24
 """Interactions of a feature on the page."""
@@ -79,8 +79,9 @@ class Page:
         method: Literal["exact", "least_squares", "weights_only", "gaussian"] = "exact"
         if layer.surrogate is not None:
             method = layer.surrogate.method  # type: ignore[assignment]
-        shown = [self.features(found) for found in sets]
-        found = store.read_record(self.run, f"layer-{layer.number:03d}/costs", Costs)
+        several = max(1, sum(not found.control for found in sets))
+        shown = [self.features(found, FEATURES // several) for found in sets]
+        found = store.read_record(self.run, cost_name(layer.number), Costs)
         where = None if split is None else stretches(split.held_out, subject.pieces)
         first = store.read_record(self.run, f"layer-{layer.number:03d}/{sets[0].name}/made", Made)
         stretch = [] if where is None or split is None else [
@@ -139,8 +140,8 @@ class Page:
             "tokens": described,
         }
 
-    def features(self, found: Outputs) -> Features:
-        """A set, with the features that are shown of it."""
+    def features(self, found: Outputs, count: int) -> Features:
+        """A set, with at most so many features shown of it."""
         layer, name = self.layer.number, found.name
         made = store.read_record(self.run, f"layer-{layer:03d}/{name}/made", Made)
         seen = store.read_record(self.run, f"layer-{layer:03d}/{name}/seen", Seen)
@@ -148,7 +149,7 @@ class Page:
             return {"name": name, "title": found.title, "feature": found.feature, "about": found.about,
                     "control": found.control, "total": 0, "features": [],
                     "terms": None, "whole": None, "true": None}  # fmt: skip
-        chosen = shown_of(found, seen)
+        chosen = shown_of(found, seen, CONTROLS if found.control else count)
         rows = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
         pairs = self._grouped("SELECT * FROM eigenpairs", "pair", name)
         links = self._grouped("SELECT * FROM interactions", "rank", name)
@@ -286,9 +287,8 @@ class Page:
         return _spread(found, list(KS[: seen.correlations.shape[1]]), seen.correlations, float(seen.full.median()))
 
 
-def shown_of(found: Outputs, seen: Seen | None) -> list[int]:
+def shown_of(found: Outputs, seen: Seen | None, count: int) -> list[int]:
     """The features of a set that the page has: of a coder those that move the residual stream most."""
-    count = CONTROLS if found.control else FEATURES
     if found.control or found.tokens is not None or seen is None or len(found) <= count:
         return list(range(min(count, len(found))))
     size = seen.deviation * found.writes.norm(dim=1)
@@ -305,7 +305,9 @@ def facts(subject: Subject, layer: Layer) -> list[Fact]:
         {"name": "input", "value": f"normalised ({mlp.norm.kind}); {layer.tensor.input.dim:,} coordinates"},
     ]
     if split is not None and layer.fit is not None and layer.held_out is not None:
-        found.append({"name": "text", "value": f"{len(layer.fit):,} tokens fitted to, {len(layer.held_out):,} held out"})
+        found.append(
+            {"name": "text", "value": f"{len(layer.fit):,} tokens fitted to, {len(layer.held_out):,} held out"}
+        )
     return found
 
 

@@ -172,4 +172,4 @@ def _ends(piece: str) -> bool:
     return piece.rstrip(" ").endswith((".", "!", "?", "\n", ":"))
 
 
-__all__ = ["APART", "EACH", "KINDS", "KS", "Seen", "TWO", "correlation", "kept", "look", "picked", "stretches"]
+__all__ = ["APART", "EACH", "KINDS", "KS", "TWO", "Seen", "correlation", "kept", "look", "picked", "stretches"]

@@ -75,7 +75,9 @@ class Inputs:
     codes: Float[Tensor, "n m"] | None = None
 
 
-def outputs(subject: Subject, layer: Layer, asked: Sequence[str], *, count: int, controls: int, seed: int) -> list[Outputs]:
+def outputs(
+    subject: Subject, layer: Layer, asked: Sequence[str], *, count: int, controls: int, seed: int
+) -> list[Outputs]:
     """The sets that were asked for, "tokens" or folders of coders, and random directions after them.
 
     Raises:
@@ -110,7 +112,9 @@ def of_coder(folder: Path, layer: Layer) -> Outputs:
     """The features of a coder of what the layer's MLP gives: read by its duals, written by its atoms."""
     coder = sae.load(folder)
     if coder.d_out != layer.tensor.output.dim:
-        raise BilensError(f"{folder} of vectors of size {coder.d_out}", f"{layer.tensor.output.dim}, as the layer gives")
+        raise BilensError(
+            f"{folder} of vectors of size {coder.d_out}", f"{layer.tensor.output.dim}, as the layer gives"
+        )
     dictionary = coder.dictionary(layer.tensor.output)
     name = _name(folder)
     return Outputs(

@@ -133,4 +133,15 @@ def rows(split: Tensor) -> Tensor:
     return split[:, PREFIX:].flatten()
 
 
-__all__ = ["HELD_OUT", "LENGTH", "PREFIX", "Subject", "frequent", "labels", "longest", "of_checkpoint", "rows", "subject"]
+__all__ = [
+    "HELD_OUT",
+    "LENGTH",
+    "PREFIX",
+    "Subject",
+    "frequent",
+    "labels",
+    "longest",
+    "of_checkpoint",
+    "rows",
+    "subject",
+]

@@ -54,7 +54,7 @@ export function sentencePage(reading, route) {
     const all = values(), t = span() + state.at, shown = all.terms.slice(0, 8);
     const sum = shown.reduce((total, term) => total + term[t], 0);
     const missed = all.true[t] - all.whole[t];
-    const found = shown.map((term, pair) => ({ label: `pair ${pair + 1}`, value: term[t] }));
+    const found = shown.map((term, pair) => ({ label: `pair ${pair + 1}${madeOf(reading, state.one.feature.parts[pair])}`, value: term[t] }));
     found.push({ label: "all other pairs", value: all.whole[t] - sum });
     if (reading.method !== "exact") found.push({ label: "surrogate misses", value: missed });
     return found;
@@ -94,4 +94,16 @@ export function sentencePage(reading, route) {
         show(true);
       })),
     line, told, drawing.element);
+}
+
+/**
+ * What an eigenvector is made of in a few tokens: the first of either side.
+ * @param {import("./lm_data.js").Reading} reading
+ * @param {import("./lm_layout.js").Part|undefined} part
+ */
+function madeOf(reading, part) {
+  if (!part) return "";
+  const first = (/** @type {import("./lm_layout.js").Tokens} */ side, /** @type {number} */ count) =>
+    side.tokens.slice(0, count).map((token) => short(visible(reading.tokens[token]), 9)).join(" ");
+  return part.constant > 0.5 ? " · the mean" : ` · ${first(part.one, 2)} | ${first(part.other, 2)}`;
 }
