@@ -17,9 +17,9 @@ LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules", "state_dicts"), 0),
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device", "ranks"), 0),
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs", "deep", "score", "convolution"), 1),
-    **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness"), 2),
+    **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness", "activations"), 2),
     **dict.fromkeys(("statistics", "matching", "pair_coding"), 2),
-    **dict.fromkeys(("features", "store", "tables", "plots", "explorer"), 3),
+    **dict.fromkeys(("features", "store", "tables", "plots", "explorer", "directions"), 3),
     "analyses": 4,
     "cli": 5,
     "__main__": 6,  # `python -m bilens`
@@ -43,6 +43,8 @@ WITHIN = {
     "score": {"tensor"},
     "convolution": {"tensor", "kernel"},
     "models": {"faithfulness", "text"},
+    "activations": {"models"},
+    "decompose": {"statistics"},
     "pair_coding": {"sae"},
     "store": {"features"},
     "tables": {"store"},
@@ -57,6 +59,7 @@ APART = {
     "data": {"tensor", "kernel", "pairs", "dictionary", "deep"},  # plain tensors
     "text": {"tensor", "kernel", "pairs", "dictionary", "deep"},  # plain tokens
     "faithfulness": {"tensor", "kernel", "pairs", "dictionary", "deep"},
+    "activations": {"tensor", "kernel", "pairs", "dictionary", "deep"},  # plain vectors
     "statistics": {"tensor", "kernel", "pairs", "dictionary", "deep"},  # plain numbers
     "features": {"models", "data", "sae"},  # records only
     "store": {"models", "data"},  # records only

@@ -72,6 +72,11 @@ COMMANDS = {
         "Turn a language model into one whose MLPs are bilinear, and measure what that costs.",
         "bilens convert runs/smollm2 --out runs/bilinear",
     ),
+    "audit": Command(
+        "bilens.analyses.audit:audit",
+        "Ask how much of a layer's features their first eigenpairs explain, beside random directions.",
+        "bilens audit runs/smollm2 --layer 12 --out runs/audit",
+    ),
     "query": Command(
         "bilens.analyses.query:query",
         "Ask the tables of a run in SQL: features, eigenpairs, interactions, examples.",

@@ -18,7 +18,9 @@ from bilens._internal import checks
 from bilens._internal.checks import instance
 from bilens.decompose import (
     CP,
+    Audit,
     Coactivation,
+    Decompiled,
     ScoreSVD,
     Spectra,
     Spectrum,
@@ -44,11 +46,13 @@ RECORDS: dict[str, type] = {
     record.__name__: record
     for record in (
         CP,
+        Audit,
         BilinearTensor,
         Chart,
         Coactivation,
         CodeComparison,
         Curve,
+        Decompiled,
         Detail,
         Dictionary,
         Evaluation,
