@@ -1,7 +1,7 @@
 """The pages' data for other programs and their own scripts, from the typed dictionaries of `explorer.layout`.
 
-python docs/explorer_schema.py    writes docs/explorer-schema.json and src/bilens/explorer/app/layout.js, and the same of
-lm_layout, for language models
+python docs/explorer_schema.py    writes docs/explorer-schema.json and src/bilens/explorer/app/layout.js,
+                                  and the same of lm_layout, for language models
 """
 
 from __future__ import annotations

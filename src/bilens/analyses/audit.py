@@ -187,7 +187,7 @@ def audit(
     sets.append(_asked(directions.random(random, mlp.output.size, seed=seed), y))
     normal = mlp.norm.normalize(x.to(mlp.gate))
     job.begin("eigenpairs and correlations")
-    found: dict[str, tuple[Audit, ...]] = {name: () for name in tensors}
+    found: dict[str, tuple[Audit, ...]] = dict.fromkeys(tensors, ())
     with bar("sets of directions, each in two orders", 2 * len(tensors) * len(sets)) as step:
         for name, tensor in tensors.items():
             for part, metric in itertools.product(sets, (moment, None)):

@@ -1,4 +1,4 @@
-"""The demo of language models: one gated layer read as a bilinear one, what that costs, and the page of its features."""
+"""The demo of language models: a gated layer read as a bilinear one, what that costs, and the page of its features."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from bilens import files, store
 from bilens._internal.checks import whole
 from bilens.analyses.language import inputs, job
+from bilens.analyses.language.input_coder import TRAIN
 from bilens.analyses.language.job import Plan
 from bilens.analyses.language.layer import Costs
 from bilens.analyses.language.subject import PREFIX, longest, of_checkpoint
@@ -85,7 +86,7 @@ def demo_lm(
     """
     started = time.monotonic()
     fit, held_out = whole("fit", fit, 1), whole("held_out", held_out, 2)
-    steps = Steps(6 + len(WAYS))
+    steps = Steps(7 + len(WAYS))
     steps.begin("opening the model")
     named = model or language.found()
     checkpoint = gated.load(named)
@@ -112,7 +113,7 @@ def demo_lm(
     live = original(checkpoint)
     shown = replace(split, fit=few, held_out=split.held_out[: max(held_out, SHOWN)])
     subject = of_checkpoint(named, checkpoint, known, shown, lambda: live)
-    plan, reading = Plan(seed=seed), out / READING
+    plan, reading = Plan(inputs=TRAIN, seed=seed), out / READING
     Folder(reading, job.settings(subject, [layer], plan))
     steps.begin(f"running it on the text, for {mlp.title}")
     inputs.collect(subject, reading, [layer])

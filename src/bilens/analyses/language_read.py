@@ -46,7 +46,7 @@ def read(
     *,
     layers: str | None,
     directions: Sequence[str],
-    inputs: Path | None,
+    inputs: str | None,
     text: Sequence[Path],
     tokens: int | None,
     seed: int,
@@ -63,8 +63,8 @@ def read(
     steps.begin("opening the model" + (" and its text" if text else ""))
     found = subject(model, text, tokens=count, seed=seed)
     numbers = job.numbers(layers, len(found.checkpoint))
-    plan = Plan(directions=tuple(directions) or (TOKENS,), inputs="" if inputs is None else str(inputs), seed=seed)
-    steps.total += job.count_steps(found, numbers)
+    plan = Plan(directions=tuple(directions) or (TOKENS,), inputs=inputs or "", seed=seed)
+    steps.total += job.count_steps(found, numbers, out, plan)
     written = job.read_layers(found, numbers, out, plan, steps)
     console = Console(markup=False, highlight=False, soft_wrap=True)
     for path in written[:1] if len(written) > 1 else written:

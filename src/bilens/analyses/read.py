@@ -1,4 +1,4 @@
-"""Reads the features of a model from its weights: an image classifier's with every analysis, a language model's by layer."""
+"""Reads a model's features from its weights: an image classifier's by every analysis, a language model's by layer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(
     *,
     layers: str | None = None,
     directions: tuple[str, ...] = (),
-    inputs: Path | None = None,
+    inputs: str | None = None,
     text: tuple[Path, ...] = (),
     tokens: int | None = None,
     data: DataName | None = None,
@@ -56,18 +56,19 @@ def read(
     Example: bilens read runs/smollm2 --layers 12 --text essays --out runs/smol
 
     Args:
-        checkpoint: of a classifier, the folder with config.json and model.safetensors, from bilens or in the layout that
-            the authors of bilinear MLPs publish; of a language model, a folder, a GGUF file or a name on the hub.
+        checkpoint: of a classifier, the folder with config.json and model.safetensors, from bilens or in the layout
+            that the authors of bilinear MLPs publish; of a language model, a folder, a GGUF file or a name on the hub.
         out: folder for the results; the same command run again continues there.
         layers: of a language model: 12, or 3,5 or 3-8, or all.
         directions: of a language model: what is read of what a layer writes, tokens or folders of coders (default:
             tokens); random directions are always read beside them.
-        inputs: of a language model: folder of a coder of what the MLP takes, whose features the layer is made of.
+        inputs: of a language model: what its input is made of, the folder of a coder of what the MLP takes, or train
+            to train a small one on the text.
         text: of a language model: files and folders of text to fit, measure and show it on; without any, only what the
             weights alone give.
         tokens: of a language model: of text, at most (default: 20,000).
-        data: of a classifier: images to train the SAE on outputs with and to measure faithfulness on; without them, only what the
-            weights alone give.
+        data: of a classifier: images to train the SAE on outputs with and to measure faithfulness on; without them,
+            only what the weights alone give.
         mean: of the images that the model was trained on, when they were standardised, (x - mean) / std; folded into
             the weights (default: image_mean of the checkpoint's config, else 0).
         std: goes with it (default: image_std of the checkpoint's config, else 1).

@@ -1,4 +1,4 @@
-"""What goes into layers on a text, kept in the run's folder a few rows at a time: one pass of the model for all layers."""
+"""What goes into layers on a text, kept in the run's folder a few rows at a time: one pass for all layers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def size(subject: Subject, layers: int) -> int:
     if split is None:
         return 0
     tokens = sum(len(part) * (part.shape[1] - PREFIX) for part in (split.fit, split.held_out))
-    return 4 * layers * tokens * subject.vocabulary.embedding.shape[1]
+    return 4 * layers * tokens * subject.embedding.shape[1]
 
 
 def _file(out: Path, layer: int, part: str, start: int) -> Path:

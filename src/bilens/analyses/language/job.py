@@ -1,23 +1,24 @@
-"""The main job for language models: layers opened, read in sets of directions, looked at on text, and kept in tables."""
+"""The main job for language models: layers opened, read in sets of directions, looked at on text, kept in tables."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from rich.console import Console
-from torch import Tensor
 
 from bilens import decompose, files, tables
 from bilens.analyses.language import index, inputs, pages
+from bilens.analyses.language.input_coder import TRAIN, train, trained
 from bilens.analyses.language.layer import Costs, Layer, cost_name, costs, from_weights, opened
-from bilens.analyses.language.made import Made, Readings, made, readings
-from bilens.analyses.language.seen import EACH, KINDS, KS, Seen, look, stretches
-from bilens.analyses.language.sets import Inputs, Outputs, input_features, outputs
+from bilens.analyses.language.made import Basis, Made, made, readings
+from bilens.analyses.language.pages import Read
+from bilens.analyses.language.seen import EACH, KINDS, KS, Eigenpairs, Seen, look
+from bilens.analyses.language.sets import Outputs, input_features, outputs
 from bilens.analyses.language.subject import PREFIX, Subject
 from bilens.decompose import StrongestInteractions
 from bilens.errors import BilensError
@@ -27,6 +28,9 @@ from bilens.tables import Writer
 
 BEFORE, AFTER = 14, 8
 """Tokens of a context before and after the one that it is kept for."""
+
+COLUMNS = tuple(column.name for column in tables.TABLES["examples"][2:])
+"""Columns of a context."""
 
 BATCH = 256
 """Features of a set whose contexts are written at a time."""
@@ -38,7 +42,7 @@ class Plan:
 
     Args:
         directions: "tokens", or folders of coders of what the layer gives; inputs: the folder of a coder of what it
-            takes, empty for token embeddings.
+            takes, "train" to train one on the text, empty for token embeddings.
         tokens: how many tokens are read as directions; controls: random directions beside them.
         input_tokens: token embeddings that are input features, where no coder is named.
         pairs: eigenpairs of each feature; interactions: of each feature; seed: of what is drawn.
@@ -89,11 +93,13 @@ def read_layers(
     Raises:
         BilensError: no such layer, or directions that do not fit. StoreError: the folder is of another run.
     """
+    if plan.inputs == TRAIN and subject.split is None:
+        raise BilensError("a coder to be trained without text", "text to train it on")
     asked = settings(subject, layers, plan)
     first = from_weights(subject, layers[0])
     announced(subject, first, layers, plan, out)
     run, writer = Folder(out, asked), Writer(out, asked)
-    steps = steps or Steps(count_steps(subject, layers))
+    steps = steps or Steps(count_steps(subject, layers, out, plan))
     if inputs.missing(subject, out, layers):
         steps.begin("running the model on the text")
         inputs.collect(subject, out, layers)
@@ -101,24 +107,29 @@ def read_layers(
         run.record(cost_name(layers[0]), Costs, lambda: known)
     written = []
     for number in layers:
+        if plan.inputs == TRAIN:
+            steps.begin(f"a coder of what layer {number} takes")
+            train(subject, run, number, seed=plan.seed)
         steps.begin(f"reading layer {number}")
         found = read_layer(subject, number, run, writer, plan)
         steps.begin(f"the page of layer {number}")
-        written.append(pages.write(subject, *found, run.path, layers))
+        written.append(pages.write(subject, found, run.path, layers))
     if len(layers) > 1:
         written.insert(0, index.write(subject, layers, run.path))
     return written
 
 
-def count_steps(subject: Subject, layers: Sequence[int]) -> int:
+def count_steps(subject: Subject, layers: Sequence[int], out: Path, plan: Plan) -> int:
     """How many steps `read_layers` has."""
-    return 2 * len(layers) + (subject.split is not None)
+    each = 3 if plan.inputs == TRAIN else 2
+    return each * len(layers) + bool(inputs.missing(subject, out, layers))
 
 
 def announced(subject: Subject, layer: Layer, layers: Sequence[int], plan: Plan, out: Path) -> None:
     """Say how large the job will be, and refuse a disk that is too small; wrong directions are refused here, too."""
-    sets = outputs(subject, layer, plan.directions, count=plan.tokens, controls=plan.controls, seed=plan.seed)
-    input_features(subject, layer, Path(plan.inputs) if plan.inputs else None, count=plan.input_tokens)
+    sets = outputs(subject, layer, plan)
+    if plan.inputs != TRAIN:
+        input_features(subject, layer, Path(plan.inputs) if plan.inputs else None, count=plan.input_tokens)
     sizes = tables.estimate(
         layers=len(layers),
         features=sum(map(len, sets)),
@@ -135,63 +146,53 @@ def announced(subject: Subject, layer: Layer, layers: Sequence[int], plan: Plan,
     sizes.require(out)
 
 
-def read_layer(
-    subject: Subject, number: int, run: Folder, writer: Writer, plan: Plan
-) -> tuple[Layer, list[Outputs], Inputs]:
-    """Everything of one layer but its page, into the tables and the records of a run.
-
-    Returns:
-        The layer, its sets of directions, and its input features.
-    """
+def read_layer(subject: Subject, number: int, run: Folder, writer: Writer, plan: Plan) -> Read:
+    """Everything of one layer but its page, into the tables and the records of a run."""
     layer = opened(subject, run.path, number)
     costs(layer, subject, run, seed=plan.seed)
-    sets = outputs(subject, layer, plan.directions, count=plan.tokens, controls=plan.controls, seed=plan.seed)
-    made_of = input_features(subject, layer, Path(plan.inputs) if plan.inputs else None, count=plan.input_tokens)
-    at_tokens: Readings | None = None
+    sets = outputs(subject, layer, plan)
+    made_of = input_features(subject, layer, folder_of(plan, run.path, number), count=plan.input_tokens)
+    basis: Basis | None = None
     for found in sets:
         named = layer.tensor.then(found.of(layer).to(layer.tensor.down), found.space)
-        pairs = min(plan.pairs, layer.tensor.input.dim if layer.metric is None else layer.metric.rank)
-        spectra = decompose.spectra_stream(named, k=pairs, metric=layer.metric, seed=plan.seed)
+        most = layer.tensor.input.dim if layer.metric is None else layer.metric.rank
+        spectra = decompose.spectra_stream(named, k=min(plan.pairs, most), metric=layer.metric, seed=plan.seed)
         tables.save_spectra(writer, spectra, layer=number, set=found.name, control=found.control)
         strongest = decompose.strongest_stream(named, made_of.dictionary, top=plan.interactions)
         tables.save_interactions(
             writer, strongest, layer=number, set=found.name, inputs=made_of.name, codes=made_of.codes
         )
-        values, vectors = saved(run.path, number, found.name)
-        if subject.split is not None and layer.held_out is not None:
-            held_out = subject.split.held_out
-            where = stretches(held_out, subject.pieces)
-            seen = run.record(
-                f"layer-{number:03d}/{found.name}/seen",
-                Seen,
-                lambda found=found, values=values, vectors=vectors, held_out=held_out, where=where: look(  # type: ignore[misc]
-                    layer, found, values, vectors, held_out, where
-                ),
-            )
+        pairs = saved(run.path, number, found.name)
+        place = f"layer-{number:03d}/{found.name}"
+        if subject.split is not None:
+            look_at = functools.partial(look, subject, layer, found, pairs)
+            seen = run.record(f"{place}/seen", Seen, look_at)
             write_examples(writer, subject, layer, found, seen)
             write_audit(writer, layer, found, seen)
-        name = f"layer-{number:03d}/{found.name}/made"
-        if not run.has(name):
-            at_tokens = readings(subject, layer) if at_tokens is None else at_tokens
+        if not run.has(f"{place}/made"):
+            basis = basis or Basis(readings(subject, layer), subject.unembedding, made_of)
             top = StrongestInteractions.join([strongest.batch(n) for n in range(len(strongest))], named.output)
-            one = made(layer, found, vectors, at_tokens, subject.vocabulary.unembedding, made_of, top)
-            run.record(name, Made, lambda one=one: one)  # type: ignore[misc]
-    return layer, sets, made_of
+            run.record(f"{place}/made", Made, functools.partial(made, layer, found, pairs.vectors, basis, top))
+    return Read(layer, tuple(sets), made_of)
 
 
-def saved(out: Path, layer: int, name: str) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k i"]]:
+def folder_of(plan: Plan, out: Path, number: int) -> Path | None:
+    """The folder of the coder whose features the input of a layer is made of; None for token embeddings."""
+    if plan.inputs == TRAIN:
+        return trained(out, number)
+    return Path(plan.inputs) if plan.inputs else None
+
+
+def saved(out: Path, layer: int, name: str) -> Eigenpairs:
     """The eigenpairs of a set, from the tables of a run."""
     run = tables.open(out)
     rows = run.query(
         'SELECT feature, value FROM eigenpairs WHERE layer = ? AND "set" = ? ORDER BY feature, pair', [layer, name]
     )
-    found = run.features(layer=layer, set=name)
+    names = dict.fromkeys(run.features(layer=layer, set=name).column("file").to_pylist())
+    vectors = torch.cat([files.read_tensors(out / file)[0]["vectors"] for file in names])
     values = torch.tensor(rows.column("value").to_pylist(), dtype=torch.float64)
-    whole = {
-        file: files.read_tensors(out / file)[0]["vectors"] for file in dict.fromkeys(found.column("file").to_pylist())
-    }
-    vectors = torch.cat(list(whole.values()))
-    return values.view(len(vectors), -1).to(vectors), vectors
+    return Eigenpairs(values.view(len(vectors), -1).to(vectors), vectors)
 
 
 def write_examples(writer: Writer, subject: Subject, layer: Layer, found: Outputs, seen: Seen) -> None:
@@ -211,8 +212,7 @@ def write_examples(writer: Writer, subject: Subject, layer: Layer, found: Output
     y, directions = layer.mlp(layer.held_out), found.of(layer)
     for start in missing:
         true = (y @ directions[start : start + BATCH].to(y).T).T.view(-1, len(tokens), length)
-        rows: dict[str, list[Any]] = {name: [] for name in (
-            "feature", "kind", "rank", "document", "position", "value", "predicted", "focus", "tokens", "values")}  # fmt: skip
+        rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         for feature in range(start, min(start + BATCH, len(found))):
             for kind, name in enumerate(KINDS):
                 for rank, (row, position) in enumerate(seen.places[feature, kind].tolist()):

@@ -74,7 +74,7 @@ class Layer:
 
     @property
     def scale(self) -> Tensor | None:
-        """The gain of a norm after the MLP, which directions of the residual stream are multiplied by; None for none."""
+        """The gain of a norm after the MLP, by which directions are multiplied; None for none."""
         post = self.mlp.post_norm
         return None if post is None else post.gain
 

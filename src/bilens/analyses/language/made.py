@@ -92,7 +92,7 @@ def readings(subject: Subject, layer: Layer) -> Readings:
 
 
 def _embedded(subject: Subject, layer: Layer) -> Readings:
-    x, found = subject.vocabulary.embedding, []
+    x, found = subject.embedding, []
     for start in range(0, len(x), AT_ONCE):
         found.append(layer.tensor(layer.normalised(x[start : start + AT_ONCE])))
     inputs = layer.folded(x)
@@ -101,22 +101,30 @@ def _embedded(subject: Subject, layer: Layer) -> Readings:
     return Readings(torch.arange(len(x)), inputs - inputs.mean(dim=0), middle, torch.cat(found), 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """What features are said in.
+
+    Args:
+        readings: the layer's input at tokens; unembedding: the direction of each token; inputs: the input features.
+    """
+
+    readings: Readings
+    unembedding: Float[Tensor, "t o"]
+    inputs: Inputs
+
+
 @torch.no_grad()
 def made(
-    layer: Layer,
-    found: Outputs,
-    vectors: Float[Tensor, "n k i"],
-    read: Readings,
-    unembedding: Float[Tensor, "t o"],
-    inputs: Inputs,
-    strongest: StrongestInteractions,
+    layer: Layer, found: Outputs, vectors: Float[Tensor, "n k i"], basis: Basis, strongest: StrongestInteractions
 ) -> Made:
     """Take a set apart.
 
     Args:
-        layer: the layer; found: the set; vectors: of its eigenpairs; read: its input at tokens.
-        unembedding: of all tokens; inputs: the input features; strongest: the interactions of these.
+        layer: the layer; found: the set; vectors: of its eigenpairs; basis: what it is said in.
+        strongest: the interactions of the basis's input features.
     """
+    read, inputs, unembedding = basis.readings, basis.inputs, basis.unembedding
     v = vectors[:, :EIGENVECTORS].to(read.inputs)
     tokens, values = _sides(v @ read.inputs.T, SHOWN)
     by_inputs = v.new_zeros(*v.shape[:2], 0)
@@ -170,4 +178,4 @@ def _square(tensor: BilinearTensor, atoms: Tensor, strongest: StrongestInteracti
     return chosen, torch.stack(found)
 
 
-__all__ = ["EIGENVECTORS", "OFTEN", "SHOWN", "SQUARE", "Made", "Readings", "made", "readings"]
+__all__ = ["EIGENVECTORS", "OFTEN", "SHOWN", "SQUARE", "Basis", "Made", "Readings", "made", "readings"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from bilens import explorer, store, tables
 from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
 from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
-from bilens.analyses.language.sets import Inputs, Outputs
+from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
 from bilens.analyses.language.subject import PREFIX, Subject, rows
 from bilens.explorer.encoding import finite, number, shorts
 from bilens.explorer.layout import Fact
@@ -43,11 +44,34 @@ DESCRIBED = 3
 """Tokens that an input feature of a coder is described by."""
 
 
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A layer that was read.
+
+    Args:
+        layer: the layer; sets: of directions; inputs: its input features.
+    """
+
+    layer: Layer
+    sets: tuple[Outputs, ...]
+    inputs: Inputs
+
+
+class Rows(NamedTuple):
+    """What the tables have of one feature: its row, and those of its pairs, interactions and contexts."""
+
+    own: dict[str, Any]
+    pairs: list[dict[str, Any]]
+    links: list[dict[str, Any]]
+    contexts: list[dict[str, Any]]
+
+
 class Page:
     """Puts one page together; texts of tokens and input features are written once, and named by number elsewhere."""
 
-    def __init__(self, subject: Subject, layer: Layer, run: Path, others: Sequence[int], made_of: Inputs) -> None:
-        self.subject, self.layer, self.run, self.others, self.made_of = subject, layer, run, others, made_of
+    def __init__(self, subject: Subject, read: Read, run: Path, others: Sequence[int]) -> None:
+        self.subject, self.run, self.others = subject, run, others
+        self.layer, self.sets, self.made_of = read.layer, read.sets, read.inputs
         self.asked = tables.open(run)
         self._tokens: dict[str, int] = {}
         self._inputs: dict[int, int] = {}
@@ -73,9 +97,9 @@ class Page:
         """Some input features with a number each."""
         return {"inputs": [self.input(place) for place in places.tolist()], "values": _three(values)}
 
-    def reading(self, sets: Sequence[Outputs]) -> Reading:
+    def reading(self) -> Reading:
         """The whole document."""
-        subject, layer, split = self.subject, self.layer, self.subject.split
+        subject, layer, split, sets = self.subject, self.layer, self.subject.split, self.sets
         method: Literal["exact", "least_squares", "weights_only", "gaussian"] = "exact"
         if layer.surrogate is not None:
             method = layer.surrogate.method  # type: ignore[assignment]
@@ -135,7 +159,7 @@ class Page:
         return {
             "title": made_of.title,
             "about": made_of.about,
-            "kind": "tokens" if made_of.name == "embeddings" else "coder",
+            "kind": "tokens" if made_of.name == EMBEDDINGS else "coder",
             "labels": labels,
             "tokens": described,
         }
@@ -150,12 +174,12 @@ class Page:
                     "control": found.control, "total": 0, "features": [],
                     "terms": None, "whole": None, "true": None}  # fmt: skip
         chosen = shown_of(found, seen, CONTROLS if found.control else count)
-        rows = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
+        own = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
         pairs = self._grouped("SELECT * FROM eigenpairs", "pair", name)
         links = self._grouped("SELECT * FROM interactions", "rank", name)
         contexts = self._grouped("SELECT * FROM examples", "rank", name)
         features = [
-            self.feature(found, place, rows[place], pairs[place], links[place], contexts[place], made, seen)
+            self.feature(found, place, Rows(own[place], pairs[place], links[place], contexts[place]), made, seen)
             for place in chosen
         ]
         terms, whole, true = (
@@ -183,18 +207,9 @@ class Page:
             found[row["feature"]].append(row)
         return found
 
-    def feature(
-        self,
-        found: Outputs,
-        place: int,
-        row: dict[str, Any],
-        pairs: list[dict[str, Any]],
-        links: list[dict[str, Any]],
-        contexts: list[dict[str, Any]],
-        made: Made,
-        seen: Seen | None,
-    ) -> Feature:
-        """One feature; rows of tables are dictionaries by column."""
+    def feature(self, found: Outputs, place: int, rows: Rows, made: Made, seen: Seen | None) -> Feature:
+        """One feature."""
+        row, pairs, links, contexts = rows
         kinds = {kind: [self.example(each, seen, place) for each in contexts if each["kind"] == kind] for kind in KINDS}
         largest = max((abs(pair["value"]) for pair in pairs), default=0.0)
         return {
@@ -320,17 +335,17 @@ def notes(layer: Layer, sets: Sequence[Outputs], subject: Subject) -> list[str]:
     if layer.metric is None:
         said.append(
             "No text was read: pairs are in the order of |λ|, in which the mean input and the constant, often delimiters, "
-            "take the first places. With --text they are in the order of what they add on average."
+            "come first. With --text they are in the order of what they add on average."
         )
     else:
         said.append(
-            "Pairs are in the order of what they add on average over the text, in the metric of its second moment. By |λ| "
-            "alone the mean input and the constant would take the first places."
+            "Pairs are in the order of what they add on average over the text, in the metric of its second moment. By "
+            "|λ| alone the mean input and the constant would take the first places."
         )
     if any(found.control for found in sets):
         said.append(
-            "Random directions stand beside everything. Where a feature is predicted by few pairs no better than they are, "
-            "its eigenvectors say no more of it than of any other direction."
+            "Random directions stand beside everything. Where few pairs predict a feature no better than they predict "
+            "those, its eigenvectors say no more of it than of any other direction."
         )
     if layer.mlp.post_norm is not None:
         said.append("A norm follows this MLP: its gain is part of every direction, its scale, one per token, is not.")
@@ -379,17 +394,14 @@ def _three(values: Tensor) -> list[float]:
     return [number(value, 3) for value in values.double().tolist()]
 
 
-def write(
-    subject: Subject, layer: Layer, sets: Sequence[Outputs], made_of: Inputs, run: Path, others: Sequence[int]
-) -> Path:
+def write(subject: Subject, read: Read, run: Path, others: Sequence[int]) -> Path:
     """Write the page of a layer into the run's folder.
 
     Args:
-        subject: the model; layer: the layer; sets: what was read; made_of: its input features.
-        run: the folder; others: all layers that have a page there.
+        subject: the model; read: the layer, as it was read; run: the folder; others: all layers that have a page there.
     """
-    path = run / address(layer.number)
-    explorer.write_reading(Page(subject, layer, run, others, made_of).reading(sets), path)
+    path = run / address(read.layer.number)
+    explorer.write_reading(Page(subject, read, run, others).reading(), path)
     return path
 
 
@@ -398,4 +410,4 @@ def address(layer: int) -> str:
     return f"layer-{layer:03d}.html"
 
 
-__all__ = ["CONTROLS", "FEATURES", "Page", "address", "facts", "notes", "shown_of", "write"]
+__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "facts", "notes", "shown_of", "write"]

@@ -1,4 +1,4 @@
-"""What features are on held-out text: their values and terms, how well pairs predict them, and where they are largest."""
+"""What features are on held-out text: values and terms, how well pairs predict them, and where they are largest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens import store
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.sets import Outputs
-from bilens.analyses.language.subject import PREFIX
+from bilens.analyses.language.subject import PREFIX, Subject
 from bilens.errors import BilensError
 
 KS = (1, 2, 4, 8, 16, 32, 64)
@@ -34,6 +34,18 @@ AT_ONCE = 32
 
 SENTENCES, SPAN = 12, 28
 """Stretches of held-out text that are kept with every term, and their tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Of n features.
+
+    Args:
+        values: λ, (n, k); vectors: (n, k, i).
+    """
+
+    values: Float[Tensor, "n k"]
+    vectors: Float[Tensor, "n k i"]
 
 
 @store.register
@@ -88,22 +100,19 @@ def kept(places: Int[Tensor, "m 2"], length: int) -> Int[Tensor, " s"]:
 
 
 @torch.no_grad()
-def look(
-    layer: Layer,
-    found: Outputs,
-    values: Float[Tensor, "n k"],
-    vectors: Float[Tensor, "n k i"],
-    tokens: Int[Tensor, "r t"],
-    where: Int[Tensor, "m 2"],
-) -> Seen:
+def look(subject: Subject, layer: Layer, found: Outputs, pairs: Eigenpairs) -> Seen:
     """What the features of a set are on held-out text.
 
     Args:
-        layer: with text; found: the set; values, vectors: its eigenpairs.
-        tokens: the rows of held-out text; where: the stretches that are kept, from `stretches`.
+        subject: with text; layer: opened with it; found: the set; pairs: its eigenpairs.
+
+    Raises:
+        BilensError: no text.
     """
-    if layer.held_out is None or layer.fit is None:
+    if layer.held_out is None or layer.fit is None or subject.split is None:
         raise BilensError(f"layer {layer.number} without text", "a layer that was opened with text")
+    tokens = subject.split.held_out
+    where = stretches(tokens, subject.pieces)
     directions = found.of(layer)
     x, kept_tokens = layer.folded(layer.held_out), kept(where, tokens.shape[1])
     fit = layer.folded(layer.fit)
@@ -113,11 +122,11 @@ def look(
     for start in range(0, len(found), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         u = directions[some].to(y)
-        λ, v = values[some].to(y), vectors[some].to(y)
+        scale, v = pairs.values[some].to(y), pairs.vectors[some].to(y)
         n, k, _ = v.shape
         true, whole = y @ u.T, quadratic @ u.T  # (N, n)
-        terms = (x @ v.flatten(0, 1).T).square().view(len(x), n, k) * λ
-        average = (fit @ v.flatten(0, 1).T).square().mean(dim=0).view(n, k) * λ
+        terms = (x @ v.flatten(0, 1).T).square().view(len(x), n, k) * scale
+        average = (fit @ v.flatten(0, 1).T).square().mean(dim=0).view(n, k) * scale
         sums = terms.cumsum(dim=2)
         rest = (middle @ u.double().T).to(y)[:, None] - average.cumsum(dim=1)  # (n, k): mean of what is left out
         two = sums[:, :, min(TWO, k) - 1] + rest[:, min(TWO, k) - 1]

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import sae
+from bilens import directions, sae
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.subject import Subject, frequent, labels
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
-from bilens.sae import SAE
 from bilens.space import Space
 
-TOKENS, RANDOM = "tokens", "random"
+TOKENS, RANDOM, EMBEDDINGS = "tokens", "random", "embeddings"
 """Names of the sets that need no coder."""
+
+
+class Asked(Protocol):
+    """What sets are asked for; `Plan` says what each means."""
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Tokens, or folders."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens."""
+
+    @property
+    def controls(self) -> int:
+        """How many random directions."""
+
+    @property
+    def seed(self) -> int:
+        """Of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +94,25 @@ class Inputs:
     codes: Float[Tensor, "n m"] | None = None
 
 
-def outputs(
-    subject: Subject, layer: Layer, asked: Sequence[str], *, count: int, controls: int, seed: int
-) -> list[Outputs]:
+def outputs(subject: Subject, layer: Layer, asked: Asked) -> list[Outputs]:
     """The sets that were asked for, "tokens" or folders of coders, and random directions after them.
 
     Raises:
-        BilensError: a coder of another size, or neither. StoreError: a folder that cannot be read.
+        BilensError: a coder of another size, or two of one name. StoreError: a folder that cannot be read.
     """
-    found = [tokens(subject, count) if each == TOKENS else of_coder(Path(each), layer) for each in asked]
+    found = [
+        tokens(subject, asked.tokens) if each == TOKENS else of_coder(Path(each), layer) for each in asked.directions
+    ]
     names = [each.name for each in found]
     if len(set(names)) != len(names):
-        raise BilensError(f"--directions {' '.join(asked)}, two of one name", "folders of different names")
-    return [*found, random(layer, controls, seed)]
+        raise BilensError(f"--directions {' '.join(asked.directions)}, two of one name", "folders of different names")
+    return [*found, random(layer, asked.controls, asked.seed)]
 
 
 def tokens(subject: Subject, count: int) -> Outputs:
     """Directions by token: the rows of the unembedding less their mean, the last norm's gain folded in."""
     chosen = frequent(subject, count)
-    rows = subject.vocabulary.unembedding[chosen]
+    rows = subject.unembedding[chosen]
     where = "most frequent in the text" if subject.split is not None else "first words of the vocabulary"
     return Outputs(
         TOKENS,
@@ -103,105 +122,101 @@ def tokens(subject: Subject, count: int) -> Outputs:
         "tokens and before the scale of the last norm.",
         rows,
         tuple(labels(subject, chosen)),
-        rows / rows.square().sum(dim=1, keepdim=True),
+        rows / rows.square().sum(dim=1, keepdim=True).clamp(min=1e-30),
         tokens=tuple(chosen),
     )
 
 
 def of_coder(folder: Path, layer: Layer) -> Outputs:
-    """The features of a coder of what the layer's MLP gives: read by its duals, written by its atoms."""
+    """The features of a coder of what the layer's MLP gives, written by its atoms.
+
+    They are read by the encoder's rows, or for a transcoder, whose encoder is elsewhere, by the duals of its atoms.
+    """
     coder = sae.load(folder)
     if coder.d_out != layer.tensor.output.dim:
         raise BilensError(
             f"{folder} of vectors of size {coder.d_out}", f"{layer.tensor.output.dim}, as the layer gives"
         )
-    dictionary = coder.dictionary(layer.tensor.output)
-    name = _name(folder)
+    read = directions.coder(coder, "duals" if coder.transcodes else "encoder")
+    by = "its dual, the row of the decoder's pseudoinverse" if coder.transcodes else "the row of the encoder"
     return Outputs(
-        name,
+        name_of(folder),
         f"Coder {folder.name}",
         "Feature",
-        f"The {coder.d_sae:,} features of the coder in {folder.name}, made for {coder.site or 'any vectors'}: each is read "
-        "by its dual, the row of the decoder's pseudoinverse.",
-        dictionary.duals,
-        tuple(str(number) for number in range(coder.d_sae)),
-        dictionary.atoms,
+        f"The {coder.d_sae:,} features of the coder in {folder.name}, made for {coder.site or 'any vectors'}; each is "
+        f"read by {by}.",
+        read.matrix,
+        read.labels,
+        coder.W_dec.detach().float(),
     )
 
 
 def random(layer: Layer, count: int, seed: int) -> Outputs:
     """Random directions of length 1: what any direction gives."""
-    drawn = torch.randn(count, layer.tensor.output.dim, generator=torch.Generator().manual_seed(seed))
-    rows = drawn / drawn.norm(dim=1, keepdim=True)
+    drawn = directions.random(count, layer.tensor.output.dim, seed=seed, name=RANDOM)
     return Outputs(
         RANDOM,
         "Random directions",
         "Random direction",
         f"{count} directions drawn at random. Nothing about them is meant: they show what every number here is for a "
         "direction that stands for nothing.",
-        rows,
-        tuple(str(number) for number in range(count)),
-        rows,
+        drawn.matrix,
+        drawn.labels,
+        drawn.matrix,
         control=True,
     )
 
 
 def input_features(subject: Subject, layer: Layer, folder: Path | None, *, count: int) -> Inputs:
-    """The features of the input: a coder's atoms, or without one the embeddings of tokens.
+    """The features of the input: the atoms of a coder of what the MLP takes, or without one the embeddings of tokens.
 
     Raises:
-        BilensError: a coder of another size. StoreError: a folder that cannot be read.
+        BilensError: a transcoder, or a coder of another size. StoreError: a folder that cannot be read.
     """
     if folder is not None:
         return _coder_inputs(folder, layer)
     chosen = frequent(subject, count)
-    atoms = layer.normalised(subject.vocabulary.embedding[chosen])
-    space = layer.tensor.input.without_constant()
+    atoms = layer.normalised(subject.embedding[chosen])
     return Inputs(
-        "embeddings",
+        EMBEDDINGS,
         "token embeddings",
-        f"Input features are the embeddings of {len(chosen)} tokens, normalised as the layer's input is: what the residual "
-        "stream holds of a token before any layer. They say most about the first layers, and less the deeper a layer is.",
-        Dictionary.from_atoms(atoms, space, name="embeddings", labels=labels(subject, chosen)),
+        f"Input features are the embeddings of {len(chosen)} tokens, normalised as the layer's input is: what the "
+        "residual stream holds of a token before any layer. They say most about the first layers, and less about "
+        "deeper ones.",
+        Dictionary.from_atoms(atoms, layer.mlp.input, name=EMBEDDINGS, labels=labels(subject, chosen)),
     )
 
 
+@torch.no_grad()
 def _coder_inputs(folder: Path, layer: Layer) -> Inputs:
-    """A coder of n, what the MLP takes: its atoms over x̂ = (n − β)/γ, and its codes on held-out text."""
-    coder, norm = sae.load(folder), layer.mlp.norm
-    if coder.d_in != layer.tensor.input.size:
-        raise BilensError(f"{folder} of vectors of size {coder.d_in}", f"{layer.tensor.input.size}, as the layer takes")
-    rows, offset = _sides(coder)
-    if norm.bias is not None:
-        offset = (torch.zeros_like(rows[0]) if offset is None else offset) - norm.bias.to(rows)
-    if norm.gain is not None:
-        rows = rows / norm.gain.to(rows)
-        offset = None if offset is None else offset / norm.gain.to(rows)
-    space = layer.tensor.input.without_constant()
-    if not layer.tensor.input.constant:
-        offset = None
-    with torch.no_grad():
-        codes = None if layer.held_out is None else coder.encode(norm(layer.held_out)).detach()
+    coder, name = sae.load(folder), name_of(folder)
     return Inputs(
-        _name(folder),
+        name,
         f"features of the coder {folder.name}",
-        f"Input features are the {coder.d_sae:,} atoms of the coder in {folder.name}, made for {coder.site or 'any vectors'}.",
-        Dictionary.from_atoms(rows, space, offset=offset, name=_name(folder)),
-        codes,
+        f"Input features are the {coder.d_sae:,} atoms of the coder in {folder.name}, made for "
+        f"{coder.site or 'any vectors'}.",
+        directions.input_dictionary(coder, layer.mlp),
+        None if layer.held_out is None else coder.encode(layer.mlp.norm(layer.held_out)),
     )
 
 
-def _sides(coder: SAE) -> tuple[Tensor, Tensor | None]:
-    """The atoms of what a coder encodes: its decoder's, or for a transcoder, whose decoder is elsewhere, its encoder's."""
-    if coder.transcodes:
-        return coder.W_enc.detach().T.float(), None
-    return coder.W_dec.detach().float(), coder.b_dec.detach().float()
-
-
-def _name(folder: Path) -> str:
+def name_of(folder: Path) -> str:
     """The name of a folder as one of a set in tables."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-._")[:60] or "coder"
-    return f"coder-{plain}" if plain in (TOKENS, RANDOM) else plain
+    return f"coder-{plain}" if plain in (TOKENS, RANDOM, EMBEDDINGS) else plain
 
 
-__all__ = ["RANDOM", "TOKENS", "Inputs", "Outputs", "input_features", "of_coder", "outputs", "random", "tokens"]
+__all__ = [
+    "EMBEDDINGS",
+    "RANDOM",
+    "TOKENS",
+    "Asked",
+    "Inputs",
+    "Outputs",
+    "input_features",
+    "name_of",
+    "of_coder",
+    "outputs",
+    "random",
+    "tokens",
+]

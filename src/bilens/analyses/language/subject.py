@@ -1,4 +1,4 @@
-"""A language model that is to be read: its layers, its vocabulary, the text that it is shown, and its running original."""
+"""A language model that is to be read: its layers, its tokens, the text that it is shown, and its running original."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilens.errors import BilensError
 from bilens.models import gated
 from bilens.models.gated import Checkpoint
 from bilens.models.gated.original import original
-from bilens.models.vocabulary import Vocabulary, vocabulary
+from bilens.models.unembedding import embedding, unembedding
 from bilens.text import Split, corpus, tokenizer
 from bilens.text.pieces import pieces
 from bilens.text.split import READ
@@ -36,7 +37,8 @@ class Subject:
 
     Args:
         named: the model, as it was named; checkpoint: its layers.
-        vocabulary: both ends of it; pieces: the text of each token.
+        embedding: what the residual stream is at the start, a row per token; unembedding: the direction that speaks for
+            each token at the end, less the mean, the last norm's gain folded in; pieces: the text of each token.
         split: rows of text, None to look at weights alone.
         live: gives the model as transformers runs it, loaded when it is first asked for.
         named_tokens: whether the texts of tokens are known; without a tokenizer they are numbers.
@@ -44,7 +46,8 @@ class Subject:
 
     named: str
     checkpoint: Checkpoint
-    vocabulary: Vocabulary
+    embedding: Float[Tensor, "v d"]
+    unembedding: Float[Tensor, "v d"]
     pieces: tuple[str, ...]
     split: Split | None
     live: Callable[[], nn.Module]
@@ -65,7 +68,7 @@ def subject(named: str, text: Sequence[Path], *, tokens: int, seed: int) -> Subj
         tokens: how many to read at most; seed: of the order of the text.
 
     Raises:
-        StoreError, BilensError: as `gated.load`, `vocabulary`, `text.tokenizer` and `text.corpus`.
+        StoreError, BilensError: as `gated.load`, `unembedding`, `text.tokenizer` and `text.corpus`.
     """
     checkpoint = gated.load(named)
     if not text:
@@ -84,18 +87,19 @@ def of_checkpoint(
         known: the model's tokenizer; None looks for it, and does without where there is none and no text.
         live: as of `Subject`; loads the model by default.
     """
-    ends = vocabulary(checkpoint)
+    start, end = embedding(checkpoint), unembedding(checkpoint)
     texts: tuple[str, ...] | None = None
     try:
-        texts = pieces(tokenizer(named) if known is None else known, len(ends))
+        texts = pieces(tokenizer(named) if known is None else known, len(start))
     except BilensError:
         if split is not None:
             raise
     return Subject(
         named,
         checkpoint,
-        ends,
-        texts or tuple(f"[{number}]" for number in range(len(ends))),
+        start,
+        end.directions(range(len(end.weight))),
+        texts or tuple(f"[{number}]" for number in range(len(start))),
         split,
         live or functools.cache(functools.partial(original, checkpoint)),
         texts is not None,
