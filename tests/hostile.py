@@ -1,4 +1,4 @@
-"""Tokens that a page must survive: markup, templates, controls, directions, separators, bytes, pictures, its own words."""
+"""Tokens that a page must survive: markup, templates, controls, directions, separators, bytes, pictures, its words."""
 
 from __future__ import annotations
 

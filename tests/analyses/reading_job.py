@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 import tiny_models
 from bilens.analyses.language.job import Plan, read_layers
@@ -19,11 +19,19 @@ PLAN = Plan(tokens=10, controls=4, input_tokens=12, pairs=5, interactions=6)
 
 
 def subject(
-    model: nn.Module, *, text: bool = True, pieces: Sequence[str] | None = None, fit: int = 8, held_out: int = 4
+    model: nn.Module,
+    *,
+    text: bool = True,
+    pieces: Sequence[str] | None = None,
+    rows: Tensor | None = None,
+    fit: int = 8,
 ) -> Subject:
-    """A model in memory with random text; its tokens read as " 0", " 1", … unless they are given."""
+    """A model in memory with random text, or the given rows, so many of which are fitted to.
+
+    Its tokens read as " 0", " 1", … unless they are given.
+    """
     checkpoint = gated.load(model)
-    rows = tiny_models.texts(fit + held_out, 24)
+    rows = tiny_models.texts(fit + 4, 24) if rows is None else rows
     ends = unembedding(checkpoint)
     size = len(ends.weight)
     return Subject(

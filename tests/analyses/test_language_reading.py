@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import reading_job
 import torch
 from torch import Tensor, nn
 
-import reading_job
 import tiny_models
 from bilens import cli, store, tables
 from bilens.analyses import language_read
@@ -22,7 +22,7 @@ from bilens.analyses.language import job, seen
 from bilens.analyses.language.input_coder import trained
 from bilens.analyses.language.layer import Costs
 from bilens.analyses.language.made import Made
-from bilens.analyses.language.seen import APART, KINDS, Seen, kept, picked, stretches
+from bilens.analyses.language.seen import APART, Seen, kept, picked, stretches
 from bilens.errors import BilensError, StoreError
 from bilens.models.gated import Gate
 from messages import refuses

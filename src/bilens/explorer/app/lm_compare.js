@@ -1,7 +1,7 @@
 // Two features of a layer side by side.
 
 import { h } from "./dom.js";
-import { number, percent, signed, whole } from "./format.js";
+import { number, percent, short, signed, whole } from "./format.js";
 import { firstSet, found, nameOf, valuesOf } from "./lm_data.js";
 import { featureTitle, spectrum, twoSides } from "./lm_feature.js";
 import { featureField } from "./lm_sentence.js";
@@ -35,7 +35,7 @@ export function lmCompare(reading, route) {
       h("div", {}, h("dt", {}, "tokens that both raise, of those named"), h("dd", {}, `${common("writes")} of ${first.feature.writes[0].tokens.length}`)),
       h("div", {}, h("dt", {}, "held by their pairs"), h("dd", {}, both.map((one) => percent(one.feature.held, 0)).join(" · ")))),
     h("div", { class: "two" }, both.map((one) => h("section", { class: "stack" },
-      h("h2", {}, h("a", { href: link("feature", nameOf(one)) }, `${one.set.feature} `, h("bdi", { class: "tok name" }, visible(one.feature.label)))),
+      h("h2", {}, h("a", { href: link("feature", nameOf(one)) }, `${one.set.feature} `, h("bdi", { class: "tok name" }, short(visible(one.feature.label), 40)))),
       spectrum(reading, one, most), h("h3", {}, "reads"), twoSides(reading, one.feature.reads, "largest at", "smallest at"),
       h("h3", {}, "writes"), twoSides(reading, one.feature.writes, "raises", "lowers")))),
     sentences(reading, both));
@@ -56,7 +56,7 @@ function sentences(reading, both) {
     start += tokens.length;
     return h("ul", { class: "examples" }, both.map((one, side) => {
       const part = /** @type {NonNullable<ReturnType<typeof valuesOf>>} */ (values[side]).true.subarray(here, here + tokens.length);
-      return h("li", {}, h("span", { class: "value" }, h("bdi", { class: "tok name", title: featureTitle(one) }, visible(one.feature.label)), h("span", { class: "hint" }, `up to ${number(Math.max(...part))}`)),
+      return h("li", {}, h("span", { class: "value" }, h("bdi", { class: "tok name", title: featureTitle(one) }, short(visible(one.feature.label), 14)), h("span", { class: "hint" }, `up to ${number(Math.max(...part))}`)),
         shaded(reading, tokens, part, { most: largest[side] }));
     }));
   }));

@@ -35,7 +35,7 @@ export function lmFeature(reading, route) {
   return h("article", { class: "feature lm" },
     h("p", { class: "crumbs" }, h("a", { href: link("overview", set.name) }, set.title)),
     h("header", { class: "feature-head" },
-      h("div", {}, h("h1", {}, `${set.feature} `, h("bdi", { class: "tok name" }, visible(feature.label))), h("p", { class: "lead" }, summary(reading, one))),
+      h("div", {}, h("h1", {}, `${set.feature} `, h("bdi", { class: "tok name" }, short(visible(feature.label), 80))), h("p", { class: "lead" }, summary(reading, one))),
       h("nav", { class: "steps", "aria-label": "Other features" }, step(-1, "← previous"), step(1, "next →"),
         h("a", { href: link("compare", nameOf(one)) }, "compare"),
         reading.text ? h("a", { href: link("sentence", 0, { f: nameOf(one) }) }, "on a sentence") : null)),
@@ -170,7 +170,7 @@ function parts(reading, one) {
         h("h3", {}, h("span", { class: value < 0 ? "lowers" : "raises" }, `λ${subscript(pair + 1)} ${value < 0 ? "lowers" : "raises"}`), ` ${signed(value)}`),
         h("p", { class: "hint" }, `${percent(feature.shares[pair], 1)} of ‖Q‖² · the mean ${percent(part.constant, 0)}`),
         side(reading, part.one, "one", "one side"), side(reading, part.other, "other", "other side"),
-        part.inputs_one && part.inputs_other ? [names(reading, part.inputs_one, "one", "input features, one side"), names(reading, part.inputs_other, "other", "other side")] : null);
+        part.inputs_one && part.inputs_other ? [names(reading, part.inputs_one, "one", "inputs, one side"), names(reading, part.inputs_other, "other", "other side")] : null);
     })));
 }
 
@@ -181,7 +181,7 @@ function parts(reading, one) {
  * @param {string} words
  */
 function side(reading, tokens, kind, words) {
-  return h("p", { class: "side-of" }, h("span", { class: "hint" }, words), " ", chips(reading, tokens, { kind }));
+  return h("p", { class: "side-of" }, h("span", { class: "hint" }, words), chips(reading, tokens, { kind }));
 }
 
 /**
@@ -192,7 +192,7 @@ function side(reading, tokens, kind, words) {
  */
 function names(reading, named, kind, words) {
   const most = Math.max(1e-12, ...named.values.map(Math.abs));
-  return h("p", { class: "side-of" }, h("span", { class: "hint" }, words), " ", h("span", { class: "chips" },
+  return h("p", { class: "side-of" }, h("span", { class: "hint" }, words), h("span", { class: "chips" },
     named.inputs.slice(0, 5).map((input, place) => inputChip(reading, input, `${kind} ${level(named.values[place], most)}`, number(named.values[place])))));
 }
 
@@ -238,7 +238,7 @@ function writes(reading, one) {
  */
 export function twoSides(reading, sides, first, second) {
   const most = Math.max(1e-12, ...sides.flatMap((each) => each.values.map(Math.abs)));
-  return [["plus", first], ["minus", second]].map(([kind, words], place) => h("p", { class: "side-of" }, h("span", { class: "hint" }, words), " ",
+  return [["plus", first], ["minus", second]].map(([kind, words], place) => h("p", { class: "side-of" }, h("span", { class: "hint" }, words),
     chips(reading, sides[place], { kind, most })));
 }
 

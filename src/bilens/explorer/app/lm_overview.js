@@ -82,7 +82,7 @@ function costs(reading) {
   return h("section", { class: "lm-costs" }, h("h2", { class: "section" }, "What stands in the layer’s place"),
     h("p", { class: "note" }, `${METHODS[reading.method].slice(0, 1).toUpperCase()}${METHODS[reading.method].slice(1)}. ` +
       `Measured on ${text ? whole(text.measured) : ""} tokens that nothing was fitted to; ± is one standard error over texts. The mean and the random layer know nothing of the weights.`),
-    h("div", { class: "table" }, h("table", { class: "scores" },
+    h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "What stands in the layer’s place" }, h("table", { class: "scores" },
       h("thead", {}, h("tr", {}, ["in its place", "share of variance lost (FVU)", "", "cross-entropy more, nats per token"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, reading.costs.map((cost) => h("tr", { class: cost.kind === "null" ? "beside" : null },
         h("th", { scope: "row" }, cost.kind === "null" ? h("span", { class: "kind" }, "null") : null, cost.name),

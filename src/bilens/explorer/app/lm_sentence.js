@@ -70,12 +70,12 @@ export function sentencePage(reading, route) {
           title: number(value), click: () => {
             state.at = t;
             show(false);
-          } }, h("bdi", {}, visible(shown)));
+          } }, h("bdi", {}, short(visible(shown), 40)));
       }));
       roving(line, "button");
     }
     line.querySelectorAll("button").forEach((button, t) => button.setAttribute("aria-pressed", String(t === state.at)));
-    fill(told, `At `, h("bdi", { class: "tok name" }, visible(reading.tokens[tokens[state.at]])), `, ${featureTitle(state.one)} is `, h("strong", {}, signed(all.true[start + state.at])),
+    fill(told, `At `, h("bdi", { class: "tok name" }, short(visible(reading.tokens[tokens[state.at]]), 40)), `, ${featureTitle(state.one)} is `, h("strong", {}, signed(all.true[start + state.at])),
       `: ${plural(terms().length, "term")} that add up to it.`);
     drawing.redraw();
   };

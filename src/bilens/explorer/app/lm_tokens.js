@@ -1,13 +1,14 @@
 // Tokens as a person can read them, whatever they hold: spaces and controls shown, directions kept to themselves.
 
 import { h } from "./dom.js";
-import { number } from "./format.js";
+import { number, short } from "./format.js";
 
 /** @type {Record<string, string>} */
 const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
 const HIDDEN = /[\p{C}\p{Z}]/u;
 const MARK = /^\p{M}/u;
 const LEVELS = 9;
+const LONGEST = 28;
 
 /**
  * A text with everything that cannot be seen shown: ␣ ⏎ ⇥, and ⟨U+202E⟩ for what has no sign of its own.
@@ -31,13 +32,14 @@ function running(text) {
 }
 
 /**
- * A token as a chip.
+ * A token as a chip; a long one is cut, and whole in its title.
  * @param {string} text
  * @param {string} more class names
  * @param {string} told
  */
 export function chip(text, more = "", told = "") {
-  return h("bdi", { class: `tok ${more}`.trim(), title: told || null }, visible(text));
+  const shown = visible(text), cut = short(shown, LONGEST);
+  return h("bdi", { class: `tok ${more}`.trim(), title: [cut === shown ? "" : shown, told].filter(Boolean).join("  ") || null }, cut);
 }
 
 /**
