@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bilens import files, store
+from bilens import files, store, tables
 from bilens._internal.checks import whole
 from bilens.analyses.language import inputs, job
 from bilens.analyses.language.input_coder import TRAIN
@@ -39,11 +39,10 @@ SHOWN = 40
 READING = "read"
 """The folder of the page and its tables, in the demo's."""
 
-RUNS = 4
-"""Times that `replaced` runs the model on each row: as it is, and with the surrogate, the mean and a random layer."""
+NULLS = 2
+"""Nulls that `replaced` measures beside surrogates: the layer's mean and a random layer."""
 
 
-@store.register
 @dataclass(frozen=True)
 class LayerCost:
     """What a surrogate of one layer loses.
@@ -56,6 +55,29 @@ class LayerCost:
     fit: float
     seen: int
     measured: tuple[Replaced, ...]
+
+
+@store.register
+@dataclass(frozen=True)
+class LayerCosts:
+    """What all surrogates of `WAYS` lose.
+
+    Args:
+        fits: as `LayerCost.fit`, of each; tokens: that they were fitted on.
+        measured: on held-out text each surrogate, then the layer's mean and a random layer.
+    """
+
+    fits: tuple[float, ...]
+    tokens: int
+    measured: tuple[Replaced, ...]
+
+    def by_way(self) -> dict[str, LayerCost]:
+        """Of each surrogate, by its title."""
+        nulls = self.measured[len(self.fits) :]
+        return {
+            title: LayerCost(fit, self.tokens if data else 0, (own, *nulls))
+            for (title, _, data), fit, own in zip(WAYS.values(), self.fits, self.measured, strict=False)
+        }
 
 
 def demo_lm(
@@ -86,7 +108,8 @@ def demo_lm(
     """
     started = time.monotonic()
     fit, held_out = whole("fit", fit, 1), whole("held_out", held_out, 2)
-    steps = Steps(7 + len(WAYS))
+    tables.needed()
+    steps = Steps(8)
     steps.begin("opening the model")
     named = model or language.found()
     checkpoint = gated.load(named)
@@ -119,21 +142,20 @@ def demo_lm(
     inputs.collect(subject, reading, [layer])
     x = inputs.collected(subject, reading, layer, "fit")
     own = interval(language.cross_entropy(live, many, batch=1).tolist())
-    costs = {}
-    for name, (title, make, data) in WAYS.items():
-        steps.begin(f"{title} in the place of {mlp.title}")
-        surrogate = make(mlp, x)
+    steps.begin(f"{len(WAYS)} surrogates in the place of {mlp.title}, one after another")
+    surrogates = [make(mlp, x) for _, make, _ in WAYS.values()]
 
-        def measure(surrogate: Surrogate = surrogate, data: bool = data) -> LayerCost:
-            with bar("runs of the model", RUNS * len(many)) as step:
-                hook = live.register_forward_hook(lambda *_: step(1))
-                try:
-                    measured = replaced(surrogate, live, many, prefix=PREFIX, seed=seed)
-                finally:
-                    hook.remove()
-            return LayerCost(surrogate.fvu(x), len(x) if data else 0, measured)
+    def measure() -> LayerCosts:
+        with bar("runs of the model", (1 + len(surrogates) + NULLS) * len(many)) as step:
+            hook = live.register_forward_hook(lambda *_: step(1))
+            try:
+                measured = replaced(surrogates, live, many, prefix=PREFIX, seed=seed)
+            finally:
+                hook.remove()
+        return LayerCosts(tuple(one.fvu(x) for one in surrogates), len(x), measured)
 
-        costs[title] = run.record(name, LayerCost, measure)
+    measured = run.record("costs", LayerCosts, measure)
+    costs, surrogate = measured.by_way(), surrogates[-1]
     tensor = surrogate.tensor()
     apart = _difference(tensor, surrogate, x[:512])
     console.print(_table(costs), soft_wrap=False)
@@ -147,8 +169,8 @@ def demo_lm(
         console.print(sentence)
     files.write_text(run.path / "report.md", _report(f"{mlp.title} of {named}", said, costs))
     last = costs[WAYS["least_squares"][0]]
-    measured = None if mlp.bilinear else Costs(last.measured, last.fit)
-    (page,) = job.read_layers(subject, [layer], reading, plan, steps, known=measured)
+    beside = None if mlp.bilinear else Costs(last.measured, last.fit)
+    (page,) = job.read_layers(subject, [layer], reading, plan, steps, known=beside)
     console.print(f"report: {run.path / 'report.md'}; took {duration(time.monotonic() - started)}")
     console.print(f"page: {page}")
 

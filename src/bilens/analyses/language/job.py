@@ -93,6 +93,7 @@ def read_layers(
     Raises:
         BilensError: no such layer, or directions that do not fit. StoreError: the folder is of another run.
     """
+    tables.needed()
     if plan.inputs == TRAIN and subject.split is None:
         raise BilensError("a coder to be trained without text", "text to train it on")
     asked = settings(subject, layers, plan)

@@ -334,8 +334,8 @@ def notes(layer: Layer, sets: Sequence[Outputs], subject: Subject) -> list[str]:
     ]
     if layer.metric is None:
         said.append(
-            "No text was read: pairs are in the order of |λ|, in which the mean input and the constant, often delimiters, "
-            "come first. With --text they are in the order of what they add on average."
+            "No text was read: pairs are in the order of |λ|, in which the mean input and the constant, often "
+            "delimiters, come first. With --text they are in the order of what they add on average."
         )
     else:
         said.append(
