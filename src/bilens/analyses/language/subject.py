@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +128,16 @@ def frequent(found: Subject, count: int) -> list[int]:
 
 
 def labels(found: Subject, tokens: Sequence[int]) -> list[str]:
-    """The texts of tokens, with the number behind those that read alike."""
+    """The texts of tokens, all different: with the number behind those that read alike."""
     texts = [found.pieces[token] for token in tokens]
-    return [text if texts.count(text) == 1 else f"{text} #{token}" for text, token in zip(texts, tokens, strict=True)]
+    counts, taken, named = Counter(texts), set(texts), list[str]()
+    for text, token in zip(texts, tokens, strict=True):
+        label = text
+        while counts[text] > 1 and label in taken:
+            label = f"{label} #{token}"
+        taken.add(label)
+        named.append(label)
+    return named
 
 
 def rows(split: Tensor) -> Tensor:
