@@ -303,6 +303,8 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
         "demo-lm": ("--model", "--text", "--out", "--layer", "--seed"),
         "train-lm": ("--text", "--out", "--seed"),
         "convert": ("--out", "--text", "--tokens", "--distill", "--end-to-end", "--layers", "--curve", "--seed"),
+        "audit": ("--out", "--layer", "--coder", "--steps", "--random", "--text", "--seed"),
+        "rewrite": ("--out", "--layer", "--keep", "--steps", "--text", "--seed"),
         "query": ("--rows", "--csv"),
         "import": ("--out", "--config", "--key", "--yes"),
     }

@@ -77,6 +77,11 @@ COMMANDS = {
         "Ask how much of a layer's features their first eigenpairs explain, beside random directions.",
         "bilens audit runs/smollm2 --layer 12 --out runs/audit",
     ),
+    "rewrite": Command(
+        "bilens.analyses.rewrite:rewrite",
+        "Replace a layer by its strongest interactions between features, beside transcoders of the same size.",
+        "bilens rewrite runs/smollm2 --layer 12 --out runs/rewritten",
+    ),
     "query": Command(
         "bilens.analyses.query:query",
         "Ask the tables of a run in SQL: features, eigenpairs, interactions, examples.",

@@ -100,7 +100,11 @@ class Directions:
 
 
 def tokens(
-    model: str | os.PathLike[str] | nn.Module, names: Sequence[str | int], *, tokenizer: Any = None
+    model: str | os.PathLike[str] | nn.Module,
+    names: Sequence[str | int],
+    *,
+    tokenizer: Any = None,
+    mlp: GatedMLP | None = None,
 ) -> Directions:
     """What speaks for a token: its row of the unembedding, less the mean row, times the gain of the final norm.
 
@@ -113,6 +117,8 @@ def tokens(
         model: as `gated.load` takes it; nothing but the unembedding and the norm is read.
         names: texts of one token each, with their leading space, or numbers of tokens.
         tokenizer: the model's own, found beside it when None.
+        mlp: the layer whose output is read. Where a norm follows it, as in Gemma 2, the gain of that norm is taken
+            along: u·y is then what the token gains from the layer, but for the scale that this norm divides by.
 
     Raises:
         BilensError: a text of several tokens, a number outside the vocabulary, or no tokenizer for a model in memory.
@@ -128,7 +134,10 @@ def tokens(
         label if label and shown.count(label) == 1 else f"{label} #{number}".strip()
         for label, number in zip(shown, numbers, strict=True)
     )
-    return Directions("tokens", "tokens", found.directions(numbers), labels)
+    rows = found.directions(numbers)
+    if mlp is not None and mlp.post_norm is not None and mlp.post_norm.gain is not None:
+        rows = rows * mlp.post_norm.gain.to(rows)
+    return Directions("tokens", "tokens", rows, labels)
 
 
 def _number(name: str | int, tokenizer: Any) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from bilens import activations, directions, files, plots, sae, tables
 from bilens import decompose as decompositions
 from bilens._internal.checks import whole
+from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
 from bilens.decompose import Audit
@@ -27,22 +29,13 @@ from bilens.errors import BilensError
 from bilens.models import gated
 from bilens.models.gated import GatedMLP
 from bilens.models.gated.original import original
-from bilens.models.surrogate import ROWS_FOR_DOWN, least_squares, weights_only, with_bypass, with_down
+from bilens.models.surrogate import weights_only
 from bilens.progress import Steps, bar
 from bilens.sae import SAE
 from bilens.statistics import Estimate
 from bilens.store import Folder
 from bilens.tensor import BilinearTensor
-from bilens.text import Split, corpus, english, tokenizer
-
-PREFIX = 1
-"""Tokens at the start of a row that are left out."""
-
-READ = 32
-"""Characters of text that are read for each token."""
-
-SURROGATE = 128
-"""Rows of text that surrogates are fitted to at most: their vectors are in memory."""
+from bilens.text import Split
 
 LEVEL = 0.75
 """The correlation that a feature is said to need to be explained."""
@@ -133,7 +126,7 @@ def audit(
     layer = len(checkpoint) // 2 if layer is None else layer
     mlp = checkpoint.mlp(layer)
     job.begin("reading the text")
-    split = _split(model, text, length=length, fit=fit, held_out=held_out, seed=seed)
+    split = split_of(checkpoint, text, length=length, fit=fit, held_out=held_out, seed=seed)
     asked = {
         "model": model,
         "layer": layer,
@@ -153,10 +146,10 @@ def audit(
     console.print(f"text: {split.described}")
     job.begin(f"running the model on the text, up to {mlp.title}")
     live = original(checkpoint)
-    x, y = _rows(live, mlp, split.held_out)
+    x, y = rows_of(live, mlp, split.held_out)
     coders, reports = dict[str, SAE](), dict[str, CoderReport]()
     for folder in coder:
-        coders[folder.name] = sae.load(folder)
+        coders[_named(folder, coders)] = sae.load(folder)
     shared = (
         activations.stream(live, layer, "mlp_out", split.fit, batch_size=batch, seed=seed, prefix=PREFIX)
         if several
@@ -179,9 +172,9 @@ def audit(
         )
         console.print(_line(name, reports[name]))
     job.begin("surrogates")
-    tensors, fvu, moment, fitted = _tensors(run, mlp, live, split, x)
+    tensors, fvu, moment, seen = _tensors(mlp, live, split, x)
     frequent = split.fit[:, PREFIX:].flatten().bincount().argsort(descending=True, stable=True)[:tokens].tolist()
-    named = directions.tokens(model, frequent) if tokens else None
+    named = directions.tokens(model, frequent, mlp=mlp) if tokens else None
     sets = [] if named is None else [_asked(named, y)]
     sets += _of_coders(mlp, coders, x, y, most)
     sets.append(_asked(directions.random(random, mlp.output.size, seed=seed), y))
@@ -212,7 +205,7 @@ def audit(
                 step(1)
     for name, audits in found.items():
         console.print(_table(name, fvu[name], audits), soft_wrap=False)
-    result = Result(found, fvu, reports, len(x), fitted)
+    result = Result(found, fvu, reports, len(x), seen)
     _write(run, mlp, split, model, result)
     if importlib.util.find_spec("pyarrow") is not None:
         _tabulate(tables.Writer(run.path, settings), layer, next(iter(found.values())))
@@ -220,46 +213,22 @@ def audit(
     return result
 
 
-def _split(model: str, text: tuple[Path, ...], *, length: int, fit: int, held_out: int, seed: int) -> Split:
-    """As many rows as are asked for, of those that there are."""
-    characters = READ * length * (fit + held_out)
-    share = held_out / (fit + held_out)
-    found = (
-        corpus(text, hold_out=share, seed=seed, characters=characters)
-        if text
-        else english(hold_out=share, seed=seed, characters=characters)
-    )
-    split = found.tokens(tokenizer(model), length=length)
-    few = Split(split.fit[:fit], split.held_out[:held_out], split.described, split.held_out_names, split.seed)
-    if len(few.fit) < 8 or len(few.held_out) < 2:
-        raise BilensError(
-            f"{len(few.fit)} rows of text to fit on and {len(few.held_out)} to measure on",
-            "eight and two",
-            "give more text",
-        )
-    said = f"{few.fit.numel():,} of these tokens to fit to, {few.held_out.numel():,} to measure on"
-    return Split(few.fit, few.held_out, f"{split.described}; {said}", few.held_out_names, few.seed)
-
-
-def _rows(live: nn.Module, mlp: GatedMLP, text: Tensor) -> tuple[Tensor, Tensor]:
-    """x before the norm and y of the layer as it is, for every token that is not left out."""
-    both = activations.collect(live, mlp.layer, ("residual_before", "mlp_out"), text, prefix=PREFIX, progress=True)
-    return both[:, : mlp.input.size], both[:, mlp.input.size :]
+def _named(folder: Path, taken: Mapping[str, object]) -> str:
+    """A name that files and tables can have for a coder: its folder's, with a number where that is taken."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.")[:60] or "coder"
+    return next(name for n in itertools.count(1) if (name := plain if n == 1 else f"{plain}-{n}") not in taken)
 
 
 def _tensors(
-    run: Folder, mlp: GatedMLP, live: nn.Module, split: Split, held_out: Tensor
+    mlp: GatedMLP, live: nn.Module, split: Split, held_out: Tensor
 ) -> tuple[dict[str, BilinearTensor], dict[str, float], Tensor, int]:
     """The layer as tensors, fitted to the text and by its weights alone, with their FVU; and the second moment of x̂."""
-    x, _ = _rows(live, mlp, split.fit[:SURROGATE])
+    x, _ = rows_of(live, mlp, split.fit[:SURROGATE])
     normal = mlp.norm.normalize(x.to(mlp.gate))
     if mlp.bilinear:
         tensor = mlp.tensor()
         return {"exact": tensor}, {"exact": 0.0}, decompositions.second_moment(normal, tensor.input), len(x)
-    fitted = with_bypass(least_squares(mlp, x), x)
-    if len(x) >= ROWS_FOR_DOWN:
-        fitted = with_down(fitted, x)
-    found = {"fitted": fitted, "weights_only": weights_only(mlp)}
+    found = {"fitted": fitted(mlp, x), "weights_only": weights_only(mlp)}
     tensors = {name: one.tensor() for name, one in found.items()}
     fvu = {name: one.fvu(held_out) for name, one in found.items()}
     return tensors, fvu, decompositions.second_moment(normal, tensors["fitted"].input), len(x)

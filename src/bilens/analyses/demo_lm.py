@@ -17,7 +17,8 @@ from bilens.analyses.language import inputs, job
 from bilens.analyses.language.input_coder import TRAIN
 from bilens.analyses.language.job import Plan
 from bilens.analyses.language.layer import Costs
-from bilens.analyses.language.subject import PREFIX, longest, of_checkpoint
+from bilens.analyses.language.subject import PREFIX, of_checkpoint
+from bilens.analyses.layer_text import longest
 from bilens.analyses.layers import table
 from bilens.models import gated, language
 from bilens.models.gated import GatedMLP

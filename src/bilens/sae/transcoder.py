@@ -16,6 +16,7 @@ from bilens._internal.checks import flag, instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
+from bilens.sae._run import lay_out_like_parameters
 from bilens.sae.coder import Coder
 from bilens.sae.processes import Processes
 from bilens.sae.streams import Stream, as_stream, plain
@@ -114,6 +115,7 @@ def train_transcoder(
     if checkpoint is not None:
         checkpoint = checks.path("checkpoint", checkpoint)
         done, extra = processes.load(checkpoint, coder, optimizer, settings=settings)
+        lay_out_like_parameters(optimizer)
         if done:
             logged, rows = extra["logged"].tolist(), list(extra["rows"].to(where))
             if processes.lead:  # one process alone keeps the sums over all

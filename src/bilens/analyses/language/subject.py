@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bilens.analyses.layer_text import longest
 from bilens.errors import BilensError
 from bilens.models import gated
 from bilens.models.gated import Checkpoint
@@ -76,7 +77,9 @@ def subject(named: str, text: Sequence[Path], *, tokens: int, seed: int) -> Subj
         return of_checkpoint(named, checkpoint, None, None)
     found = corpus(text, hold_out=HELD_OUT, seed=seed, characters=READ * tokens)
     known = tokenizer(named)
-    return of_checkpoint(named, checkpoint, known, found.tokens(known, length=longest(checkpoint), tokens=tokens))
+    return of_checkpoint(
+        named, checkpoint, known, found.tokens(known, length=min(LENGTH, longest(checkpoint)), tokens=tokens)
+    )
 
 
 def of_checkpoint(
@@ -105,13 +108,6 @@ def of_checkpoint(
         live or functools.cache(functools.partial(original, checkpoint)),
         texts is not None,
     )
-
-
-def longest(checkpoint: Checkpoint) -> int:
-    """Tokens of a row: the longest text that the model takes, as its config says, and `LENGTH` at most."""
-    config = checkpoint.source.config
-    most = config.get("max_position_embeddings") or config.get("context_length")
-    return min(LENGTH, most) if isinstance(most, int) else LENGTH
 
 
 def frequent(found: Subject, count: int) -> list[int]:
@@ -152,7 +148,6 @@ __all__ = [
     "Subject",
     "frequent",
     "labels",
-    "longest",
     "of_checkpoint",
     "rows",
     "subject",
