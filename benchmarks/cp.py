@@ -23,7 +23,7 @@ READ_OUT, HIDDEN, SMALL_HIDDEN = (10, 1000), (300, 300), (100, 100)
 
 def main() -> None:
     chosen = options(__doc__)
-    device, measured = chosen.device, rates(chosen.device)
+    device, measured = chosen.device, rates(chosen.device, small=chosen.small)
     hidden = SMALL_HIDDEN if chosen.small else HIDDEN
     lines = [
         steps("read-out tensor", *READ_OUT, device=device, measured=measured),
@@ -138,9 +138,9 @@ def steps(name: str, o: int, h: int, *, device: str, measured: Rates) -> Line:
 
 def points(small: bool, *, device: str) -> list[Point]:
     """How a fit of 20 steps grows with R, h and d, around rank 64, h = 1000 and d = 785."""
-    axes = {"R": (16, 64, 256), "h": (250, 1000), "d": (196, 785)}
-    if not small:
-        axes |= {"h": (250, 500, 1000, 2000), "d": (196, 392, 785, 1568)}
+    axes = {"R": (16, 64, 256), "h": (250, 500, 1000, 2000), "d": (196, 392, 785, 1568)}
+    if small:
+        axes = {"R": (16, 64), "h": (250, 1000), "d": (196, 785)}
     found = []
     for axis, values in axes.items():
         for value in values:

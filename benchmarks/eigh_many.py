@@ -172,10 +172,10 @@ def line(
 
 def points(small: bool, device: str) -> list[Point]:
     """How the time of a batch of directions grows with d, h, k and how many directions there are (o), one at a time."""
-    base = {"d": 256, "h": 768, "n": 64, "k": 8} if small else {"d": 576, "h": 1536, "n": 64, "k": 8}
+    base = {"d": 128, "h": 384, "n": 32, "k": 8} if small else {"d": 576, "h": 1536, "n": 64, "k": 8}
     factors = {
         "d": (0.5, 1, 2),
-        "h": (0.5, 1, 2, 4),
+        "h": (0.5, 1, 2) if small else (0.5, 1, 2, 4),
         "n": (0.25, 1, 4) if small else (0.25, 1, 4, 16),
         "k": (0.25, 1, 4),
     }
@@ -211,10 +211,10 @@ def smollm(n: int, device: str) -> BilinearTensor | None:
 
 def main() -> None:
     asked = options(__doc__)
-    limits, device = rates(asked.device), asked.device
-    gauss, real = "Gaussian weights", smollm(32 if asked.small else 256, asked.device)
+    limits, device = rates(asked.device, small=asked.small), asked.device
+    gauss, real = "Gaussian weights", smollm(16 if asked.small else 256, asked.device)
     if asked.small:
-        problems = [(layer(576, 1536, 32, torch.float32, device), gauss, None, "", RUNS)]
+        problems = [(layer(576, 1536, 16, torch.float32, device), gauss, None, "", RUNS)]
     else:
         problems = [
             (

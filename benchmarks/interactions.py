@@ -126,7 +126,7 @@ def points(small: bool, device: str) -> list[Point]:
 
 def main() -> None:
     asked = options(__doc__)
-    limits, device = rates(asked.device), asked.device
+    limits, device = rates(asked.device, small=asked.small), asked.device
     size = (576, 1536)
     if asked.small:
         lines = [line(*size, 300, 16, limits=limits, device=device, runs=3, formed=True, reach=None, brief="")]

@@ -34,7 +34,7 @@ def formed(tensor: BilinearTensor, v: Tensor) -> Tensor:
 
 def main() -> None:
     asked = options(__doc__)
-    device, limits = asked.device, rates(asked.device)
+    device, limits = asked.device, rates(asked.device, small=asked.small)
     h, d, o, count = (1024, 256, 64, 8) if asked.small else (8192, 2048, 2048, 1)
     generator = torch.Generator().manual_seed(0)
     left, right, down, v = (

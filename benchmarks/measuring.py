@@ -180,9 +180,9 @@ def resident_peak() -> int:
     return size if sys.platform == "darwin" else size * 1024
 
 
-def product_rate(dtype: torch.dtype, device: str = "cpu") -> float:
+def product_rate(dtype: torch.dtype, device: str = "cpu", *, small: bool = False) -> float:
     """Operations a second of a product of large matrices, by whichever of torch's two on a CPU is faster."""
-    n = 2000 if device == "cpu" else 8192
+    n = 8192 if device != "cpu" else 1000 if small else 2000
     a = torch.rand(n, n, device=device).to(dtype)
     packed = Packed(a)
     return (
@@ -190,12 +190,13 @@ def product_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     )
 
 
-def rates(device: str = "cpu") -> Rates:
-    """Measure the limits of the machine now, in this process."""
-    source, target = torch.rand(2**26, device=device), torch.empty(2**26, device=device)
+def rates(device: str = "cpu", *, small: bool = False) -> Rates:
+    """Measure the limits of the machine now, in this process; `small` ones are rougher, and take a second."""
+    source, target = (torch.rand(2**24 if small else 2**26, device=device) for _ in range(2))
     copied = 2 * source.numel() * 4 / median(lambda: target.copy_(source), runs=3, device=device)
     filled = target.numel() * 4 / median(lambda: target.fill_(1.0), runs=3, device=device)
-    return Rates(product_rate(torch.float32, device), product_rate(torch.float64, device), copied, filled)
+    products = (product_rate(dtype, device, small=small) for dtype in (torch.float32, torch.float64))
+    return Rates(*products, copied, filled)
 
 
 def options(description: str) -> argparse.Namespace:

@@ -20,14 +20,16 @@ from bilens import decompose
 
 WAYS = ("full", "factors")
 RUNS = 3
-SMALL = [  # d, h, directions, k, dtype: small, of a language model's shape, of few hidden units, of an image
+SMALL = [  # d, h, directions, k, dtype: small, of few hidden units, of an image
+    (64, 256, 64, 8, torch.float32),
+    (512, 32, 16, 8, torch.float32),
+    (785, 300, 4, 8, torch.float32),
+]
+FULL = [  # small, of a language model, of few hidden units, of an image, one direction, many of all, float64
     (64, 256, 64, 8, torch.float32),
     (256, 768, 64, 8, torch.float32),
     (512, 32, 64, 8, torch.float32),
     (785, 300, 10, 8, torch.float32),
-]
-FULL = [  # one direction, many hidden units, many directions, many pairs, float64
-    *SMALL,
     (256, 768, 1, 8, torch.float32),
     (128, 8192, 64, 8, torch.float32),
     (64, 4096, 256, 4, torch.float32),
@@ -39,7 +41,7 @@ FULL = [  # one direction, many hidden units, many directions, many pairs, float
 
 def main() -> None:
     asked = options(__doc__)
-    device, limits, shapes = asked.device, rates(asked.device), SMALL if asked.small else FULL
+    device, limits, shapes = asked.device, rates(asked.device, small=asked.small), SMALL if asked.small else FULL
     chosen, fastest, formed, memory, theirs_memory, formed_memory, ratios = 0.0, 0.0, 0.0, 0, 0, 0, {}
     for d, h, n, k, dtype in shapes:
         tensor = layer(d, h, n, dtype, device)

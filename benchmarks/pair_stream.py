@@ -22,13 +22,13 @@ from bilens.pairs import PairStream
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
-FEATURES, SMALL, HIDDEN, BATCH = 784, 392, 1000, 4096
+FEATURES, SMALL, HIDDEN, BATCH = 784, 256, 1000, 4096
 
 
 def main() -> None:
     asked = measuring.options(__doc__ or "")
     device = asked.device
-    rates = measuring.rates(device)
+    rates = measuring.rates(device, small=asked.small)
     tensor = layer(SMALL if asked.small else FEATURES, HIDDEN, device)
     shuffled, ordered = (pairs.stream(tensor, batch_size=BATCH, seed=1, shuffle=shuffle) for shuffle in (True, False))
     size = f"{shuffled.rows:,} × {HIDDEN}"
@@ -205,8 +205,8 @@ def apart(a: Tensor, b: Tensor) -> float:
 def points(small: bool, device: str) -> list[measuring.Point]:
     """How an epoch grows with the features and with the hidden units."""
     found = []
-    sizes = [("m", m, m, 256) for m in (128, 256, 512, *(() if small else (1024, 2048)))]
-    sizes += [("h", h, 256, h) for h in (256, 512, 1024, *(() if small else (2048, 4096)))]
+    sizes = [("m", m, m, 256) for m in ((128, 256) if small else (128, 256, 512, 1024, 2048))]
+    sizes += [("h", h, 256, h) for h in ((256, 512) if small else (256, 512, 1024, 2048, 4096))]
     for axis, value, m, h in sizes:
         tensor = layer(m, h, device)
         for name, shuffle in (("shuffled", True), ("row by row", False)):

@@ -26,7 +26,7 @@ def main() -> None:
         raise SystemExit("this benchmark needs its peer: pip install tensorly") from error
     tl.set_backend("pytorch")
     chosen = options(__doc__)
-    device, measured = chosen.device, rates(chosen.device)
+    device, measured = chosen.device, rates(chosen.device, small=chosen.small)
     hidden = 100 if chosen.small else 300
     tensor = layer(hidden, PIXELS, device=device)
     flat = tensor.to_dense().flatten(1)

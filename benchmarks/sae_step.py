@@ -25,7 +25,8 @@ from torch.nn import functional
 
 from bilens import sae
 
-D_IN, D_SAE, BATCH, K = 300, 4096, 4096, 32
+D_IN, K = 300, 32
+FULL, SMALL = 4096, 2048  # atoms, and samples in a batch
 L1, LR, CLIP = 0.05, 1e-3, 1.0
 BATCHES = 4
 
@@ -151,9 +152,11 @@ def has_half(device: str) -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
-def agreement(stream: sae.TensorStream, kind: str, steps: int, device: str, *, half: bool) -> tuple[str, str]:
+def agreement(
+    stream: sae.TensorStream, kind: str, d_sae: int, steps: int, device: str, *, half: bool
+) -> tuple[str, str]:
     """How far the few lines and SAELens are from ours after some steps."""
-    ours = our_coder(kind, stream, D_SAE, device)
+    ours = our_coder(kind, stream, d_sae, device)
     trainer = their_trainer(ours, stream, kind, steps, device, half=half)
     few = Plain(ours, stream, kind, half=half)
     mine = our_run(ours, stream, kind, steps, device, half=half)
@@ -173,10 +176,11 @@ def main() -> None:
     asked = options(__doc__)
     device, small = asked.device, asked.small
     steps, compared = (1, 3) if small else (5, 20)
-    measured = rates(device)
-    stream = sae.TensorStream(vectors(BATCHES * BATCH, device), BATCH)
-    operations = 2 * BATCH * D_IN * D_SAE
-    codes = 2 * BATCH * D_SAE * 4 / measured.copy
+    d_sae = batch = SMALL if small else FULL
+    measured = rates(device, small=asked.small)
+    stream = sae.TensorStream(vectors(BATCHES * batch, device), batch)
+    operations = 2 * batch * D_IN * d_sae
+    codes = 2 * batch * d_sae * 4 / measured.copy
     names = {"relu": "ReLU", "topk": f"TopK, k = {K}"}
     asked_for = {"relu": 1.5, "topk": 4.0}
     lines = []
@@ -186,7 +190,7 @@ def main() -> None:
     if not small and has_half(device):
         variants += [("relu", False, True), ("topk", False, True)]
     for kind, sparse, half in variants:
-        coder = our_coder(kind, stream, D_SAE, device)
+        coder = our_coder(kind, stream, d_sae, device)
         trainer = their_trainer(coder, stream, kind, steps, device, sparse=sparse, half=half)
 
         def ours(coder: sae.SAE = coder, kind: str = kind, half: bool = half) -> None:
@@ -206,10 +210,10 @@ def main() -> None:
                 "one product of 2 · batch · d_in · d_sae operations, its result written and read once",
             ),
         }[kind]
-        close = agreement(stream, kind, compared, device, half=half)
+        close = agreement(stream, kind, d_sae, compared, device, half=half)
         lines.append(
             Line(
-                work=f"SAE step, {names[kind]}: d_in = {D_IN}, d_sae = {D_SAE}, batch {BATCH}"
+                work=f"SAE step, {names[kind]}: d_in = {D_IN}, d_sae = {d_sae}, batch {batch}"
                 + (", bfloat16 products" if half else ""),
                 ours=seconds.ours / steps,
                 memory=peak_memory(ours, device=device),
@@ -230,14 +234,14 @@ def main() -> None:
                 limit=limit,
                 limited_by=f"{why}, at {rate / 1e9:.0f} Gflop/s",
                 reach=None if small or sparse or half else asked_for[kind],
-                brief="" if sparse or half else f"a step of a {names[kind].split(',')[0]} SAE, {D_IN} → {D_SAE:,}",
+                brief="" if sparse or half else f"a step of a {names[kind].split(',')[0]} SAE, {D_IN} → {d_sae:,}",
                 spread=seconds.spread,
                 runs=RUNS,
                 device=device,
             )
         )
     axes = (
-        {"d_sae": (1024, 2048), "batch": ()}
+        {"d_sae": (512, 1024), "batch": ()}
         if small
         else {"d_sae": (1024, 2048, 4096, 8192, 16384), "batch": (256, 1024, 4096)}
     )
@@ -245,9 +249,9 @@ def main() -> None:
     for kind in ("relu", "topk"):
         for axis, sizes in axes.items():
             for size in sizes:
-                d_sae, batch = (size, 1024) if axis == "d_sae" else (2048, size)
-                part = sae.TensorStream(stream.vectors[: 4 * batch], batch)
-                coder = our_coder(kind, part, d_sae, device)
+                atoms, samples = (size, 1024) if axis == "d_sae" else (2048, size)
+                part = sae.TensorStream(stream.vectors[: 4 * samples], samples)
+                coder = our_coder(kind, part, atoms, device)
                 seconds = median(lambda: our_run(coder, part, kind, 2, device), runs=3, device=device) / 2  # noqa: B023
                 points.append(Point(f"SAE step, {names[kind]}", axis, size, seconds))
     report(lines, points, measured, asked.json)

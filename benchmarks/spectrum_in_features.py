@@ -55,7 +55,7 @@ def dense(kernel: Kernel, dictionary: Dictionary) -> Tensor:
 
 def main() -> None:
     asked = options(__doc__)
-    limits = rates(asked.device)
+    limits = rates(asked.device, small=asked.small)
     m, d, h = (2048, 256, 512) if asked.small else (8192, 512, 1536)
     kernel, dictionary = problem(m, d, h, asked.device)
     found: list[Tensor] = []

@@ -43,7 +43,7 @@ def dense(tensor: BilinearTensor) -> Tensor:
 
 def main() -> None:
     asked = options(__doc__)
-    device, limits = asked.device, rates(asked.device)
+    device, limits = asked.device, rates(asked.device, small=asked.small)
     h, d = (200, 256) if asked.small else (1000, 784)
     tensor = layer(h, d, device)
     found: list[Tensor] = []

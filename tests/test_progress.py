@@ -69,6 +69,32 @@ def test_work_that_has_no_pieces_shows_that_it_goes_on_and_leaves_nothing(monkey
     assert sys.stderr.getvalue() == ""  # a log of lines has no use for it
 
 
+def test_in_a_file_progress_is_a_line_a_minute_with_the_time_left(monkeypatch, capsys) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with bar("training [it]", 50, done=10) as step:
+        for seconds in (30.0, 61.0, 100.0, 125.0):
+            clock[0] = seconds
+            step(5, loss=seconds)
+        clock[0] = 200.0
+        step(20)
+        clock[0] = 201.0
+    assert capsys.readouterr().err.splitlines() == [
+        "training [it]: 20 of 50, loss 61; 1 min 1 s, 3 min 3 s left",
+        "training [it]: 30 of 50, loss 125; 2 min 5 s, 2 min 5 s left",
+        "training [it]: 50 of 50, loss 125; 3 min 21 s",
+    ]
+
+    def stopped() -> None:
+        with bar("stopped", 9) as step:
+            step(2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert capsys.readouterr().err == ""  # whoever stopped it says so
+
+
 @pytest.mark.parametrize("name", ["digits", "svd"])
 def test_an_analysis_that_trains_nothing_shows_that_it_goes_on(name: str, monkeypatch) -> None:
     left, right, down = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))

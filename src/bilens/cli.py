@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import io
+import os
 import re
 import signal
 import sys
@@ -136,6 +137,8 @@ def run(recipe: Callable[[], Callable[..., object]], arguments: Sequence[str], *
     Returns:
         The exit status: 0, 2 after bad input, 130 after Ctrl-C.
     """
+    if not sys.stderr.isatty():  # bars that libraries draw would fill a file; it is read as they are imported
+        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         with _warnings_in_one_line(), _Interrupts():
             _parse(recipe(), arguments, program, example)()

@@ -1,4 +1,4 @@
-"""How faithful a view of a model is: accuracy and cross-entropy when the model runs through it."""
+"""How faithful a view of a model is: accuracy and cross-entropy with the layer replaced by it."""
 
 from __future__ import annotations
 

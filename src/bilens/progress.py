@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
@@ -19,6 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+EVERY = 60.0
+"""Seconds between two lines of progress in a file."""
+
 
 @runtime_checkable
 class Step(Protocol):
@@ -32,16 +36,23 @@ class Step(Protocol):
 def bar(title: str, total: int | None = None, *, done: int = 0, show: bool = True) -> Iterator[Step]:
     """A progress bar on standard error, for as long as the block runs. One at a time: a bar inside a bar garbles both.
 
+    Where that is a file or a pipe, a plain line at most once a minute and one at the end take its place.
+
     Args:
         title: what is being done; shown as it is, never as markup.
         total: how many pieces there are; None for work that has none to count: the bar then shows that it goes on, for
-            how long already, and leaves nothing behind; where nobody watches, in a file or a pipe, it is left out.
+            how long already, and leaves nothing behind; in a file or a pipe it is left out.
         done: how many an earlier run finished.
         show: False shows nothing and costs nothing.
     """
     console = Console(stderr=True)
     if not show or (total is None and not console.is_terminal):
         yield lambda count=1, /, **numbers: None
+        return
+    if not console.is_terminal:
+        lines = _Lines(title, total or 0, done)
+        yield lines.step
+        lines.write()
         return
     columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
     if total is not None:
@@ -52,12 +63,42 @@ def bar(title: str, total: int | None = None, *, done: int = 0, show: bool = Tru
 
         def step(count: int = 1, /, **numbers: float) -> None:
             if numbers:
-                text = " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-                progress.update(task, advance=count, numbers=text)
+                progress.update(task, advance=count, numbers=_shown(numbers))
             else:
                 progress.update(task, advance=count)
 
         yield step
+
+
+def _shown(numbers: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+class _Lines:
+    """A progress bar for a file: "training: 120 of 400, loss 3.1; 2 min 5 s, 4 min 51 s left"."""
+
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.earlier, self.done = title, total, done, done
+        self.numbers = ""
+        self._started = self._written = time.monotonic()
+
+    def step(self, count: int = 1, /, **numbers: float) -> None:
+        self.done += count
+        if numbers:
+            self.numbers = _shown(numbers)
+        now = time.monotonic()
+        if now - self._written >= EVERY and self.done < self.total:
+            self._written = now
+            self.write()
+
+    def write(self) -> None:
+        taken = time.monotonic() - self._started
+        here, rest = self.done - self.earlier, self.total - self.done
+        left = f", {duration(taken / here * rest)} left" if here > 0 and rest > 0 else ""
+        numbers = f", {self.numbers}" if self.numbers else ""
+        print(
+            f"{self.title}: {self.done} of {self.total}{numbers}; {duration(taken)}{left}", file=sys.stderr, flush=True
+        )
 
 
 class Steps:

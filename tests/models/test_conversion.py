@@ -250,7 +250,7 @@ def test_steps_that_begin_to_harm_are_dropped() -> None:
     closed = closed_form(mlp, streams)
     errors = {}
     for done, weights in descent._steps(closed.mlp, mlp, streams, steps=200, seed=descent.derived(0, 1), step=None):
-        one = closed_forms.exact_at_first(ConvertedMLP(1, *weights), mlp, streams, closed.metric)
+        one = closed_forms.exact_at_first(ConvertedMLP(1, *weights), mlp, streams, closed.damped)
         errors[done] = relative_error(streams, mlp, one, "check")
     assert list(errors) == [50, 100, 150, 200]
     _, after, before, kept = descended(closed, mlp, streams, steps=200, seed=0)

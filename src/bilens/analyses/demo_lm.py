@@ -143,7 +143,7 @@ def demo_lm(
     inputs.collect(subject, reading, [layer])
     x = inputs.collected(subject, reading, layer, "fit")
     own = interval(language.cross_entropy(live, many, batch=1).tolist())
-    steps.begin(f"{len(WAYS)} surrogates in the place of {mlp.title}, one after another")
+    steps.begin(f"{len(WAYS)} surrogates of {mlp.title}, each in its place")
     surrogates = [make(mlp, x) for _, make, _ in WAYS.values()]
 
     def measure() -> LayerCosts:

@@ -165,7 +165,7 @@ class Writer:
             pairs["share"] = shares.flatten().tolist()
             rows |= {"energy": energies.double().tolist(), "held": shares.sum(dim=1).clamp(max=1).tolist()}
         self.write("eigenpairs", pairs, **where)
-        self.write("features", rows, **where)  # last: whoever sees the features finds the rest
+        self.write("features", rows, **where)  # last: a reader who sees the features finds the rest
 
     def interactions(
         self,

@@ -50,7 +50,7 @@ function filled(element, attributes, children) {
 }
 
 /**
- * The rest of an element's life: new children in place of the old ones.
+ * The rest of an element's life: new children instead of the old ones.
  * @param {Element} element
  * @param {...(Child|Child[])} children
  */

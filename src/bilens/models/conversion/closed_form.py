@@ -34,19 +34,19 @@ class Closed:
     Args:
         mlp: the conversion; ridge: what was chosen; refitted: whether D was fitted anew.
         mean: of the gated layer's output, (o,), which is the null.
-        metric: of the first token's constraint.
+        damped: for the first token's constraint.
     """
 
     mlp: ConvertedMLP
     ridge: float
     refitted: bool
     mean: Float[Tensor, " o"]
-    metric: Metric
+    damped: DampedGram
 
     __repr__ = line
 
 
-class Metric:
+class DampedGram:
     """How a change of (D, M, e) is measured: by what it does to the output on all tokens but the first of a text.
 
     Args:
@@ -99,11 +99,11 @@ def closed_form(mlp: GatedMLP, streams: Streams) -> Closed:
     checks = _normal(mlp, converted, streams, "check")
     change, ridge, refitted = _chosen(gram, cross, total, checks, h=len(mlp.gate), tokens=streams.tokens)
     converted = _changed(converted, change)
-    metric = Metric(gram + torch.diag(max(ridge, RIDGES[2]) * gram.diagonal()))
-    return Closed(exact_at_first(converted, mlp, streams, metric), ridge, refitted, mean.float(), metric)
+    damped = DampedGram(gram + torch.diag(max(ridge, RIDGES[2]) * gram.diagonal()))
+    return Closed(exact_at_first(converted, mlp, streams, damped), ridge, refitted, mean.float(), damped)
 
 
-def exact_at_first(converted: ConvertedMLP, mlp: GatedMLP, streams: Streams, metric: Metric) -> ConvertedMLP:
+def exact_at_first(converted: ConvertedMLP, mlp: GatedMLP, streams: Streams, damped: DampedGram) -> ConvertedMLP:
     """The conversion with the least change of D, M and e that makes the first token of every text exact.
 
     Solved twice, because what float32 rounds off the first time is as large as other tokens where the first is large.
@@ -115,7 +115,7 @@ def exact_at_first(converted: ConvertedMLP, mlp: GatedMLP, streams: Streams, met
     for _ in range(2):
         feature, rest, _ = _features(mlp, converted, x, t)
         phi, missing = feature[0].double(), rest[0].double()
-        along = metric.towards(phi)
+        along = damped.towards(phi)
         reach = phi @ along
         if not reach > 0:
             return converted
@@ -222,4 +222,4 @@ def _changed(converted: ConvertedMLP, change: Float[Tensor, "o f"]) -> Converted
     )
 
 
-__all__ = ["FIRST", "RIDGES", "Closed", "Metric", "closed_form", "exact_at_first"]
+__all__ = ["FIRST", "RIDGES", "Closed", "DampedGram", "closed_form", "exact_at_first"]

@@ -53,7 +53,7 @@ def descended(
     for done, found in _steps(closed.mlp, mlp, streams, steps=steps, seed=derived(seed, mlp.layer), step=step):
         if not all(bool(value.isfinite().all()) for value in found):
             break
-        candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.metric)
+        candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.damped)
         error = relative_error(streams, mlp, candidate, "check")
         if error < least:
             best, least, kept = candidate, error, done

@@ -62,7 +62,7 @@ def measured(
     return TextScore.of_texts(values.cpu(), total * (tokens.shape[1] - 1))
 
 
-class Yardstick:
+class Evaluation:
     """Some texts of a part, with what the model makes of them in the end.
 
     Args:
@@ -90,4 +90,4 @@ class Yardstick:
         )
 
 
-__all__ = ["TOGETHER", "Yardstick", "compared", "measured"]
+__all__ = ["TOGETHER", "Evaluation", "compared", "measured"]

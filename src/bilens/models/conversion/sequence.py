@@ -13,12 +13,12 @@ from bilens.faithfulness import TextScore
 from bilens.models.conversion.closed_form import closed_form
 from bilens.models.conversion.descent import descended
 from bilens.models.conversion.layer import ConvertedMLP
-from bilens.models.conversion.measure import Yardstick
+from bilens.models.conversion.measure import Evaluation
 from bilens.models.conversion.stack import Stack
 from bilens.models.conversion.streams import Streams, added
 from bilens.progress import Step
 
-TEXTS = 8
+TEXTS = 4
 """Texts of a part that the model converted so far is run on after each layer."""
 
 
@@ -97,7 +97,7 @@ class Sequence:
         stack.check(fit[:1].to(stack.device))
         self.streams.begin()
         texts = whole("texts", texts, 2)
-        self._fit, self._held_out = (Yardstick(stack, self.streams, name, texts) for name in ("fit", "held_out"))
+        self._fit, self._held_out = (Evaluation(stack, self.streams, name, texts) for name in ("fit", "held_out"))
 
     def skip(self, converted: ConvertedMLP | None) -> None:
         """Go past the next layer: with a conversion that is there already, or with the model's own MLP."""
