@@ -175,9 +175,10 @@ export const LM_FORMAT = 1;
  */
 
 /**
- * The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs, `method` the surrogate's.
+ * The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
  *
- * `index` is the address of the index where the run has several layers.
+ * `readings` are tokens of text that `reads` is an average over, 0 for embeddings; `at` the numbers of pairs that
+ * predictions are measured at; `apart` how far the tensor is from what it stands for; `others` further layers.
  * @typedef {object} Reading
  * @property {number} format
  * @property {string} title
