@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from rich.console import Console
+from torch import Tensor
 
 from bilens import decompose, files, tables
 from bilens.analyses.language import index, inputs, pages
@@ -20,7 +22,6 @@ from bilens.analyses.language.pages import Read
 from bilens.analyses.language.seen import EACH, KINDS, KS, Eigenpairs, Seen, look
 from bilens.analyses.language.sets import Outputs, input_features, outputs
 from bilens.analyses.language.subject import PREFIX, Subject
-from bilens.decompose import StrongestInteractions
 from bilens.errors import BilensError
 from bilens.progress import Steps
 from bilens.store import Folder
@@ -172,8 +173,8 @@ def read_layer(subject: Subject, number: int, run: Folder, writer: Writer, plan:
             write_audit(writer, layer, found, seen)
         if not run.has(f"{place}/made"):
             basis = basis or Basis(readings(subject, layer), subject.unembedding, made_of)
-            top = StrongestInteractions.join([strongest.batch(n) for n in range(len(strongest))], named.output)
-            run.record(f"{place}/made", Made, functools.partial(made, layer, found, pairs.vectors, basis, top))
+            held = held_by(run.path, number, found.name, (len(found), strongest.features.dim))
+            run.record(f"{place}/made", Made, functools.partial(made, layer, found, pairs.vectors, basis, held))
     return Read(layer, tuple(sets), made_of)
 
 
@@ -194,6 +195,19 @@ def saved(out: Path, layer: int, name: str) -> Eigenpairs:
     vectors = torch.cat([files.read_tensors(out / file)[0]["vectors"] for file in names])
     values = torch.tensor(rows.column("value").to_pylist(), dtype=torch.float64)
     return Eigenpairs(values.view(len(vectors), -1).to(vectors), vectors)
+
+
+def held_by(out: Path, layer: int, name: str, shape: tuple[int, int]) -> Float[Tensor, "n m"]:
+    """What the stored interactions of each input feature hold of each feature's, from the tables of a run."""
+    rows = tables.open(out).query(
+        'SELECT feature, first, second, share FROM interactions WHERE layer = ? AND "set" = ?', [layer, name]
+    )
+    held = torch.zeros(shape)
+    feature, first, second = (torch.tensor(rows.column(one).to_pylist()) for one in ("feature", "first", "second"))
+    shares = torch.tensor(rows.column("share").to_pylist(), dtype=held.dtype)
+    for side in (first, second):
+        held.index_put_((feature.long(), side.long()), shares, accumulate=True)
+    return held
 
 
 def write_examples(writer: Writer, subject: Subject, layer: Layer, found: Outputs, seen: Seen) -> None:

@@ -12,7 +12,6 @@ from bilens import store
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.sets import Inputs, Outputs
 from bilens.analyses.language.subject import Subject, rows
-from bilens.decompose import StrongestInteractions
 from bilens.tensor import BilinearTensor
 
 SHOWN = 8
@@ -116,13 +115,13 @@ class Basis:
 
 @torch.no_grad()
 def made(
-    layer: Layer, found: Outputs, vectors: Float[Tensor, "n k i"], basis: Basis, strongest: StrongestInteractions
+    layer: Layer, found: Outputs, vectors: Float[Tensor, "n k i"], basis: Basis, held: Float[Tensor, "n m"]
 ) -> Made:
     """Take a set apart.
 
     Args:
         layer: the layer; found: the set; vectors: of its eigenpairs; basis: what it is said in.
-        strongest: the interactions of the basis's input features.
+        held: what the interactions of each of the basis's input features hold of each feature's.
     """
     read, inputs, unembedding = basis.readings, basis.inputs, basis.unembedding
     v = vectors[:, :EIGENVECTORS].to(read.inputs)
@@ -138,7 +137,7 @@ def made(
     reads, read_values = _sides(directions @ (read.y - read.y.mean(dim=0)).T, SHOWN)
     writes, write_values = _sides(found.writes.to(unembedding) @ unembedding.T, SHOWN)
     lengths = v.square().sum(dim=2) if not read.tokens else torch.ones(v.shape[:2])
-    square, square_values = _square(tensor.then(directions, found.space), dictionary.atoms.to(v), strongest)
+    square, square_values = _square(tensor.then(directions, found.space), dictionary.atoms.to(v), held)
     return Made(
         read.numbers[tokens],
         values,
@@ -162,13 +161,9 @@ def _sides(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return torch.stack([top.indices, low.indices], dim=-2), torch.stack([top.values, -low.values], dim=-2)
 
 
-def _square(tensor: BilinearTensor, atoms: Tensor, strongest: StrongestInteractions) -> tuple[Tensor, Tensor]:
+def _square(tensor: BilinearTensor, atoms: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
     """The input features that the strongest interactions hold most of, and all coefficients among them."""
-    size, shares = len(atoms), strongest.shares
-    held = torch.zeros(len(shares), size)
-    for side in (strongest.first, strongest.second):
-        held.scatter_add_(1, side, shares.to(held))
-    chosen = held.topk(min(SQUARE, size), dim=1).indices
+    chosen = held.topk(min(SQUARE, held.shape[1]), dim=1).indices
     left, right = atoms @ tensor.left.to(atoms).T, atoms @ tensor.right.to(atoms).T
     found = []
     for some, weights in zip(chosen, tensor.down.to(atoms), strict=True):
