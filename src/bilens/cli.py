@@ -40,7 +40,7 @@ COMMANDS = {
     ),
     "read": Command(
         "bilens.analyses.read:read",
-        "Do the same for a checkpoint that somebody else trained.",
+        "Read a checkpoint that somebody else trained: an image classifier, or layers of a language model.",
         "bilens read runs/mnist/model --data mnist --out runs/again",
     ),
     "explore": Command(
@@ -65,7 +65,7 @@ COMMANDS = {
     ),
     "demo-lm": Command(
         "bilens.analyses.demo_lm:demo_lm",
-        "Read one gated layer of a language model as a bilinear one, and measure what that costs.",
+        "Read one gated layer of a language model, measure what that costs, and write the page of its features.",
         "bilens demo-lm --out runs/lm",
     ),
     "train-lm": Command(

@@ -1,4 +1,4 @@
-"""What reads the next token from the residual stream: the unembedding and the norm before it, of a model not built."""
+"""The two ends of a model that is not built: what a token is at the start, and what reads the next one at the end."""
 
 from __future__ import annotations
 
@@ -95,6 +95,19 @@ def unembedding(checkpoint: Checkpoint) -> Unembedding:
     return Unembedding(weight, Norm(layout.norm_kind, gain, bias, _eps(checkpoint, layout)))
 
 
+def embedding(checkpoint: Checkpoint) -> Float[Tensor, "v d"]:
+    """What the residual stream is at the start, one row per token; nothing else of the model is read.
+
+    Raises:
+        StoreError: none of the known names is there.
+    """
+    instance("checkpoint", checkpoint, Checkpoint)
+    name = _first(set(checkpoint.source.names()), EMBEDDINGS)
+    if name is None:
+        raise StoreError(f"{checkpoint.source.title} without {EMBEDDINGS[0]}", "a model with its embedding")
+    return checks.owned(checkpoint.source.read(name))
+
+
 def _eps(checkpoint: Checkpoint, layout: Layout) -> float:
     eps = checkpoint.family.eps if layout.eps is None else layout.eps
     return 0.0 if eps is None else eps
@@ -105,4 +118,4 @@ def _first(names: set[str], endings: Iterable[str]) -> str | None:
     return next((name for ending in endings for root in _ROOTS if (name := f"{root}{ending}") in names), None)
 
 
-__all__ = ["EMBEDDINGS", "HEADS", "NORMS", "Unembedding", "unembedding"]
+__all__ = ["EMBEDDINGS", "HEADS", "NORMS", "Unembedding", "embedding", "unembedding"]
