@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -361,3 +362,29 @@ def test_a_folder_of_another_program_has_no_checksums_and_is_read(tmp_path):
     (tmp_path / "config.json").write_text('{"number": 1.0, "text": "ü"}')
     safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "w.safetensors", {"format": "pt"})
     assert read_number(tmp_path) == 1
+
+
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_ctrl_c_after_a_rename_leaves_the_old_files_or_the_new_ones(renamed, tmp_path, monkeypatch) -> None:
+    first, second = tmp_path / "weights", tmp_path / "config"
+    for path in (first, second):
+        path.write_text("old")
+    replace, count = os.replace, [0]
+
+    def stopped(source: Path, target: Path) -> None:
+        replace(source, target)
+        count[0] += 1
+        if count[0] == renamed:
+            raise KeyboardInterrupt
+
+    def save() -> None:
+        with files.replacing_all(first, second) as temporaries:
+            for temporary in temporaries:
+                temporary.write_text("new")
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    expected = "old" if renamed == 1 else "new"
+    assert [first.read_text(), second.read_text()] == [expected] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "weights"]
