@@ -198,7 +198,7 @@ def test_what_was_fitted_is_a_point_where_no_small_change_helps(method) -> None:
     a, c = normal(3, 8, 1), normal(3, 5, 2)
     clean = mixed(a, c) if method is decompose.cp_symmetric else split(a, normal(3, 8, 6), c)
     tensor = clean + tensor_of(normal(20, 8, 3), normal(20, 8, 4), normal(5, 20, 5) / 100)
-    found = method(tensor, 3, tol=1e-10, starts=0, progress=False)
+    found = method(tensor, 3, tol=1e-10, progress=False)
     assert found.converged
     dense, generator = tensor.to_dense(), torch.Generator().manual_seed(0)
     for _ in range(20):
