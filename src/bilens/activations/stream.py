@@ -235,7 +235,7 @@ def collect(
     prefix: int = 1,
     at_once: int = AT_ONCE,
     progress: bool = False,
-) -> Float[Tensor, "n w"]:
+) -> Float[Tensor, "rows w"]:
     """The vectors of a site in the order of the text: of text i and position p in row i·(t − prefix) + p − prefix.
 
     Args:
