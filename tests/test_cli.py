@@ -123,7 +123,7 @@ BAD_CHECKPOINTS = {
     ),
     "not bilinear": (other(activation="relu"), "relu"),
     "gated": (other(activation="swiglu"), "swiglu"),
-    "two layers": (other(layers=2), "2 layers"),
+    "two layers that are not bilinear": (other(layers=2, activation="relu"), "relu"),
 }
 
 
@@ -301,6 +301,7 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     assert f"Example: bilens {name} " in told
     options = {
         "explore": ("--out", "--compare", "--seeds", "--open"),
+        "compare": ("--out", "--metric", "--ridge", "--open"),
         "layers": ("--check", "--layout"),
         "coder": ("--scale",),
         "demo-lm": ("--model", "--text", "--out", "--layer", "--seed"),
@@ -537,7 +538,7 @@ def test_an_accuracy_near_chance_or_below_what_is_stated_is_warned_of(tmp_path) 
 def test_the_help_shows_defaults_and_no_none(capsys) -> None:
     assert cli.main(["demo", "--help"]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "(default: 300)" in told
+    assert "(default: 300, and 128 where there are several layers)" in told
     assert "None" not in told
 
 
