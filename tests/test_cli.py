@@ -552,3 +552,22 @@ def test_help_shows_the_defaults_that_the_settings_have(capsys) -> None:
         described = text.partition(f" {option} ")[2]
         assert described[described.index("(default: ") :].startswith(f"(default: {default})"), option
     assert "None" not in text
+
+
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_threads_wait_without_spinning_unless_told_otherwise(policy, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    if policy is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+
+    def recipe() -> Callable[[], None]:
+        seen.append(os.environ["OMP_WAIT_POLICY"])  # before the recipe, and torch with it, is imported
+
+        def nothing() -> None:
+            """Do nothing."""
+
+        return nothing
+
+    seen: list[str] = []
+    assert cli.run(recipe, [], program="it", example="it") == 0
+    assert seen == [policy or "PASSIVE"]

@@ -12,6 +12,7 @@ import torch
 
 import bilens
 from bilens import Kernel, Space
+from bilens.files import read_json
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -99,3 +100,11 @@ def test_formulas_are_closed() -> None:
     for page in PAGES:
         lines = page.read_text("utf-8").splitlines()
         assert sum(line == "$$" for line in lines) % 2 == 0, page.name
+
+
+def test_conversions_of_language_models_are_shown_as_they_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    conversions = importlib.import_module("conversions")
+    page = (ROOT / "docs" / "language-models.md").read_text("utf-8")
+    shown = page.split(conversions.START)[1].split(conversions.END)[0].strip()
+    assert shown == "\n".join(conversions.lines(read_json(conversions.KEPT)))

@@ -137,7 +137,10 @@ def run(recipe: Callable[[], Callable[..., object]], arguments: Sequence[str], *
     Returns:
         The exit status: 0, 2 after bad input, 130 after Ctrl-C.
     """
-    if not sys.stderr.isatty():  # bars that libraries draw would fill a file; it is read as they are imported
+    # What libraries read as they are imported. Torch's threads wait for one another by spinning, which on a machine
+    # with other work to do takes ten times as long; bars of other libraries would fill a file.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         with _warnings_in_one_line(), _Interrupts():

@@ -63,7 +63,7 @@ class Directions:
         _ = self.space  # which checks the labels
 
     def __repr__(self) -> str:
-        """For example "Directions('tokens', 40 tokens of 576 numbers)"."""
+        """For example "Directions('tokens', 40 of kind tokens, 576 numbers)"."""
         null = ", a null" if self.control else ""
         return f"Directions({self.name!r}, {len(self)} of kind {self.kind}, {self.matrix.shape[1]} numbers{null})"
 
@@ -111,7 +111,7 @@ def tokens(
     Examples:
         >>> from bilens.models.language import TINY
         >>> tokens(TINY, [" the", " king", 300])
-        Directions('tokens', 3 of kind tokens, 64 numbers)
+        Directions('tokens', 3 of kind tokens, 96 numbers)
 
     Args:
         model: as `gated.load` takes it; nothing but the unembedding and the norm is read.

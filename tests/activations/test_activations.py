@@ -250,6 +250,7 @@ def _gated(mlp: gated.GatedMLP, n: Tensor) -> Tensor:
     return (nn.functional.silu(n @ mlp.gate.T) * (n @ mlp.up.T)) @ mlp.down.T
 
 
+@pytest.mark.bad_input
 def test_bad_input_is_refused() -> None:
     model = made()
     cases: list[tuple[Any, type[Exception], str]] = [

@@ -190,8 +190,8 @@ def stream(
         >>> rows = torch.randint(0, 512, (16, 33), generator=torch.Generator().manual_seed(0))
         >>> vectors = stream(model, 1, "mlp_out", rows, batch_size=64)
         >>> vectors
-        ActivationStream(mlp_out of layer 1, 64 numbers, 512 rows in batches of 64)
-        >>> history = sae.train(sae.TopKSAE(64, 128, k=8), vectors, steps=3, progress=False, device="cpu")
+        ActivationStream(mlp_out of layer 1, 96 numbers, 512 rows in batches of 64)
+        >>> history = sae.train(sae.TopKSAE(96, 128, k=8), vectors, steps=3, progress=False, device="cpu")
 
     Args:
         model: of transformers, in memory and in evaluation.
@@ -235,7 +235,7 @@ def collect(
     prefix: int = 1,
     at_once: int = AT_ONCE,
     progress: bool = False,
-) -> Float[Tensor, "n w"]:
+) -> Float[Tensor, "rows w"]:
     """The vectors of a site in the order of the text: of text i and position p in row i·(t − prefix) + p − prefix.
 
     Args:

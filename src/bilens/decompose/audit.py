@@ -132,7 +132,7 @@ def audit(
         >>> layer = BilinearTensor(torch.eye(2), torch.eye(2), torch.tensor([[3.0, 1.0]]), Space("x", 2), Space("y", 1))
         >>> found = audit(layer, torch.ones(1, 1), x, layer(x), ks=(1, 2))  # of 3x₁² + x₂²
         >>> found.correlations.round(decimals=2)
-        tensor([[0.9500, 1.0000]])
+        tensor([[0.9300, 1.0000]])
 
     The values are those of the layer itself; the tensor may be a surrogate of it. The value of a correlation does not
     see a wrong scale or a wrong mean. Beside it belong the same of random directions and of the whole form, which
@@ -198,7 +198,7 @@ def audit(
             over_active = over_all if mask is None else _correlation(true[:, some], both, mask[:, some])
             parts.append(torch.stack([over_all, over_active]))
             step(len(levels))
-    over_all, over_active = torch.cat(parts, dim=1)
+    over_all, over_active = torch.cat(parts, dim=1).to(spectra.values.dtype)
     firings = torch.full((n,), m) if active is None else active.sum(dim=0)
     over_active = torch.where((firings >= least).to(over_active.device)[:, None], over_active, math.nan)
     return Audit(

@@ -58,7 +58,7 @@ def audit(audits: Sequence[Audit], *, active: bool = False, title: str = "") -> 
     axes.set_title(short(title or "What the first eigenpairs explain of a feature's true value", 80))
     axes.set_xlabel("eigenpairs")
     axes.set_ylabel("median |correlation|" + (", active tokens" if active else ""))
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", handlelength=3.5)
     return figure
 
 

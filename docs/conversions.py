@@ -1,0 +1,125 @@
+"""Conversions of language models side by side: the table and the figures in language-models.md, from finished runs.
+
+bilens convert MODEL --tokens 20000 --curve --out runs/closed
+bilens convert MODEL --tokens 100000 --distill 300 --curve --out runs/distilled
+python docs/conversions.py runs/closed runs/distilled
+
+keeps what it shows of each run in docs/results/conversions.json, by its name, beside what is there; without a run the
+page is written again from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bilens import files, plots
+from bilens.faithfulness import TextScore
+
+FOLDER = Path(__file__).parent
+KEPT, FIGURES = FOLDER / "results" / "conversions.json", FOLDER / "assets" / "figures"
+PAGE = FOLDER / "language-models.md"
+START, END = "<!-- conversions: written by docs/conversions.py -->", "<!-- end of conversions -->"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What is shown of a run."""
+    made, asked = files.read_json(folder / "conversion.json"), files.read_json(folder / "settings.json")
+    return {
+        "model": made["model"],
+        "tokens": made["tokens"],
+        "steps": asked["distill"],
+        "seconds": made["seconds"],
+        "whole": made["whole"],
+        "null": made["layers"][-1]["mean_instead"],
+        "left_gated": made["left_gated"],
+        "logits": made["logits"],
+    }
+
+
+def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """The table, one run a row, in order of tokens and of steps."""
+    found = [
+        "| tokens | steps per layer | ΔCE held out | ΔCE fitted | KL held out | same likeliest token | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in ordered(runs):
+        held, fit = (TextScore(**run["whole"][part]) for part in ("held_out", "fit"))
+        found.append(
+            f"| {run['tokens']['fit']:,} | {run['steps'] or 'closed form'} "
+            f"| {held.delta_ce:+.3f} ± {held.delta_ce_error:.3f} | {fit.delta_ce:+.3f} ± {fit.delta_ce_error:.3f} "
+            f"| {held.kl:.3f} ± {held.kl_error:.3f} | {held.agreement:.1%} ± {held.agreement_error:.1%} "
+            f"| {run['seconds'] / 60:.0f} |"
+        )
+    measured = [TextScore(**run["whole"]["held_out"]) for run in runs.values()]
+    held = ", ".join(sorted({f"{one.texts} texts, {one.tokens:,} tokens" for one in measured}))
+    apart = max(max(run["logits"].values()) for run in runs.values())
+    found += ["", f"Held out: {held}. ± is a standard error over texts. Logits of the written model, as transformers"]
+    return [
+        *found,
+        f"opens it, and of the model with its layers replaced differ by at most {apart:.0e} of the largest.",
+    ]
+
+
+def ordered(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs by tokens, then by steps."""
+    return sorted(runs.values(), key=lambda run: (run["tokens"]["fit"], run["steps"]))
+
+
+def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
+    """ΔCE against the tokens that were fitted to: held out and fitted, for each number of steps."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes: Any = figure.add_subplot()
+    for place, steps in enumerate(sorted({run["steps"] for run in runs.values()})):
+        some = [run for run in ordered(runs) if run["steps"] == steps]
+        tokens = [run["tokens"]["fit"] for run in some]
+        for part, shape in (("held_out", "o-"), ("fit", "s:")):
+            scores = [TextScore(**run["whole"][part]) for run in some]
+            name = (
+                f"{f'{steps} steps per layer' if steps else 'closed form'}, {'held out' if shape == 'o-' else 'fitted'}"
+            )
+            axes.errorbar(
+                tokens,
+                [one.delta_ce for one in scores],
+                [one.delta_ce_error for one in scores],
+                fmt=shape,
+                color=f"C{place}",
+                capsize=2,
+                label=name,
+            )
+    axes.set_xscale("log")
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.set_xlabel("tokens fitted to")
+    axes.set_ylabel("nats per token more")
+    axes.set_title("All layers bilinear: what the conversion costs")
+    axes.legend(loc="best", fontsize="small")
+    return figure
+
+
+def write(runs: dict[str, dict[str, Any]]) -> None:
+    """The figures and the table."""
+    plots.save(against_tokens(runs), FIGURES / "conversions.svg")
+    best = min(runs.values(), key=lambda run: run["whole"]["held_out"]["delta_ce"])["left_gated"]
+    estimated = [(one["converted"], one["delta_ce"]) for one in best["estimated"]]
+    measured = [(one.pop("converted"), TextScore(**one)) for one in (dict(one) for one in best["measured"])]
+    plots.save(plots.left_gated(estimated, measured), FIGURES / "left-gated.svg")
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(START)
+    files.write_text(PAGE, "\n".join([before + START, "", *lines(runs), "", END + rest.split(END)[1]]))
+
+
+def main() -> None:
+    """Take in the runs that are named, and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of bilens convert")
+    runs = files.read_json(KEPT) if KEPT.exists() else {}
+    runs |= {folder.resolve().name: read(folder) for folder in parser.parse_args().runs}
+    files.write_json(KEPT, runs)
+    write(runs)
+
+
+if __name__ == "__main__":
+    main()
