@@ -45,8 +45,9 @@ check: .venv/installed ## format, lint, types and the architecture test; changes
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-slow: .venv/installed ## the tests of whole jobs, of browsers and of several processes
+slow: .venv/installed ## the tests of whole jobs, of browsers and of several processes, and more examples for those that draw them
 	$(TEST) -m 'slow and not gpu' --timeout 3600
+	HYPOTHESIS_PROFILE=many $(TEST) -m 'hypothesis and not slow and not gpu'
 
 fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)

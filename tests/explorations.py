@@ -10,9 +10,10 @@ from torch import Tensor
 
 from bilens import decompose
 from bilens.decompose import Spectrum
+from bilens.deep import DeepTensor
 from bilens.explorer import Exploration
 from bilens.faithfulness import Curve, Row, Score
-from bilens.features import Chart, CodeComparison, FeatureSet, Samples, detail
+from bilens.features import Chart, CodeComparison, FeatureSet, OutputTree, Samples, TreeSet, detail
 from bilens.history import History
 from bilens.kernel import Kernel
 from bilens.space import Space
@@ -107,6 +108,26 @@ def whole(space: Space = PIXELS, seed: int = 0, samples: int = 40) -> Exploratio
         history=History(("loss", EVIL), torch.tensor([0, 10]), torch.tensor([[2.0, 0.5], [1.0, 0.25]])),
         notes=("Trained on nothing.", EVIL),
     )
+
+
+def deep(seed: int = 0, samples: int = 40) -> Exploration:
+    """A network of two layers with biases, as trees of templates, with hostile texts."""
+    hidden = Space("hidden", 6)
+    first = make_tensor(PIXELS, hidden, seed=seed)
+    second = make_tensor(Space("hidden", 6, constant=True), CLASSES, seed=seed + 1)
+    network = DeepTensor.chain(first, second).centered()
+    inputs = (torch.rand(samples, 36, generator=torch.Generator().manual_seed(seed)) * 255).round() / 255
+    numbers = torch.arange(samples)
+    trees = tuple(
+        OutputTree.of(decompose.kernel_tree(network, o, roots=3, leaves=8), CLASSES.label(o),
+                      x=inputs, labels=numbers % 4, classes=4)
+        for o in range(4)
+    )  # fmt: skip
+    rows = (Row("trees", Score(0.5, 1.2, None, samples)), Row(EVIL, Score(0.1, 2.2, None, samples), 9, "null", "trees"))
+    found = TreeSet(trees, network.input, CLASSES, EVIL, samples, title="Trees", text=EVIL, notes=(EVIL,), scores=rows,
+                    curves=(make_curve("roots"),), words={"Root": EVIL})  # fmt: skip
+    shown = Samples(inputs, numbers, network(inputs), numbers % 4, network.input.without_constant(), CLASSES)
+    return Exploration(title=EVIL, run="deep", model=network, logits=True, trees=found, samples=shown)
 
 
 def parts_missing() -> dict[str, Exploration]:

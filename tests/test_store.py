@@ -18,10 +18,11 @@ import pytest
 import torch
 
 from bilens import decompose, files, pairs, store
+from bilens.deep import DeepTensor, paths
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
-from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
+from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, OutputTree, Samples, TreeSet
 from bilens.history import History
 from bilens.pairs import PairCodes
 from bilens.sae import Evaluation
@@ -42,19 +43,30 @@ def layer() -> BilinearTensor:
     )
 
 
+def layer_of(space: Space, outputs: int = 2) -> BilinearTensor:
+    generator = torch.Generator().manual_seed(1)
+    left, right, down = (torch.randn(*shape, generator=generator) for shape in ((4, 3), (4, 3), (outputs, 4)))
+    output = Space("next", outputs)
+    return BilinearTensor.from_layer(left, right, down, left_bias=torch.ones(4), input=space, output=output)
+
+
 @functools.cache
 def records() -> list:
     tensor = layer()
     spectrum = decompose.eigh(tensor.kernel("a"), 2)
     moment = decompose.second_moment(torch.eye(6), tensor.input)
     space = tensor.input.without_constant()
+    deep = DeepTensor.chain(tensor, layer_of(tensor.output))
+    tree = decompose.kernel_tree(deep, 0, roots=2, leaves=2, metric=moment)
+    shown = tuple(OutputTree.of(tree, label) for label in ("0", "1"))
+    residual = DeepTensor.chain(layer_of(tensor.output, 3), residual=True)
     return [
         tensor,
         tensor.kernel("ü"),
         tensor.input,
         spectrum,
         decompose.eigh_many(tensor, None, 2),
-        decompose.cp(tensor, 2, progress=False),
+        decompose.cp(tensor, 2, starts=0, progress=False),
         decompose.svd(tensor, 2),
         decompose.score_svd(ScoreTensor(*(tensor.left[:2],) * 4, tensor.input, tensor.input), 2),
         decompose.strongest(tensor, None, None, 2),
@@ -100,6 +112,13 @@ def records() -> list:
         ),
         Samples(torch.rand(2, 6), torch.arange(2), torch.rand(2, 3), None, space, tensor.output),
         Explanation("a less b", torch.rand(6, generator=torch.Generator().manual_seed(1)), spectrum, 1.5),
+        deep,
+        residual,
+        decompose.odt(deep, metric=moment, leaves=False),
+        tree,
+        shown[0],
+        TreeSet(shown, deep.input, deep.output, "the identity", numbers={"roots": 2}),
+        paths(residual, torch.rand(2, 3)),
     ]
 
 
@@ -220,10 +239,9 @@ def test_a_record_without_a_checksum_is_refused_and_so_is_one_of_an_older_versio
             store.load(tmp_path / "one", decompose.Spectrum)
 
 
-def spoil(record: object, change, folder) -> None:
-    """Write a record whose JSON was changed and then given the checksum that belongs to the change."""
-    store.save(record, folder / "one")
-    header = json.loads((folder / "one.json").read_text("utf-8"))
+def spoil(whole: str, change, folder) -> None:
+    """Change the JSON of a record that was stored, and give it the checksum that belongs to the change."""
+    header = json.loads(whole)
     change(header["record"]["fields"])
     (folder / "one.json").write_text(sealed(header))
 
@@ -242,24 +260,24 @@ WRONG = {
 @pytest.mark.parametrize("record", records(), ids=lambda record: type(record).__name__)
 def test_a_field_that_does_not_fit_its_annotation_is_refused(record: object, tmp_path) -> None:
     store.save(record, tmp_path / "one")
-    fields = json.loads((tmp_path / "one.json").read_text("utf-8"))["record"]["fields"]
-    for name, value in fields.items():
+    whole = (tmp_path / "one.json").read_text("utf-8")
+    for name, value in json.loads(whole)["record"]["fields"].items():
         optional = "None" in str(type(record).__annotations__[name])
         whatever = "Any" in str(type(record).__annotations__[name])  # any record is right here
         for wrong in WRONG.get(type(value), []):
             if (wrong is None and optional) or (whatever and wrong in ([1], [[[1]]])):
                 continue
-            spoil(record, lambda content, n=name, w=wrong: content.update({n: w}), tmp_path)
+            spoil(whole, lambda content, n=name, w=wrong: content.update({n: w}), tmp_path)
             with pytest.raises(StoreError) as error:
                 store.load(tmp_path / "one", type(record))
             assert "one.json with a " in message(error), (name, wrong)
-        spoil(record, lambda content, n=name: content.pop(n), tmp_path)
+        spoil(whole, lambda content, n=name: content.pop(n), tmp_path)
         if name in LATER.get(type(record).__name__, set()):  # an older version wrote it
             assert getattr(store.load(tmp_path / "one", type(record)), name) == ""
             continue
         with refuses(StoreError, f"one.json with a damaged record (record lacks or adds {name})"):
             store.load(tmp_path / "one", type(record))
-    spoil(record, lambda content: content.update(one_more=1), tmp_path)
+    spoil(whole, lambda content: content.update(one_more=1), tmp_path)
     with refuses(StoreError, "one.json with a damaged record (record lacks or adds one_more)"):
         store.load(tmp_path / "one", type(record))
 
@@ -271,17 +289,17 @@ def test_a_field_that_does_not_fit_its_annotation_is_refused(record: object, tmp
 )
 def test_a_tensor_of_another_type_or_shape_is_refused(dtype, shape, tmp_path) -> None:
     for record in records():
+        store.save(record, tmp_path / "one")
+        header = json.loads((tmp_path / "one.json").read_text("utf-8"))
+        tensors = files.read_tensors(tmp_path / "one.safetensors")[0]
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
             annotation = str(type(record).__annotations__[field.name])
-            if not isinstance(value, torch.Tensor) or (shape == () and value.ndim == 0):
+            if not isinstance(value, torch.Tensor) or (shape is not None and value.ndim == len(shape)):
                 continue
             if {torch.int64: "Int[", torch.bool: "Bool["}.get(dtype, "none") in annotation:
                 continue
             changed = torch.zeros(value.shape if shape is None else shape, dtype=dtype or value.dtype)
-            store.save(record, tmp_path / "one")
-            header = json.loads((tmp_path / "one.json").read_text("utf-8"))
-            tensors, _ = files.read_tensors(tmp_path / "one.safetensors")
             files.write_tensors(tmp_path / "one.safetensors", tensors | {f"record.{field.name}": changed})
             header["tensors"]["sha256"] = files.file_checksum(tmp_path / "one.safetensors")
             (tmp_path / "one.json").write_text(sealed(header))

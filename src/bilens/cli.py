@@ -48,6 +48,11 @@ COMMANDS = {
         "Write the page that shows everything a run found.",
         "bilens explore runs/mnist --open",
     ),
+    "compare": Command(
+        "bilens.analyses.compare:compare",
+        "Compare two networks as tensors: how far apart, in which outputs and which inputs.",
+        "bilens compare runs/a runs/b --metric mnist",
+    ),
     "layers": Command(
         "bilens.analyses.layers:layers",
         "Show the gated MLPs of a language model, and which are exactly bilinear.",

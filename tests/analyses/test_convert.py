@@ -55,6 +55,13 @@ def run(given: Path, out: Path, **more: Any) -> dict[str, Any]:
     return convert(str(given / "model"), out=out, **{**settings, **more})
 
 
+@pytest.fixture
+def unshown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures and no texts of both models: they take most of a small run, and `done` has them."""
+    monkeypatch.setattr(converted, "drawn", lambda *_, **__: None)
+    monkeypatch.setattr(converted, "samples", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="module")
 def done(given: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("runs") / "bilinear"
@@ -146,7 +153,7 @@ def test_both_models_add_the_likeliest_token(given: Path) -> None:
     assert found.same == 7
 
 
-def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path: Path, unshown: None) -> None:
     whole = run(given, tmp_path / "whole", distill=3)
     convert_layer = Sequence.convert
     layers: list[int] = []
@@ -170,7 +177,7 @@ def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
-def test_some_layers_alone(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_some_layers_alone(given: Path, tmp_path: Path, unshown: None, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--out", str(tmp_path / "some"), "--text", str(given / "text"), "--tokens", "800", "--length", "16"]
     assert cli.main(["convert", str(given / "model"), *arguments, "--layers", "1"]) == 0
     said = capsys.readouterr()

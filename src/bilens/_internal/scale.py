@@ -15,6 +15,12 @@ from bilens.errors import BilensError
 NEAR = 8
 """Powers of two within which entries are as good as near 1: squares of products of three of them stay in range."""
 
+_ALONE = {torch.float64: 1000, torch.float32: 120}
+"""Exponents below which a power of two is a number of the type by itself."""
+
+CALM = 256
+"""Exponents of hidden units up to which two powers of two may be multiplied with one after the other."""
+
 NONE = -(2**20)
 """The exponent of 0, below that of every other number and of every product of a few."""
 
@@ -63,11 +69,23 @@ def units(left: Float[Tensor, "h i"], right: Float[Tensor, "h i"], down: Float[T
         sums = sums + exponent.masked_fill(zero, nothing)
     rows = (_exponents(down) + sums).amax(dim=1)
     rows = rows.masked_fill(rows <= NONE // 2, 0)
-    return Units(scaled[0], scaled[1], times_two_to(down.double(), sums - rows[:, None]), rows)
+    if _far(sums) <= CALM and _far(rows) <= 2 * CALM:  # by columns and then by rows: nothing between leaves the range
+        near = times_two_to(times_two_to(down.double(), sums), -rows[:, None])
+    else:
+        near = times_two_to(down.double(), sums - rows[:, None])
+    return Units(scaled[0], scaled[1], near, rows)
+
+
+def _far(exponents: Tensor) -> int:
+    """The largest exponent in size; more than any where there are no numbers to look at."""
+    most = exponents.abs().amax() if exponents.numel() else exponents.new_zeros(())
+    return int(most) if holds(most >= 0, False) else -NONE
 
 
 def times_two_to(value: Float[Tensor, "..."], exponent: Int[Tensor, "..."] | int) -> Float[Tensor, "..."]:
     """2^exponent · value, broadcast, with the right gradient; `torch.ldexp` has a wrong one at exponents below 0."""
+    if isinstance(exponent, int) and abs(exponent) < _ALONE.get(value.dtype, 0):
+        return value * 2.0**exponent  # exact in one product, where the power itself is in range
     exponent = torch.as_tensor(exponent, device=value.device)
     half = exponent // 2  # a power of two alone may be out of range where the product is not
     for part in (half, exponent - half):

@@ -1,4 +1,4 @@
-"""The main job: trains a bilinear classifier of images and reads its features from its weights in four ways."""
+"""The main job: trains a bilinear classifier of images and reads its features from its weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bilens import models
 from bilens._internal.checkpoint import discard
+from bilens._internal.checks import whole
 from bilens.analyses import given
 from bilens.analyses.read import DataName, count_steps, derive, loaded, read_from, settings
 from bilens.analyses.settings import SMALL, Budget, Training, shown
@@ -34,6 +35,7 @@ def demo(
     std: float | None = None,
     data: DataName = "mnist",
     small: bool = False,
+    layers: int = 1,
     hidden: int | None = None,
     epochs: int | None = None,
     weight_decay: float | None = None,
@@ -58,7 +60,8 @@ def demo(
         std: goes with it (default: image_std of the model's config, else 1).
         data: images to train and to measure with.
         small: the 5,000 digits and less work, a few minutes, for a first look or a test.
-        hidden: hidden units of the layer; the table in the README has 1000.
+        layers: bilinear layers one behind the other; two are shown as trees of templates.
+        hidden: hidden units of each layer; the table in the README has 1000.
         epochs: passes over the training images.
         weight_decay: AdamW's.
         noise: standard deviation of the Gaussian noise added to training images, in raw pixel units, black 0 and
@@ -76,7 +79,13 @@ def demo(
     budget = replace(SMALL if small else Budget(), count=count, sae_l1=sae_l1, **_named(steps_asked))
     dataset = loaded("small_mnist" if small and data == "mnist" else data)
     asked = _named({"hidden": hidden, "epochs": epochs, "weight_decay": weight_decay, "noise": noise})
+    layers = whole("layers", layers, 1)
+    if layers > 1 and (unused := _named(steps_asked)):
+        option = next(iter(unused)).replace("_", "-")
+        raise BilensError(f"--layers {layers} with --{option}", "one layer: no SAE is trained on more", "leave it out")
     if model is not None:
+        if layers > 1:
+            raise BilensError(f"--model with --layers {layers}", "one of them: a model has its layers", "leave it out")
         if asked:
             option = next(iter(asked)).replace("_", "-")
             do = "leave one of them out"
@@ -89,13 +98,13 @@ def demo(
             "leave it out: a model that is trained here sees raw images",
         )
     started = time.monotonic()
-    training = replace(Training.usual(len(dataset.train.labels)), **asked)
-    classifier = ImageClassifier(dataset.input, dataset.output, training.hidden, seed=seed)
+    training = replace(Training.usual(len(dataset.train.labels), layers), **asked)
+    classifier = ImageClassifier(dataset.input, dataset.output, training.hidden, layers=layers, seed=seed)
     rounds, decay, noise = training.epochs, training.weight_decay, training.noise
     check_settings(epochs=rounds, weight_decay=decay, noise=noise, seed=seed)
     trained = {"epochs": rounds, "weight_decay": decay, "noise": noise}
     run = Folder(out, settings("demo", classifier, dataset, budget, seed) | {"training": trained})
-    steps = Steps(1 + count_steps(dataset))
+    steps = Steps(1 + count_steps(dataset, layers))
     steps.begin("training the classifier")
 
     def train() -> History:
@@ -119,7 +128,8 @@ def demo(
     discard(run.path / "training.part")
     read = ImageClassifier.from_pretrained(run.path / "model") if known else classifier
     summary = derive(read, dataset, run, budget, seed=seed, training=history, steps=steps)
-    _compare(dataset, trained | {"hidden": classifier.config["hidden"], "seed": seed}, time.monotonic() - started)
+    shape = {name: classifier.config[name] for name in ("hidden", "layers")}
+    _compare(dataset, trained | shape | {"seed": seed}, time.monotonic() - started)
     return summary
 
 
@@ -145,10 +155,14 @@ def _compare(dataset: Dataset, settings: dict[str, Any], seconds: float) -> None
     """Say which settings the numbers above belong to, and which numbers they can be compared with."""
     count = len(dataset.train.labels)
     console = Console(markup=False, highlight=False, soft_wrap=True)
+    layers = "" if settings["layers"] == 1 else f"{settings['layers']} layers of "
     console.print(
-        f"settings: {settings['hidden']:,} hidden units, noise {settings['noise']:g}, {settings['epochs']} epochs over "
-        f"{count:,} training images of {dataset.name}, seed {settings['seed']}; took {duration(seconds)}"
+        f"settings: {layers}{settings['hidden']:,} hidden units, noise {settings['noise']:g}, "
+        f"{settings['epochs']} epochs over {count:,} training images of {dataset.name}, seed {settings['seed']}; "
+        f"took {duration(seconds)}"
     )
+    if settings["layers"] > 1:
+        return
     console.print(
         "compare:  the table in the README is for 1,000 hidden units, no noise, all 60,000 training images of MNIST, "
         "and means over five seeds; what other settings give is in the documentation (Command line, What to expect)"

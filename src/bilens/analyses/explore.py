@@ -11,10 +11,11 @@ from rich.console import Console
 
 from bilens import explorer, files, store
 from bilens.analyses.page import PAGE, exploration
+from bilens.deep import DeepTensor
 from bilens.errors import BilensError, StoreError
 from bilens.explorer import Exploration
 from bilens.faithfulness import Curve
-from bilens.features import FeatureSet, Samples
+from bilens.features import FeatureSet, Samples, TreeSet
 from bilens.history import History
 from bilens.tensor import BilinearTensor
 
@@ -60,11 +61,12 @@ def read(run: Path) -> Exploration:
     _settings(run)
     summary = store.read_summary(run, "summary.json")
     sets = store.read_records(run, "features", FeatureSet)
-    factors = store.read_record(run, "logits", BilinearTensor)
+    factors = store.read_record(run, "logits", BilinearTensor) or store.read_record(run, "network", DeepTensor)
+    trees = store.read_record(run, "trees", TreeSet)
     samples = store.read_record(run, "samples", Samples)
     training = store.read_record(run, "training", History)
     try:
-        return exploration(run, summary, sets, factors=factors, samples=samples, training=training)
+        return exploration(run, summary, sets, factors=factors, samples=samples, training=training, trees=trees)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, StoreError):
             raise

@@ -16,8 +16,10 @@ import torch
 from bilens import faithfulness, files
 from bilens._internal.checks import number
 from bilens.data import Dataset
+from bilens.deep import DeepTensor
 from bilens.errors import BilensError, StoreError
 from bilens.models import ImageClassifier
+from bilens.tensor import BilinearTensor
 
 SCALES = (1e-12, 1e12)
 """Norms that the tensor of a model may have: what is read from it has products and squares in single precision."""
@@ -68,7 +70,7 @@ def read(
     model = ImageClassifier.from_pretrained(checkpoint)
     if dataset is not None:
         model = model.over(dataset.input, dataset.output)
-    model.tensor()  # a model that is not bilinear is refused before anything is written
+    _network(model)  # a model that is not bilinear is refused before anything is written
     if mean is not None and std is not None:
         images = Standardization(number("--mean", mean), number("--std", std, above=0))
     else:
@@ -122,11 +124,17 @@ def look(model: ImageClassifier, checkpoint: Path, dataset: Dataset, images: Sta
     )
 
 
+def _network(model: ImageClassifier) -> BilinearTensor | DeepTensor:
+    """The model's tensor, or that of all of its layers."""
+    return model.tensor() if model.config["layers"] == 1 else model.deep()
+
+
 def _check_scale(model: ImageClassifier) -> None:
     """Refuse a model of whose outputs nothing would be left in single precision."""
-    model.tensor()  # weights that overflow are refused
+    _network(model)  # weights that overflow are refused
     exact = copy.deepcopy(model).double()
-    for tensor in (exact.hidden_tensor(), exact.tensor()):
+    several = model.config["layers"] > 1
+    for tensor in (exact.deep(),) if several else (exact.hidden_tensor(), exact.tensor()):
         norm = float(tensor.norm())
         if not SCALES[0] <= norm <= SCALES[1]:
             raise BilensError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bilens import data as datasets
-from bilens.analyses import given, samples, summary, table
+from bilens.analyses import given, samples, several, summary, table
 from bilens.analyses import language_read as language
 from bilens.analyses.given import Standardization
 from bilens.analyses.settings import Budget
@@ -160,6 +160,8 @@ def derive(
     The model's spaces are the data's, see `ImageClassifier.over`. The steps are those of the whole job, when it began
     before this.
     """
+    if model.config["layers"] > 1:
+        return several.derive(model, dataset, run, budget, training=training, steps=steps)
     model = model.eval().requires_grad_(False).cpu()
     subject = of_classifier(model, dataset, budget, seed)
     # First, so that the page of a run that was stopped can compute with them.
@@ -196,6 +198,8 @@ def about(model: ImageClassifier, dataset: Dataset | None, subject: Subject) -> 
     return facts
 
 
-def count_steps(dataset: Dataset | None) -> int:
+def count_steps(dataset: Dataset | None, layers: int = 1) -> int:
     """How many steps `derive` has."""
+    if layers > 1:
+        return several.count_steps(layers)
     return 1 + len(table.possible(inputs=dataset is not None))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from bilens.analyses.deep_subject import DeepSubject
 from bilens.analyses.subject import EXAMINED, Subject
 from bilens.features import FeatureSet, Samples
 
@@ -15,7 +16,7 @@ WRONG = 20
 """Samples kept that the model gets wrong."""
 
 
-def shown(subject: Subject, sets: Iterable[FeatureSet]) -> Samples:
+def shown(subject: Subject | DeepSubject, sets: Iterable[FeatureSet]) -> Samples:
     """The inputs that features are largest and smallest on, some others, and some that the model gets wrong."""
     inputs = subject.given[:EXAMINED]
     outputs, labels = subject.outputs(inputs), None if subject.labels is None else subject.labels[:EXAMINED]

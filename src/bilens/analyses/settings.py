@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bilens._internal.checks import number, whole
 
 FEW, FEW_EPOCHS = 20_000, 40
 """Training images below which there are few, and the passes over these."""
+DEEP: dict[str, Any] = {"hidden": 128, "weight_decay": 0.1}
+"""What differs where there are several layers: a decay of 1 costs two of them most of a point."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ class Training:
     noise: float = 0.3
 
     @classmethod
-    def usual(cls, images: int) -> Training:
-        """For so many training images: few need more passes."""
-        return cls(epochs=FEW_EPOCHS) if images < FEW else cls()
+    def usual(cls, images: int, layers: int = 1) -> Training:
+        """For so many training images, of which few need more passes, and so many layers."""
+        usual = cls() if layers == 1 else replace(cls(), **DEEP)
+        return replace(usual, epochs=FEW_EPOCHS) if images < FEW else usual
 
 
 def shown() -> dict[str, str]:
@@ -72,5 +76,7 @@ def shown() -> dict[str, str]:
         for name, value in vars(usual).items():
             small = getattr(other, name)
             words[name] = f"{value:g}" if value == small else f"{value:g}, with --small {small:g}"
+    for name, value in DEEP.items():
+        words[name] += f", and {value:g} where there are several layers"
     words["epochs"] += f", or {FEW_EPOCHS} over fewer than {FEW:,} images"
     return words

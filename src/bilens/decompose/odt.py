@@ -268,15 +268,15 @@ def odt(
     rtol = number("rtol", rtol, 0, below=1)
     chain, _, metric = deep.over_one_input(deep, metric)
     grams = upward(chain.levels, chain.levels, metric)
-    environments = downward(chain.levels, grams)
+    environments = downward(chain.levels, grams, 0 if leaves else 1)
+    known = grams if leaves else grams[1:]
     values, dictionaries = [], list[Dictionary | None]()
     constants = torch.zeros(deep.depth + 1, dtype=torch.float64, device=chain.levels[0].left.device)
-    for bond, (gram, environment) in enumerate(zip(grams, environments, strict=True)):
+    if not leaves:
+        values.append(grams[0].matrix.new_zeros(0))
+        dictionaries.append(None)
+    for bond, (gram, environment) in enumerate(zip(known, environments, strict=True), start=len(values)):
         space = deep.bond(bond)
-        if bond == 0 and not leaves:
-            values.append(gram.matrix.new_zeros(0))
-            dictionaries.append(None)
-            continue
         basis = _basis(gram, environment, apart=apart and space.constant, rtol=rtol)
         power = (gram.power + environment.power) // 2 + chain.power  # both are even
         sigma = times_two_to(basis.squares.clamp(min=0).sqrt(), power)
@@ -313,12 +313,16 @@ def roots(gram: Float[Tensor, "m m"], rtol: float = RTOL) -> tuple[Float[Tensor,
     alive = sizes > 0
     if not bool(alive.any()):
         return gram.new_zeros(len(gram), 0), gram.new_zeros(len(gram), 0)
+    every = bool(alive.all())
     scale = sizes[alive][:, None]
-    values, vectors = linalg.eigh(symmetric(gram[alive][:, alive] / scale / scale.T))
-    kept = values > rtol * values[-1]
-    lengths = values[kept].sqrt()
+    values, vectors = linalg.eigh(symmetric((gram if every else gram[alive][:, alive]) / scale / scale.T))
+    first = int((values <= rtol * values[-1]).sum())  # they ascend
+    vectors, lengths = vectors[:, first:], values[first:].sqrt()
+    found = scale * vectors * lengths, vectors / lengths / scale
+    if every:
+        return found
     root, dual = (gram.new_zeros(len(gram), len(lengths)) for _ in range(2))
-    root[alive], dual[alive] = scale * vectors[:, kept] * lengths, vectors[:, kept] / lengths / scale
+    root[alive], dual[alive] = found
     return root, dual
 
 
@@ -329,15 +333,18 @@ def _basis(gram: Scaled, environment: Scaled, *, apart: bool, rtol: float) -> Ba
         nothing = root.new_zeros(1, len(root))
         return Basis(root.new_zeros(1), zero, nothing, nothing, 0)
     middle = symmetric(root.T @ environment.matrix @ root)
-    turn, constant = torch.eye(root.shape[1], dtype=root.dtype, device=root.device), zero
+    constant = zero
     if apart:  # the constant coordinate's own tensor, then an orthonormal basis of what is orthogonal to it
         turn = torch.linalg.qr(root[-1][:, None], mode="complete")[0]
-        constant = turn[:, 0] @ middle @ turn[:, 0]
-    rest = turn[:, 1:] if apart else turn
-    squares, vectors = linalg.eigh(symmetric(rest.T @ middle @ rest)) if rest.shape[1] else (root.new_zeros(0), rest.T)
-    vectors = rest @ vectors.flip(1) if rest.shape[1] else rest
-    if apart:
+        constant, rest = turn[:, 0] @ middle @ turn[:, 0], turn[:, 1:]
+        squares, vectors = root.new_zeros(0), rest
+        if rest.shape[1]:
+            squares, vectors = linalg.eigh(symmetric(rest.T @ middle @ rest))
+            vectors = rest @ vectors.flip(1)
         vectors = torch.cat([turn[:, :1], vectors], dim=1)
+    else:
+        squares, vectors = linalg.eigh(middle)
+        vectors = vectors.flip(1)
     atoms, duals = (root @ vectors).T, (dual @ vectors).T
     peaks = atoms.gather(1, atoms.abs().argmax(dim=1, keepdim=True))
     signs = torch.where(peaks < 0, -1.0, 1.0)  # the largest entry of each atom is positive

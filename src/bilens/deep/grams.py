@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ def upward(
     for number, (one, two) in enumerate(zip(ours, theirs, strict=True)):
         gram = found[-1].matrix
         left, right = (one.left, one.right) if number == 0 and metric is None else (one.left @ gram, one.right @ gram)
-        if one is two and left is not one.left:  # a symmetric middle: R G Lᵀ is the transpose of L G Rᵀ
+        if one is two:  # a symmetric middle: R G Lᵀ is the transpose of L G Rᵀ
             crossed = left @ one.right.T
             hidden = (left @ one.left.T).mul_(right @ one.right.T).addcmul_(crossed, crossed.T).div_(2)
         else:
@@ -58,8 +59,8 @@ def upward(
     return tuple(found)
 
 
-def downward(levels: Sequence[Level], grams: Sequence[Scaled]) -> tuple[Scaled, ...]:
-    """E_l, what one copy of bond l is listened to with, for every bond: Σ_pq E_l[p, q] G_l[p, q] = ‖T‖² at each.
+def downward(levels: Sequence[Level], grams: Sequence[Scaled], lowest: int = 0) -> tuple[Scaled, ...]:
+    """E_l, what one copy of bond l is listened to with, from the lowest bond asked for: tr(E_l G_l) = ‖T‖² at each.
 
     E_n = I, and with P = Dᵀ E_l D and G = G_{l−1} on the leg beside,
 
@@ -68,11 +69,14 @@ def downward(levels: Sequence[Level], grams: Sequence[Scaled]) -> tuple[Scaled, 
     All 2^(n−l) copies of a bond have the same environment, because automorphisms of the tree move any to any other.
 
     Args:
-        levels: near 1; grams: `upward(levels, levels, metric)`.
+        levels: near 1; grams: `upward(levels, levels, metric)`; lowest: the bond to stop at, 0 for the input.
+
+    Returns:
+        E_lowest … E_n. At the input a level costs most: its bond is the widest.
     """
     outputs = len(levels[-1].down)
     found = [Scaled(torch.eye(outputs, dtype=torch.float64, device=levels[-1].down.device), 0)]
-    for level, gram in zip(reversed(levels), reversed(grams[:-1]), strict=True):
+    for level, gram in zip(reversed(levels[lowest:]), reversed(grams[lowest:-1]), strict=True):
         left, right = level.left, level.right
         outer = level.down.T @ found[-1].matrix @ level.down
         through, beside = right @ gram.matrix, left @ gram.matrix
@@ -87,10 +91,10 @@ def downward(levels: Sequence[Level], grams: Sequence[Scaled]) -> tuple[Scaled, 
 
 def near(matrix: Float[Tensor, "m n"]) -> Scaled:
     """The matrix over the even power of two that brings its largest entry to between 1 and 4."""
-    largest = matrix.detach().abs().max()
-    if not bool(torch.isfinite(largest)):
+    largest = float(torch.linalg.vector_norm(matrix.detach(), ord=torch.inf))
+    if not math.isfinite(largest):
         raise BilensError("a network whose Grams leave the range of float64", "numbers in range", "scale its weights")
-    half = (int(torch.frexp(largest).exponent) - 1) // 2 if bool(largest > 0) else 0
+    half = (math.frexp(largest)[1] - 1) // 2 if largest > 0 else 0
     return Scaled(times_two_to(matrix, -2 * half), 2 * half)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from bilens import plots
 from bilens.decompose import Spectrum
+from bilens.deep import DeepTensor
+from bilens.deep.levels import Level
 from bilens.errors import BilensError
 from bilens.explorer.encoding import finite, floats, listed, pixels, shorts
 from bilens.explorer.exploration import Exploration
@@ -28,16 +30,21 @@ from bilens.explorer.layout import (
     Features,
     Line,
     Lines,
+    Model,
     Pair,
+    Root,
     Run,
     SampleSet,
     ScoreRow,
     Seen,
+    Tree,
+    Trees,
 )
 from bilens.faithfulness import Curve, Row
-from bilens.features import Chart, CodeComparison, FeatureSet, Samples, singular
+from bilens.features import PERCENTILES, Chart, CodeComparison, FeatureSet, OutputTree, Samples, TreeSet, singular
 from bilens.space import Space
 from bilens.statistics import interval
+from bilens.tensor import BilinearTensor
 
 _BINS = 48
 
@@ -65,13 +72,9 @@ def _run(run: Exploration) -> Run:
         "input": None if space is None else _axis(space),
         "output": None if output is None else _axis(output),
         "logits": run.logits,
-        "model": None
-        if run.model is None
-        else {
-            "left": floats("the model", run.model.left),
-            "right": floats("the model", run.model.right),
-            "down": floats("the model", run.model.down),
-        },
+        "model": _factors(run.model) if isinstance(run.model, BilinearTensor) else None,
+        "levels": [_factors(level) for level in run.model.levels()] if isinstance(run.model, DeepTensor) else [],
+        "trees": None if run.trees is None else _trees(run.trees),
         "samples": None if run.samples is None else _samples(run.samples),
         "outputs_set": None if logits is None else _text(logits.name),
         "sets": [_set(run, found, places, whole=found is logits) for found in run.features],
@@ -86,7 +89,56 @@ def _run(run: Exploration) -> Run:
                 for step, row in zip(run.history.steps.tolist(), run.history.values, strict=True)
             ],
         },
-        "notes": [_text(note) for note in (*run.notes, *(note for found in run.features for note in found.notes))],
+        "notes": [
+            _text(note)
+            for note in (
+                *run.notes,
+                *(() if run.trees is None else run.trees.notes),
+                *(note for found in run.features for note in found.notes),
+            )
+        ],
+    }
+
+
+def _factors(model: BilinearTensor | Level) -> Model:
+    return {
+        "left": floats("the model", model.left),
+        "right": floats("the model", model.right),
+        "down": floats("the model", model.down),
+    }
+
+
+def _trees(found: TreeSet) -> Trees:
+    return {
+        "title": _text(found.title),
+        "text": _text(found.text),
+        "metric": _text(found.metric),
+        "samples": found.samples,
+        "percentiles": list(PERCENTILES),
+        "trees": [_tree(tree) for tree in found.trees],
+        "words": [_fact(word, meaning) for word, meaning in found.words.items()],
+    }
+
+
+def _tree(tree: OutputTree) -> Tree:
+    energy = float(tree.energy) or 1.0
+    roots: list[Root] = [
+        {
+            "value": finite("a root", float(value)),
+            "share": finite("a root", float(value**2) / energy),
+            "held": finite("a root", 1 - float(tree.leaf_discarded[place])),
+            "leaves": listed("leaves", tree.leaf_values[place]),
+            "quantiles": None if tree.quantiles is None else [listed("q", row) for row in tree.quantiles[place]],
+            "means": None if tree.means is None else listed("means", tree.means[place]),
+        }
+        for place, value in enumerate(tree.values)
+    ]
+    return {
+        "label": _text(tree.label),
+        "error": finite("an error", tree.error),
+        "roots": roots,
+        "readers": shorts("templates", tree.readers.flatten(0, 1)),
+        "patterns": shorts("templates", tree.patterns.flatten(0, 1)),
     }
 
 

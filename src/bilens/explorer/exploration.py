@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from bilens._internal.checks import whole
 from bilens._internal.shown import line
+from bilens.deep import DeepTensor
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve, Row
-from bilens.features import FeatureSet, Samples, table
+from bilens.features import FeatureSet, Samples, TreeSet, table
 from bilens.history import History
 from bilens.tensor import BilinearTensor
 
@@ -24,9 +25,11 @@ class Exploration:
     Args:
         title: of the page; run: a short name of the run, for example its folder's.
         facts: about the model, text or numbers, in the order shown, for example {"accuracy": "97.8 %"}.
-        model: input → outputs as factors, centred where they are logits, which the page computes with.
+        model: input → outputs as factors, one layer or several, centred where they are logits, which the page computes
+            with.
         logits: whether the outputs are the logits of classes, so that the page may speak of probabilities.
         features: the sets of features, in the order shown, each with its names, texts, details, scores and curves.
+        trees: the outputs of a network of two layers as trees of templates.
         samples: inputs to look at the model with.
         scores: rows of the table of faithfulness besides those of the sets, for example the model itself. Where a set
             has a row of the same name, this one is shown.
@@ -44,9 +47,10 @@ class Exploration:
     title: str
     run: str = ""
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
-    model: BilinearTensor | None = None
+    model: BilinearTensor | DeepTensor | None = None
     logits: bool = False
     features: tuple[FeatureSet, ...] = ()
+    trees: TreeSet | None = None
     samples: Samples | None = None
     scores: tuple[Row, ...] = ()
     curves: tuple[Curve, ...] = ()
@@ -75,12 +79,15 @@ class Exploration:
             return
         for found in self.features:
             found.output.require(self.model.output, f"the set {found.name!r}")
-            if found.are_outputs and not _of_outputs(found, self.model):
+            if found.are_outputs and not (isinstance(self.model, BilinearTensor) and _of_outputs(found, self.model)):
                 raise BilensError(
                     f"a set {found.name!r} with other kernels than the model's outputs",
                     "the eigenpairs of model.kernel(o), one for each output o, in their order",
                     "leave are_outputs= out if it holds other features",
                 )
+        if self.trees is not None:
+            self.trees.output.require(self.model.output, "trees")
+            self.trees.input.require(self.model.input, "trees")
         if self.samples is not None:
             self.samples.input.require(self.model.input.without_constant(), "a set of samples")
             self.samples.output.require(self.model.output, "a set of samples")
@@ -89,18 +96,20 @@ class Exploration:
     def all_scores(self) -> tuple[Row, ...]:
         """The table of faithfulness: the rows of the page, then those of the sets and their rivals."""
         own = {row.name for row in self.scores}
-        return (*self.scores, *(row for row in table(self.features, None) if row.name not in own))
+        found = (*(() if self.trees is None else self.trees.scores), *table(self.features, None))
+        return (*self.scores, *(row for row in found if row.name not in own))
 
     @property
     def all_curves(self) -> tuple[Curve, ...]:
-        """The curves of the sets, then those of the page."""
-        return (*(curve for found in self.features for curve in found.curves), *self.curves)
+        """The curves of the trees and the sets, then those of the page."""
+        sets = (*(() if self.trees is None else (self.trees,)), *self.features)
+        return (*(curve for found in sets for curve in found.curves), *self.curves)
 
     @property
     def outputs(self) -> FeatureSet | None:
         """The set that holds the model's outputs, in their order: it says so, or its kernels are the model's."""
         stated = next((found for found in self.features if found.are_outputs), None)
-        if stated is not None or self.model is None:
+        if stated is not None or not isinstance(self.model, BilinearTensor):
             return stated
         return next((found for found in self.features if _of_outputs(found, self.model)), None)
 

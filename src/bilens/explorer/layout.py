@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypedDict
 from bilens.explorer.encoding import Array
 from bilens.faithfulness import Kind
 
-FORMAT = 4
+FORMAT = 5
 """Version of the layout; the page refuses another one."""
 
 
@@ -146,6 +146,49 @@ class Features(TypedDict):
     words: list[Fact]
 
 
+class Root(TypedDict):
+    """λ q² of an output, q = Σ μ (w·x')²: λ, its `share` of ‖T‖², and `held`, the share of its energy in its leaves.
+
+    `leaves` has the μ; `quantiles` those of q on the samples of each class, at the percentiles of `Trees`, and `means`
+    the mean of λ q² on them, None without labelled samples.
+    """
+
+    value: float
+    share: float
+    held: float
+    leaves: list[float]
+    quantiles: list[list[float]] | None
+    means: list[float] | None
+
+
+class Tree(TypedDict):
+    """One output as roots; `error` is the relative error of those and the leaves left out.
+
+    `readers` has the w and `patterns` the pictures of all leaves, root after root, one a row.
+    """
+
+    label: str
+    error: float
+    roots: list[Root]
+    readers: Array
+    patterns: Array
+
+
+class Trees(TypedDict):
+    """The outputs of a network of two layers as trees of templates, in their order; `metric` is what they are found in.
+
+    `samples` is on how many samples q was looked at.
+    """
+
+    title: str
+    text: str
+    metric: str
+    samples: int
+    percentiles: list[int]
+    trees: list[Tree]
+    words: list[Fact]
+
+
 class Line(TypedDict):
     """Scores against components kept: means over seeds with half-widths of 95 % intervals, None for one seed.
 
@@ -196,7 +239,8 @@ class Run(TypedDict):
     """Everything about one run.
 
     `logits` says whether the outputs are the logits of classes; `outputs_set` names the set whose features are the
-    model's outputs.
+    model's outputs. `model` is one layer and `levels` are several, each from all coordinates below, the constant one
+    included, to all above; one of them is empty.
     """
 
     name: str
@@ -206,6 +250,8 @@ class Run(TypedDict):
     output: Axis | None
     logits: bool
     model: Model | None
+    levels: list[Model]
+    trees: Trees | None
     samples: SampleSet | None
     outputs_set: str | None
     sets: list[Features]

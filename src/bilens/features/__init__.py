@@ -2,15 +2,19 @@
 
 from bilens.features.build import STORED, detail, singular, stored, table
 from bilens.features.records import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
+from bilens.features.trees import PERCENTILES, OutputTree, TreeSet
 
 __all__ = [
+    "PERCENTILES",
     "STORED",
     "Chart",
     "CodeComparison",
     "Detail",
     "Explanation",
     "FeatureSet",
+    "OutputTree",
     "Samples",
+    "TreeSet",
     "detail",
     "singular",
     "stored",

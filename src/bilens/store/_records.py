@@ -18,9 +18,11 @@ from bilens._internal import checks
 from bilens._internal.checks import instance
 from bilens.decompose import (
     CP,
+    ODT,
     Audit,
     Coactivation,
     Decompiled,
+    KernelTree,
     ScoreSVD,
     Spectra,
     Spectrum,
@@ -28,10 +30,11 @@ from bilens.decompose import (
     TensorSVD,
     WeightedSpectrum,
 )
+from bilens.deep import DeepTensor, Paths
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError
 from bilens.faithfulness import Curve, Row, Score
-from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, Samples
+from bilens.features import Chart, CodeComparison, Detail, Explanation, FeatureSet, OutputTree, Samples, TreeSet
 from bilens.history import History
 from bilens.kernel import Kernel
 from bilens.pairs import PairCodes
@@ -47,12 +50,14 @@ RECORDS: dict[str, type] = {
     for record in (
         CP,
         Audit,
+        ODT,
         BilinearTensor,
         Chart,
         Coactivation,
         CodeComparison,
         Curve,
         Decompiled,
+        DeepTensor,
         Detail,
         Dictionary,
         Evaluation,
@@ -60,7 +65,10 @@ RECORDS: dict[str, type] = {
         FeatureSet,
         History,
         Kernel,
+        KernelTree,
+        OutputTree,
         PairCodes,
+        Paths,
         Row,
         Samples,
         Score,
@@ -70,6 +78,7 @@ RECORDS: dict[str, type] = {
         Spectrum,
         StrongestInteractions,
         TensorSVD,
+        TreeSet,
         WeightedSpectrum,
     )
 }

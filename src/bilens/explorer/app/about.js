@@ -24,7 +24,7 @@ const GLOSSARY = [
 /** @param {import("./layout.js").Run[]} runs */
 export function aboutPage(runs) {
   const run = runs[0], training = run.training;
-  const words = [...GLOSSARY, ...new Map(runs.flatMap((each) => each.sets.flatMap((set) => set.words.map((word) => [word.name, String(word.value)]))))];
+  const words = [...GLOSSARY, ...new Map(runs.flatMap((each) => [...(each.trees ? [each.trees] : []), ...each.sets].flatMap((set) => set.words.map((word) => [word.name, String(word.value)]))))];
   return h("div", { class: "about" }, h("h1", {}, "About this run"),
     runs.map((each) => h("section", {}, runs.length > 1 ? h("h2", {}, each.name) : null,
       each.facts.length ? h("dl", { class: "facts" }, each.facts.map((fact) => h("div", {}, h("dt", {}, fact.name), h("dd", {}, cell(fact.value))))) : null,

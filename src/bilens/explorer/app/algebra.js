@@ -15,14 +15,23 @@ export function lift(x, axis) {
 }
 
 /**
- * y_o = Σ_h down_oh (left_h·x')(right_h·x'), sums in double precision; pixels that are 0 cost nothing.
+ * The outputs of the model, layer after layer.
  * @param {import("./layout.js").Run} run
  * @param {ArrayLike<number>} x
  * @returns {Float64Array}
  */
 export function outputsOf(run, x) {
-  const model = /** @type {NonNullable<import("./layout.js").Run["model"]>} */ (run.model);
-  const lifted = lift(x, /** @type {import("./layout.js").Axis} */ (run.input));
+  const levels = run.model ? [run.model] : run.levels;
+  return levels.reduce((/** @type {ArrayLike<number>} */ y, level) => through(level, y), lift(x, /** @type {import("./layout.js").Axis} */ (run.input)));
+}
+
+/**
+ * y_o = Σ_h down_oh (left_h·x')(right_h·x'), sums in double precision; pixels that are 0 cost nothing.
+ * @param {import("./layout.js").Model} model
+ * @param {ArrayLike<number>} lifted x', with the constant coordinate where the layer reads one
+ * @returns {Float64Array}
+ */
+function through(model, lifted) {
   const [hidden, width] = model.left.shape;
   const outputs = model.down.shape[0];
   const left = numbers(model.left), right = numbers(model.right), down = numbers(model.down);

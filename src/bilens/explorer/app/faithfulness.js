@@ -43,7 +43,7 @@ export function faithfulnessPage(runs, route) {
   ];
   return h("div", { class: "faithfulness" },
     h("h1", {}, "How much of the model is left?"),
-    h("p", { class: "lead" }, "The layer is replaced by what a set of features keeps of it. ",
+    h("p", { class: "lead" }, `The ${run.levels.length ? "network" : "layer"} is replaced by what a set of features keeps of it. `,
       run.logits ? "Cross-entropy recovered is then 1 for the model itself and 0 for a guess that knows nothing." : null),
     run.curves.length ? [...choices, charts] : h("p", { class: "empty" }, run.samples && run.samples.labels
       ? "This page has no curves of faithfulness. If bilens wrote it from a run that was stopped, run the same command again to add them."

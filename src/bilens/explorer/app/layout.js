@@ -1,6 +1,6 @@
 // The types of the page's data, written by docs/explorer_schema.py from explorer/layout.py.
 
-export const FORMAT = 4;
+export const FORMAT = 5;
 
 /**
  * An array: little-endian numbers of `type`, row by row, in base64.
@@ -143,6 +143,46 @@ export const FORMAT = 4;
  */
 
 /**
+ * λ q² of an output, q = Σ μ (w·x')²: λ, its `share` of ‖T‖², and `held`, the share of its energy in its leaves.
+ *
+ * `leaves` has the μ; `quantiles` those of q on the samples of each class, at the percentiles of `Trees`, and `means`
+ * the mean of λ q² on them, None without labelled samples.
+ * @typedef {object} Root
+ * @property {number} value
+ * @property {number} share
+ * @property {number} held
+ * @property {number[]} leaves
+ * @property {number[][]|null} quantiles
+ * @property {number[]|null} means
+ */
+
+/**
+ * One output as roots; `error` is the relative error of those and the leaves left out.
+ *
+ * `readers` has the w and `patterns` the pictures of all leaves, root after root, one a row.
+ * @typedef {object} Tree
+ * @property {string} label
+ * @property {number} error
+ * @property {Root[]} roots
+ * @property {Array} readers
+ * @property {Array} patterns
+ */
+
+/**
+ * The outputs of a network of two layers as trees of templates, in their order; `metric` is what they are found in.
+ *
+ * `samples` is on how many samples q was looked at.
+ * @typedef {object} Trees
+ * @property {string} title
+ * @property {string} text
+ * @property {string} metric
+ * @property {number} samples
+ * @property {number[]} percentiles
+ * @property {Tree[]} trees
+ * @property {Fact[]} words
+ */
+
+/**
  * Scores against components kept: means over seeds with half-widths of 95 % intervals, None for one seed.
  *
  * `samples` is how many samples each point was measured on, and `numbers` how many numbers it stores, None where that
@@ -190,7 +230,8 @@ export const FORMAT = 4;
  * Everything about one run.
  *
  * `logits` says whether the outputs are the logits of classes; `outputs_set` names the set whose features are the
- * model's outputs.
+ * model's outputs. `model` is one layer and `levels` are several, each from all coordinates below, the constant one
+ * included, to all above; one of them is empty.
  * @typedef {object} Run
  * @property {string} name
  * @property {string} title
@@ -199,6 +240,8 @@ export const FORMAT = 4;
  * @property {Axis|null} output
  * @property {boolean} logits
  * @property {Model|null} model
+ * @property {Model[]} levels
+ * @property {Trees|null} trees
  * @property {SampleSet|null} samples
  * @property {string|null} outputs_set
  * @property {Features[]} sets

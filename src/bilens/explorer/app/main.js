@@ -10,9 +10,10 @@ import { overview } from "./overview.js";
 import { usePalette } from "./picture.js";
 import { currentRoute, featureAt, link } from "./route.js";
 import { samplePage } from "./sample.js";
+import { treePage, treeTitle } from "./trees.js";
 import { themeButton } from "./theme.js";
 
-const PAGES = { overview: "Overview", sample: "Sample", faithfulness: "Faithfulness", compare: "Compare", about: "About" };
+const PAGES = { overview: "Overview", tree: "Trees", sample: "Sample", faithfulness: "Faithfulness", compare: "Compare", about: "About" };
 
 function start() {
   const content = readDocument(), runs = content.runs;
@@ -32,11 +33,12 @@ function start() {
     h("footer", {}, h("p", {}, "Written by bilens. This page needs no network and no server.")));
   const show = (/** @type {boolean} */ first) => {
     const route = currentRoute();
-    fill(menu, Object.entries(PAGES).map(([name, words]) => h("li", {}, h("a", { href: link(name),
+    fill(menu, Object.entries(PAGES).filter(([name]) => name !== "tree" || runs[0].trees).map(([name, words]) => h("li", {}, h("a", { href: link(name),
       "aria-current": name === route.view || (name === "overview" && route.view === "feature") ? "page" : null }, words))));
     fill(main, page(runs, route));
     const found = route.view === "feature" ? featureAt(runs, route.value) : null;
-    const words = route.view === "feature" && !found ? "No such feature" : found ? title(found.set, found.feature) : /** @type {Record<string, string>} */ (PAGES)[route.view];
+    const tree = route.view === "tree" && runs[0].trees?.trees[Number(route.value || 0)];
+    const words = tree ? treeTitle(runs[0], Number(route.value || 0)) : route.view === "feature" && !found ? "No such feature" : found ? title(found.set, found.feature) : /** @type {Record<string, string>} */ (PAGES)[route.view];
     document.title = route.view === "overview" ? runs[0].title : `${words} · ${runs[0].title}`;
     if (!first) {
       window.scrollTo(0, 0);
@@ -54,6 +56,7 @@ function start() {
  */
 function page(runs, route) {
   if (route.view === "feature") return featurePage(runs, route);
+  if (route.view === "tree") return treePage(runs, route);
   if (route.view === "sample") return samplePage(runs, route);
   if (route.view === "faithfulness") return faithfulnessPage(runs, route);
   if (route.view === "compare") return comparePage(runs, route);

@@ -6,6 +6,7 @@ import { title } from "./feature.js";
 import { cell, number, plural, short, whole } from "./format.js";
 import { weightsPicture } from "./picture.js";
 import { featureName, link, remember } from "./route.js";
+import { treeTiles } from "./trees.js";
 
 /** @type {Record<string, string>} */
 const SORTS = { importance: "importance", label: "name", outputs: "effects" };
@@ -29,10 +30,13 @@ export function overview(runs, route) {
   const element = h("div", { class: "overview" },
     h("header", { class: "opening" },
       h("h1", {}, run.title),
-      h("p", { class: "lead" }, "A bilinear layer has no nonlinearity but a product, so that each of its features is a " +
+      h("p", { class: "lead" }, run.levels.length
+        ? "Bilinear layers have no nonlinearity but products, so that a network of them is one tensor, held as a tree, and can be read from the weights."
+        : "A bilinear layer has no nonlinearity but a product, so that each of its features is a " +
         "quadratic form of the input, and can be read from the weights: as eigenvectors that raise it or lower it.")),
     run.facts.length ? h("dl", { class: "facts" }, run.facts.map((fact) =>
       h("div", {}, h("dt", {}, fact.name), h("dd", {}, cell(fact.value))))) : null,
+    run.trees ? treeTiles(run) : null,
     run.sets.length ? holder : h("p", { class: "empty" }, "This page holds no features yet. A run of bilens that was stopped " +
       "goes on when its command is run again, and writes this page anew."));
   if (chosen) showTab(chosen, false);

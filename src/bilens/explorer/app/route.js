@@ -4,7 +4,7 @@
  * @typedef {{view: string, value: string, more: Record<string, string>}} Route
  */
 
-const VIEWS = ["overview", "feature", "sample", "faithfulness", "compare", "about"];
+const VIEWS = ["overview", "feature", "tree", "sample", "faithfulness", "compare", "about"];
 
 /**
  * @param {string[]} views that the page has; the first is shown where the address names none

@@ -4,11 +4,13 @@ import { linearKernels, outputsOf, sharedScale, softmax, terms } from "./algebra
 import { bars } from "./chart.js";
 import { labelOf, row } from "./data.js";
 import { fill, h, roving, s } from "./dom.js";
+import { fall } from "./fall.js";
 import { figure } from "./figure.js";
 import { number, percent, plural, short, signed, subscript } from "./format.js";
 import { linked, packed, pad, sliders, unpacked } from "./input.js";
 import { inkCanvas, weightsPicture } from "./picture.js";
 import { featureName, link, remember } from "./route.js";
+import { formsOf, sidesOf } from "./trees.js";
 
 const SHOWN_SAMPLES = 60;
 const SHOWN_TERMS = 10;
@@ -19,7 +21,7 @@ const SHOWN_TERMS = 10;
  */
 export function samplePage(runs, route) {
   const run = runs[0], axis = run.input, output = run.output;
-  if (!run.model || !axis || !output) {
+  if ((!run.model && !run.levels.length) || !axis || !output) {
     return h("div", {}, h("h1", {}, "A sample"), h("p", { class: "empty" },
       "This page does not hold the factors of its model, so it cannot compute its outputs. If bilens wrote it from a run that was stopped, run the same command again: it goes on and writes the page anew."));
   }
@@ -51,7 +53,7 @@ export function samplePage(runs, route) {
 
   const chart = figure({
     title: run.logits ? "Logits" : "Outputs", name: "outputs",
-    note: `Computed in this page from the layer’s factors${run.logits ? "; the mean over outputs is taken off, which changes no prediction" : ""}.`,
+    note: `Computed in this page from the ${run.levels.length ? "layers’" : "layer’s"} factors${run.logits ? "; the mean over outputs is taken off, which changes no prediction" : ""}.`,
     alt: `Bar chart of the ${run.logits ? "logit of each output" : "outputs"}`,
     table: () => {
       const shares = run.logits ? softmax(result.y) : null;
@@ -69,16 +71,16 @@ export function samplePage(runs, route) {
   });
   const choices = h("select", { id: "which", change: (/** @type {any} */ event) => choose(Number(event.target.value)) },
     Array.from({ length: output.size }, (_, o) => h("option", { value: o }, labelOf(output, o))));
-  const fall = set ? waterfall(run, set, state, result) : null;
+  const sum = run.trees ? votes(run, run.trees, state, result) : set ? waterfall(run, set, state, result) : null;
   const redraw = (drawing = false) => {
     result.y = outputsOf(run, state.x);
     result.output = state.output < 0 ? indexOfLargest(result.y) : state.output;
     /** @type {HTMLSelectElement} */ (choices).value = String(result.output);
     chart.redraw();
     tell();
-    if (!fall) return;
-    if (drawing) later(fall.redraw); // the outputs first, so that they keep up with the pen
-    else fall.redraw();
+    if (!sum) return;
+    if (drawing) later(sum.redraw); // the outputs first, so that they keep up with the pen
+    else sum.redraw();
   };
   let waiting = false;
   const later = (/** @type {() => void} */ work) => {
@@ -121,9 +123,9 @@ export function samplePage(runs, route) {
     verdict,
     h("div", { class: "three" }, input.element, chart.element),
     list || h("p", { class: "empty" }, "This page holds no samples to pick."),
-    set && fall ? h("section", {},
+    sum ? h("section", {},
       h("div", { class: "field inline" }, h("label", { for: "which" }, `Take apart the ${run.logits ? `logit of ${output.one}` : output.one}`), choices),
-      fall.element) : h("p", { class: "empty" }, "This run holds no eigenvectors of its outputs, so they cannot be taken apart here."));
+      sum.element) : h("p", { class: "empty" }, "This run holds no eigenvectors of its outputs, so they cannot be taken apart here."));
 }
 
 /**
@@ -133,70 +135,72 @@ export function samplePage(runs, route) {
  * @param {{y: Float64Array, output: number}} result
  */
 function waterfall(run, set, state, result) {
-  const output = /** @type {import("./layout.js").Axis} */ (run.output), unit = run.logits ? "logit" : "output";
-  const called = () => `${run.logits ? "logit of" : output.one} ${labelOf(output, result.output)}`;
-  const split = () => {
-    const feature = set.features[result.output];
-    const all = Array.from(terms(feature, set.input, state.x), (value, rank) => ({ value, rank }));
-    const shown = [...all].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, SHOWN_TERMS);
-    const sum = (/** @type {{value: number}[]} */ list) => list.reduce((total, item) => total + item.value, 0);
-    const total = result.y[result.output], dim = feature.eigenvalues.shape[0];
-    return { feature, shown, rest: sum(all) - sum(shown), restCount: all.length - shown.length, left: total - sum(all), leftCount: dim - all.length, total };
-  };
-  const lines = (/** @type {ReturnType<typeof split>} */ parts) => [
-    ...parts.shown.map((item) => ({ label: `λ${subscript(item.rank + 1)} = ${signed(numbersOf(parts.feature)[item.rank])}`, value: item.value, rank: item.rank })),
-    ...(parts.restCount > 0 ? [{ label: `${plural(parts.restCount, "more eigenvector")}`, value: parts.rest, rank: -1 }] : []),
-    ...(parts.leftCount > 0 ? [{ label: `remainder: ${plural(parts.leftCount, "other")}`, value: parts.left, rank: -1 }] : []),
-  ];
-  return figure({
-    title: `The ${unit} as an exact sum`, name: "terms",
+  const output = /** @type {import("./layout.js").Axis} */ (run.output), unit = run.logits ? "logit" : "output", image = set.input.image;
+  return fall({
+    title: `The ${unit} as an exact sum`,
     note: `Each row adds λ(v·x)² to the ${unit}, largest first, from where the row above ended. ${whole_(set)
       ? `All eigenvectors are in this page, so the sum is the ${unit} but for rounding.` : `The remainder is what the eigenvectors that are not in this page add; with it the sum is the ${unit}.`}`,
     alt: `Waterfall chart of the terms that add up to the ${unit}`,
-    table: () => {
-      const parts = split();
-      let sum = 0;
-      const rounding = parts.leftCount > 0 ? [] : [["rounding", parts.left, parts.total]];
-      return { columns: ["term", "adds", "sum so far"], rows: [...lines(parts).map((line) => [line.label, line.value, (sum += line.value)]), ...rounding, [called(), parts.total, parts.total]] };
-    },
-    draw: (width) => {
-      const parts = split(), rows = lines(parts), image = set.input.image;
-      const kernels = linearKernels_(parts.feature), scale = sharedScale(kernels, set.input);
-      const narrow = width < 560, cell = image ? 40 : 0, size = image ? 46 : 28;
-      const left = (cell ? cell + 14 : 0) + (narrow ? 96 : 152), ends = 64;
-      let sum = 0;
-      const steps = rows.map((line) => {
-        const from = sum;
-        sum += line.value;
-        return { ...line, from, to: sum };
-      });
-      const points = [0, parts.total, ...steps.map((step) => step.to)];
-      const low = Math.min(...points), high = Math.max(...points);
-      const place = (/** @type {number} */ value) => left + (low < 0 ? ends : 8) + ((value - low) / (high - low || 1)) * (width - left - ends - (low < 0 ? ends : 8));
-      const group = s("g", {});
-      const height = size * (rows.length + 1) + 8;
-      group.append(s("line", { x1: place(0), x2: place(0), y1: 0, y2: height, class: "axis" }));
-      steps.forEach((step, line) => {
-        const y = line * size, middle = y + size / 2;
-        if (step.rank >= 0 && image) {
-          group.append(s("a", { href: link("feature", featureName(set, result.output), { k: step.rank + 1 }), "aria-label": `Eigenvector ${step.rank + 1}` },
-            weightsPicture(kernels[step.rank], set.input, scale, { x: 0.5, y: y + 3, width: cell, height: cell })));
-        }
-        const barTall = Math.min(26, size - 10), start = Math.min(place(step.from), place(step.to)), end = Math.max(place(step.from), place(step.to));
-        group.append(
-          s("text", { x: cell ? cell + 14 : 0, y: middle, dy: "0.32em", class: step.rank < 0 ? "tick" : "name" }, short(narrow ? step.label.replace(" eigenvectors", "").replace("remainder: ", "rest: ") : step.label, narrow ? 16 : 26)),
-          s("rect", { x: start, y: middle - barTall / 2, width: Math.max(1, end - start), height: barTall, class: `${step.value < 0 ? "negative" : "positive"}${step.rank < 0 ? " faint" : ""}` }),
-          s("line", { x1: place(step.to), x2: place(step.to), y1: middle + barTall / 2, y2: middle + size - barTall / 2, class: "rule" }),
-          s("text", { x: step.value < 0 ? start - 6 : end + 6, y: middle, dy: "0.32em", "text-anchor": step.value < 0 ? "end" : "start", class: "tick" }, signed(step.value)));
-      });
-      const middle = rows.length * size + size / 2, end = place(parts.total);
-      group.append(
-        s("text", { x: cell ? cell + 14 : 0, y: middle, dy: "0.32em", class: "name strong" }, short(called(), narrow ? 16 : 26)),
-        s("rect", { x: Math.min(place(0), end), y: middle - 12, width: Math.max(1, Math.abs(end - place(0))), height: 24, class: "total" }),
-        s("text", { x: parts.total < 0 ? end - 6 : end + 6, y: middle, dy: "0.32em", "text-anchor": parts.total < 0 ? "end" : "start", class: "name strong" }, signed(parts.total)));
-      return { height, parts: [group] };
+    cell: image ? 40 : 0, tall: 40,
+    called: () => `${run.logits ? "logit of" : output.one} ${labelOf(output, result.output)}`,
+    sum: () => {
+      const feature = set.features[result.output], kernels = linearKernels_(feature), scale = sharedScale(kernels, set.input);
+      const all = Array.from(terms(feature, set.input, state.x), (value, rank) => ({ value, rank }));
+      const shown = [...all].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, SHOWN_TERMS);
+      const sum = (/** @type {{value: number}[]} */ list) => list.reduce((total, item) => total + item.value, 0);
+      const total = result.y[result.output], more = all.length - shown.length, others = feature.eigenvalues.shape[0] - all.length;
+      return { total, rounding: others > 0 ? null : total - sum(all), terms: [
+        ...shown.map(({ value, rank }) => ({ label: `λ${subscript(rank + 1)} = ${signed(kernels[rank].value)}`, value,
+          picture: (/** @type {{x: number, y: number, width: number, height: number}} */ box) => s("a", { href: link("feature", featureName(set, result.output), { k: rank + 1 }), "aria-label": `Eigenvector ${rank + 1}` },
+            weightsPicture(kernels[rank], set.input, scale, box)) })),
+        ...(more > 0 ? [{ label: plural(more, "more eigenvector"), narrow: `${more} more`, value: sum(all) - sum(shown), faint: true }] : []),
+        ...(others > 0 ? [{ label: `remainder: ${plural(others, "other")}`, narrow: `rest: ${plural(others, "other")}`, value: total - sum(all), faint: true }] : []),
+      ] };
     },
   });
+}
+
+/**
+ * The output of a network of two layers as votes and vetoes of its roots.
+ * @param {import("./layout.js").Run} run
+ * @param {import("./layout.js").Trees} found
+ * @param {{x: Float32Array}} state
+ * @param {{y: Float64Array, output: number}} result
+ */
+function votes(run, found, state, result) {
+  const output = /** @type {import("./layout.js").Axis} */ (run.output), axis = /** @type {import("./layout.js").Axis} */ (run.input);
+  const unit = run.logits ? "logit" : "output";
+  return fall({
+    title: `The ${unit} as votes and vetoes`, name: "votes",
+    note: `Each root adds λq² to the ${unit}, largest first, from where the row above ended: a vote where λ > 0, a veto where λ < 0. Beside it the leaf that counts most for its q and the one that counts most against it. ` +
+      `The remainder is what the roots and leaves that are not in this page add; with it the sum is the ${unit}.`,
+    alt: `Waterfall chart of the roots that add up to the ${unit}`,
+    cell: axis.image ? 84 : 0, tall: 40,
+    called: () => `${run.logits ? "logit of" : output.one} ${labelOf(output, result.output)}`,
+    sum: () => {
+      const tree = found.trees[result.output], forms = formsOf(tree, axis, state.x), total = result.y[result.output];
+      const all = tree.roots.map((root, rank) => ({ value: root.value * forms[rank] ** 2, rank })).sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+      return { total, rounding: null, terms: [
+        ...all.map(({ value, rank }) => ({ label: `root ${rank + 1}: q = ${signed(forms[rank])}`, narrow: `${rank + 1}: q ${signed(forms[rank])}`, value,
+          picture: (/** @type {{x: number, y: number, width: number, height: number}} */ box) => rootPicture(tree, rank, axis, result.output, box) })),
+        { label: "remainder: all others", narrow: "remainder", value: total - all.reduce((sum, item) => sum + item.value, 0), faint: true },
+      ] };
+    },
+  });
+}
+
+/**
+ * The first leaf for a root's q and the first against it.
+ * @param {import("./layout.js").Tree} tree
+ * @param {number} rank
+ * @param {import("./layout.js").Axis} axis
+ * @param {number} place
+ * @param {{x: number, y: number, width: number, height: number}} box
+ */
+function rootPicture(tree, rank, axis, place, box) {
+  const { sides, scale } = sidesOf(tree, rank, axis, 1), width = (box.width - 4) / 2;
+  return s("a", { href: link("tree", place), "aria-label": `Root ${rank + 1}` }, sides.flatMap(([leaf], which) =>
+    (leaf ? [weightsPicture(leaf, axis, scale, { ...box, x: box.x + which * (width + 4), width })] : [])));
 }
 
 /**
@@ -215,11 +219,6 @@ function linearKernels_(feature) {
   let known = kernelsOf.get(feature);
   if (!known) kernelsOf.set(feature, (known = linearKernels(feature)));
   return known;
-}
-
-/** @param {import("./layout.js").Feature} feature */
-function numbersOf(feature) {
-  return linearKernels_(feature).map((kernel) => kernel.value);
 }
 
 /**
