@@ -109,7 +109,7 @@ class Row:
         numbers: how many numbers must be stored for it, the place of one among many counting as one more; None where
             that is not known.
         kind: the model itself, a view of it, a null (the same procedure without its content, for example an untrained
-            dictionary), or a rival (another way to spend as much).
+            dictionary), or a rival (another way to the same end).
         beside: the name of the row that a null or a rival is to be compared with; None for the others.
 
     Raises:

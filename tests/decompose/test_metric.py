@@ -296,5 +296,5 @@ def test_spectra_of_earlier_versions_are_read_and_settings_without_a_metric_are_
     ids=["nan", "infinity", "three axes", "a number", "sparse", "meta", "whole"],
 )
 def test_samples_that_have_no_second_moment_are_refused(x) -> None:
-    with pytest.raises(BilensError, match="^got x"):
+    with pytest.raises(BilensError, match=r"^got x"):
         decompose.second_moment(x, Space("x", 2))

@@ -59,7 +59,7 @@ def demo(
             its weights (default: image_mean of its config, else 0).
         std: goes with it (default: image_std of the model's config, else 1).
         data: images to train and to measure with.
-        small: the 5,000 digits and less work, a few minutes, for a first look or a test.
+        small: the 5,000 digits and less work, under three minutes, for a first look or a test.
         layers: bilinear layers one behind the other; two are shown as trees of templates.
         hidden: hidden units of each layer; the table in the README has 1000.
         epochs: passes over the training images.

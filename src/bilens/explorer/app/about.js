@@ -16,7 +16,7 @@ const GLOSSARY = [
   ["Colours", "Blue is what is added and red what is taken off: eigenvalues, terms, logits, pairs. Green and purple are the two sides of an eigenvector, and which is which means nothing."],
   ["Constant", "Biases are weights of one more input that is always 1. “The constant” is an eigenvector that is next to nothing else."],
   ["Cross-entropy recovered", "(baseline − loss) / (baseline − the model’s own loss): 1 for the model itself, 0 for a uniform guess over the outputs, and below 0 for what is worse than that guess."],
-  ["Null, rival", "A null is what the same procedure gives without its content, for example a dictionary that was never trained. A rival is another way to spend as much. A score says little without them."],
+  ["Null, rival", "A null is what the same procedure gives without its content, for example a dictionary that was never trained. A rival is another way to the same end; beside it stand the numbers that it stores. A score says little without them."],
   ["Numbers stored", "How many numbers must be kept to compute what replaces the layer, the place of one number among many counts as one more."],
   ["Certificate, proven bound", "What leaving out eigenvectors or components can change at most, for any input of that length. It follows from the weights alone and is usually generous."],
 ];

@@ -176,7 +176,7 @@ function scores(run) {
   const beside = run.scores.some((line) => line.beside !== null);
   return h("section", {}, h("h2", { class: "section" }, "The model with its layer replaced"),
     h("p", { class: "note" }, (counts.size === 1 && known.length === run.scores.length ? `All ${onSamples(known[0].samples)}. ` : "") +
-      (beside ? "Indented below a row are its nulls, which are what the same procedure gives without its content, and its rivals, which spend as much in another way." : "")),
+      (beside ? "Indented below a row are its nulls, which are what the same procedure gives without its content, and its rivals, which are other ways to the same end: compare the numbers that they store." : "")),
     h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "The model with its layer replaced" }, h("table", { class: "scores" },
       h("thead", {}, h("tr", {}, ["Replaced by", "Accuracy", "Cross-entropy, nats", "Cross-entropy recovered", "Numbers stored", "Samples"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, run.scores.map((line) => h("tr", { class: line.beside === null ? "" : "beside" },
