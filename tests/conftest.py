@@ -6,16 +6,20 @@ import os
 import sys
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "default",
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("few", settings.get_profile("default"), max_examples=5)  # shapes show in the first ones
+settings.register_profile("many", settings.get_profile("default"), max_examples=30)  # of `make slow`
+settings.register_profile(  # of `make mutants`, which asks whether a test fails and for no smallest example
+    "noticing", settings.get_profile("default"), phases=(Phase.explicit, Phase.generate), derandomize=True
+)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

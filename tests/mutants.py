@@ -53,7 +53,7 @@ MUTANTS = (
     _("codes by atoms instead of duals", "factors.given(d.duals, self.down, False)",
       "factors.given(d.atoms, self.down, False)", "test_identities.py"),
     _("the offset added to outputs before they are read", "self.shift(-d.offset", "self.shift(d.offset",
-      "test_identities.py"),
+      "test_tensor.py", "test_identities.py"),
     _("the pullback by duals", "return tensor._mapped(d.atoms, d.features)",
       "return tensor._mapped(d.duals, d.features)", "test_identities.py"),
     _("a dense kernel of one triangle", "dense = (half + half.T) / 2", "dense = half", "test_tensor.py"),
@@ -222,28 +222,63 @@ MUTANTS = (
     _("statistics that begin anew", "sums, done = {one.layer: [getattr(one, name).clone()",
       "sums, done = {one.layer: [0 * getattr(one, name).clone()", "models/test_token_statistics.py"),
     _("the sums of products of squares", "n.T @ (zs * vs)", "n.T @ (zs * zs)", "models/test_token_statistics.py"),
+    # The strongest interactions and kernels in a metric
+    _("interactions off the diagonal listed with half their strength",
+      "exact * pairs.multiplicity(first, second) * size", "exact * size", "decompose/test_strongest.py"),
+    _("pairs below the diagonal listed again", ".tril_(-1), -1)", ".tril_(-1), 0)", "decompose/test_strongest.py"),
+    _("pairs of a feature with itself ranked as those of two", "            block.diagonal().div_(2**0.5)\n", "",
+      "decompose/test_strongest.py"),
+    _("the k-th largest of near ones as float32 has it", "< ROUNDING * seen", "< -1", "decompose/test_strongest.py"),
+    _("as many samples expected as have the first feature", "share[first] * share[second]", "share[first]",
+      "decompose/test_strongest.py"),
+    _("rounding of vectors back from a metric not allowed for", "+ 2 * off", "+ 0 * off", "decompose/test_metric.py"),
+    _("a bound on outputs without the number of inputs", "* self.input.dim**0.5 * (1 + 1e-12)", "* 0.1",
+      "decompose/test_metric.py"),
+    _("every process writes every batch", "for n in range(rank, len(batches), size)", "for n in range(len(batches))",
+      "decompose/test_metric.py", "test_store_batches.py"),
+    # Tables
+    _("a batch of other weights taken for this one", 'if header.get("source") != source:', "if False:",
+      "test_tables.py"),
+    _("a damaged batch taken for whole",
+      "ParquetFile(path, page_checksum_verification=True).read()\n        except (pa.ArrowException",
+      "read_schema(path)\n        except (pa.ArrowException", "test_tables.py"),
+    _("SQL that is no question is run", 'if kinds != ["SELECT"]:', "if not kinds:", "test_tables.py"),
+    _("SQL reads other files", '    "enable_external_access": False,\n', "", "test_tables.py"),
+    _("SQL reads variables of Python", '"python_enable_replacements": False', '"python_enable_replacements": True',
+      "test_tables.py"),
+    _("links in tables are followed", "follow_symlinks=False", "follow_symlinks=True", "test_tables.py"),
+    _("batches that were written since are not seen", "self._connection is None or found != self._listed",
+      "self._connection is None", "test_tables.py"),
+    _("control characters of a label reach the terminal", "c if c.isprintable() else ascii(c)[1:-1]", "c",
+      "test_tables.py"),
 )  # fmt: skip
 
 
-def place(mutant: Mutant, source: Path) -> Path:
+def texts(source: Path) -> dict[Path, str]:
+    """Every file of the code."""
+    return {path: path.read_text("utf-8") for path in sorted(source.rglob("*.py"))}
+
+
+def place(mutant: Mutant, texts: dict[Path, str]) -> Path:
     """The one file whose text holds the mutant's, once."""
-    found = {path: path.read_text("utf-8").count(mutant.text) for path in sorted(source.rglob("*.py"))}
-    holding = {path: count for path, count in found.items() if count}
+    holding = {path: text.count(mutant.text) for path, text in texts.items() if mutant.text in text}
     if list(holding.values()) != [1]:
-        where = ", ".join(f"{path.relative_to(source)}: {count}" for path, count in holding.items()) or "no file"
+        where = ", ".join(f"{path}: {count}" for path, count in holding.items()) or "no file"
         raise LookupError(f"{mutant.text!r} should stand once in the code, and does in {where}")
     return next(iter(holding))
 
 
 def noticed(mutant: Mutant, tree: Path) -> bool:
     """Whether a test of a copy of the tree fails with the mutant planted into it; the copy is left as it was."""
-    path = place(mutant, tree / "src")
-    before = path.read_text("utf-8")
+    code = texts(tree / "src")
+    path = place(mutant, code)
+    before = code[path]
     path.write_text(before.replace(mutant.text, mutant.becomes), "utf-8")
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
         command += [f"tests/{test}" for test in mutant.tests]
         environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "CI": "1"}
+        environment |= {"HYPOTHESIS_PROFILE": "noticing"}
         run = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
         )
@@ -264,8 +299,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="mutants at a time")
     arguments = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if arguments.only in mutant.name]
+    code = texts(ROOT / "src")
     for mutant in mutants:
-        place(mutant, ROOT / "src")
+        place(mutant, code)
     with tempfile.TemporaryDirectory() as folder:
         trees: SimpleQueue[Path] = SimpleQueue()
         for number in range(arguments.processes):

@@ -23,7 +23,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bilens import BilinearTensor, Dictionary, ImageClassifier, Space, SpaceError, cli, decompose, store
+from bilens import BilinearTensor, Dictionary, ImageClassifier, Space, SpaceError, cli, data, decompose, store
 from bilens.analyses import given, settings
 from bilens.analyses.given import AccuracyWarning, Standardization
 from bilens.analyses.settings import FEW, FEW_EPOCHS, Budget, Training
@@ -165,7 +165,10 @@ def test_bad_arguments_are_told(arguments: list[str], told: str, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_of_another_size_are_refused(checkpoint, tmp_path, capsys) -> None:
+def test_images_of_another_size_are_refused(checkpoint, tmp_path, monkeypatch, capsys) -> None:
+    larger = Space("pixels", 784, image=(28, 28))
+    split = Split(torch.zeros(3, 784), torch.arange(3))
+    monkeypatch.setattr(data, "load", lambda name: Dataset(name, split, split, larger, DIGITS, "nowhere"))
     line = refused(capsys, "read", checkpoint, "--data", "small_mnist", "--out", tmp_path / "out")
     assert "784" in line
     assert not (tmp_path / "out").exists()
@@ -304,6 +307,8 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
         "demo-lm": ("--model", "--text", "--out", "--layer", "--seed"),
         "train-lm": ("--text", "--out", "--seed"),
         "convert": ("--out", "--text", "--tokens", "--distill", "--end-to-end", "--layers", "--curve", "--seed"),
+        "audit": ("--out", "--layer", "--coder", "--steps", "--random", "--text", "--seed"),
+        "rewrite": ("--out", "--layer", "--keep", "--steps", "--text", "--seed"),
         "query": ("--rows", "--csv"),
         "import": ("--out", "--config", "--key", "--yes"),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import oracle
@@ -51,6 +51,7 @@ def test_codes_are_the_least_norm_least_squares_ones(data, size):
 
 
 @given(SEEDS, st.integers(1, 6), st.integers(1, 5), st.booleans())
+@example(0, 3, 5, True)
 def test_codes_among_active_atoms_are_least_squares_on_those_alone(seed, m, n, offset):
     generator = torch.Generator().manual_seed(seed)
     atoms, y = (torch.randn(rows, n, generator=generator, dtype=torch.float64) for rows in (m, 4))

@@ -145,3 +145,17 @@ def test_bad_input_is_refused() -> None:
         faithfulness.ce_loss_score(1.0, 3.0, 2.0)
     with pytest.raises(ShapeError, match=r"got error of shape \(1,\); expected \(2,\)"):
         Curve.of("kept", [1, 2], [Score(0.1, 1.0, 0.5)] * 2, error=[1.0])
+
+
+@pytest.mark.parametrize(
+    "numbers", [(math.nan, 0.1, 2.3), (0.5, 0.1, math.inf), (0.5, -1.0, 2.3), (-0.5, 0.1, 2.3), (0.5, math.nan, 2.3)]
+)
+def test_a_cross_entropy_that_is_none_is_refused(numbers) -> None:
+    with pytest.raises(BilensError, match="finite number"):
+        faithfulness.ce_loss_score(*numbers)
+
+
+@pytest.mark.parametrize("values", [(math.nan, 0.3, 0.9), (1.2, 0.3, 0.9), (0.5, -3.0, 0.9), (0.5, 0.3, math.inf)])
+def test_a_score_of_numbers_that_are_none_is_refused(values) -> None:
+    with pytest.raises(BilensError, match="finite number"):
+        faithfulness.Score(*values, 3)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
-import textwrap
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +24,22 @@ from bilens.errors import StoreError
 from messages import refuses
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
+
+
+FORK = multiprocessing.get_context("fork") if sys.platform != "win32" else None
+FORKED = pytest.mark.skipif(FORK is None, reason="needs processes that are forked")
+
+
+def ended(work: Callable[[], None]) -> int | None:
+    """How a process that does some work ends: a fork of this one, which has everything imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forks beside threads, of which these have none to wait for
+        process = FORK.Process(target=work)
+        process.start()
+    process.join()
+    return process.exitcode
 
 
 def names(folder):
@@ -114,29 +134,30 @@ def test_a_write_takes_the_place_of_the_old_file_at_once(tmp_path):
     assert names(tmp_path) == ["weights"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+@FORKED
 def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "weights"
     files.write_tensors(path, WEIGHTS)
     before = path.read_bytes()
-    script = """
-        import resource, signal, sys, torch
-        from bilens import files
-        from bilens.errors import StoreError
+    answers = FORK.SimpleQueue()
+
+    def full() -> None:
+        resource = importlib.import_module("resource")  # which Windows lacks
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        writes = (
-            lambda path: files.write_bytes(path, bytes(300_000)),
-            lambda path: files.write_tensors(path, {"w": torch.zeros(300_000)}),
-        )
-        for write in writes:
+        for write in (
+            lambda: files.write_bytes(path, bytes(300_000)),
+            lambda: files.write_tensors(path, {"w": torch.zeros(300_000)}),
+        ):
             try:
-                write(sys.argv[1])
+                write()
             except StoreError as error:
-                print(error)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+                answers.put(str(error))
+
+    assert ended(full) == 0
+    lines = []
+    while not answers.empty():
+        lines.append(answers.get())
     assert len(lines) == 2
     for line in lines:
         assert line.startswith("got '")
@@ -268,28 +289,22 @@ def read_number(folder) -> float:
     return content["number"]
 
 
-KILLED = """
-    import os, sys, torch
-    from bilens import files
-    replace, count = os.replace, int(sys.argv[2])
-    def step(*names):
-        global count
-        count -= 1
-        if count < 0:
-            os._exit(9)
-        replace(*names)
-    os.replace = step
-    folder = sys.argv[1]
-    content = {"number": 2.0, "text": "ü"}
-    files.write_pair(f"{folder}/config.json", content, f"{folder}/w.safetensors", {"w": torch.ones(2) * 2})
-"""
-
-
+@FORKED
 @pytest.mark.parametrize(("after", "number"), [(0, 1.0), (1, 2.0)])
 def test_a_save_that_is_killed_between_its_files_leaves_the_old_or_the_new(tmp_path, after, number):
     files.write_pair(*pair(tmp_path, 1.0))
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), str(after)]
-    assert subprocess.run(command, check=False).returncode == 9
+    replace, left = os.replace, iter(range(after))
+
+    def killed() -> None:
+        def step(*names: object) -> None:
+            if next(left, None) is None:
+                os._exit(9)
+            replace(*names)
+
+        os.replace = step
+        files.write_pair(*pair(tmp_path, 2.0))
+
+    assert ended(killed) == 9
     assert read_number(tmp_path) == number
     files.write_pair(*pair(tmp_path, 3.0))
     assert read_number(tmp_path) == 3
@@ -347,3 +362,29 @@ def test_a_folder_of_another_program_has_no_checksums_and_is_read(tmp_path):
     (tmp_path / "config.json").write_text('{"number": 1.0, "text": "ü"}')
     safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "w.safetensors", {"format": "pt"})
     assert read_number(tmp_path) == 1
+
+
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_ctrl_c_after_a_rename_leaves_the_old_files_or_the_new_ones(renamed, tmp_path, monkeypatch) -> None:
+    first, second = tmp_path / "weights", tmp_path / "config"
+    for path in (first, second):
+        path.write_text("old")
+    replace, count = os.replace, [0]
+
+    def stopped(source: Path, target: Path) -> None:
+        replace(source, target)
+        count[0] += 1
+        if count[0] == renamed:
+            raise KeyboardInterrupt
+
+    def save() -> None:
+        with files.replacing_all(first, second) as temporaries:
+            for temporary in temporaries:
+                temporary.write_text("new")
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    expected = "old" if renamed == 1 else "new"
+    assert [first.read_text(), second.read_text()] == [expected] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "weights"]

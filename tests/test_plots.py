@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from bilens import decompose, plots
@@ -66,6 +67,10 @@ def test_a_spectrum_shows_eigenvalues_and_images_on_one_scale():
     assert [float(image.get_array().max()) for image in shown] == [2.0, 0.5, 1.0]  # √|λ| of an indicator vector
     assert {image.get_clim() for image in shown} == {(-2.0, 2.0)}
     assert {"λ = +4.00", "λ = −1.00", "λ = +0.250"} <= set(texts(figure))
+    red, _, blue = to_rgb(next(axes.title.get_color() for axes in figure.axes if axes.get_title() == "λ = +4.00"))
+    assert blue > red
+    red, _, blue = to_rgb(next(axes.title.get_color() for axes in figure.axes if axes.get_title() == "λ = −1.00"))
+    assert red > blue
     assert any("no other negative" in text for text in texts(figure))
 
 

@@ -149,7 +149,8 @@ def test_every_record_with_tensors_has_a_line() -> None:
     """Python's own would print every number."""
     wordy = []
     for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)) if "@dataclass" in text and "Tensor" in text else ():
             if isinstance(node, ast.ClassDef):
                 made = [ast.unparse(decorator) for decorator in node.decorator_list]
                 held = [ast.unparse(field.annotation) for field in node.body if isinstance(field, ast.AnnAssign)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens.errors import BilensError
-from bilens.statistics import Interval, interval
+from bilens.statistics import Interval, interval, median, share
 from messages import refuses
 
 
@@ -73,3 +73,44 @@ def test_a_rounded_zero_has_no_sign_and_large_numbers_may_have_commas() -> None:
     assert interval([-0.001]).text(".3f") == "-0.001"
     assert interval([-909_897.4]).text(",.0f") == "-909,897"
     assert interval([-1e-9, 1e-10]).text(".1e").startswith("-4.5e-10 ± ")
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 20), (3, 7), (50, 50), (1, 2)])
+def test_the_interval_of_a_share_is_wilsons(hits: int, count: int) -> None:
+    z, p = 1.959963984540054, hits / count
+    middle = (p + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
+    found = share(hits, count)
+    assert (found.value, found.count, found.level) == (p, count, 0.95)
+    assert (found.low, found.high) == (pytest.approx(middle - half, abs=1e-9), pytest.approx(middle + half, abs=1e-9))
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 7, 8, 20, 101])
+def test_the_interval_of_a_median_holds_it_as_often_as_coins_say(count: int) -> None:
+    samples = [float(value) for value in range(1, count + 1)]
+    found = median(samples[::-1])
+    assert found.value == (count + 1) / 2
+
+    def missed(place: int) -> float:
+        """How often fewer than `place` of so many coins fall on the side below the median, or on that above."""
+        return 2 * sum(math.comb(count, heads) for heads in range(place)) / 2**count
+
+    place = 0 if math.isinf(found.low) else int(found.low)
+    assert found.high == (math.inf if place == 0 else count + 1 - place)
+    assert missed(place) <= 0.05 < missed(place + 1)
+
+
+def test_estimates_show_their_interval_where_there_is_one() -> None:
+    assert median([3.0, 1.0]).text() == "2.00"
+    assert share(1, 4).text(".0%") == "25% (5% … 70%)"
+
+
+def test_shares_and_medians_of_nothing_are_refused() -> None:
+    with refuses(BilensError, "no samples", "at least one"):
+        median([])
+    with refuses(BilensError, "count = 0", "at least 1"):
+        share(0, 0)
+    with refuses(BilensError, "hits = 3", "hits ≤ 2"):
+        share(3, 2)
+    with refuses(BilensError, "level", "0 < level < 1"):
+        median([1.0], 1.5)

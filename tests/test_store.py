@@ -66,7 +66,7 @@ def records() -> list:
         tensor.input,
         spectrum,
         decompose.eigh_many(tensor, None, 2),
-        decompose.cp(tensor, 2, progress=False),
+        decompose.cp(tensor, 2, starts=0, progress=False),
         decompose.svd(tensor, 2),
         decompose.score_svd(ScoreTensor(*(tensor.left[:2],) * 4, tensor.input, tensor.input), 2),
         decompose.strongest(tensor, None, None, 2),
@@ -239,10 +239,9 @@ def test_a_record_without_a_checksum_is_refused_and_so_is_one_of_an_older_versio
             store.load(tmp_path / "one", decompose.Spectrum)
 
 
-def spoil(record: object, change, folder) -> None:
-    """Write a record whose JSON was changed and then given the checksum that belongs to the change."""
-    store.save(record, folder / "one")
-    header = json.loads((folder / "one.json").read_text("utf-8"))
+def spoil(whole: str, change, folder) -> None:
+    """Change the JSON of a record that was stored, and give it the checksum that belongs to the change."""
+    header = json.loads(whole)
     change(header["record"]["fields"])
     (folder / "one.json").write_text(sealed(header))
 
@@ -261,24 +260,24 @@ WRONG = {
 @pytest.mark.parametrize("record", records(), ids=lambda record: type(record).__name__)
 def test_a_field_that_does_not_fit_its_annotation_is_refused(record: object, tmp_path) -> None:
     store.save(record, tmp_path / "one")
-    fields = json.loads((tmp_path / "one.json").read_text("utf-8"))["record"]["fields"]
-    for name, value in fields.items():
+    whole = (tmp_path / "one.json").read_text("utf-8")
+    for name, value in json.loads(whole)["record"]["fields"].items():
         optional = "None" in str(type(record).__annotations__[name])
         whatever = "Any" in str(type(record).__annotations__[name])  # any record is right here
         for wrong in WRONG.get(type(value), []):
             if (wrong is None and optional) or (whatever and wrong in ([1], [[[1]]])):
                 continue
-            spoil(record, lambda content, n=name, w=wrong: content.update({n: w}), tmp_path)
+            spoil(whole, lambda content, n=name, w=wrong: content.update({n: w}), tmp_path)
             with pytest.raises(StoreError) as error:
                 store.load(tmp_path / "one", type(record))
             assert "one.json with a " in message(error), (name, wrong)
-        spoil(record, lambda content, n=name: content.pop(n), tmp_path)
+        spoil(whole, lambda content, n=name: content.pop(n), tmp_path)
         if name in LATER.get(type(record).__name__, set()):  # an older version wrote it
             assert getattr(store.load(tmp_path / "one", type(record)), name) == ""
             continue
         with refuses(StoreError, f"one.json with a damaged record (record lacks or adds {name})"):
             store.load(tmp_path / "one", type(record))
-    spoil(record, lambda content: content.update(one_more=1), tmp_path)
+    spoil(whole, lambda content: content.update(one_more=1), tmp_path)
     with refuses(StoreError, "one.json with a damaged record (record lacks or adds one_more)"):
         store.load(tmp_path / "one", type(record))
 
@@ -290,6 +289,9 @@ def test_a_field_that_does_not_fit_its_annotation_is_refused(record: object, tmp
 )
 def test_a_tensor_of_another_type_or_shape_is_refused(dtype, shape, tmp_path) -> None:
     for record in records():
+        store.save(record, tmp_path / "one")
+        header = json.loads((tmp_path / "one.json").read_text("utf-8"))
+        tensors = files.read_tensors(tmp_path / "one.safetensors")[0]
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
             annotation = str(type(record).__annotations__[field.name])
@@ -298,9 +300,6 @@ def test_a_tensor_of_another_type_or_shape_is_refused(dtype, shape, tmp_path) ->
             if {torch.int64: "Int[", torch.bool: "Bool["}.get(dtype, "none") in annotation:
                 continue
             changed = torch.zeros(value.shape if shape is None else shape, dtype=dtype or value.dtype)
-            store.save(record, tmp_path / "one")
-            header = json.loads((tmp_path / "one.json").read_text("utf-8"))
-            tensors, _ = files.read_tensors(tmp_path / "one.safetensors")
             files.write_tensors(tmp_path / "one.safetensors", tensors | {f"record.{field.name}": changed})
             header["tensors"]["sha256"] = files.file_checksum(tmp_path / "one.safetensors")
             (tmp_path / "one.json").write_text(sealed(header))

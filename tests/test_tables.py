@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,14 +57,22 @@ def pairs() -> decompose.StrongestStream:
 CODES = torch.relu(filled("normal", 30, 6, 8))
 
 
-@pytest.fixture
-def run(tmp_path) -> Path:
-    """A run with all tables."""
-    writer = tables.Writer(tmp_path / "run", {"job": "test"})
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """A run with all tables, to be read alone."""
+    folder = tmp_path_factory.mktemp("written") / "run"
+    writer = tables.Writer(folder, {"job": "test"})
     tables.save_spectra(writer, spectra(), **HERE, progress=False)
     tables.save_interactions(writer, pairs(), **HERE, inputs="atoms", codes=CODES, progress=False)
     writer.write("examples", example(), **HERE)
     writer.write("audit", {"feature": [0, 0], "pairs": [2, 0], "correlation": [0.5, None], "tokens": [9, 9]}, **HERE)
+    return folder
+
+
+@pytest.fixture
+def run(written, tmp_path) -> Path:
+    """The same, to be altered."""
+    shutil.copytree(written, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -406,9 +415,9 @@ def test_sizes_are_told_before_and_are_about_right(tmp_path):
     tensor = BilinearTensor(
         filled("normal", 30, 64, 0),
         filled("normal", 30, 64, 1),
-        filled("normal", 400, 30, 2),
+        filled("normal", 200, 30, 2),
         Space("x", 64),
-        Space("y", 400),
+        Space("y", 200),
     ).to(torch.float32)
     writer = tables.Writer(tmp_path, {})
     tables.save_spectra(writer, decompose.spectra_stream(tensor, k=8), layer=0, set="a", progress=False)
@@ -416,8 +425,8 @@ def test_sizes_are_told_before_and_are_about_right(tmp_path):
     tables.save_interactions(writer, stream, layer=0, set="a", inputs="x", progress=False)
     codes = torch.relu(filled("normal", 300, 64, 4))
     tables.save_interactions(writer, stream, layer=1, set="a", inputs="x", codes=codes, progress=False)
-    sizes = tables.estimate(features=400, pairs=8, dim=64, interactions=50)
-    seen = tables.estimate(features=400, interactions=50, codes=True)
+    sizes = tables.estimate(features=200, pairs=8, dim=64, interactions=50)
+    seen = tables.estimate(features=200, interactions=50, codes=True)
     estimates = [(name, "000-", getattr(sizes, name)) for name in ("features", "eigenpairs", "interactions")]
     for name, layer_, estimated in [*estimates, ("interactions", "001-", seen.interactions)]:
         written = sum(path.stat().st_size for path in (tmp_path / "tables" / name).glob(f"{layer_}*"))

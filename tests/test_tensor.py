@@ -21,7 +21,7 @@ from bilens.tensor import BilinearTensor
 from largest import Largest
 from messages import refuses
 from oracle import array, near, with_one
-from strategies import SEEDS, kernels, layers, matrices, samples, vectors
+from strategies import SEEDS, filled, kernels, layers, matrices, samples, vectors
 
 X, Y = Space("x", 3), Space("y", 2, labels=("cat", "dog"))
 
@@ -34,6 +34,22 @@ def factors(h: int = 4, i: int = 3, o: int = 2, seed: int = 0, dtype: torch.dtyp
 
 def random_tensor(seed: int = 0, *, input: Space = X, output: Space = Y, h: int = 4, dtype=torch.float64):
     return BilinearTensor(*factors(h, input.dim, output.dim, seed, dtype), input, output)
+
+
+def test_the_bound_of_the_rank_is_attained_by_products_of_different_directions():
+    e = torch.eye(4, dtype=torch.float64)
+    for weights, rank in (([0.0, 0.0], 0), ([1.0, 0.0], 2), ([1.0, -3.0], 4)):
+        kernel = Kernel(e[:2], e[2:], torch.tensor(weights).double(), Space("x", 4))
+        assert kernel.rank_bound == rank == np.linalg.matrix_rank(array(kernel.dense()))
+
+
+def test_codes_are_those_of_outputs_less_the_offset():
+    atoms, offset = filled("normal", 5, 2, 3), torch.tensor([2.0, -7.0]).double()
+    tensor, x = random_tensor(), filled("normal", 6, 3, 4)
+    expected = (oracle.evaluate(oracle.dense(tensor.left, tensor.right, tensor.down), array(x)) - array(offset)) @ (
+        np.linalg.pinv(array(atoms))
+    )
+    near(tensor.read(Dictionary.from_atoms(atoms, Y, offset=offset))(x), expected, 10)
 
 
 # How tensors are built

@@ -40,7 +40,7 @@ COMMANDS = {
     ),
     "read": Command(
         "bilens.analyses.read:read",
-        "Do the same for a checkpoint that somebody else trained.",
+        "Read a checkpoint that somebody else trained: an image classifier, or layers of a language model.",
         "bilens read runs/mnist/model --data mnist --out runs/again",
     ),
     "explore": Command(
@@ -65,7 +65,7 @@ COMMANDS = {
     ),
     "demo-lm": Command(
         "bilens.analyses.demo_lm:demo_lm",
-        "Read one gated layer of a language model as a bilinear one, and measure what that costs.",
+        "Read one gated layer of a language model, measure what that costs, and write the page of its features.",
         "bilens demo-lm --out runs/lm",
     ),
     "train-lm": Command(
@@ -77,6 +77,16 @@ COMMANDS = {
         "bilens.analyses.convert:convert",
         "Turn a language model into one whose MLPs are bilinear, and measure what that costs.",
         "bilens convert runs/smollm2 --out runs/bilinear",
+    ),
+    "audit": Command(
+        "bilens.analyses.audit:audit",
+        "Ask how much of a layer's features their first eigenpairs explain, beside random directions.",
+        "bilens audit runs/smollm2 --layer 12 --out runs/audit",
+    ),
+    "rewrite": Command(
+        "bilens.analyses.rewrite:rewrite",
+        "Replace a layer by its strongest interactions between features, beside transcoders of the same size.",
+        "bilens rewrite runs/smollm2 --layer 12 --out runs/rewritten",
     ),
     "query": Command(
         "bilens.analyses.query:query",

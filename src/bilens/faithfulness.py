@@ -34,7 +34,7 @@ class Score:
         samples: how many samples it was measured on; None where that is not known.
 
     Raises:
-        BilensError: a number of samples below 1.
+        BilensError: numbers that are not finite or out of range, or a number of samples below 1.
     """
 
     accuracy: float
@@ -43,6 +43,10 @@ class Score:
     samples: int | None = None
 
     def __post_init__(self) -> None:
+        number("accuracy", self.accuracy, 0, 1)
+        number("cross-entropy", self.cross_entropy, 0)
+        if self.recovered is not None:
+            number("recovered", self.recovered)
         if self.samples is not None:
             object.__setattr__(self, "samples", whole_number("samples", self.samples, 1))
 
@@ -254,12 +258,14 @@ def ce_loss_score(loss: float, original: float, baseline: float) -> float:
             ln(classes) for a uniform guess. Name the baseline wherever the number is shown.
 
     Raises:
-        BilensError: the model is not better than the baseline, so that there is nothing to recover.
+        BilensError: a number below 0 or not finite, or a model that is not better than the baseline, so that there is
+            nothing to recover.
 
     Source: SAELens, `ce_loss_score`; founding draft, baseline ln 10.
     """
     for name, value in (("loss", loss), ("original", original), ("baseline", baseline)):
         instance(name, value, Real, "a number", "pass nats")
+        number(name, value, 0)
     if not baseline > original:
         raise BilensError(
             f"a model with cross-entropy {original:.4g} and a baseline of {baseline:.4g}",

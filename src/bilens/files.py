@@ -57,8 +57,9 @@ def replacing_all(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
             for path, temporary in zip(targets, temporaries, strict=True):
                 os.replace(temporary, path)
         except BaseException:
+            done = not any(temporary.exists() for temporary in temporaries)  # Ctrl-C came after the last replacement
             for path, temporary, old in zip(targets, temporaries, older, strict=False):
-                if temporary.exists():  # not replaced yet
+                if done or temporary.exists():  # not replaced yet
                     continue
                 if old.exists():
                     os.replace(old, path)

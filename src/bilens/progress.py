@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
@@ -70,6 +69,11 @@ def bar(title: str, total: int | None = None, *, done: int = 0, show: bool = Tru
         yield step
 
 
+def _plain() -> Console:
+    """Standard error for lines of text."""
+    return Console(stderr=True, markup=False, highlight=False, soft_wrap=True, color_system=None)
+
+
 def _shown(numbers: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
@@ -80,6 +84,7 @@ class _Lines:
     def __init__(self, title: str, total: int, done: int) -> None:
         self.title, self.total, self.earlier, self.done = title, total, done, done
         self.numbers = ""
+        self._console = _plain()
         self._started = self._written = time.monotonic()
 
     def step(self, count: int = 1, /, **numbers: float) -> None:
@@ -96,9 +101,7 @@ class _Lines:
         here, rest = self.done - self.earlier, self.total - self.done
         left = f", {duration(taken / here * rest)} left" if here > 0 and rest > 0 else ""
         numbers = f", {self.numbers}" if self.numbers else ""
-        print(
-            f"{self.title}: {self.done} of {self.total}{numbers}; {duration(taken)}{left}", file=sys.stderr, flush=True
-        )
+        self._console.print(f"{self.title}: {self.done} of {self.total}{numbers}; {duration(taken)}{left}")
 
 
 class Steps:
@@ -111,7 +114,7 @@ class Steps:
     def __init__(self, total: int) -> None:
         self.total = total
         self.number = 0
-        self._console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True, color_system=None)
+        self._console = _plain()
         self._started = time.monotonic()
 
     def begin(self, title: str) -> None:

@@ -55,6 +55,13 @@ def run(given: Path, out: Path, **more: Any) -> dict[str, Any]:
     return convert(str(given / "model"), out=out, **{**settings, **more})
 
 
+@pytest.fixture
+def unshown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures and no texts of both models: they take most of a small run, and `done` has them."""
+    monkeypatch.setattr(converted, "drawn", lambda *_, **__: None)
+    monkeypatch.setattr(converted, "samples", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="module")
 def done(given: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("runs") / "bilinear"
@@ -136,12 +143,17 @@ def test_both_models_add_the_likeliest_token(given: Path) -> None:
     tokenizer = text.tokenizer(given / "model")
     tokens = torch.tensor([tokenizer("the old king sees a tree")["input_ids"][:6]])
     (found,) = side_by_side.continued(model, model, tokenizer, tokens, length=5, more=7)
-    expected = model.generate(tokens[:, :5], max_new_tokens=7, do_sample=False, eos_token_id=None)[0, 5:]
-    assert found.theirs == found.ours == tokenizer.decode(expected, skip_special_tokens=True)
+    longer = tokens[:, :5]
+    for _ in range(7):
+        with torch.no_grad():
+            logits = model(input_ids=longer, use_cache=False).logits[:, -1]
+        logits[:, model.config.eos_token_id] = -torch.inf
+        longer = torch.cat([longer, logits.argmax(dim=-1, keepdim=True)], dim=1)
+    assert found.theirs == found.ours == tokenizer.decode(longer[0, 5:], skip_special_tokens=True)
     assert found.same == 7
 
 
-def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path: Path, unshown: None) -> None:
     whole = run(given, tmp_path / "whole", distill=3)
     convert_layer = Sequence.convert
     layers: list[int] = []
@@ -165,7 +177,7 @@ def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
-def test_some_layers_alone(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_some_layers_alone(given: Path, tmp_path: Path, unshown: None, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--out", str(tmp_path / "some"), "--text", str(given / "text"), "--tokens", "800", "--length", "16"]
     assert cli.main(["convert", str(given / "model"), *arguments, "--layers", "1"]) == 0
     said = capsys.readouterr()

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from small_job import undrawn
 
-from bilens import data, files, plots
+from bilens import data, files
 from bilens.analyses import explore
 from bilens.cli import main
 from bilens.models import ImageClassifier
@@ -22,10 +23,9 @@ from bilens.space import Space
 
 
 @pytest.fixture(scope="module", autouse=True)
-def undrawn() -> Iterator[None]:
+def blank() -> Iterator[None]:
     """No figures: these tests are about the page."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "save", lambda figure, path: None)
+    with undrawn():
         yield
 
 

@@ -40,7 +40,7 @@ def test_the_demo_ends_with_a_report(plays: Path, tmp_path: Path, capsys: pytest
     out, err = told(capsys, *command)
     assert f"model: {language.TINY}" in out
     assert re.search(r"text: [\d,]+ tokens to fit on, .*BILENS_TEXT=.*8 of these rows to fit on, 3 to measure on", out)
-    assert "step 1 of 7" in err
+    assert "step 1 of 8" in err
     report = (tmp_path / "lm" / "report.md").read_text()
     rows = [line for line in report.splitlines() if line.startswith("|")]
     assert len(rows) == 7
@@ -56,6 +56,13 @@ def test_the_demo_ends_with_a_report(plays: Path, tmp_path: Path, capsys: pytest
     cells = costs["a surrogate of the weights alone"]
     assert cells[4].strip() == f"{expected.delta_ce:+.4f} ± {expected.error:.4f}"
     assert cells[3].strip() == f"{expected.fvu:.3f}"
+
+    page = tmp_path / "lm" / "read" / "layer-001.html"
+    assert f"page: {page}" in out
+    document = json.loads(re.findall(r'id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)[0])
+    assert document["inputs"]["kind"] == "coder"
+    assert document["costs"][0]["fvu"] == pytest.approx(lost["least squares"], abs=6e-4)
+    assert document["text"]["fit"] == 8 * 63
 
     again, _ = told(capsys, *command)  # from its records
     assert [line for line in again.splitlines() if "±" in line] == [line for line in out.splitlines() if "±" in line]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import safetensors.torch
 import torch
 from safetensors.numpy import load_file
 from small_job import BUDGET, FLAGS
+from small_job import undrawn as blank_figures
 
-from bilens import data, plots, sae, store
+from bilens import data, sae, store
 from bilens.cli import main
 from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
@@ -29,9 +31,10 @@ def job(out: Path, *more: str) -> int:
 
 
 @pytest.fixture
-def undrawn(monkeypatch) -> None:
-    """No figures, where the test is about something else."""
-    monkeypatch.setattr(plots, "save", lambda figure, path: None)
+def undrawn() -> Iterator[None]:
+    """Blank figures, where the test is about something else."""
+    with blank_figures():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +202,12 @@ def test_the_job_ends_with_the_page_its_settings_and_what_they_compare_with(run:
 
 
 @pytest.mark.slow
-def test_running_again_computes_nothing_again(run: Path, undrawn) -> None:
+def test_running_again_computes_nothing_again_and_draws_every_figure(run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (run / "records").rglob("*.json")}
     assert job(run) == 0
     assert {path: path.stat().st_mtime_ns for path in (run / "records").rglob("*.json")} == before
+    for figure in (run / "figures").iterdir():
+        assert figure.read_text("utf-8").count("<path ") > 3, figure.name
 
 
 def test_other_settings_in_the_same_folder_are_refused(run: Path, capsys) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_job import undrawn
 
 from bilens import decompose, store
 from bilens.analyses import explore, table
@@ -74,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         line = {"units": Analysis(hidden_units, "hidden units", needs_inputs=True)}
         patch.setattr(table, "ANALYSES", {"digits": ANALYSES["digits"]} | line)
         flags = ["--data", "digits", "--count", "3", "--out", str(out / "run")]
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), undrawn(but=lambda name: name.startswith("units")):
             warnings.simplefilter("default", AccuracyWarning)  # it was never trained
             assert main(["read", str(out / "model"), *flags]) == 0
     return out / "run"

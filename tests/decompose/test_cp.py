@@ -26,7 +26,7 @@ from strategies import SEEDS, filled, layers, orthogonal, samples
 cp_module = importlib.import_module("bilens.decompose._cp_fit")
 SLOW_PRODUCTS, SLOW_SQUARES = (
     [pytest.param(*sizes, marks=pytest.mark.slow) for sizes in some]
-    for some in ([(3, 3, 6), (6, 5, 10)], [(6, 8, 12), (9, 12, 10)])
+    for some in ([(3, 3, 6), (6, 5, 10), (12, 6, 30)], [(6, 8, 12), (9, 12, 10), (12, 6, 30)])
 )
 BOTH = pytest.mark.parametrize("method", [decompose.cp, decompose.cp_symmetric])
 
@@ -116,7 +116,7 @@ def similarity(first: BilinearTensor, second: BilinearTensor) -> np.ndarray:
     return array(matching.assign(matching.kernel_cosines(*kernels) * (outputs[0].T @ outputs[1])).similarity)
 
 
-@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), *SLOW_PRODUCTS, (12, 6, 30)])
+@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (5, 3, 12), *SLOW_PRODUCTS])
 def test_planted_products_are_found_up_to_order_and_scale(o, r, d) -> None:
     a, b, c = normal(r, d, 1), normal(r, d, 2), normal(r, o, 3)
     found = decompose.cp(split(a, b, c), r, starts=6, tol=1e-7, progress=False)
@@ -125,7 +125,7 @@ def test_planted_products_are_found_up_to_order_and_scale(o, r, d) -> None:
     near(similarity(found.tensor(), tensor_of(a, b, c.T)), np.ones(r), rtol=1e-8)
 
 
-@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 4, 6), *SLOW_SQUARES, (12, 6, 30)])
+@pytest.mark.parametrize(("o", "r", "d"), [(1, 1, 1), (2, 1, 4), (3, 4, 6), *SLOW_SQUARES])
 def test_planted_squares_are_found_up_to_order_and_scale(o, r, d) -> None:
     a, c = normal(r, d, 4), normal(r, o, 5)
     found = decompose.cp_symmetric(mixed(a, c), r, starts=6, tol=1e-7, progress=False)
@@ -311,9 +311,9 @@ def test_the_scale_of_the_factors_changes_the_values_alone(method, power, dtype)
 
 def test_terms_beyond_the_type_are_refused() -> None:
     tensor = tensor_of(normal(5, 4, 1) * 1e12, normal(5, 4, 2) * 1e12, normal(3, 5, 3)).to(torch.float32)
-    with refuses(BilensError, "in torch.float32".removeprefix("in torch."), "whose square fits"):
-        decompose.cp(tensor, 3, progress=False)
-    assert 0 < float(decompose.cp(tensor.to(torch.float64), 3, progress=False).error) < 1
+    with refuses(BilensError, "float32", "whose square fits"):
+        decompose.cp(tensor, 3, steps=5, progress=False)
+    assert 0 < float(decompose.cp(tensor.to(torch.float64), 3, steps=5, progress=False).error) < 1
 
 
 @BOTH

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import BilensError, BilinearTensor, SpaceError, decompose
@@ -114,7 +114,6 @@ def test_a_sample_is_an_exact_sum_of_votes_vetoes_and_the_rest() -> None:
     assert float(tree.rest(x).abs().max()) > 1e-3
 
 
-@settings(max_examples=12)
 @given(st.sampled_from(FILLS), st.integers(0, 200), st.booleans(), st.integers(1, 3), st.integers(1, 3))
 def test_the_bound_holds_for_every_input(fill: str, seed: int, bias: bool, roots: int, leaves: int) -> None:
     deep = network(seed, (2, 2, 1), 3, bias=bias, fill=fill)

@@ -280,3 +280,21 @@ def test_spectra_of_earlier_versions_are_read_and_settings_without_a_metric_are_
     with refuses(StoreError, "lacks or adds"):
         store.load(tmp_path / "one", Spectra)
     assert "metric" not in decompose.spectra_stream(tensor, k=2).settings
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.tensor([[1.0, float("nan")]]),
+        torch.tensor([[1.0, float("inf")]]),
+        torch.ones(1, 5, 2),
+        torch.tensor(1.0),
+        torch.ones(3, 2).to_sparse(),
+        torch.ones(3, 2, device="meta"),
+        torch.ones(3, 2, dtype=torch.int64),
+    ],
+    ids=["nan", "infinity", "three axes", "a number", "sparse", "meta", "whole"],
+)
+def test_samples_that_have_no_second_moment_are_refused(x) -> None:
+    with pytest.raises(BilensError, match="^got x"):
+        decompose.second_moment(x, Space("x", 2))

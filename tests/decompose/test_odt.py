@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import BilensError, BilinearTensor, Space, decompose
@@ -282,7 +282,6 @@ def test_ranks_for_an_error_are_certified_and_no_smaller_ones_are() -> None:
                     assert float(found.bound(fewer)) > error * size
 
 
-@settings(max_examples=12)
 @given(st.sampled_from(FILLS), st.integers(0, 1000), st.sampled_from(KINDS))
 def test_no_certificate_is_violated(fill: str, seed: int, kind) -> None:
     violated(fill, seed, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import BilensError, BilinearTensor, ShapeError, Space, SpaceError
@@ -67,7 +67,6 @@ def test_grams_and_environments_are_the_dense_ones(kind) -> None:
             near((gram * down).sum(), scale(deep, metric), scale(deep, metric), rtol=1e-12)
 
 
-@settings(max_examples=12)
 @given(st.sampled_from(FILLS), st.sampled_from(FILLS), st.integers(0, 50), st.booleans(), st.integers(1, 3))
 def test_any_networks(one: str, other: str, seed: int, bias: bool, depth: int) -> None:
     sizes = (2, 3, 1, 2)[: depth + 1]
@@ -82,7 +81,6 @@ def test_any_networks(one: str, other: str, seed: int, bias: bool, depth: int) -
     assert bool((apart.inner(apart) >= 0).all())
 
 
-@settings(max_examples=12)
 @given(st.integers(0, 50), st.booleans(), st.sampled_from(FILLS))
 def test_one_layer_is_its_tensor(seed: int, bias: bool, fill: str) -> None:
     a, b = (network(seed + n, (3, 2), 4, bias=bias, fill=fill) for n in range(2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import BilensError, BilinearTensor, Space
@@ -60,7 +60,6 @@ def test_full_and_gaussian_inner_products(kind) -> None:
         near(gaussian_cosine(a, b, metric=given_metric), expected / size, rtol=1e-11)
 
 
-@settings(max_examples=12)
 @given(st.sampled_from(FILLS), st.integers(0, 50), st.booleans(), st.integers(1, 2))
 def test_of_any_networks(fill: str, seed: int, bias: bool, depth: int) -> None:
     a = network(seed, (2, 2, 1)[: depth + 1], 3, bias=bias, fill=fill)

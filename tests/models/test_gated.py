@@ -637,12 +637,12 @@ def test_a_model_of_products_has_a_gain_and_no_normalisation(tmp_path: Path) -> 
 
 
 def test_only_the_bytes_of_the_layer_are_read(tmp_path: Path) -> None:
-    """Peak memory of a process of its own: with 24 layers in the file, one costs less than three times itself."""
-    tensors = llama(tmp_path, d=256, h=2048, layers=1, dtype=torch.bfloat16, num_hidden_layers=24)
+    """Peak memory of a process of its own: with 12 layers in the file, one costs less than three times itself."""
+    tensors = llama(tmp_path, d=256, h=2048, layers=1, dtype=torch.bfloat16, num_hidden_layers=12)
     layer = {name: value for name, value in tensors.items() if "layers.0" in name}
-    many = {name.replace("layers.0", f"layers.{k}"): value.clone() for k in range(24) for name, value in layer.items()}
+    many = {name.replace("layers.0", f"layers.{k}"): value.clone() for k in range(12) for name, value in layer.items()}
     save_file(many, tmp_path / "model.safetensors")
-    assert (tmp_path / "model.safetensors").stat().st_size > 70e6
+    assert (tmp_path / "model.safetensors").stat().st_size > 35e6
     script = """
 import sys
 import torch
@@ -653,7 +653,7 @@ def memory(entry):
 gated.load(sys.argv[2]).mlp(0)  # whatever the first of its kind costs
 open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
 before = memory("VmRSS")
-mlp = gated.load(sys.argv[1]).mlp(13)
+mlp = gated.load(sys.argv[1]).mlp(7)
 stored = 2 * (mlp.gate.numel() + mlp.up.numel() + mlp.down.numel())
 print((memory("VmHWM") - before) / stored)
 if "transformers" in sys.modules:

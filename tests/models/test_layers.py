@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens.errors import BilensError, ShapeError
-from bilens.models import Bilinear, Dense, Gated, swish
+from bilens.models import Bilinear, Dense, Gated, ImageClassifier, swish
 from bilens.space import Space
 from oracle import array, dense, evaluate, near, with_one
 
@@ -135,3 +135,12 @@ def test_bad_arguments_are_named() -> None:
         Gated(2, 3, "relu")
     with pytest.raises(ShapeError, match=r"got space 'pixels' \(9\); expected one of size 4, like the layer"):
         Bilinear(4, 3, input=Space("pixels", 9))
+
+
+def test_vectors_of_other_types_are_converted_or_refused_by_a_layer_and_by_a_model() -> None:
+    layer, model = Bilinear(4, 3), ImageClassifier(Space("p", 4), Space("c", 2), hidden=3)
+    x = torch.randn(5, 4)
+    for module in (layer, model):
+        assert torch.equal(module(x.double()), module(x))
+        with pytest.raises(BilensError, match="floating-point"):
+            module(x.long())

@@ -223,7 +223,7 @@ def test_without_a_shift_the_power_method_may_go_down() -> None:
     tensor = BilinearTensor(left, right, down, Space("x", 2), Space("y", 2))
 
     def falls(shift: float | None) -> bool:
-        for seed in range(20):
+        for seed in range(6):
             values = [
                 float(extrema.sshopm(tensor, 1, shift=shift, seed=seed, steps=steps, tolerance=1e-15).values)
                 for steps in range(1, 8)

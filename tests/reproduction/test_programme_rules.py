@@ -16,6 +16,7 @@ from bilens.models.decoder import BilinearDecoder
 from messages import refuses
 from oracle import array, near
 from reproduction import reproduce
+from reproduction.measurement import Measurement
 from reproduction.methods.rules import Rules, checkpoints, home, loaded
 from reproduction.recipes import rules as recipe
 from reproduction.recipes import rules_measure as read
@@ -57,13 +58,22 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path / "rules-lm"
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Measurement:
+    """What the recipe finds: no data of the lab, nothing trained."""
+    parent = tmp_path_factory.mktemp("data")
+    make(parent / "rules-lm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BILENS_DATA", str(parent))
+        return recipe.measure(None, 0)
+
+
 def run(model: BilinearDecoder, names: list[str], positions: list[int]) -> torch.Tensor:
     tokens = torch.tensor([[TOKENS.index(name) for name in names]])
     return model(tokens, torch.tensor(positions))[0, -1]
 
 
-def test_the_recipe_is_whole_on_any_model(folder):
-    measured = recipe.measure(None, 0)  # no data of the lab, nothing trained
+def test_the_recipe_is_whole_on_any_model(measured):
     assert measured["error of the stored logits"] < 1e-5
     assert measured["error of the sum of paths"] < 1e-12
     assert measured["score error over its certificate"] <= 1
@@ -71,7 +81,7 @@ def test_the_recipe_is_whole_on_any_model(folder):
     assert 0 <= measured["rules found, in the window"] <= 3
     assert sum(measured[name] for name in
                ("visible before followed", "visible and followed at once", "followed before visible")) == 3  # fmt: skip
-    check_report(recipe.RECIPE, [measured, recipe.measure(None, 1)])
+    check_report(recipe.RECIPE, [measured, measured])
     rows = recipe.tables([measured])["every"].splitlines()
     assert len(rows) == 2 + 3
     assert rows[2].startswith("| loc0 … adj0 → conn1 |")
@@ -162,8 +172,8 @@ def test_copying_is_measured_beside_another_first_token(folder):
     near(found["copied without A, loc"], float(torch.stack(second).mean()))
 
 
-def test_it_runs_when_it_is_named(folder, tmp_path, monkeypatch):
-    toy = replace(recipe.RECIPE, name="toy", complete=True, measure=lambda lab, seed: recipe.measure(lab, seed))
+def test_it_runs_when_it_is_named(measured, tmp_path, monkeypatch):
+    toy = replace(recipe.RECIPE, name="toy", complete=True, measure=lambda lab, seed: measured)
     monkeypatch.setattr(reproduce, "RECIPES", {"toy": toy, "rules": recipe.RECIPE})
     assert not recipe.RECIPE.complete
     found = reproduce.reproduce(seeds=1, out=tmp_path / "all", quick=True)

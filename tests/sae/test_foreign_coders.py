@@ -298,6 +298,18 @@ def good(site: Site | None) -> sae.StandardSAE:
     return coder
 
 
+@pytest.mark.parametrize(("factor", "warns"), [(0.2, True), (-0.2, False)])
+def test_a_little_worse_than_the_mean_is_told_and_a_little_better_is_not(factor: float, warns: bool) -> None:
+    x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    x = x - x.mean(dim=0)
+    coder = good(Site("blocks.3.hook_mlp_out"))
+    with torch.no_grad():
+        coder.W_dec.mul_(-factor)  # x̂ = −x / 5 has an FVU of 1.44, and x / 5 one of 0.64
+    found, said = measured(coder, x)
+    assert 1 - found.explained_variance == pytest.approx((1 + factor) ** 2)
+    assert bool(said) is warns
+
+
 def test_an_fvu_above_1_warns_and_names_the_site() -> None:
     x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
     site = Site("blocks.3.hook_mlp_out", 3, "gelu-2l")

@@ -240,6 +240,19 @@ def test_normalised_training_does_not_depend_on_the_units() -> None:
     assert_close(coders[1].W_enc, coders[0].W_enc)
 
 
+def test_norms_of_decoder_rows_are_moved_into_the_encoder_and_its_bias() -> None:
+    x = sparse_vectors(60)[0]
+    coder = build("standard")
+    with torch.no_grad():
+        coder.W_dec.mul_(torch.linspace(0.5, 3, len(coder.W_dec))[:, None])
+        coder.b_enc.copy_(torch.linspace(-0.2, 0.3, len(coder.b_enc)))
+        coder.b_dec.fill_(0.1)
+    expected = coder(x).detach()
+    run(coder, sae.TensorStream(x, 60), steps=1, lr=1e-12)
+    assert_close(coder.W_dec.detach().norm(dim=1), torch.ones(len(coder.W_dec)))
+    assert_close(coder(x).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["standard", "topk"])
 def test_training_finds_the_atoms_that_built_the_vectors(kind: str) -> None:
     x, atoms = sparse_vectors()
@@ -272,8 +285,8 @@ def test_pair_vectors_and_iterables_are_trained_on_alike() -> None:
     )
     stream = pairs.stream(tensor, batch_size=16)
     a, b = sae.TopKSAE(6, 20, 3), sae.TopKSAE(6, 20, 3)
-    history = run(a, stream, steps=300, lr=0.01)
-    run(b, [stream.batch(n) for n in range(300)], steps=300, lr=0.01)
+    history = run(a, stream, steps=120, lr=0.01)
+    run(b, [stream.batch(n) for n in range(120)], steps=120, lr=0.01)
     assert same(a, b)
     assert float(history["nmse"][-1]) < 0.5 * float(history["nmse"][0])
     assert sae.evaluate(a, stream).rows == 45

@@ -281,6 +281,20 @@ def vectors(name: str, value: Tensor, like: Tensor, size: int, *, expected: str 
     return value.to(like.dtype)
 
 
+def samples(name: str, value: Tensor, size: int) -> None:
+    """Check that a tensor holds samples, (n, size), whose sums are numbers.
+
+    Raises:
+        BilensError: as `floating`; without numbers; NaN or infinity. ShapeError: another shape.
+    """
+    floating(name, value)
+    in_memory(name, value)
+    if value.ndim != 2 or value.shape[1] != size:
+        raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"(n, {size}): {size} coordinates per sample")
+    if value.numel():
+        finite(name, value)
+
+
 def places(name: str, value: Sequence[int] | Sequence[bool] | Tensor, count: int, device: torch.device) -> Tensor:
     """Some of several things, from their numbers or from a mask, as an int64 tensor of numbers.
 

@@ -1,25 +1,28 @@
-"""The demo of language models: one gated layer read as a bilinear one, and what that costs, beside its nulls."""
+"""The demo of language models: a gated layer read as a bilinear one, what that costs, and the page of its features."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
-from bilens import files, store
+from bilens import files, store, tables
 from bilens._internal.checks import whole
+from bilens.analyses.language import inputs, job
+from bilens.analyses.language.input_coder import TRAIN
+from bilens.analyses.language.job import Plan
+from bilens.analyses.language.layer import Costs
+from bilens.analyses.language.subject import PREFIX, of_checkpoint
+from bilens.analyses.layer_text import longest
 from bilens.analyses.layers import table
-from bilens.errors import BilensError
 from bilens.models import gated, language
-from bilens.models.gated import Checkpoint, GatedMLP
-from bilens.models.gated.original import Trace, original
+from bilens.models.gated import GatedMLP
+from bilens.models.gated.original import original
 from bilens.models.replaced import Replaced, replaced
 from bilens.models.surrogate import Moments, Surrogate, gaussian, least_squares, weights_only
 from bilens.progress import Steps, bar, duration
@@ -28,19 +31,19 @@ from bilens.store import Folder
 from bilens.tensor import BilinearTensor
 from bilens.text import corpus, english, tokenizer
 
-PREFIX = 1
-"""Tokens at the start of a row that nothing is fitted to or replaced at: many models keep a huge output there."""
-
 READ = 1_000_000
 """Characters of text that are read at most."""
 
-RUNS = 4
-"""Times that `replaced` runs the model on each row: as it is, and with the surrogate, the mean and a random layer."""
+SHOWN = 40
+"""Rows of held-out text that contexts and correlations are of, at most."""
 
-store.register(Replaced)
+READING = "read"
+"""The folder of the page and its tables, in the demo's."""
+
+NULLS = 2
+"""Nulls that `replaced` measures beside surrogates: the layer's mean and a random layer."""
 
 
-@store.register
 @dataclass(frozen=True)
 class LayerCost:
     """What a surrogate of one layer loses.
@@ -55,6 +58,29 @@ class LayerCost:
     measured: tuple[Replaced, ...]
 
 
+@store.register
+@dataclass(frozen=True)
+class LayerCosts:
+    """What all surrogates of `WAYS` lose.
+
+    Args:
+        fits: as `LayerCost.fit`, of each; tokens: that they were fitted on.
+        measured: on held-out text each surrogate, then the layer's mean and a random layer.
+    """
+
+    fits: tuple[float, ...]
+    tokens: int
+    measured: tuple[Replaced, ...]
+
+    def by_way(self) -> dict[str, LayerCost]:
+        """Of each surrogate, by its title."""
+        nulls = self.measured[len(self.fits) :]
+        return {
+            title: LayerCost(fit, self.tokens if data else 0, (own, *nulls))
+            for (title, _, data), fit, own in zip(WAYS.values(), self.fits, self.measured, strict=False)
+        }
+
+
 def demo_lm(
     out: Path = Path("runs/lm"),
     *,
@@ -66,7 +92,7 @@ def demo_lm(
     held_out: int = 12,
     seed: int = 0,
 ) -> None:
-    """Read one gated layer of a language model as a bilinear one, and measure what that costs on held-out text.
+    """Read one gated layer of a language model as a bilinear one, measure what that costs, and write the layer's page.
 
     Example: bilens demo-lm --out runs/lm
 
@@ -83,20 +109,22 @@ def demo_lm(
     """
     started = time.monotonic()
     fit, held_out = whole("fit", fit, 1), whole("held_out", held_out, 2)
-    job = Steps(4 + len(WAYS))
-    job.begin("opening the model")
+    tables.needed()
+    steps = Steps(8)
+    steps.begin("opening the model")
     named = model or language.found()
     checkpoint = gated.load(named)
     layer = len(checkpoint) // 2 if layer is None else layer
     mlp = checkpoint.mlp(layer)
     console = Console(markup=False, highlight=False, soft_wrap=True, width=120)
-    job.begin("reading the text")
+    steps.begin("reading the text")
     found = (
         corpus(text, hold_out=0.2, seed=seed, characters=READ)
         if text
         else english(hold_out=0.2, seed=seed, characters=READ)
     )
-    split = found.tokens(tokenizer(named), length=min(length, _longest(checkpoint)))
+    known = tokenizer(named)
+    split = found.tokens(known, length=min(length, longest(checkpoint)))
     few, many = split.fit[:fit], split.held_out[:held_out]
     used = f"{len(few)} of these rows to fit on, {len(many)} to measure on"
     asked = {"model": named, "layer": layer, "text": split.described, "fit": fit, "held_out": held_out, "seed": seed}
@@ -105,26 +133,30 @@ def demo_lm(
     console.print(f"text: {split.described}; {used}")
     console.print(table(checkpoint.entries()), soft_wrap=False)
 
-    job.begin("loading the model as transformers has it")
+    steps.begin("loading the model as transformers has it")
     live = original(checkpoint)
-    job.begin(f"running it on the text, up to {mlp.title}")
-    x = _inputs(live, layer, few)
+    shown = replace(split, fit=few, held_out=split.held_out[: max(held_out, SHOWN)])
+    subject = of_checkpoint(named, checkpoint, known, shown, lambda: live)
+    plan, reading = Plan(inputs=TRAIN, seed=seed), out / READING
+    Folder(reading, job.settings(subject, [layer], plan))
+    steps.begin(f"running it on the text, for {mlp.title}")
+    inputs.collect(subject, reading, [layer])
+    x = inputs.collected(subject, reading, layer, "fit")
     own = interval(language.cross_entropy(live, many, batch=1).tolist())
-    costs = {}
-    for name, (title, make, data) in WAYS.items():
-        job.begin(f"{mlp.title} replaced by {title}")
-        surrogate = make(mlp, x)
+    steps.begin(f"{len(WAYS)} surrogates of {mlp.title}, each in its place")
+    surrogates = [make(mlp, x) for _, make, _ in WAYS.values()]
 
-        def measure(surrogate: Surrogate = surrogate, data: bool = data) -> LayerCost:
-            with bar("runs of the model", RUNS * len(many)) as step:
-                hook = live.register_forward_hook(lambda *_: step(1))
-                try:
-                    measured = replaced(surrogate, live, many, prefix=PREFIX, seed=seed)
-                finally:
-                    hook.remove()
-            return LayerCost(surrogate.fvu(x), len(x) if data else 0, measured)
+    def measure() -> LayerCosts:
+        with bar("runs of the model", (1 + len(surrogates) + NULLS) * len(many)) as step:
+            hook = live.register_forward_hook(lambda *_: step(1))
+            try:
+                measured = replaced(surrogates, live, many, prefix=PREFIX, seed=seed)
+            finally:
+                hook.remove()
+        return LayerCosts(tuple(one.fvu(x) for one in surrogates), len(x), measured)
 
-        costs[title] = run.record(name, LayerCost, measure)
+    measured = run.record("costs", LayerCosts, measure)
+    costs, surrogate = measured.by_way(), surrogates[-1]
     tensor = surrogate.tensor()
     apart = _difference(tensor, surrogate, x[:512])
     console.print(_table(costs), soft_wrap=False)
@@ -137,7 +169,11 @@ def demo_lm(
     for sentence in said:
         console.print(sentence)
     files.write_text(run.path / "report.md", _report(f"{mlp.title} of {named}", said, costs))
+    last = costs[WAYS["least_squares"][0]]
+    beside = None if mlp.bilinear else Costs(last.measured, last.fit)
+    (page,) = job.read_layers(subject, [layer], reading, plan, steps, known=beside)
     console.print(f"report: {run.path / 'report.md'}; took {duration(time.monotonic() - started)}")
+    console.print(f"page: {page}")
 
 
 WAYS: dict[str, tuple[str, Callable[[GatedMLP, Tensor], Surrogate], bool]] = {
@@ -146,32 +182,6 @@ WAYS: dict[str, tuple[str, Callable[[GatedMLP, Tensor], Surrogate], bool]] = {
     "least_squares": ("least squares", least_squares, True),
 }
 """Surrogates: for each its title, how it is made of a layer and rows of its input, and whether it looks at these."""
-
-
-def _longest(checkpoint: Checkpoint) -> int:
-    """The longest text that the model takes, as its config says; GGUF calls it otherwise."""
-    config = checkpoint.source.config
-    longest = config.get("max_position_embeddings") or config.get("context_length")
-    return longest if isinstance(longest, int) else 2**31
-
-
-@torch.no_grad()
-def _inputs(model: nn.Module, layer: int, rows: Tensor) -> Float[Tensor, "n d"]:
-    """What goes into the layer's MLP, before its norm, at every token after a row's prefix."""
-    live = gated.load(model)
-    if (layer, "mlp") not in live.places:
-        raise BilensError(f"layer {layer}, which has experts", "a layer with an MLP of its own", "name another --layer")
-    trace, found = Trace(model, live.places[layer, "mlp"]), list[Tensor]()
-    try:
-        with bar("rows of text", len(rows)) as step:
-            for row in rows:
-                model(row[None])
-                if trace.input is not None:
-                    found.append(trace.input[PREFIX:])
-                step(1)
-    finally:
-        trace.stop()
-    return torch.cat(found)
 
 
 def _difference(tensor: BilinearTensor, surrogate: Surrogate, x: Tensor) -> float:

@@ -134,6 +134,12 @@ def _settings(run: Path) -> dict[str, Any]:
             "a folder that bilens demo or bilens read wrote",
             "name that folder, or make one: bilens demo --out runs/mnist",
         )
+    if settings.get("kind") == "language":
+        raise StoreError(
+            f"{run}, the folder of layers of a language model",
+            "that of an image classifier",
+            "run the same bilens read command again to write its pages anew",
+        )
     for name, kinds in (("seed", int), ("weights", str | None), ("model", dict)):
         if not isinstance(settings.get(name), kinds):
             raise StoreError(

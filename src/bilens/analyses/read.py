@@ -1,4 +1,4 @@
-"""Reads the features of an image classifier from its weights with every analysis, and measures how faithful each is."""
+"""Reads a model's features from its weights: an image classifier's by every analysis, a language model's by layer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from bilens import data as datasets
 from bilens.analyses import given, samples, several, summary, table
+from bilens.analyses import language_read as language
 from bilens.analyses.given import Standardization
 from bilens.analyses.settings import Budget
 from bilens.analyses.subject import Subject, of_classifier
 from bilens.data import Dataset
+from bilens.errors import BilensError
 from bilens.features import Samples
 from bilens.history import History
 from bilens.models import ImageClassifier
@@ -23,11 +25,20 @@ from bilens.tensor import BilinearTensor
 DataName = Literal["mnist", "small_mnist", "fashion_mnist", "digits"]
 
 
+DEFAULTS = {"layers": "the middle one", "inputs": "token embeddings"}
+"""What an option is when it is not given, in words."""
+
+
 def read(
     checkpoint: Path,
     /,
     out: Path = Path("runs/read"),
     *,
+    layers: str | None = None,
+    directions: tuple[str, ...] = (),
+    inputs: str | None = None,
+    text: tuple[Path, ...] = (),
+    tokens: int | None = None,
     data: DataName | None = None,
     mean: float | None = None,
     std: float | None = None,
@@ -39,16 +50,25 @@ def read(
     pair_steps: int = Budget.pair_steps,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Read the features of a trained classifier from its weights.
+    """Read the features of an image classifier, or of layers of a language model, from the weights.
 
     Example: bilens read runs/mnist/model --data mnist --out runs/again
+    Example: bilens read runs/smollm2 --layers 12 --text essays --out runs/smol
 
     Args:
-        checkpoint: folder with config.json and model.safetensors, from bilens or in the layout that the authors of
-            bilinear MLPs publish; weights of other types are read in single precision.
+        checkpoint: of a classifier, the folder with config.json and model.safetensors, from bilens or in the layout
+            that the authors of bilinear MLPs publish; of a language model, a folder, a GGUF file or a name on the hub.
         out: folder for the results; the same command run again continues there.
-        data: images to train the SAE on outputs with and to measure faithfulness on; without them, only what the
+        layers: of a language model: 12, or 3,5 or 3-8, or all.
+        directions: of a language model: what is read of what a layer writes, tokens or folders of coders (default:
+            tokens); random directions are always read beside them.
+        inputs: of a language model: what its input is made of, the folder of a coder of what the MLP takes, or train
+            to train a small one on the text.
+        text: of a language model: files and folders of text to fit, measure and show it on; without any, only what the
             weights alone give.
+        tokens: of a language model: of text, at most (default: 20,000).
+        data: of a classifier: images to train the SAE on outputs with and to measure faithfulness on; without them,
+            only what the weights alone give.
         mean: of the images that the model was trained on, when they were standardised, (x - mean) / std; folded into
             the weights (default: image_mean of the checkpoint's config, else 0).
         std: goes with it (default: image_std of the checkpoint's config, else 1).
@@ -68,12 +88,33 @@ def read(
         pair_features=pair_features,
         pair_steps=pair_steps,
     )
+    if language.is_language(checkpoint):
+        given_too = {"--data": data, "--mean": mean, "--std": std, "the analyses of a classifier": budget != Budget()}
+        refuse({name: value for name, value in given_too.items() if value not in (None, False)}, "an image classifier")
+        return language.read(
+            str(checkpoint),
+            out,
+            layers=layers,
+            directions=directions,
+            inputs=inputs,
+            text=text,
+            tokens=tokens,
+            seed=seed,
+        )
+    own = {"--layers": layers, "--directions": directions, "--inputs": inputs, "--text": text, "--tokens": tokens}
+    refuse({name: value for name, value in own.items() if value not in (None, ())}, "a language model")
     dataset = None if data is None else loaded(data)
     model, images = given.read(checkpoint, dataset, mean=mean, std=std)
     run = Folder(out, settings("read", model, dataset, budget, seed) | read_from(model, images))
     if dataset is not None:
         given.look(model, checkpoint, dataset, images)
     return derive(model, dataset, run, budget, seed=seed)
+
+
+def refuse(strange: dict[str, Any], kind: str) -> None:
+    """Refuse options of the other kind of model."""
+    if strange:
+        raise BilensError(f"{next(iter(strange))} for another kind of model", f"that option with {kind} alone")
 
 
 @bar("reading the images")

@@ -6,7 +6,7 @@ from typing import Any
 
 from bilens.analyses import samples, summary
 from bilens.analyses.deep_subject import DeepSubject
-from bilens.analyses.directions import hidden_directions
+from bilens.analyses.hidden_directions import hidden_directions
 from bilens.analyses.settings import Budget
 from bilens.analyses.trees import templates
 from bilens.data import Dataset

@@ -42,7 +42,7 @@ def continued(
     length: int = LENGTH,
     more: int = MORE,
 ) -> tuple[Continued, ...]:
-    """The likeliest next token, again and again, of the first texts cut after some tokens.
+    """The likeliest next token but for an end of text, again and again, of the first texts cut after some tokens.
 
     Args:
         theirs, ours: models of transformers; tokenizer: theirs; tokens: texts that nothing was fitted to.
@@ -59,14 +59,10 @@ def continued(
 
 def _greedy(model: nn.Module, text: Tensor, count: int) -> Tensor:
     called: Any = model
-    where = next(model.parameters()).device
-    tokens, cache, added = text[None].to(where), None, []
-    with torch.no_grad():
-        for _ in range(count):
-            given = called(input_ids=tokens, past_key_values=cache, use_cache=True)
-            cache, tokens = given.past_key_values, given.logits[:, -1:].argmax(dim=-1)
-            added.append(int(tokens))
-    return torch.tensor(added)
+    given = text[None].to(next(model.parameters()).device)
+    settings = {"do_sample": False, "max_new_tokens": count, "min_new_tokens": count, "pad_token_id": 0}
+    whole_text: Tensor = called.generate(given, attention_mask=torch.ones_like(given), **settings)
+    return whole_text[0, len(text) :].cpu()
 
 
 def page(texts: Sequence[Continued], *, title: str, facts: Sequence[str], more: int = MORE) -> str:

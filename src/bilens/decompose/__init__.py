@@ -1,8 +1,10 @@
 """Decompositions of kernels and tensors: functions that return frozen records, one method a file."""
 
+from bilens.decompose.audit import LEAST, Audit, audit
 from bilens.decompose.coactivation import Coactivation, coactivation
 from bilens.decompose.convolutions import eigh_conv, svd_conv
 from bilens.decompose.cp import CP, cp, cp_symmetric
+from bilens.decompose.decompiled import Decompiled, decompile
 from bilens.decompose.eigen import Spectrum, eigh
 from bilens.decompose.features import eigh_coordinates, eigh_pullback, eigvalsh_pullback
 from bilens.decompose.hosvd import InputBasis, input_basis
@@ -24,8 +26,11 @@ from bilens.decompose.weighted import WeightedSpectrum, eigh_weighted, second_mo
 
 __all__ = [
     "CP",
+    "LEAST",
     "ODT",
+    "Audit",
     "Coactivation",
+    "Decompiled",
     "InputBasis",
     "Interaction",
     "Interactions",
@@ -40,9 +45,11 @@ __all__ = [
     "TensorSVD",
     "TopInteractions",
     "WeightedSpectrum",
+    "audit",
     "coactivation",
     "cp",
     "cp_symmetric",
+    "decompile",
     "eigh",
     "eigh_conv",
     "eigh_coordinates",

@@ -94,8 +94,10 @@ def coactivation(
     ]
     together, product, square = (first.new_zeros(len(first), dtype=torch.float64) for _ in range(3))
     active, samples = together.new_zeros(len(named)), 0
-    for batch in [codes] if isinstance(codes, Tensor) else codes:
-        instance("codes", batch, Tensor)
+    batches = [codes] if isinstance(codes, Tensor) else codes
+    instance("codes", batches, Iterable, "a tensor, or batches of them")
+    for batch in batches:
+        checks.samples("codes", batch, found.input.size)
         for part in batch.split(SAMPLES) if len(batch) else ():
             z = folded(found.input, part)[:, named]
             on = (z != 0).double()

@@ -145,6 +145,8 @@ def roots(second_moment: Tensor, dim: int) -> Roots:
         raise ShapeError(
             f"a second moment of shape {tuple(second_moment.shape)}", f"({dim}, {dim})", "compute it on folded inputs"
         )
+    checks.floating("a second moment", second_moment)
+    checks.in_memory("a second moment", second_moment)
     if not bool(torch.isfinite(second_moment).all()):
         raise BilensError("a second moment with NaN or infinity", "finite numbers")
     moment = symmetric(second_moment.detach().double())

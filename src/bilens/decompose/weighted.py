@@ -66,10 +66,10 @@ def second_moment(x: Float[Tensor, "n d"], input: Space) -> Float[Tensor, "i i"]
     """Σ = E[x' x'ᵀ] of samples, one per row, over the folded input, in float64; batch by batch. No gradients.
 
     Raises:
-        BilensError: x is no tensor of floating-point numbers. ShapeError: its last axis is not `input.size`.
+        BilensError: x is no tensor of finite floating-point numbers. ShapeError: it is not (n, `input.size`).
     """
-    instance("x", x, Tensor)
     instance("input", input, Space)
+    checks.samples("x", x, input.size)
     total = torch.zeros(input.dim, input.dim, dtype=torch.float64, device=x.device)
     for start in range(0, max(len(x), 1), 8192):
         rows = folded(input, x[start : start + 8192])

@@ -3,6 +3,19 @@
 from bilens.explorer.document import document
 from bilens.explorer.exploration import Exploration
 from bilens.explorer.layout import Document
+from bilens.explorer.lm_layout import Reading
+from bilens.explorer.lm_page import reading, write_index, write_reading
 from bilens.explorer.page import page, render, write
 
-__all__ = ["Document", "Exploration", "document", "page", "render", "write"]
+__all__ = [
+    "Document",
+    "Exploration",
+    "Reading",
+    "document",
+    "page",
+    "reading",
+    "render",
+    "write",
+    "write_index",
+    "write_reading",
+]

@@ -8,8 +8,9 @@ import html
 import json
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bilens._internal import checks
 from bilens.errors import StoreError
@@ -18,9 +19,9 @@ from bilens.explorer.exploration import Exploration
 from bilens.explorer.layout import Document
 from bilens.files import dangling, read_bytes, write_text
 
-_APP = Path(__file__).parent / "app"
+APP = Path(__file__).parent / "app"
 _OURS = b'<meta name="generator" content="bilens">'
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+)\.js";\n', flags=re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+)\.js";\n', flags=re.MULTILINE)
 
 
 def write(runs: Sequence[Exploration], path: str | Path) -> None:
@@ -31,11 +32,11 @@ def write(runs: Sequence[Exploration], path: str | Path) -> None:
             and is not such a page.
     """
     path = checks.path("path", path)
-    _refuse_others(path)
+    refuse_others(path)
     write_text(path, page(runs))
 
 
-def _refuse_others(path: Path) -> None:
+def refuse_others(path: Path) -> None:
     """Refuse to replace what is not a page of ours, which states so in its head."""
     if path.is_symlink() and not path.exists():
         raise dangling(path)
@@ -65,15 +66,20 @@ def render(content: Document) -> str:
     that holds them, and the script only ever puts them into the page as text. The page's policy lets nothing run but
     the script whose hash it states, and nothing load but data URIs.
     """
-    style, script = (_APP / "style.css").read_text("utf-8"), source()
+    return html_of(content, title=content["runs"][0]["title"], script=source(), styles=("style.css",))
+
+
+def html_of(content: Mapping[str, Any], *, title: str, script: str, styles: Sequence[str]) -> str:
+    """One HTML text of a page's data, its title, its script, and its style sheets in `app/`."""
+    style = "".join((APP / name).read_text("utf-8") for name in styles)
     data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{_hash(script)}'",
-            f"style-src '{_hash(style)}'",
+            f"script-src '{hashed(script)}'",
+            f"style-src '{hashed(style)}'",
             "img-src data: blob:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -81,13 +87,12 @@ def render(content: Document) -> str:
             "trusted-types 'none'",
         )
     )
-    template = string.Template((_APP / "page.html").read_text("utf-8"))
-    title = html.escape(content["runs"][0]["title"])
-    return template.substitute(policy=policy, title=title, style=style, script=script, data=data)
+    template = string.Template((APP / "page.html").read_text("utf-8"))
+    return template.substitute(policy=policy, title=html.escape(title), style=style, script=script, data=data)
 
 
-def source() -> str:
-    """The page's script: the modules of `app/` in the order of their imports, joined into one.
+def source(entry: str = "main") -> str:
+    """The script of a page: `app/main.js`, or another entry, and what it imports, in that order, joined into one.
 
     Each file is a JavaScript module that editors and browsers read as it is. Joined, they share one scope: `import`
     lines and the word `export` go, names stay. A test holds the files to what this can join.
@@ -99,14 +104,15 @@ def source() -> str:
         if name in done:
             return
         done.add(name)
-        text = (_APP / f"{name}.js").read_text("utf-8")
+        text = (APP / f"{name}.js").read_text("utf-8")
         for needed in _IMPORT.findall(text):
             add(needed)
         joined.append(re.sub(r"^export ", "", _IMPORT.sub("", text), flags=re.MULTILINE))
 
-    add("main")
+    add(entry)
     return "\n".join(joined)
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
+    """How a policy names a script or style by its checksum."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -139,7 +139,7 @@ class ImageClassifier(nn.Module):
         Raises:
             ShapeError: the last axis of x is not `input.size`.
         """
-        x = self.input.fold(x)
+        x = self.input.fold(x, like=self.readout.weight)
         if self.embedding is not None:
             x = self.embedding(x)
         for layer in self.layers:

@@ -58,7 +58,12 @@ class Bilinear(nn.Module):
         self.right = linear(self.input.size, self.output.size, bias=bias, generator=generator)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_hidden"]:
-        """(W x + b) ⊙ (V x + c)."""
+        """(W x + b) ⊙ (V x + c), in the weights' type.
+
+        Raises:
+            BilensError: x is not a dense floating-point tensor. ShapeError: its last axis is not `input.size`.
+        """
+        x = checks.vectors("x", x, self.left.weight, self.input.size)
         y: Tensor = self.left(x) * self.right(x)
         return y
 

@@ -8,6 +8,7 @@ drawn as they are: a dollar sign starts no formula.
 
 from matplotlib.figure import Figure
 
+from bilens.plots.audit import audit
 from bilens.plots.charts import chart
 from bilens.plots.conversion import conversion, left_gated
 from bilens.plots.features import effects, gallery, spectrum, terms, view
@@ -46,6 +47,7 @@ __all__ = [
     "RULE",
     "Figure",
     "LinearKernel",
+    "audit",
     "certificate",
     "chart",
     "codes",

@@ -15,6 +15,7 @@ from bilens.sae.metrics import (
 from bilens.sae.site import Site, SiteWarning
 from bilens.sae.streams import Divisible, IterableStream, Stream, TensorStream, as_stream
 from bilens.sae.train import train, train_many
+from bilens.sae.transcoder import train_transcoder
 
 from_pretrained = SAE.from_pretrained
 """`load` without a scale, by the name that the field knows."""
@@ -45,4 +46,5 @@ __all__ = [
     "nmse",
     "train",
     "train_many",
+    "train_transcoder",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -15,13 +15,14 @@ from bilens._internal import checks
 from bilens._internal.checks import flag, number, whole
 from bilens.errors import BilensError, StoreError
 from bilens.sae.base import SAE, Sparse
+from bilens.sae.formats import saelens, sparsify
 from bilens.sae.formats.content import NORMALIZATIONS, VECTORS, Content
 from bilens.sae.sums import top_k
 
 
 @final
 class Coder(SAE):
-    """A sparse coder that somebody else trained, of a kind that is not trained here.
+    """A sparse coder that somebody else trained, or a transcoder, which `train_transcoder` trains.
 
     Examples:
         >>> coder = Coder(8, 32, "abstopk", k=4)
@@ -172,17 +173,26 @@ class Coder(SAE):
             raise BilensError(f"a scale for a coder under {why}", "one whose codes grow with its vectors")
         super().rescale(factor)
 
-    def save_pretrained(self, folder: str | Path) -> NoReturn:
-        """Not written: the folder that it came from is the one that other programs read.
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a transcoder that was trained here: SAELens' folder with ReLU, sparsify's with the k largest.
 
         Raises:
-            StoreError: always.
+            StoreError: another coder, whose own folder is the one that other programs read.
         """
-        raise StoreError(
-            f"a coder of the kind {self.architecture!r} for {checks.path('folder', folder)}",
-            "a StandardSAE, TopKSAE, JumpReLUSAE or GatedSAE",
-            "keep the folder that it was read from",
-        )
+        path = checks.path("folder", folder)
+        plain = self.transcodes and self.normalization == "none" and self.W_skip is None
+        weights = {name: value.detach() for name, value in self.named_parameters()}
+        if plain and self.architecture == "standard":
+            settings = {"apply_b_dec_to_input": False, "d_out": self.d_out}
+            saelens.write(path, "transcoder", settings, weights, self.site)
+        elif plain and self.architecture == "topk" and self.d_in == self.d_out:
+            sparsify.write(path, self.k, weights)
+        else:
+            raise StoreError(
+                f"a coder of the kind {self.architecture!r} for {path}",
+                "a StandardSAE, TopKSAE, JumpReLUSAE or GatedSAE, or a plain transcoder",
+                "keep the folder that it was read from",
+            )
 
     @classmethod
     def holds(cls, content: Content) -> bool:

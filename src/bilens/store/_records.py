@@ -19,7 +19,9 @@ from bilens._internal.checks import instance
 from bilens.decompose import (
     CP,
     ODT,
+    Audit,
     Coactivation,
+    Decompiled,
     KernelTree,
     ScoreSVD,
     Spectra,
@@ -47,12 +49,14 @@ RECORDS: dict[str, type] = {
     record.__name__: record
     for record in (
         CP,
+        Audit,
         ODT,
         BilinearTensor,
         Chart,
         Coactivation,
         CodeComparison,
         Curve,
+        Decompiled,
         DeepTensor,
         Detail,
         Dictionary,

@@ -5,7 +5,7 @@ Needs the extra `bilens[tables]`: pyarrow writes the tables, duckdb asks them. `
 
 from bilens.tables._read import Run, open  # `tables.open(path)` reads well, and a module's name is not the builtin
 from bilens.tables._save import save_interactions, save_spectra
-from bilens.tables._schema import FORMAT, TABLES, Column
+from bilens.tables._schema import FORMAT, TABLES, Column, needed
 from bilens.tables._sizes import Sizes, estimate
 from bilens.tables._write import Writer
 
@@ -17,6 +17,7 @@ __all__ = [
     "Sizes",
     "Writer",
     "estimate",
+    "needed",
     "open",
     "save_interactions",
     "save_spectra",

@@ -129,6 +129,16 @@ def duck() -> Any:
     return duckdb
 
 
+def needed() -> None:
+    """Refuse to begin what ends in tables that are asked.
+
+    Raises:
+        BilensError: pyarrow or duckdb is not installed.
+    """
+    arrow()
+    duck()
+
+
 def schema(table: str) -> Any:
     """The pyarrow schema of a table."""
     pa = arrow()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from bilens.errors import BilensError, StoreError
 from bilens.text.sources import END, Document
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What is asked of a tokenizer; those of transformers have it."""
 

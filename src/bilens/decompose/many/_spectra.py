@@ -86,9 +86,12 @@ class Spectra:
             energies: ‖Q‖² of every kernel, from `decompose.squared_norms`.
 
         Raises:
-            BilensError: energies of another type. ShapeError: not one per kernel.
+            BilensError: energies that are not finite or below 0. ShapeError: not one per kernel.
         """
-        instance("energies", energies, Tensor)
+        checks.floating("energies", energies)
+        checks.finite("energies", energies)
+        if not checks.holds((energies >= 0).all(), True):
+            raise BilensError("an energy below 0", "‖Q‖² of every kernel", "pass decompose.squared_norms")
         if energies.shape != self.exact.shape:
             raise ShapeError(f"energies of shape {tuple(energies.shape)}", f"({len(self)},)")
         energy, unit = energies.to(self.values.device, torch.float64), torch.finfo(self.values.dtype).eps
@@ -130,13 +133,15 @@ class Spectra:
         if self.metric:
             raise BilensError("pairs in the metric of data", "pairs without one", "call weighted(feature, energy)")
         n = self.features.index(feature)
+        energy = reals("energy", energy, self.values)
+        checks.finite("energy", energy)
         order = self.values[n].abs().argsort(descending=True, stable=True)
         return Spectrum(
             self.values[n][order],
             self.vectors[n][order],
             self.residuals[n][order],
             self.discarded[n],
-            reals("energy", energy, self.values),
+            energy,
             self.input,
             self.features.label(n),
         )

@@ -11,6 +11,7 @@ import { usePalette } from "./picture.js";
 import { currentRoute, featureAt, link } from "./route.js";
 import { samplePage } from "./sample.js";
 import { treePage, treeTitle } from "./trees.js";
+import { themeButton } from "./theme.js";
 
 const PAGES = { overview: "Overview", tree: "Trees", sample: "Sample", faithfulness: "Faithfulness", compare: "Compare", about: "About" };
 
@@ -61,28 +62,6 @@ function page(runs, route) {
   if (route.view === "compare") return comparePage(runs, route);
   if (route.view === "about") return aboutPage(runs);
   return overview(runs, route);
-}
-
-function themeButton() {
-  const root = document.documentElement;
-  const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const words = () => (dark() ? "Light" : "Dark");
-  try {
-    const kept = localStorage.getItem("bilens-theme");
-    if (kept === "light" || kept === "dark") root.dataset.theme = kept;
-  } catch {
-    // a browser that keeps nothing for file:// follows the system
-  }
-  const button = h("button", { type: "button", class: "theme", click: () => {
-    root.dataset.theme = dark() ? "light" : "dark";
-    button.textContent = words();
-    try {
-      localStorage.setItem("bilens-theme", root.dataset.theme);
-    } catch {
-      // nor here
-    }
-  } }, words());
-  return button;
 }
 
 try {

@@ -6,14 +6,17 @@
 
 const VIEWS = ["overview", "feature", "tree", "sample", "faithfulness", "compare", "about"];
 
-/** @returns {Route} */
-export function currentRoute() {
+/**
+ * @param {string[]} views that the page has; the first is shown where the address names none
+ * @returns {Route}
+ */
+export function currentRoute(views = VIEWS) {
   const parts = location.hash.slice(1).split("&").filter(Boolean).map((part) => {
     const [name, ...rest] = part.split("=");
     return [name, readable(rest.join("="))];
   });
   const [first, ...others] = parts;
-  if (!first || !VIEWS.includes(first[0])) return { view: "overview", value: "", more: {} };
+  if (!first || !views.includes(first[0])) return { view: views[0], value: "", more: {} };
   return { view: first[0], value: first[1], more: Object.fromEntries(others) };
 }
 

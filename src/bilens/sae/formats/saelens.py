@@ -73,11 +73,12 @@ def write(
             )
         settings["rescale_acts_by_decoder_norm"] = False
     check_finite(folder, tensors)
-    d_sae, d_in = tensors["W_dec"].shape
+    d_in, d_sae = tensors["W_enc"].shape
     metadata: dict[str, Any] = {"sae_lens_version": VERSION, "sae_lens_training_version": None}
     if site is not None:
         names = {
             "hook_name": site.hook,
+            "hook_name_out": site.output,
             "hook_layer": site.layer,
             "model_name": site.model,
             "hook_head_index": site.head,

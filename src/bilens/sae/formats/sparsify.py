@@ -10,9 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from bilens.errors import StoreError
-from bilens.files import read_json, read_tensors
-from bilens.sae.formats.content import Content, Format, k_of, only_without_factor, refuse_unknown, setting, weights
+from bilens.files import read_json, read_tensors, write_pair
+from bilens.sae.formats.content import (
+    Content,
+    Format,
+    check_finite,
+    k_of,
+    only_without_factor,
+    refuse_unknown,
+    setting,
+    weights,
+)
 from bilens.sae.site import Site, layer_of
 
 _SHAPES_CODES = {"activation", "expansion_factor", "num_latents", "k", "signed", "skip_connection", "transcode", "d_in"}
@@ -57,6 +68,34 @@ def _read(folder: Path, scale: float | None) -> Content:
     held = {"W_enc": theirs.pop("encoder.weight").T, "b_enc": theirs.pop("encoder.bias"), **theirs}
     site = _site(folder, transcode or skip)
     return Content(rule, {"apply_b_dec_to_input": not transcode, "k": k}, held, "none", transcode or skip, site)
+
+
+def write(folder: Path, k: int, tensors: Mapping[str, Tensor]) -> None:
+    """Write a transcoder of the k largest, in one step. Each file has a checksum of the other, which sparsify ignores.
+
+    Raises:
+        StoreError: a weight is not finite, or the folder cannot be written.
+    """
+    check_finite(folder, tensors)
+    d_in, d_sae = tensors["W_enc"].shape
+    config = {
+        "activation": "topk",
+        "expansion_factor": max(1, d_sae // d_in),
+        "normalize_decoder": True,
+        "num_latents": d_sae,
+        "k": k,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": True,
+        "d_in": d_in,
+    }
+    theirs = {
+        "encoder.weight": tensors["W_enc"].T.contiguous(),
+        "encoder.bias": tensors["b_enc"],
+        "W_dec": tensors["W_dec"],
+        "b_dec": tensors["b_dec"],
+    }
+    write_pair(folder / "cfg.json", config, folder / "sae.safetensors", theirs)
 
 
 def _rule(path: Path, config: Mapping[str, Any]) -> str:

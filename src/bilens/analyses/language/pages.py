@@ -1,0 +1,413 @@
+"""The page of a layer from what a run's folder holds of it: tables and records in, plain data and one HTML file out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bilens import explorer, store, tables
+from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
+from bilens.analyses.language.made import Made
+from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
+from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
+from bilens.analyses.language.subject import PREFIX, Subject, rows
+from bilens.explorer.encoding import finite, number, shorts
+from bilens.explorer.layout import Fact
+from bilens.explorer.lm_layout import (
+    FORMAT,
+    Cost,
+    Example,
+    Feature,
+    Features,
+    InputSet,
+    Interaction,
+    Named,
+    Part,
+    Reading,
+    Spread,
+    Tokens,
+)
+
+FEATURES, CONTROLS = 256, 16
+"""Features of all sets on the page, and random directions."""
+
+INTERACTIONS = 24
+"""Interactions of a feature on the page."""
+
+DESCRIBED = 3
+"""Tokens that an input feature of a coder is described by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A layer that was read.
+
+    Args:
+        layer: the layer; sets: of directions; inputs: its input features.
+    """
+
+    layer: Layer
+    sets: tuple[Outputs, ...]
+    inputs: Inputs
+
+
+class Rows(NamedTuple):
+    """What the tables have of one feature: its row, and those of its pairs, interactions and contexts."""
+
+    own: dict[str, Any]
+    pairs: list[dict[str, Any]]
+    links: list[dict[str, Any]]
+    contexts: list[dict[str, Any]]
+
+
+class Page:
+    """Puts one page together; texts of tokens and input features are written once, and named by number elsewhere."""
+
+    def __init__(self, subject: Subject, read: Read, run: Path, others: Sequence[int]) -> None:
+        self.subject, self.run, self.others = subject, run, others
+        self.layer, self.sets, self.made_of = read.layer, read.sets, read.inputs
+        self.asked = tables.open(run)
+        self._tokens: dict[str, int] = {}
+        self._inputs: dict[int, int] = {}
+
+    def token(self, token: int) -> int:
+        """The place of a token among those of the page."""
+        pieces = self.subject.pieces
+        return self.text(pieces[token] if token < len(pieces) else f"[{token}]")
+
+    def text(self, text: str) -> int:
+        """The place of a token's text."""
+        return self._tokens.setdefault(text, len(self._tokens))
+
+    def input(self, place: int) -> int:
+        """The place of an input feature among those of the page."""
+        return self._inputs.setdefault(place, len(self._inputs))
+
+    def tokens(self, numbers: Tensor, values: Tensor) -> Tokens:
+        """Some tokens with a number each."""
+        return {"tokens": [self.token(token) for token in numbers.tolist()], "values": _three(values)}
+
+    def named(self, places: Tensor, values: Tensor) -> Named:
+        """Some input features with a number each."""
+        return {"inputs": [self.input(place) for place in places.tolist()], "values": _three(values)}
+
+    def reading(self) -> Reading:
+        """The whole document."""
+        subject, layer, split, sets = self.subject, self.layer, self.subject.split, self.sets
+        method: Literal["exact", "least_squares", "weights_only", "gaussian"] = "exact"
+        if layer.surrogate is not None:
+            method = layer.surrogate.method  # type: ignore[assignment]
+        several = max(1, sum(not found.control for found in sets))
+        shown = [self.features(found, FEATURES // several) for found in sets]
+        found = store.read_record(self.run, cost_name(layer.number), Costs)
+        where = None if split is None else stretches(split.held_out, subject.pieces)
+        first = store.read_record(self.run, f"layer-{layer.number:03d}/{sets[0].name}/made", Made)
+        stretch = [] if where is None or split is None else [
+            [self.token(token) for token in split.held_out[row, start : start + _span(split.held_out)].tolist()]
+            for row, start in where.tolist()
+        ]  # fmt: skip
+        return {
+            "format": FORMAT,
+            "title": f"Layer {layer.number} of {subject.title}",
+            "run": self.run.resolve().name,
+            "layer": layer.number,
+            "layers": len(subject.checkpoint),
+            "others": [one for one in self.others if one != layer.number],
+            "method": method,
+            "order": "plain" if layer.metric is None else "data",
+            "named": subject.named_tokens,
+            "apart": None if layer.held_out is None else number(difference(layer, layer.held_out[:512]), 2),
+            "facts": facts(subject, layer),
+            "costs": [] if found is None else _costs(found),
+            "text": None if split is None or layer.fit is None or layer.held_out is None else {
+                "described": split.described,
+                "fit": len(layer.fit),
+                "held_out": len(layer.held_out),
+                "measured": 0 if found is None else found.measured[0].tokens,
+                "stretches": stretch,
+            },
+            "at": [k for k in KS if shown and shown[0]["features"] and k <= len(shown[0]["features"][0]["values"])],
+            "inputs": self.inputs(),
+            "readings": 0 if first is None else first.tokens,
+            "shares": [self.shares(one) for one in sets],
+            "correlations": [spread for one in sets if (spread := self.correlations(one)) is not None],
+            "sets": shown,
+            "notes": notes(layer, sets, subject),
+            "tokens": list(self._tokens),  # last: everything before names some
+        }  # fmt: skip
+
+    def inputs(self) -> InputSet:
+        """The input features that the page names."""
+        made_of, places = self.made_of, list(self._inputs)
+        space = made_of.dictionary.features
+        labels = ["constant" if place >= space.size else space.label(place) for place in places]
+        described: list[list[int]] = [[] for _ in places]
+        split, codes = self.subject.split, made_of.codes
+        if codes is not None and split is not None:
+            there, which, counts = rows(split.held_out).unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
+            kept = [place for place in places if place < codes.shape[1]]
+            sums = torch.zeros(len(there), len(kept)).index_add_(0, which, codes[:, kept])
+            top = (sums / (counts[:, None] + 2)).topk(min(DESCRIBED, len(there)), dim=0).indices.T
+            by_place = dict(zip(kept, top.tolist(), strict=True))
+            described = [[self.token(int(there[row])) for row in by_place.get(place, [])] for place in places]
+        return {
+            "title": made_of.title,
+            "about": made_of.about,
+            "kind": "tokens" if made_of.name == EMBEDDINGS else "coder",
+            "labels": labels,
+            "tokens": described,
+        }
+
+    def features(self, found: Outputs, count: int) -> Features:
+        """A set, with at most so many features shown of it."""
+        layer, name = self.layer.number, found.name
+        made = store.read_record(self.run, f"layer-{layer:03d}/{name}/made", Made)
+        seen = store.read_record(self.run, f"layer-{layer:03d}/{name}/seen", Seen)
+        if made is None:
+            return {"name": name, "title": found.title, "feature": found.feature, "about": found.about,
+                    "control": found.control, "total": 0, "features": [],
+                    "terms": None, "whole": None, "true": None}  # fmt: skip
+        chosen = shown_of(found, seen, CONTROLS if found.control else count)
+        own = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
+        pairs = self._grouped("SELECT * FROM eigenpairs", "pair", name)
+        links = self._grouped("SELECT * FROM interactions", "rank", name)
+        contexts = self._grouped("SELECT * FROM examples", "rank", name)
+        features = [
+            self.feature(found, place, Rows(own[place], pairs[place], links[place], contexts[place]), made, seen)
+            for place in chosen
+        ]
+        terms, whole, true = (
+            (None, None, None) if seen is None
+            else (shorts("terms", seen.terms[chosen].flatten(0, 1)), shorts("values", seen.whole[chosen]),
+                  shorts("values", seen.true[chosen]))
+        )  # fmt: skip
+        return {
+            "name": name,
+            "title": found.title,
+            "feature": found.feature,
+            "about": found.about,
+            "control": found.control,
+            "total": len(found),
+            "features": features,
+            "terms": terms,
+            "whole": whole,
+            "true": true,
+        }
+
+    def _grouped(self, sql: str, order: str, name: str) -> dict[int, list[dict[str, Any]]]:
+        asked = f'{sql} WHERE layer = ? AND "set" = ? ORDER BY feature, {order}'
+        found = defaultdict(list)
+        for row in self.asked.query(asked, [self.layer.number, name]).to_pylist():
+            found[row["feature"]].append(row)
+        return found
+
+    def feature(self, found: Outputs, place: int, rows: Rows, made: Made, seen: Seen | None) -> Feature:
+        """One feature."""
+        row, pairs, links, contexts = rows
+        kinds = {kind: [self.example(each, seen, place) for each in contexts if each["kind"] == kind] for kind in KINDS}
+        largest = max((abs(pair["value"]) for pair in pairs), default=0.0)
+        return {
+            "number": place,
+            "label": row["label"],
+            "token": None if found.tokens is None else self.token(found.tokens[place]),
+            "energy": finite("energy", row["energy"] or 0.0),
+            "held": number(row["held"] or 0.0, 4),
+            "values": [number(pair["value"], 5) for pair in pairs],
+            "shares": [number(pair["share"] or 0.0, 4) for pair in pairs],
+            "residual": number(max((pair["residual"] for pair in pairs), default=0.0) / largest, 2) if largest else 0.0,
+            "exact": row["exact"],
+            "mean": None if seen is None else number(float(seen.mean[place]), 5),
+            "deviation": None if seen is None else number(float(seen.deviation[place]), 4),
+            "rest": None if seen is None else _rest(seen, place),
+            "correlations": None if seen is None else _three(seen.correlations[place]),
+            "full": None if seen is None else number(float(seen.full[place]), 3),
+            "reads": [self.tokens(made.reads[place, side], made.read_values[place, side]) for side in range(2)],
+            "writes": [self.tokens(made.writes[place, side], made.write_values[place, side]) for side in range(2)],
+            "parts": [self.part(made, place, e) for e in range(min(made.eigen_tokens.shape[1], len(pairs)))],
+            "largest": kinds["largest"],
+            "smallest": kinds["smallest"],
+            "failed": kinds["failed"],
+            "interactions": [self.interaction(each) for each in links[:INTERACTIONS]],
+            "left": number(links[0]["left"], 4) if links else 0.0,
+            "square": {
+                "inputs": [self.input(one) for one in made.square[place].tolist()],
+                "values": [_three(values) for values in made.square_values[place]],
+            },
+        }
+
+    def part(self, made: Made, place: int, e: int) -> Part:
+        """One eigenvector."""
+        sides = [self.tokens(made.eigen_tokens[place, e, side], made.eigen_values[place, e, side]) for side in range(2)]
+        by_inputs: list[Named | None] = [None, None]
+        if made.eigen_inputs.shape[-1]:
+            by_inputs = [
+                self.named(made.eigen_inputs[place, e, side], made.eigen_input_values[place, e, side])
+                for side in range(2)
+            ]
+        return {
+            "constant": number(float(made.constant[place, e]), 3),
+            "one": sides[0],
+            "other": sides[1],
+            "inputs_one": by_inputs[0],
+            "inputs_other": by_inputs[1],
+        }
+
+    def example(self, row: dict[str, Any], seen: Seen | None, place: int) -> Example:
+        """One context."""
+        two = row["predicted"] if seen is None else float(seen.two[place, KINDS.index(row["kind"]), row["rank"]])
+        return {
+            "document": row["document"],
+            "position": row["position"],
+            "focus": row["focus"],
+            "tokens": [self.text(text) for text in row["tokens"]],
+            "values": [number(value, 3) for value in row["values"]],
+            "value": number(row["value"], 4),
+            "predicted": number(row["predicted"], 4),
+            "two": number(two, 4),
+        }
+
+    def interaction(self, row: dict[str, Any]) -> Interaction:
+        """One interaction."""
+        seen = row["samples"] is not None
+        return {
+            "first": self.input(row["first"]),
+            "second": self.input(row["second"]),
+            "coefficient": number(row["coefficient"], 4),
+            "share": number(row["share"], 3),
+            "together": row["together"],
+            "expected": number(row["expected"], 3) if seen else None,
+            "change": number(-row["coefficient"] * row["product"], 3) if seen else None,
+        }
+
+    def shares(self, found: Outputs) -> Spread:
+        """What the first k pairs hold of ‖Q‖², over the features of a set."""
+        rows = self.asked.query(
+            'SELECT share FROM eigenpairs WHERE layer = ? AND "set" = ? ORDER BY feature, pair',
+            [self.layer.number, found.name],
+        )
+        values = torch.tensor([value or 0.0 for value in rows.column("share").to_pylist()]).view(len(found), -1)
+        return _spread(found, list(range(1, values.shape[1] + 1)), values.cumsum(dim=1), None)
+
+    def correlations(self, found: Outputs) -> Spread | None:
+        """How well the first k pairs predict the true values, over the features of a set."""
+        seen = store.read_record(self.run, f"layer-{self.layer.number:03d}/{found.name}/seen", Seen)
+        if seen is None:
+            return None
+        return _spread(found, list(KS[: seen.correlations.shape[1]]), seen.correlations, float(seen.full.median()))
+
+
+def shown_of(found: Outputs, seen: Seen | None, count: int) -> list[int]:
+    """The features of a set that the page has: of a coder those that move the residual stream most."""
+    if found.control or found.tokens is not None or seen is None or len(found) <= count:
+        return list(range(min(count, len(found))))
+    size = seen.deviation * found.writes.norm(dim=1)
+    return torch.argsort(size, descending=True, stable=True)[:count].tolist()
+
+
+def facts(subject: Subject, layer: Layer) -> list[Fact]:
+    """What is said of the layer in a few words."""
+    mlp = layer.mlp
+    split = subject.split
+    found: list[Fact] = [
+        {"name": "layer", "value": f"{mlp.input.size:,} → {len(mlp.gate):,} → {mlp.output.size:,}"},
+        {"name": "gate", "value": mlp.activation.title if layer.surrogate is not None else "linear: exactly bilinear"},
+        {"name": "input", "value": f"normalised ({mlp.norm.kind}); {layer.tensor.input.dim:,} coordinates"},
+    ]
+    if split is not None and layer.fit is not None and layer.held_out is not None:
+        found.append(
+            {"name": "text", "value": f"{len(layer.fit):,} tokens fitted to, {len(layer.held_out):,} held out"}
+        )
+    return found
+
+
+def notes(layer: Layer, sets: Sequence[Outputs], subject: Subject) -> list[str]:
+    """What to keep in mind of a page like this."""
+    said = [
+        "Sizes can be compared within one feature. Across features they cannot: a large eigenvalue may belong to a "
+        "direction that is long, and a strong interaction to tokens that never meet.",
+    ]
+    if layer.metric is None:
+        said.append(
+            "No text was read: pairs are in the order of |λ|, in which the mean input and the constant, often "
+            "delimiters, come first. With --text they are in the order of what they add on average."
+        )
+    else:
+        said.append(
+            "Pairs are in the order of what they add on average over the text, in the metric of its second moment. By "
+            "|λ| alone the mean input and the constant would take the first places."
+        )
+    if any(found.control for found in sets):
+        said.append(
+            "Random directions stand beside everything. Where few pairs predict a feature no better than they predict "
+            "those, its eigenvectors say no more of it than of any other direction."
+        )
+    if layer.mlp.post_norm is not None:
+        said.append("A norm follows this MLP: its gain is part of every direction, its scale, one per token, is not.")
+    if not subject.named_tokens:
+        said.append("No tokenizer was found: tokens are numbers.")
+    return said
+
+
+def _rest(seen: Seen, place: int) -> list[float]:
+    """The mean of what the first k pairs leave out, for each k."""
+    rest = float(seen.mean[place]) - seen.pairs[place].double().cumsum(dim=0)
+    return [number(value, 5) for value in rest.tolist()]
+
+
+def _costs(found: Costs) -> list[Cost]:
+    return [
+        {
+            "name": each.by.replace("_", " "),
+            "kind": "null" if place else "surrogate",
+            "fvu": number(each.fvu, 4),
+            "delta_ce": number(each.delta_ce, 4),
+            "error": number(each.error, 3),
+        }
+        for place, each in enumerate(found.measured)
+    ]
+
+
+def _spread(found: Outputs, at: list[int], values: Tensor, full: float | None) -> Spread:
+    low, median, high = (torch.quantile(values.double(), q, dim=0) for q in (0.25, 0.5, 0.75))
+    return {
+        "name": found.title,
+        "control": found.control,
+        "at": at,
+        "median": _three(median),
+        "low": _three(low),
+        "high": _three(high),
+        "full": None if full is None else number(full, 3),
+    }
+
+
+def _span(tokens: Tensor) -> int:
+    return min(SPAN, tokens.shape[1] - PREFIX)
+
+
+def _three(values: Tensor) -> list[float]:
+    return [number(value, 3) for value in values.double().tolist()]
+
+
+def write(subject: Subject, read: Read, run: Path, others: Sequence[int]) -> Path:
+    """Write the page of a layer into the run's folder.
+
+    Args:
+        subject: the model; read: the layer, as it was read; run: the folder; others: all layers that have a page there.
+    """
+    path = run / address(read.layer.number)
+    explorer.write_reading(Page(subject, read, run, others).reading(), path)
+    return path
+
+
+def address(layer: int) -> str:
+    """The name of a layer's page."""
+    return f"layer-{layer:03d}.html"
+
+
+__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "facts", "notes", "shown_of", "write"]

@@ -1,0 +1,80 @@
+// The data of the page of one layer of a language model, and what is looked up in them.
+
+import { row } from "./data.js";
+import { LM_FORMAT } from "./lm_layout.js";
+
+/**
+ * @typedef {import("./lm_layout.js").Reading} Reading
+ * @typedef {import("./lm_layout.js").Features} FeatureSet
+ * @typedef {import("./lm_layout.js").Feature} LmFeature
+ * @typedef {{set: FeatureSet, place: number, feature: LmFeature}} Found
+ */
+
+/** @returns {Reading} */
+export function readReading() {
+  const holder = /** @type {HTMLElement} */ (document.getElementById("data"));
+  const content = JSON.parse(holder.textContent || "");
+  if (content.format !== LM_FORMAT) throw new Error(`data of format ${content.format}, not ${LM_FORMAT}`);
+  return content;
+}
+
+/**
+ * A feature by its name in links, "tokens:12".
+ * @param {Reading} reading
+ * @param {string} name
+ * @returns {Found|null}
+ */
+export function found(reading, name) {
+  const match = /^([^:]+):(\d+)$/.exec(name || "");
+  if (!match) return null;
+  const set = reading.sets.find((each) => each.name === match[1]);
+  const place = set ? set.features.findIndex((feature) => feature.number === Number(match[2])) : -1;
+  return set && place >= 0 ? { set, place, feature: set.features[place] } : null;
+}
+
+/** @param {Found} one */
+export function nameOf(one) {
+  return `${one.set.name}:${one.feature.number}`;
+}
+
+/**
+ * The first set that is no null, or whatever there is.
+ * @param {Reading} reading
+ */
+export function firstSet(reading) {
+  return reading.sets.find((set) => !set.control && set.features.length) || reading.sets[0];
+}
+
+/**
+ * What a feature is at each token of the stretches: the original layer's value, the full quadratic form, and a row of
+ * terms λ (v·x')² for each pair.
+ * @param {Found} one
+ */
+export function valuesOf(one) {
+  const { set, place, feature } = one;
+  if (!set.terms || !set.whole || !set.true) return null;
+  const terms = set.terms, k = feature.values.length;
+  return { true: row(set.true, place), whole: row(set.whole, place),
+    terms: feature.values.map((_, pair) => row(terms, place * k + pair)) };
+}
+
+/**
+ * What the first k pairs predict at each token of the stretches, with the mean of what they leave out.
+ * @param {Found} one
+ * @param {number} k
+ */
+export function predicted(one, k) {
+  const values = valuesOf(one);
+  if (!values || !one.feature.rest) return null;
+  const found = new Float64Array(values.true.length).fill(one.feature.rest[k - 1]);
+  for (const term of values.terms.slice(0, k)) for (let t = 0; t < found.length; t++) found[t] += term[t];
+  return found;
+}
+
+/**
+ * The random directions' median and quartiles, and those of a set.
+ * @param {import("./lm_layout.js").Spread[]} spreads
+ */
+export function control(spreads) {
+  return spreads.find((spread) => spread.control) || null;
+}

@@ -1,0 +1,199 @@
+"""The data of the page of one layer of a language model as typed dictionaries, as `layout` has them for images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+from bilens.explorer.encoding import Array
+from bilens.explorer.layout import Fact
+
+FORMAT = 1
+"""Version of the layout; the page refuses another one."""
+
+
+class Tokens(TypedDict):
+    """Tokens, by their places among the page's, each with a number; the largest first."""
+
+    tokens: list[int]
+    values: list[float]
+
+
+class Named(TypedDict):
+    """Input features, by their places among the set's, each with a number."""
+
+    inputs: list[int]
+    values: list[float]
+
+
+class Part(TypedDict):
+    """What one eigenvector reads: tokens and input features on its two sides, which side is which means nothing.
+
+    `constant` is what the mean input, or the constant coordinate, holds of it.
+    """
+
+    constant: float
+    one: Tokens
+    other: Tokens
+    inputs_one: Named | None
+    inputs_other: Named | None
+
+
+class Example(TypedDict):
+    """A stretch of text around a token, `focus`, with the feature's value at each.
+
+    `predicted` is what all stored pairs say there, `two` what the first two say, each with the mean of the rest.
+    """
+
+    document: int
+    position: int
+    focus: int
+    tokens: list[int]
+    values: list[float]
+    value: float
+    predicted: float
+    two: float
+
+
+class Interaction(TypedDict):
+    """Two input features whose product adds to the feature, what share of all interactions it holds.
+
+    `together` and `expected` say in how many samples both are active, and would be by chance; `change` is what taking
+    the pair away changes in the mean.
+    """
+
+    first: int
+    second: int
+    coefficient: float
+    share: float
+    together: int | None
+    expected: float | None
+    change: float | None
+
+
+class Square(TypedDict):
+    """Coefficients among some input features."""
+
+    inputs: list[int]
+    values: list[list[float]]
+
+
+class Feature(TypedDict):
+    """One feature u·y ≈ Σ λ (v·x')², and what else there is.
+
+    `values` are λ, `shares` λ² / ‖Q‖²; `correlations` those of the first k pairs at the set's numbers, `full` that of
+    all pairs; `reads` and `writes` have two sides, the largest and the smallest. `place` is its row in the set's terms.
+    `left` bounds what all interactions left out add, per ‖z‖².
+    """
+
+    number: int
+    label: str
+    token: int | None
+    energy: float
+    held: float
+    values: list[float]
+    shares: list[float]
+    residual: float
+    exact: bool
+    mean: float | None
+    deviation: float | None
+    rest: list[float] | None
+    correlations: list[float] | None
+    full: float | None
+    reads: list[Tokens]
+    writes: list[Tokens]
+    parts: list[Part]
+    largest: list[Example]
+    smallest: list[Example]
+    failed: list[Example]
+    interactions: list[Interaction]
+    left: float
+    square: Square
+
+
+class Features(TypedDict):
+    """A set of features. `total` is how many the run has; `terms` λ (v·x')² at the stretches' tokens, (n · k, s),
+    `whole` the full quadratic form, `true` what the original layer gives, (n, s), all in the order of `features`.
+    """
+
+    name: str
+    title: str
+    feature: str
+    about: str
+    control: bool
+    total: int
+    features: list[Feature]
+    terms: Array | None
+    whole: Array | None
+    true: Array | None
+
+
+class Spread(TypedDict):
+    """Over all features of a set, at each number of pairs: the median and the quartiles."""
+
+    name: str
+    control: bool
+    at: list[int]
+    median: list[float]
+    low: list[float]
+    high: list[float]
+    full: float | None
+
+
+class Cost(TypedDict):
+    """What stands in the layer's place: share of variance lost, cross-entropy more in nats and its standard error."""
+
+    name: str
+    kind: Literal["surrogate", "null"]
+    fvu: float
+    delta_ce: float
+    error: float
+
+
+class InputSet(TypedDict):
+    """The input features that are named anywhere on the page; `tokens` says what each of a coder's is active at."""
+
+    title: str
+    about: str
+    kind: Literal["tokens", "coder"]
+    labels: list[str]
+    tokens: list[list[int]]
+
+
+class Text(TypedDict):
+    """What text was seen: tokens that were fitted to, tokens that were held out; stretches of the latter."""
+
+    described: str
+    fit: int
+    held_out: int
+    measured: int
+    stretches: list[list[int]]
+
+
+class Reading(TypedDict):
+    """The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
+
+    `readings` are tokens of text that `reads` is an average over, 0 for embeddings; `at` the numbers of pairs that
+    predictions are measured at; `apart` how far the tensor is from what it stands for; `others` further layers.
+    """
+
+    format: Annotated[int, {"const": FORMAT}]
+    title: str
+    run: str
+    layer: int
+    layers: int
+    others: list[int]
+    method: Literal["exact", "least_squares", "weights_only", "gaussian"]
+    order: Literal["data", "plain"]
+    named: bool
+    apart: float | None
+    facts: list[Fact]
+    costs: list[Cost]
+    tokens: list[str]
+    text: Text | None
+    at: list[int]
+    inputs: InputSet
+    readings: int
+    shares: list[Spread]
+    correlations: list[Spread]
+    sets: list[Features]
+    notes: list[str]

@@ -1,0 +1,227 @@
+"""The page of a layer of a language model in a real browser, every token of which is hostile."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_models
+from hostile import HOSTILE, TOKENS
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "analyses"))
+import reading_job  # noqa: E402
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+try:
+    import axe_playwright_python
+    from playwright.sync_api import Browser, Page, sync_playwright
+except ImportError:
+    pytest.skip("needs Playwright: pip install 'bilens[dev]'", allow_module_level=True)
+if CHROMIUM is None:
+    pytest.skip("needs a browser: apt-get install -y chromium", allow_module_level=True)
+
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+VIEWS = ("overview", "feature=tokens:1", "sentence", "compare=tokens:1,tokens:2", "about")
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+LAYER = 1
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    flags = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page whose every token is hostile, and each of them a feature; and one of weights alone."""
+    pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")
+    assert len(set(TOKENS)) == len(TOKENS) >= 200
+    model = tiny_models.made("llama", vocab_size=len(TOKENS))
+    tokens = torch.cat([torch.randperm(len(TOKENS), generator=torch.Generator().manual_seed(n)) for n in range(5)])
+    rows = tokens[: len(tokens) // 24 * 24].view(-1, 24)
+    out = tmp_path_factory.mktemp("reading")
+    found = reading_job.subject(model, pieces=TOKENS, rows=rows, fit=len(rows) - 14)
+    reading_job.read(out / "run", found, (LAYER,), tokens=len(TOKENS), input_tokens=len(TOKENS), controls=20)
+    weights = reading_job.subject(model, pieces=TOKENS, text=False)
+    reading_job.read(out / "weights", weights, (LAYER,), tokens=30)
+    return out
+
+
+@pytest.fixture
+def visit(browser: Browser, run: Path) -> Iterator[Open]:
+    """Opens the page from the disk with the network off; fails on any console message, error, dialog or request."""
+    contexts, told = [], []
+
+    def visit(hash: str = "", name: str = "run", *, size: str = "desktop", theme: str = "light", **more: Any) -> Page:
+        width, height = SIZES[size]
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, offline=True, **more
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(90000)
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("dialog", lambda dialog: told.append(dialog.message))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or told.append(request.url))
+        page.goto(f"{(run / name / f'layer-{LAYER:03d}.html').as_uri()}#{hash}")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert told == []
+
+
+def go(page: Page, view: str) -> None:
+    page.evaluate("hash => { location.hash = hash; }", view)
+    page.wait_for_timeout(60)
+
+
+CLEAN = """() => {
+  const strange = document.querySelectorAll("body script:not(#data):not(:last-of-type), img, iframe, object, embed, " +
+    "base, link, form, body style, [onerror], [onload], [style]");
+  const unseen = /[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\\p{Cs}]/u;
+  const seen = [...document.querySelectorAll(".tok, .running bdi, .word, option, h1, th, td")]
+    .map((each) => each.textContent).filter((text) => unseen.test(text));
+  return { strange: [...strange].map((each) => each.outerHTML.slice(0, 80)), seen, scripts: document.scripts.length,
+    title: document.title };
+}"""
+
+
+def test_no_hostile_token_gets_anywhere_in_any_view(visit: Open) -> None:
+    page = visit("overview")
+    assert page.locator("#features tbody tr").count() == len(TOKENS)
+    views = [
+        *VIEWS,
+        *(f"feature=tokens:{place}" for place in range(len(TOKENS))),
+        *(f"sentence={n}" for n in range(12)),
+    ]
+    for view in views:
+        go(page, view)
+        found = page.evaluate(CLEAN)
+        assert found["strange"] == [], view
+        assert found["seen"] == [], view
+        assert found["scripts"] == 2, view
+        assert found["title"].endswith("Layer 1 of tiny"), view
+        assert page.locator("h1").count() == 1, view
+
+
+def test_every_token_is_found_and_shown_visibly(visit: Open) -> None:
+    page = visit("overview")
+    shown = page.locator("#features tbody th bdi").all_inner_texts()
+    assert len(shown) == len(TOKENS)
+    assert all(text for text in shown)
+    expected = {" ": "␣", "\n": "⏎", "\t": "⇥", " the": "␣the", "\u202eevil": "⟨U+202E⟩evil", "\u2028": "⟨U+2028⟩",
+                "</script>": "</script>", "\u0301": "◌\u0301", "\x00": "⟨U+0000⟩", "__DATA__": "__DATA__"}  # fmt: skip
+    for token, text in expected.items():
+        assert token in HOSTILE
+        assert any(one == text or one.startswith(f"{text}␣#") for one in shown), text
+    page.get_by_label("in", exact=True).select_option("label")
+    for token in ("</script>", "__DATA__", "⟨U+202E⟩evil", "${data}"):
+        page.get_by_label("Find a token").fill(token)
+        assert page.locator("#features tbody tr").count() >= 1, token
+    page.get_by_label("Find a token").fill("nothing has this in it")
+    assert page.locator("#features tbody tr").count() == 0
+    assert page.get_by_text("No feature here has that").is_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["run", "weights"])
+def test_every_view_is_drawn_in_both_themes_and_widths(visit: Open, name: str, size: str, theme: str) -> None:
+    page = visit("overview", name, size=size, theme=theme)
+    for view in VIEWS:
+        go(page, view)
+        page.wait_for_function("document.querySelector('main h1')")
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, view
+        for drawing in page.locator("figure .drawing").all():
+            assert drawing.locator("svg").count() == 1, view
+        if folder := os.environ.get("BILENS_SCREENSHOTS"):
+            picture = f"lm-{name}-{re.sub(r'[^a-z0-9]+', '-', view)}-{theme}-{size}.png"
+            page.screenshot(path=Path(folder) / picture, full_page=True)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_violation_of_accessibility(visit: Open, theme: str) -> None:
+    page = visit("overview", theme=theme, bypass_csp=True)
+    page.add_script_tag(path=AXE)
+    for view in VIEWS:
+        go(page, view)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        serious = [
+            f"{each['id']}: {each['nodes'][0]['html'][:160]}"
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], view
+
+
+def number(text: str) -> float:
+    text = text.replace("−", "-").replace(",", "")
+    if "·10" in text or re.match(r"-?10[⁻⁰¹²³⁴-⁹]", text):
+        mantissa, _, power = text.rpartition("10")
+        signs = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+        return float(mantissa.rstrip("·") or 1) * 10 ** int(power.translate(signs))
+    return float(text)
+
+
+def test_a_sentence_is_chosen_by_keys_and_its_terms_add_up(visit: Open) -> None:
+    page = visit("sentence=2&f=tokens:5&at=0")
+    page.locator("button.word").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("button.word").nth(1).get_attribute("aria-pressed") == "true"
+    assert "at=1" in str(page.evaluate("location.hash"))
+    page.locator("figure").get_by_role("button", name="Table").click()
+    for place in (1, 4, 9):
+        page.locator("button.word").nth(place).click()
+        cells = [number(text) for text in page.locator("figure tbody td").all_inner_texts()]
+        assert cells[-1] == pytest.approx(sum(cells[:-1]), abs=0.01 * sum(map(abs, cells)))
+        told = page.locator(".verdict strong").inner_text()
+        assert number(told) == pytest.approx(cells[-1], rel=1e-2)
+
+
+def test_the_number_of_pairs_changes_what_is_predicted(visit: Open) -> None:
+    page = visit("feature=tokens:5")
+    figure = page.locator("figure", has=page.get_by_role("heading", name="Predicted against true"))
+    figure.get_by_role("button", name="Table").click()
+    before = figure.locator("tbody td:nth-child(3)").all_inner_texts()
+    figure.get_by_role("radio", name="4", exact=True).check()
+    after = figure.locator("tbody td:nth-child(3)").all_inner_texts()
+    assert before != after
+    assert "4 pairs: r =" in figure.get_by_role("status").inner_text()
+
+
+def test_links_keep_what_is_looked_at_and_strange_ones_lead_home(visit: Open) -> None:
+    page = visit("overview=random&find=1")
+    assert page.get_by_role("tab", selected=True).inner_text().startswith("Random")
+    for strange in (
+        "feature=tokens:99999",
+        "feature=%3Cscript%3E",
+        "sentence=-1",
+        "sentence=9999&at=9999&f=x",
+        "compare=a,b",
+    ):
+        go(page, strange)
+        assert page.locator("h1").count() == 1
+    go(page, "feature=tokens:99999")
+    assert page.locator("h1").inner_text() == "No such feature"
