@@ -546,7 +546,7 @@ def test_help_shows_the_defaults_that_the_settings_have(capsys) -> None:
     assert cli.main(["demo", "--help"]) == 0
     text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", capsys.readouterr().out).split())
     for option, default in {
-        "--hidden": f"{Training.hidden}",
+        "--hidden": f"{Training.hidden}, and {settings.DEEP['hidden']} where there are several layers",
         "--epochs": f"{Training.epochs}, or {FEW_EPOCHS} over fewer than {FEW:,} images",
         "--noise": f"{Training.noise:g}",
         "--sae-features": f"{Budget.sae_features}",
