@@ -340,8 +340,8 @@ def notes(layer: Layer, sets: Sequence[Outputs], subject: Subject) -> list[str]:
     else:
         said.append(
             "Pairs are in the order of what they add on average over the text, in the metric of its second moment. The "
-            "first is often the mean input, which holds most of ‖Q‖² and is the same at every token: each pair says how "
-            "much of it that is."
+            "first is often the mean input, which holds most of ‖Q‖² and is the same at every token: each pair says "
+            "how much of it that is."
         )
     if any(found.control for found in sets):
         said.append(
