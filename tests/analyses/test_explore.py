@@ -262,6 +262,18 @@ def test_numbers_of_the_summary_and_settings_that_were_altered_are_refused(run: 
     assert content(tmp_path / "page.html")["runs"][0]["notes"][0].startswith("This run is not finished")
 
 
+@pytest.mark.parametrize("name", ["svd", "sae_pairs_history"])
+def test_a_record_that_the_page_does_not_show_is_refused_too_where_it_was_altered(run, name, tmp_path, capsys) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    path = copy / "records" / f"{name}.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "sha256"}))
+    assert main(["explore", str(copy), "--out", str(tmp_path / "page.html")]) == 2
+    line = capsys.readouterr().err
+    assert f"{name}.json without a checksum" in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_settings_of_odd_types_are_refused(run: Path, tmp_path: Path, capsys) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     settings = json.loads((copy / "settings.json").read_text())

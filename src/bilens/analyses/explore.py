@@ -59,6 +59,7 @@ def read(run: Path) -> Exploration:
         StoreError: it is not the folder of such a run, or one of its files is damaged.
     """
     _settings(run)
+    store.verify(run)
     summary = store.read_summary(run, "summary.json")
     sets = store.read_records(run, "features", FeatureSet)
     factors = store.read_record(run, "logits", BilinearTensor) or store.read_record(run, "network", DeepTensor)

@@ -1,7 +1,7 @@
 """Saves and loads records: a safetensors file for the tensors, a JSON file for the rest, nothing pickled."""
 
 from bilens.store._batches import Batches, DamagedBatchWarning, load_batches, save_batches
-from bilens.store._folder import SETTINGS, Folder, read_record, read_records, read_summary
+from bilens.store._folder import SETTINGS, Folder, read_record, read_records, read_summary, verify
 from bilens.store._records import FORMAT, RECORDS, exists, load, register, save
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "register",
     "save",
     "save_batches",
+    "verify",
 ]

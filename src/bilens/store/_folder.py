@@ -136,6 +136,16 @@ def read_records(run: Path, folder: str, kind: type[R]) -> tuple[R, ...]:
     return tuple(record for record in found if record is not None)
 
 
+def verify(run: Path) -> None:
+    """Check that the JSON of every record of a run is as it was written, those included that nobody is going to read.
+
+    Raises:
+        StoreError: one has no checksum, or another one than its content.
+    """
+    for name in sorted(_names(run)):
+        files.settled(run / "records" / f"{name}.json", files.read_sealed)
+
+
 def read_summary(run: Path, name: str) -> dict[str, Any]:
     """A JSON file that `Folder.write` wrote, without what it says of the folder; empty where there is none.
 

@@ -22,7 +22,8 @@ export function lift(x, axis) {
  */
 export function outputsOf(run, x) {
   const levels = run.model ? [run.model] : run.levels;
-  return levels.reduce((/** @type {ArrayLike<number>} */ y, level) => through(level, y), lift(x, /** @type {import("./layout.js").Axis} */ (run.input)));
+  const lifted = lift(x, /** @type {import("./layout.js").Axis} */ (run.input));
+  return /** @type {Float64Array} */ (levels.reduce((/** @type {ArrayLike<number>} */ y, level) => through(level, y), lifted));
 }
 
 /**

@@ -190,7 +190,7 @@ function quantileBoxes(quantiles, names, box) {
       s("line", { x1: middle, x2: middle, y1: y(first), y2: y(top), class: "whisker" }),
       s("rect", { x: middle - wide / 2, y: y(three), width: wide, height: Math.max(1, y(quarter) - y(three)), class: "quartiles" }),
       s("line", { x1: middle - wide / 2, x2: middle + wide / 2, y1: y(half), y2: y(half), class: "median" })),
-    classLabel(names, place, middle, box, each));
+    ...classLabel(names, place, middle, box, each));
   });
   return group;
 }
@@ -210,7 +210,7 @@ function meanColumns(means, names, box) {
   means.forEach((value, place) => {
     const middle = box.x + (place + 0.5) * each, wide = Math.max(1, each * 0.72);
     group.append(s("rect", { x: middle - wide / 2, y: Math.min(y(0), y(value)), width: wide, height: Math.abs(y(value) - y(0)), class: value < 0 ? "negative" : "positive" },
-      s("title", {}, `${names[place]}: ${signed(value)}`)), classLabel(names, place, middle, box, each));
+      s("title", {}, `${names[place]}: ${signed(value)}`)), ...classLabel(names, place, middle, box, each));
   });
   const anchor = most < means.length / 4 ? "start" : most > means.length * 0.75 ? "end" : "middle";
   const shift = anchor === "start" ? -each / 2 : anchor === "end" ? each / 2 : 0;
@@ -226,5 +226,5 @@ function meanColumns(means, names, box) {
  * @param {number} each
  */
 function classLabel(names, place, middle, box, each) {
-  return names.length <= 16 ? s("text", { x: middle, y: box.y + box.height - 2, class: "tick", "text-anchor": "middle" }, short(names[place], Math.max(1, Math.floor(each / 7)))) : null;
+  return names.length <= 16 ? [s("text", { x: middle, y: box.y + box.height - 2, class: "tick", "text-anchor": "middle" }, short(names[place], Math.max(1, Math.floor(each / 7))))] : [];
 }
