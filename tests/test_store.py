@@ -60,6 +60,8 @@ def records() -> list:
     tree = decompose.kernel_tree(deep, 0, roots=2, leaves=2, metric=moment)
     shown = tuple(OutputTree.of(tree, label) for label in ("0", "1"))
     residual = DeepTensor.chain(layer_of(tensor.output, 3), residual=True)
+    seen = torch.randn(20, 6, generator=torch.Generator().manual_seed(2))
+    inputs = Dictionary.from_atoms(torch.eye(6), space)
     return [
         tensor,
         tensor.kernel("ü"),
@@ -73,6 +75,8 @@ def records() -> list:
         decompose.coactivation(decompose.strongest(tensor, None, None, 2), torch.eye(6)),
         decompose.eigh_weighted(tensor.kernel(0), moment, 3),
         decompose.cp(tensor, 2, steps=3, progress=False),
+        decompose.audit(tensor, torch.eye(3), seen, tensor(seen), ks=(1, 2), metric=moment),
+        decompose.decompile(tensor, inputs, Dictionary.from_atoms(torch.eye(3), tensor.output), keep=4),
         Dictionary.from_atoms(torch.eye(3)[:2], tensor.output, offset=torch.ones(3), labels=["x", "y"]),
         Score(0.5, 1.25, -0.25),
         Row("untrained", Score(0.5, 1.25, None, 10), 20, "null", beside="SAE"),
