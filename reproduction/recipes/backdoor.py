@@ -111,8 +111,8 @@ def _one(
     return numbers
 
 
-def _copies(models: Mapping[str, ImageClassifier]) -> dict[str, ImageClassifier]:
-    return {name: copy.deepcopy(one) for name, one in models.items()}
+def _copies(trained: Mapping[str, ImageClassifier]) -> dict[str, ImageClassifier]:
+    return {name: copy.deepcopy(one) for name, one in trained.items()}
 
 
 def _energies(deep: DeepTensor, metric: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ A = ScoreTensor(asking(2, 4, 11), asking(2, 4, 12), asking(2, 4, 13), asking(2, 
 V = ConvTensor.from_filters(asking(2, 4, 15).reshape(2, 1, 2, 2), asking(2, 4, 16).reshape(2, 1, 2, 2), image=(3, 3))
 ROWS, SCORES = asking(5, 4, 6), asking(10, 3, 7)
 F = Dictionary(ROWS, asking(5, 4, 8), X, Space("f", 5), 4)
+IN, OUT = Dictionary.from_atoms(asking(4, 4, 20), X), Dictionary.from_atoms(asking(3, 3, 21), Y)
 LABELS = torch.tensor([0, 0, 1, 1])
 N = DeepTensor.chain(B, BilinearTensor(asking(4, 3, 17), asking(4, 3, 18), asking(2, 4, 19), Y, Space("z", 2)))
 M = decompose.Metric.from_moment((ROWS.T @ ROWS).detach(), X)
@@ -48,10 +49,12 @@ S = decompose.Spectrum(
 )
 
 CALLS = {
+    "audit": lambda: decompose.audit(B, torch.eye(3), ROWS, SCORES[:5], ks=(1, 2), least=2),
     "coactivation": lambda: decompose.coactivation(decompose.strongest(B, top=2), ROWS),
     "cp": lambda: decompose.cp(B, 2, steps=3, progress=False),
     "cp_symmetric": lambda: decompose.cp_symmetric(B, 2, steps=3, progress=False),
     "participation_ratio": lambda: decompose.participation_ratio(SCORES),
+    "decompile": lambda: decompose.decompile(B, IN, OUT, keep=2),
     "eigh": lambda: [decompose.eigh(Q), decompose.eigh(Q, 2)],
     "eigh_conv": lambda: [decompose.eigh_conv(V.kernel(0)), decompose.eigh_conv(V.kernel(0), 2)],
     "eigh_coordinates": lambda: decompose.eigh_coordinates(Q, F, 2),
@@ -77,6 +80,8 @@ CALLS = {
     "svd_conv": lambda: decompose.svd_conv(V),
 }
 METHODS = {
+    "Audit": lambda: [decompose.audit(B, torch.eye(3), ROWS, SCORES[:5], ks=(1, 2), least=2).at(2)],
+    "Decompiled": lambda: [(found := decompose.decompile(B, IN, OUT, keep=4)).keep(2), found.read],
     "Spectrum": lambda: [S.keep(2), S.select([1]), S.bound(ROWS[0, 0]), S.participation_ratio()],
     "Interactions": lambda: [
         C.keep(3, SCORES), *C.top(2, SCORES), C.then(ROWS[:2, :3], Space("z", 2)), C.magnitude(ROWS[0, :3]),

@@ -89,7 +89,8 @@ def blocks(html: str) -> dict[str, str]:
 def test_the_schema_and_the_scripts_types_are_those_of_the_typed_dictionaries() -> None:
     VALIDATOR.check_schema(SCHEMA)
     written = runpy.run_path(str(DOCS / "explorer_schema.py"))["written"]()
-    assert [path.name for path in written] == ["explorer-schema.json", "layout.js"]
+    names = ["explorer-schema.json", "layout.js", "explorer-lm-schema.json", "lm_layout.js"]
+    assert [path.name for path in written] == names
     for path, text in written.items():
         assert path.read_text("utf-8") == text, f"run python docs/explorer_schema.py: {path.name} is another"
 
@@ -350,26 +351,33 @@ def test_the_policy_lets_nothing_run_but_the_script_itself(html: str) -> None:
     assert not re.search(r"""(?:src|href)=["']?(?!#|data:)[a-z]*:""", html)
 
 
+IMPORT = re.compile(r'import \{ ([\w, ]+) \} from "\./([a-z_]+)\.js";')
+
+
 def test_the_modules_are_what_the_joiner_can_join() -> None:
-    names: list[str] = []
+    names: dict[str, list[str]] = {}
     for path in sorted(APP.glob("*.js")):
         text = path.read_text("utf-8")
         imports = re.findall(r"^import .*$", text, flags=re.MULTILINE)
-        assert all(re.fullmatch(r'import \{ [\w, ]+ \} from "\./[a-z]+\.js";', line) for line in imports), path.name
+        assert all(IMPORT.fullmatch(line) for line in imports), path.name
         code = re.sub(r"/\*\*.*?\*/", "", text, flags=re.DOTALL)
         assert not re.search(r"^export (default|\{|\*)|\bimport\(|\beval\b|\bFunction\(", code, re.MULTILINE)
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", text), path.name
         for line in imports:
-            wanted, module = re.fullmatch(r'import \{ ([\w, ]+) \} from "\./([a-z]+)\.js";', line).groups()
+            wanted, module = IMPORT.fullmatch(line).groups()
             there = (APP / f"{module}.js").read_text("utf-8")
             for name in wanted.split(", "):
                 assert re.search(rf"^export (async )?(function|const|let|class) {name}\b", there, re.MULTILINE), name
-        names += re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", text, flags=re.MULTILINE)
-    assert len(set(names)) == len(names), sorted({name for name in names if names.count(name) > 1})
-    joined = source()
-    assert not re.search(r"</script|<!--", joined)
-    assert not re.search(r"^(import|export) ", joined, flags=re.MULTILINE)
-    assert all(re.search(rf"\b{name}\b", joined) for name in names)
+        found = re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", text, flags=re.MULTILINE)
+        names[path.stem] = found
+    joined = {entry: source(entry) for entry in ("main", "lm_main")}
+    for text in joined.values():
+        assert not re.search(r"</script|<!--", text)
+        assert not re.search(r"^(import|export) ", text, flags=re.MULTILINE)
+        declared = re.findall(r"^(?:async )?(?:function|const|let|class) (\w+)", text, flags=re.MULTILINE)
+        assert len(set(declared)) == len(declared), sorted({name for name in declared if declared.count(name) > 1})
+    for module, found in names.items():
+        assert any(all(re.search(rf"\b{name}\b", text) for name in found) for text in joined.values()), module
 
 
 def test_the_palette_is_the_plots_own(document: Document) -> None:
@@ -395,8 +403,6 @@ def test_what_is_not_finite_is_refused(run: Exploration) -> None:
             explorer.page([Exploration(title="Broken", features=(broken,))])
     with refuses(BilensError, "loss with NaN"):
         explorer.page([Exploration(title="Broken", facts={"loss": float("nan")})])
-    with refuses(BilensError, "K with NaN"):
-        explorer.page([Exploration(title="Broken", scores=(Row("K", Score(0.5, float("inf"), 0.5)),))])
     compared = replace(run.features[2].codes["codes"], trained=torch.tensor([torch.nan, 0, 0]))
     chart = replace(run.features[1].charts["singular-values"], level=float("nan"))
     for more, what in (({"codes": {"codes": compared}}, "codes"), ({"charts": {"mine": chart}}, "mine")):

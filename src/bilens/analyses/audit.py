@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bilens import activations, directions, files, plots, sae, tables
 from bilens import decompose as decompositions
 from bilens._internal.checks import whole
+from bilens._internal.shown import line
 from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
@@ -41,7 +42,7 @@ LEVEL = 0.75
 """The correlation that a feature is said to need to be explained."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Asked:
     """A set of directions with their true values on held-out tokens.
 
@@ -52,6 +53,8 @@ class Asked:
     directions: Directions
     values: Float[Tensor, "m n"]
     active: Bool[Tensor, "m n"] | None = None
+
+    __repr__ = line
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Decompositions of kernels and tensors: functions that return frozen records, one method a file."""
 
-from bilens.decompose.audit import LEAST, Audit, audit
+from bilens.decompose.audit import Audit, audit
 from bilens.decompose.coactivation import Coactivation, coactivation
 from bilens.decompose.convolutions import eigh_conv, svd_conv
 from bilens.decompose.cp import CP, cp, cp_symmetric
@@ -26,7 +26,6 @@ from bilens.decompose.weighted import WeightedSpectrum, eigh_weighted, second_mo
 
 __all__ = [
     "CP",
-    "LEAST",
     "ODT",
     "Audit",
     "Coactivation",

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import store
+from bilens._internal.shown import line
 from bilens.analyses.language import inputs
 from bilens.analyses.language.subject import PREFIX, Subject
 from bilens.decompose import Metric, second_moment
@@ -42,7 +43,7 @@ class Costs:
     fit: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layer:
     """One layer, ready to be read.
 
@@ -58,6 +59,8 @@ class Layer:
     metric: Metric | None = None
     fit: Float[Tensor, "n d"] | None = None
     held_out: Float[Tensor, "m d"] | None = None
+
+    __repr__ = line
 
     @property
     def number(self) -> int:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens import store
+from bilens._internal.shown import line
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.sets import Inputs, Outputs
 from bilens.analyses.language.subject import Subject, rows
@@ -31,7 +32,7 @@ AT_ONCE = 4096
 
 
 @store.register
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Made:
     """Of n features: names and numbers, r on each side, the largest first; tokens and inputs are numbers.
 
@@ -58,8 +59,10 @@ class Made:
     square_values: Float[Tensor, "n s s"]
     tokens: int
 
+    __repr__ = line
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Readings:
     """What a layer's input is at tokens.
 
@@ -74,6 +77,8 @@ class Readings:
     middle: Float[Tensor, " i"]
     y: Float[Tensor, "v o"]
     tokens: int
+
+    __repr__ = line
 
 
 @torch.no_grad()
@@ -100,7 +105,7 @@ def _embedded(subject: Subject, layer: Layer) -> Readings:
     return Readings(torch.arange(len(x)), inputs - inputs.mean(dim=0), middle, torch.cat(found), 0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Basis:
     """What features are said in.
 
@@ -111,6 +116,8 @@ class Basis:
     readings: Readings
     unembedding: Float[Tensor, "t o"]
     inputs: Inputs
+
+    __repr__ = line
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens import store
+from bilens._internal.shown import line
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.sets import Outputs
 from bilens.analyses.language.subject import PREFIX, Subject
@@ -36,7 +37,7 @@ SENTENCES, SPAN = 12, 28
 """Stretches of held-out text that are kept with every term, and their tokens."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Eigenpairs:
     """Of n features.
 
@@ -47,9 +48,11 @@ class Eigenpairs:
     values: Float[Tensor, "n k"]
     vectors: Float[Tensor, "n k i"]
 
+    __repr__ = line
+
 
 @store.register
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Seen:
     """Of n features on held-out text; s are the tokens of the kept stretches.
 
@@ -75,6 +78,8 @@ class Seen:
     predicted: Float[Tensor, "n 3 e"]
     two: Float[Tensor, "n 3 e"]
     deviation: Float[Tensor, " n"]
+
+    __repr__ = line
 
     def __len__(self) -> int:
         return len(self.mean)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import directions, sae
+from bilens._internal.shown import line
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.subject import Subject, frequent, labels
 from bilens.dictionary import Dictionary
@@ -42,7 +43,7 @@ class Asked(Protocol):
         """Of these."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outputs:
     """Directions u of the residual stream, each of which is a feature u·y of what a layer writes.
 
@@ -64,6 +65,8 @@ class Outputs:
     control: bool = False
     tokens: tuple[int, ...] | None = None
 
+    __repr__ = line
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -77,7 +80,7 @@ class Outputs:
         return self.directions if layer.scale is None else self.directions * layer.scale.to(self.directions)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Inputs:
     """Features that the layer's input is made of.
 
@@ -92,6 +95,8 @@ class Inputs:
     about: str
     dictionary: Dictionary
     codes: Float[Tensor, "n m"] | None = None
+
+    __repr__ = line
 
 
 def outputs(subject: Subject, layer: Layer, asked: Asked) -> list[Outputs]:

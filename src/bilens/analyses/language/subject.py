@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bilens._internal.shown import line
 from bilens.analyses.layer_text import longest
 from bilens.errors import BilensError
 from bilens.models import gated
@@ -33,7 +34,7 @@ LENGTH = 256
 """Tokens in a row of text, at most what the model takes."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subject:
     """A language model and what it is shown.
 
@@ -54,6 +55,8 @@ class Subject:
     split: Split | None
     live: Callable[[], nn.Module]
     named_tokens: bool = True
+
+    __repr__ = line
 
     @property
     def title(self) -> str:
