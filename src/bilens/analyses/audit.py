@@ -25,6 +25,7 @@ from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
 from bilens.decompose import Audit
+from bilens.decompose.audit import LEAST
 from bilens.directions import Directions
 from bilens.errors import BilensError
 from bilens.models import gated
@@ -247,7 +248,7 @@ def _of_coders(mlp: GatedMLP, coders: dict[str, SAE], x: Tensor, y: Tensor, most
         with torch.no_grad():
             read = mlp.norm(x.to(mlp.gate)) if coder.transcodes else y
             active = torch.cat([coder.encode(part) != 0 for part in torch.split(read, 1024)])
-        chosen = (active.sum(dim=0) >= decompositions.LEAST).nonzero()[:most, 0]
+        chosen = (active.sum(dim=0) >= LEAST).nonzero()[:most, 0]
         if len(chosen):
             which: Literal["duals", "encoder"] = "duals" if coder.transcodes else "encoder"
             yield _asked(directions.coder(coder, which, active=chosen, name=name), y, active[:, chosen])
