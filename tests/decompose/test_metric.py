@@ -282,6 +282,7 @@ def test_spectra_of_earlier_versions_are_read_and_settings_without_a_metric_are_
     assert "metric" not in decompose.spectra_stream(tensor, k=2).settings
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     "x",
     [
