@@ -55,7 +55,7 @@ fuzz: .venv/installed ## alter folders of every kind and read them; fails on a t
 mutants: .venv/installed ## plant errors in the code, one at a time; fails where no test notices (FLAGS='--only kernel')
 	$(BIN)/python tests/mutants.py $(FLAGS)
 
-bench: .venv-bench/installed ## the benchmarks against their peers, small, under 5 minutes, into runs/benchmarks (FLAGS=--full: into benchmarks and README)
+bench: .venv-bench/installed ## the benchmarks against their peers, small, about seven minutes, into runs/benchmarks (FLAGS=--full: into benchmarks and README)
 	.venv-bench/bin/python benchmarks/run.py $(FLAGS)
 
 docs: .venv/installed-docs ## the documentation, in site/; a warning is an error
