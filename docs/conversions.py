@@ -29,7 +29,7 @@ def read(folder: Path) -> dict[str, Any]:
     """What is shown of a run."""
     made, asked = files.read_json(folder / "conversion.json"), files.read_json(folder / "settings.json")
     return {
-        "model": made["model"],
+        "model": Path(made["model"]).name,
         "tokens": made["tokens"],
         "steps": asked["distill"],
         "seconds": made["seconds"],
