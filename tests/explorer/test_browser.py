@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,31 +37,17 @@ from explorations import (
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
 try:
     import axe_playwright_python
-    from playwright.sync_api import Browser, Page, sync_playwright
+    from playwright.sync_api import Browser, Page
 except ImportError:
     pytest.skip("needs Playwright: pip install 'bilens[dev]'", allow_module_level=True)
-if CHROMIUM is None:
-    pytest.skip("needs a browser: apt-get install -y chromium", allow_module_level=True)
 
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 VIEWS = ("overview", "feature=digits:0", "sample", "faithfulness", "compare=svd:1,svd:2", "about")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    flags = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,16 +20,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 sys.path.insert(0, str(Path(__file__).parents[1] / "analyses"))
 import reading_job  # noqa: E402
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
 try:
     import axe_playwright_python
-    from playwright.sync_api import Browser, Page, sync_playwright
+    from playwright.sync_api import Browser, Page
 except ImportError:
     pytest.skip("needs Playwright: pip install 'bilens[dev]'", allow_module_level=True)
-if CHROMIUM is None:
-    pytest.skip("needs a browser: apt-get install -y chromium", allow_module_level=True)
 
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 VIEWS = ("overview", "feature=tokens:1", "sentence", "compare=tokens:1,tokens:2", "about")
@@ -38,15 +32,6 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 LAYER = 1
 
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    flags = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

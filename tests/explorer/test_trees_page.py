@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from explorations import CLASSES, EVIL, deep, whole
 from messages import refuses
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "explorer-schema.json").read_text("utf-8"))
-CHROMIUM = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +71,16 @@ def test_a_tree_is_put_back_whole(run: Exploration) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(run: Exploration, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs a browser: apt-get install -y chromium")
+def page(browser: Any, run: Exploration, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     path = tmp_path_factory.mktemp("deep") / "deep.html"
     explorer.write([run], path)
-    with playwright.sync_playwright() as launcher:
-        browser = launcher.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--headless"])
-        opened = browser.new_page(offline=True)
-        told: list[str] = []
-        opened.on("console", lambda message: told.append(message.text))
-        opened.on("pageerror", lambda error: told.append(str(error)))
-        opened.goto(path.as_uri())
-        yield opened
-        browser.close()
+    opened = browser.new_page(offline=True)
+    told: list[str] = []
+    opened.on("console", lambda message: told.append(message.text))
+    opened.on("pageerror", lambda error: told.append(str(error)))
+    opened.goto(path.as_uri())
+    yield opened
+    opened.close()
     assert told == []
 
 
