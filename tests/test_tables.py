@@ -190,6 +190,16 @@ def test_sql_reads_the_tables_and_nothing_else(run, sql, said, capsys, monkeypat
     assert sorted(path.name for path in run.parent.iterdir()) == ["run"]
 
 
+def test_variables_of_python_are_locked_away_by_a_lock_of_their_own(run, monkeypatch):
+    """Where duckdb would open them together with files, the lock on files is not what keeps them shut."""
+    monkeypatch.delitem(tables._read.LOCKED, "enable_external_access")
+    asked = tables.open(run)
+    assert asked.query("SELECT count(*) AS n FROM read_text('/etc/passwd')").column("n").to_pylist() == [1]
+    monkeypatch.setattr(tables._read, "variable", asked.query("SELECT 1 AS one"), raising=False)
+    with refuses(BilensError, "Table with name variable does not exist"):
+        asked.query("SELECT * FROM variable")
+
+
 def test_files_that_sql_must_not_read_do_exist():
     """Or the refusals above would show nothing."""
     import duckdb
