@@ -1,57 +1,31 @@
-// The page of one layer of a language model: its head, the view that the address names, light and dark.
+// The page of one layer of a language model: its views, and what the menu and the window's title call them.
 
-import { fill, h } from "./dom.js";
+import { showPage } from "./frame.js";
 import { lmAbout } from "./lm_about.js";
 import { lmCompare } from "./lm_compare.js";
 import { found, readReading } from "./lm_data.js";
 import { featureTitle, lmFeature } from "./lm_feature.js";
 import { lmOverview, visibleTitle } from "./lm_overview.js";
 import { sentencePage } from "./lm_sentence.js";
-import { currentRoute, link } from "./route.js";
-import { themeButton } from "./theme.js";
 
 /** @type {Record<string, string>} */
 const LM_PAGES = { overview: "Layer", sentence: "Sentence", compare: "Compare", about: "About" };
-const LM_VIEWS = ["overview", "feature", "sentence", "compare", "about"];
 
-function startReading() {
-  const reading = readReading();
-  const app = /** @type {HTMLElement} */ (document.getElementById("app"));
-  const main = h("main", { id: "main", tabindex: -1 }), menu = h("ul", {});
-  const title = visibleTitle(reading);
-  fill(app,
-    h("a", { class: "skip", href: "#main", click: (/** @type {Event} */ event) => {
-      event.preventDefault();
-      main.focus();
-    } }, "Skip to the content"),
-    h("header", { class: "masthead" }, h("div", { class: "inner" },
-      h("p", { class: "brand" }, h("a", { href: link("overview") }, "bilens"), h("span", {}, title)),
-      h("nav", { "aria-label": "Pages" }, menu), themeButton())),
-    main,
-    h("footer", {}, h("p", {}, "Written by bilens. This page needs no network and no server.")));
-  const show = (/** @type {boolean} */ first) => {
-    const route = currentRoute(LM_VIEWS);
-    fill(menu, Object.entries(LM_PAGES).map(([name, words]) => h("li", {}, h("a", { href: link(name),
-      "aria-current": name === route.view || (name === "overview" && route.view === "feature") ? "page" : null }, words))));
-    const one = route.view === "feature" ? found(reading, route.value) : null;
-    fill(main, route.view === "feature" ? lmFeature(reading, route) : route.view === "sentence" ? sentencePage(reading, route)
-      : route.view === "compare" ? lmCompare(reading, route) : route.view === "about" ? lmAbout(reading) : lmOverview(reading, route));
-    document.title = route.view === "overview" ? title : `${one ? featureTitle(one) : LM_PAGES[route.view] || "No such feature"} · ${title}`;
-    if (!first) {
-      window.scrollTo(0, 0);
-      main.focus({ preventScroll: true });
-    }
+/** @returns {import("./frame.js").Page} */
+function readingPage() {
+  const reading = readReading(), title = visibleTitle(reading);
+  return {
+    name: title,
+    title,
+    views: ["overview", "feature", "sentence", "compare", "about"],
+    menu: LM_PAGES,
+    show: (route) => route.view === "feature" ? lmFeature(reading, route) : route.view === "sentence" ? sentencePage(reading, route)
+      : route.view === "compare" ? lmCompare(reading, route) : route.view === "about" ? lmAbout(reading) : lmOverview(reading, route),
+    words: (route) => {
+      const one = route.view === "feature" ? found(reading, route.value) : null;
+      return one ? featureTitle(one) : LM_PAGES[route.view] || "No such feature";
+    },
   };
-  window.addEventListener("hashchange", () => show(false));
-  show(true);
-  performance.mark("bilens:interactive");
 }
 
-try {
-  startReading();
-} catch (error) {
-  const app = /** @type {HTMLElement} */ (document.getElementById("app"));
-  fill(app, h("main", {}, h("h1", {}, "This page cannot be shown"), h("p", { class: "lead" },
-    `Run the same bilens read command again. ${error instanceof Error ? error.message : ""}`)));
-  throw error;
-}
+showPage(readingPage, "Run the same bilens read command again.");

@@ -4,13 +4,11 @@
  * @typedef {{view: string, value: string, more: Record<string, string>}} Route
  */
 
-const VIEWS = ["overview", "feature", "tree", "sample", "faithfulness", "compare", "about"];
-
 /**
  * @param {string[]} views that the page has; the first is shown where the address names none
  * @returns {Route}
  */
-export function currentRoute(views = VIEWS) {
+export function currentRoute(views) {
   const parts = location.hash.slice(1).split("&").filter(Boolean).map((part) => {
     const [name, ...rest] = part.split("=");
     return [name, readable(rest.join("="))];
