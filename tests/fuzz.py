@@ -41,8 +41,8 @@ from bilens.models import ImageClassifier, gated, imported
 from bilens.space import Space
 from bilens.state_dicts import state_dict
 from bilens.tensor import BilinearTensor
+from goldens import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 SMALL = ["--count", "2", "--sae-steps", "2", "--pair-features", "8", "--pair-steps", "2"]
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 10**30, 2**31, 2**63, 0.5, -0.0, 1e300, "", "?", "1", "a\nb", "\ud800", "NaN"),

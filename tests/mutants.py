@@ -152,7 +152,7 @@ MUTANTS = (
     # Scores and statistics
     _("the baseline of ten classes for all", "recovered = ce_loss_score(loss, own, baseline)",
       "recovered = ce_loss_score(loss, own, math.log(10))", "test_faithfulness.py"),
-    _("an interval of one side", "(1 + level) / 2, n - 1", "level, n - 1", "test_statistics.py"),
+    _("an interval of one side", "stdtrit(n - 1, (1 + level) / 2)", "stdtrit(n - 1, level)", "test_statistics.py"),
     _("the variance of a sample divided by n", "for value in samples) / (n - 1)", "for value in samples) / n",
       "test_statistics.py"),
     # What is shown

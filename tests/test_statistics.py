@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,8 @@ from messages import refuses
     st.sampled_from([0.5, 0.9, 0.95, 0.99]),
 )
 def test_an_interval_is_students(samples: list[float], level: float) -> None:
+    import scipy.stats  # whose import takes a second, and which bilens does without
+
     found = interval(samples, level)
     error = np.std(samples, ddof=1) / math.sqrt(len(samples))
     assert found.mean == pytest.approx(np.mean(samples), abs=1e-9)
@@ -41,6 +42,8 @@ def test_an_interval_covers_the_true_mean_as_often_as_it_says(n: int, level: flo
     trials, true = 2000, 4.2
     drawn = np.random.default_rng(0).normal(true, 3.0, (trials, n))
     covered = sum(abs(found.mean - true) <= found.half for found in (interval(row.tolist(), level) for row in drawn))
+    import scipy.stats
+
     low, high = scipy.stats.binom(trials, level).interval(0.9999)
     assert low <= covered <= high
 
@@ -83,6 +86,20 @@ def test_the_interval_of_a_share_is_wilsons(hits: int, count: int) -> None:
     found = share(hits, count)
     assert (found.value, found.count, found.level) == (p, count, 0.95)
     assert (found.low, found.high) == (pytest.approx(middle - half, abs=1e-9), pytest.approx(middle + half, abs=1e-9))
+
+
+@given(st.integers(1, 60), st.data(), st.floats(0.01, 0.99))
+def test_intervals_of_shares_and_medians_are_those_of_scipy(count: int, data: st.DataObject, level: float) -> None:
+    import scipy.stats
+
+    hits = data.draw(st.integers(0, count))
+    expected = scipy.stats.binomtest(hits, count).proportion_ci(level, method="wilson")
+    found = share(hits, count, level)
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=1e-12), pytest.approx(expected.high, abs=1e-12))
+    middle = median([float(value) for value in range(1, count + 1)], level)
+    place = 0 if math.isinf(middle.low) else int(middle.low)  # the last that is sure enough
+    assert 2 * scipy.stats.binom.cdf(place - 1, count, 0.5) <= 1 - level + 1e-12
+    assert 2 * scipy.stats.binom.cdf(place, count, 0.5) > 1 - level - 1e-12
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 7, 8, 20, 101])

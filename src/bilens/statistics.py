@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import scipy.stats
+import numpy as np
+import scipy.special  # and not scipy.stats, whose import takes as long as everything else that a command imports
 
 from bilens._internal.checks import number, whole
 from bilens.errors import BilensError
@@ -57,7 +58,7 @@ def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
     if n == 1:
         return Interval(mean, math.inf, 1, level)
     variance = math.fsum((value - mean) ** 2 for value in samples) / (n - 1)
-    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * math.sqrt(variance / n)
+    half = float(scipy.special.stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(variance / n)
     return Interval(mean, half, n, level)
 
 
@@ -84,7 +85,9 @@ class Estimate:
 
 
 def share(hits: int, count: int, level: float = 0.95) -> Estimate:
-    """A share of independent samples with Wilson's interval, which is right at 0 and 1 too.
+    """A share p̂ of n independent samples with Wilson's interval, which is right at 0 and 1 too.
+
+    (p̂ + z²/2n ± z √(p̂ (1 − p̂)/n + z²/4n²)) / (1 + z²/n), z the normal's quantile at (1 + level)/2.
 
     Examples:
         >>> share(0, 20).text()
@@ -100,8 +103,11 @@ def share(hits: int, count: int, level: float = 0.95) -> Estimate:
     """
     count, level = whole("count", count, 1), number("level", level, above=0, below=1)
     hits = whole("hits", hits, 0, count)
-    found = scipy.stats.binomtest(hits, count).proportion_ci(level, method="wilson")
-    return Estimate(hits / count, float(found.low), float(found.high), count, level)
+    p, z = hits / count, float(scipy.special.ndtri((1 + level) / 2))
+    middle = (p + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    low, high = (0.0 if hits == 0 else middle - half), (1.0 if hits == count else middle + half)
+    return Estimate(p, low, high, count, level)
 
 
 def median(samples: Sequence[float], level: float = 0.95) -> Estimate:
@@ -127,9 +133,8 @@ def median(samples: Sequence[float], level: float = 0.95) -> Estimate:
         raise BilensError("no samples", "at least one, all finite")
     level, n = number("level", level, above=0, below=1), len(ordered)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    place = int(scipy.stats.binom.ppf((1 - level) / 2, n, 0.5))  # the first with P(B ≤ place) at or above it
-    if float(scipy.stats.binom.cdf(place, n, 0.5)) <= (1 - level) / 2:
-        place += 1
+    below = scipy.special.bdtr(np.arange(n), n, 0.5)  # P(B ≤ 0), P(B ≤ 1), …
+    place = int(np.searchsorted(below, (1 - level) / 2, side="right"))  # the first that is above
     if place == 0:
         return Estimate(middle, -math.inf, math.inf, n, level)
     return Estimate(middle, ordered[place - 1], ordered[n - place], n, level)

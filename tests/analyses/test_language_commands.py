@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from bilens import ImageClassifier, Space, cli
 from bilens.models import gated
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from goldens import GOLDEN, answers, copied
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -125,8 +124,7 @@ def test_layers_checks_against_the_original(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_check_of_what_transformers_does_not_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers", reason="pip install 'bilens[lm]'")
-    for part in ("config.json", "model.safetensors"):
-        (tmp_path / part).write_bytes((GOLDEN / f"transformer.{part}").read_bytes())
+    copied("transformer", tmp_path)
     cli.main(["layers", str(tmp_path), "--check"])
     assert "which transformers does not load" in capsys.readouterr().err
 
@@ -151,7 +149,7 @@ def test_import_of_the_authors_classifier(tmp_path: Path, capsys: pytest.Capture
             )
             assert not out.exists()
         told(capsys, "import", file, "--out", out, *([] if inside else ["--yes"]))
-        io = load_file(GOLDEN / f"{name}.io.safetensors")
+        io = answers(name)
         model = ImageClassifier.from_pretrained(out)
         torch.testing.assert_close(model(io["x"]).detach(), io["logits"], rtol=0, atol=1e-5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from bilens import cli
 from bilens.analyses import demo_lm
+from bilens.analyses.language import input_coder, job
 from bilens.models import gated, language
 from bilens.models.gated.original import original
 from bilens.models.replaced import replaced
@@ -35,7 +37,18 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[str, s
     return text.out, text.err
 
 
-def test_the_demo_ends_with_a_report(plays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few features of the page and of its coder: what the demo reads by default takes half a minute."""
+    plan = functools.partial(job.Plan, tokens=24, controls=8, pairs=6, interactions=8)
+    monkeypatch.setattr(demo_lm, "Plan", plan)
+    for name, value in {"FEATURES": 64, "CODES": 8, "STEPS": 30, "BATCH": 64}.items():
+        monkeypatch.setattr(input_coder, name, value)
+
+
+def test_the_demo_ends_with_a_report(
+    plays: Path, little: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ("demo-lm", "--out", tmp_path / "lm", "--fit", 8, "--held-out", 3, "--length", 64, "--layer", 1)
     out, err = told(capsys, *command)
     assert f"model: {language.TINY}" in out

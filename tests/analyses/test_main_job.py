@@ -24,6 +24,7 @@ from bilens import data, sae, store
 from bilens.cli import main
 from bilens.features import FeatureSet
 from bilens.models import ImageClassifier
+from goldens import copied
 
 
 def job(out: Path, *more: str) -> int:
@@ -256,11 +257,7 @@ def test_read_takes_the_checkpoint_of_the_run(run: Path, summary: dict, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["image_plain", "image_residual"])
 def test_read_takes_the_authors_layout_without_images(name: str, tmp_path, undrawn) -> None:
-    golden = Path(__file__).parents[1] / "golden"
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    for ending in ("config.json", "model.safetensors"):
-        (folder / ending).write_bytes((golden / f"{name}.{ending}").read_bytes())
+    folder = copied(name, tmp_path / "theirs")
     flags = ["--count", "3", "--pair-features", "16", "--pair-steps", "20"]
     assert main(["read", str(folder), "--out", str(tmp_path / "out"), *flags]) == 0
     assert "faithfulness" not in json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -5,12 +5,13 @@ Set BILENS_SCREENSHOTS to a folder to keep a picture of every view.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -37,17 +38,18 @@ from explorations import (
 
 pytestmark = pytest.mark.slow
 
-try:
-    import axe_playwright_python
-    from playwright.sync_api import Browser, Page
-except ImportError:
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page  # half a second, which the default tests can do without
+
+FOUND = importlib.util.find_spec("axe_playwright_python")
+if FOUND is None or FOUND.origin is None:
     pytest.skip("needs Playwright: pip install 'bilens[dev]'", allow_module_level=True)
 
-AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+AXE = Path(FOUND.origin).parent / "axe.min.js"
 VIEWS = ("overview", "feature=digits:0", "sample", "faithfulness", "compare=svd:1,svd:2", "about")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
-Open = Callable[..., Page]
+Open = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -20,18 +21,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 sys.path.insert(0, str(Path(__file__).parents[1] / "analyses"))
 import reading_job  # noqa: E402
 
-try:
-    import axe_playwright_python
-    from playwright.sync_api import Browser, Page
-except ImportError:
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page  # half a second, which the default tests can do without
+
+FOUND = importlib.util.find_spec("axe_playwright_python")
+if FOUND is None or FOUND.origin is None:
     pytest.skip("needs Playwright: pip install 'bilens[dev]'", allow_module_level=True)
 
-AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+AXE = Path(FOUND.origin).parent / "axe.min.js"
 VIEWS = ("overview", "feature=tokens:1", "sentence", "compare=tokens:1,tokens:2", "about")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 LAYER = 1
 
-Open = Callable[..., Page]
+Open = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +12,21 @@ from safetensors.torch import load_file, save_file
 from bilens.errors import BilensError, StoreError
 from bilens.models import ImageClassifier
 from bilens.space import Space
+from goldens import answers, change, copied
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ["image_plain", "image_residual", "image_bias_2layer"]
-
-
-def folder(tmp_path: Path, name: str) -> Path:
-    shutil.copy(GOLDEN / f"{name}.config.json", tmp_path / "config.json")
-    shutil.copy(GOLDEN / f"{name}.model.safetensors", tmp_path / "model.safetensors")
-    return tmp_path
-
-
-def change(path: Path, **entries: Any) -> None:
-    config = json.loads((path / "config.json").read_text())
-    config = {name: value for name, value in (config | entries).items() if value is not ...}
-    (path / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_the_authors(tmp_path: Path, name: str) -> None:
-    model, io = ImageClassifier.from_pretrained(folder(tmp_path, name)), load_file(GOLDEN / f"{name}.io.safetensors")
+    model, io = ImageClassifier.from_pretrained(copied(name, tmp_path)), answers(name)
     torch.testing.assert_close(model(io["x"]).detach(), io["logits"], rtol=0, atol=1e-5)
     assert (model.input.name, model.input.size, model.output.size) == ("pixels", 12, 5)
 
 
 @pytest.mark.parametrize("name", ["image_plain", "image_residual"])
 def test_the_tensor_gives_the_authors_logits(tmp_path: Path, name: str) -> None:
-    model, io = ImageClassifier.from_pretrained(folder(tmp_path, name)), load_file(GOLDEN / f"{name}.io.safetensors")
+    model, io = ImageClassifier.from_pretrained(copied(name, tmp_path)), answers(name)
     tensor = model.tensor()
     assert tensor.input.constant == (name == "image_residual")
     torch.testing.assert_close(tensor(io["x"]), io["logits"], rtol=0, atol=1e-5)
@@ -49,8 +35,8 @@ def test_the_tensor_gives_the_authors_logits(tmp_path: Path, name: str) -> None:
 
 
 def test_two_layers_have_no_tensor_but_each_layer_has(tmp_path: Path) -> None:
-    model = ImageClassifier.from_pretrained(folder(tmp_path, "image_bias_2layer"))
-    io = load_file(GOLDEN / "image_bias_2layer.io.safetensors")
+    model = ImageClassifier.from_pretrained(copied("image_bias_2layer", tmp_path))
+    io = answers("image_bias_2layer")
     for refused in (model.tensor, model.hidden_tensor):
         with pytest.raises(BilensError, match=r"got .* of a model with 2 layers; expected .*. Use model\.deep\(\)"):
             refused()
@@ -61,29 +47,29 @@ def test_two_layers_have_no_tensor_but_each_layer_has(tmp_path: Path) -> None:
 
 
 def test_a_residual_flag_changes_the_logits(tmp_path: Path) -> None:
-    path = folder(tmp_path, "image_residual")
-    change(path, residual=False)
-    io = load_file(GOLDEN / "image_residual.io.safetensors")
+    path = copied("image_residual", tmp_path)
+    change(path / "config.json", residual=False)
+    io = answers("image_residual")
     assert float((ImageClassifier.from_pretrained(path)(io["x"]) - io["logits"]).detach().abs().max()) > 0.01
 
 
 def test_saved_again_it_is_the_same_model_in_our_layout(tmp_path: Path) -> None:
-    model = ImageClassifier.from_pretrained(folder(tmp_path, "image_bias_2layer"))
+    model = ImageClassifier.from_pretrained(copied("image_bias_2layer", tmp_path))
     model.save_pretrained(tmp_path / "ours")
     again, io = (
         ImageClassifier.from_pretrained(tmp_path / "ours"),
-        load_file(GOLDEN / "image_bias_2layer.io.safetensors"),
+        answers("image_bias_2layer"),
     )
     assert again.config == model.config
     assert torch.equal(again(io["x"]), model(io["x"]))
 
 
 def test_a_square_number_of_pixels_is_an_image(tmp_path: Path) -> None:
-    path = folder(tmp_path, "image_plain")
+    path = copied("image_plain", tmp_path)
     tensors = load_file(path / "model.safetensors")
     tensors["embed.weight"] = torch.randn(8, 9)
     save_file(tensors, path / "model.safetensors")
-    change(path, d_input=9)
+    change(path / "config.json", d_input=9)
     assert ImageClassifier.from_pretrained(path).input == Space("pixels", 9, image=(3, 3))
 
 
@@ -109,7 +95,7 @@ def test_a_square_number_of_pixels_is_an_image(tmp_path: Path) -> None:
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, entries: dict[str, Any], message: str) -> None:
-    path = folder(tmp_path, "image_plain")
-    change(path, **entries)
+    path = copied("image_plain", tmp_path)
+    change(path / "config.json", **entries)
     with pytest.raises(StoreError, match=message):
         ImageClassifier.from_pretrained(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ transformers = pytest.importorskip("transformers", reason="pip install 'bilens[l
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
 
 
-def converted(stack: Stack, layers: tuple[int, ...] = (0, 1, 2)) -> dict[int, ConvertedMLP]:
-    sequence = Sequence(stack, texts(20), texts(3, seed=2), texts=2)
+@functools.cache
+def _mlps(kind: str, tied: bool, layers: tuple[int, ...]) -> dict[int, ConvertedMLP]:
+    sequence = Sequence(Stack(made(kind, tie_word_embeddings=tied)), texts(20), texts(3, seed=2), texts=2)
     found = {}
     for layer in range(3):
         if layer in layers:
@@ -40,6 +42,12 @@ def converted(stack: Stack, layers: tuple[int, ...] = (0, 1, 2)) -> dict[int, Co
         else:
             sequence.skip(None)
     return found
+
+
+def converted(stack: Stack, layers: tuple[int, ...] = (0, 1, 2)) -> dict[int, ConvertedMLP]:
+    """The conversions of layers of a model by `made`, whose weights are those of its kind alone; they never change."""
+    config = stack.model.config
+    return dict(_mlps(config.model_type, config.tie_word_embeddings, layers))
 
 
 def logits(model: Any, tokens: Tensor) -> Tensor:

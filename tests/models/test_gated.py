@@ -20,8 +20,7 @@ from torch import Tensor
 from bilens import BilensError, ShapeError, Space, StoreError
 from bilens.models import gated
 from bilens.models.gated import Gate, GatedMLP, Layout, Norm
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from goldens import answers, copied
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -589,12 +588,11 @@ def transformer(config: dict[str, Any], tensors: dict[str, Tensor], mlps: list[G
 
 @pytest.mark.parametrize("name", ["transformer", "transformer_swiglu"])
 def test_logits_of_the_authors_language_model(name: str, tmp_path: Path) -> None:
-    shutil.copy(GOLDEN / f"{name}.config.json", tmp_path / "config.json")
-    shutil.copy(GOLDEN / f"{name}.model.safetensors", tmp_path / "model.safetensors")
+    copied(name, tmp_path)
     checkpoint = gated.load(tmp_path)
     mlps = [checkpoint.mlp(k) for k in range(2)]
     config = json.loads((tmp_path / "config.json").read_text())
-    io = load_file(GOLDEN / f"{name}.io.safetensors")
+    io = answers(name)
     logits = transformer(config, load_file(tmp_path / "model.safetensors"), mlps, io["input_ids"])
     torch.testing.assert_close(logits, io["logits"], rtol=0, atol=1e-5)
     assert [mlp.bilinear for mlp in mlps] == [name == "transformer"] * 2
@@ -602,16 +600,14 @@ def test_logits_of_the_authors_language_model(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("change", "message"), [({"bilinear": False}, "which is not gated"), ({"gate": "x"}, "'x'")])
 def test_the_authors_other_models_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    shutil.copy(GOLDEN / "transformer.config.json", tmp_path / "config.json")
-    shutil.copy(GOLDEN / "transformer.model.safetensors", tmp_path / "model.safetensors")
+    copied("transformer", tmp_path)
     edit(tmp_path / "config.json", **change)
     with pytest.raises(StoreError, match=message):
         gated.load(tmp_path)
 
 
 def test_a_model_without_normalisation(tmp_path: Path) -> None:
-    shutil.copy(GOLDEN / "transformer.config.json", tmp_path / "config.json")
-    shutil.copy(GOLDEN / "transformer.model.safetensors", tmp_path / "model.safetensors")
+    copied("transformer", tmp_path)
     edit(tmp_path / "config.json", normalization=False)
     mlp = gated.load(tmp_path).mlp(0)
     x = drawn(4, 16)

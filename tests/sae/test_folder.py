@@ -16,33 +16,9 @@ from torch.testing import assert_close
 
 from bilens import sae
 from bilens.errors import StoreError
+from goldens import GOLDEN, answers, change, change_weights, copied
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 SAELENS = ("standard", "topk", "jumprelu", "gated")
-CLASSES = {"standard": sae.StandardSAE, "topk": sae.TopKSAE, "jumprelu": sae.JumpReLUSAE, "gated": sae.GatedSAE}
-
-
-def copied(architecture: str, folder: Path) -> Path:
-    shutil.copytree(GOLDEN / f"saelens_{architecture}", folder, dirs_exist_ok=True)
-    return folder
-
-
-def authors(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(GOLDEN / "sae_author.config.json", folder / "config.json")
-    shutil.copy(GOLDEN / "sae_author.model.safetensors", folder / "model.safetensors")
-    return folder
-
-
-def change(path: Path, **settings: Any) -> None:
-    """Set keys of a JSON file; `...` takes one away."""
-    config = json.loads(path.read_text()) | settings
-    path.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
-
-
-def change_weights(path: Path, **weights: Any) -> None:
-    tensors = load_file(path) | weights
-    save_file({name: value.contiguous() for name, value in tensors.items() if value is not ...}, path)
 
 
 def compare(coder: sae.SAE, golden: dict[str, Tensor]) -> None:
@@ -52,17 +28,9 @@ def compare(coder: sae.SAE, golden: dict[str, Tensor]) -> None:
         assert_close(coder.decode(golden["acts"]), golden["x_hat"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", SAELENS)
-def test_saelens_goldens_give_the_same_codes(architecture: str) -> None:
-    folder = GOLDEN / f"saelens_{architecture}"
-    coder = sae.from_pretrained(folder)
-    assert type(coder) is CLASSES[architecture]
-    compare(coder, load_file(folder / "io.safetensors"))
-
-
 def test_the_authors_golden_gives_the_same_codes(tmp_path: Path) -> None:
-    coder = sae.from_pretrained(authors(tmp_path))
-    golden = load_file(GOLDEN / "sae_author.io.safetensors")
+    coder = sae.from_pretrained(copied("sae_author", tmp_path))
+    golden = answers("sae_author")
     assert isinstance(coder, sae.TopKSAE)
     assert not coder.rectify
     compare(coder, golden)
@@ -98,7 +66,7 @@ def test_written_folders_have_the_settings_and_weights_of_saelens_own(architectu
 
 @pytest.mark.parametrize("architecture", SAELENS)
 def test_apply_b_dec_to_input_is_honoured(architecture: str, tmp_path: Path) -> None:
-    folder = copied(architecture, tmp_path)
+    folder = copied(f"saelens_{architecture}", tmp_path)
     change(folder / "cfg.json", apply_b_dec_to_input=False)
     golden = load_file(folder / "io.safetensors")
     plain, shifted = sae.from_pretrained(GOLDEN / f"saelens_{architecture}"), sae.from_pretrained(folder)
@@ -109,7 +77,7 @@ def test_apply_b_dec_to_input_is_honoured(architecture: str, tmp_path: Path) -> 
 
 
 def test_acts_rescaled_by_the_decoder_norm_are_folded_into_the_weights(tmp_path: Path) -> None:
-    folder = copied("topk", tmp_path)
+    folder = copied("saelens_topk", tmp_path)
     change(folder / "cfg.json", rescale_acts_by_decoder_norm=True)
     weights = load_file(folder / "sae_weights.safetensors")
     weights["W_dec"] *= torch.linspace(0.3, 3, 48)[:, None]
@@ -126,7 +94,7 @@ def test_acts_rescaled_by_the_decoder_norm_are_folded_into_the_weights(tmp_path:
 
 
 def test_what_is_folded_into_half_precision_is_held_in_float32(tmp_path: Path) -> None:
-    folder = copied("topk", tmp_path)
+    folder = copied("saelens_topk", tmp_path)
     half = {name: value.bfloat16() for name, value in load_file(folder / "sae_weights.safetensors").items()}
     save_file(half, folder / "sae_weights.safetensors")
     change(folder / "cfg.json", rescale_acts_by_decoder_norm=True, dtype="bfloat16")
@@ -138,7 +106,7 @@ def test_k_comes_from_each_folder_itself(tmp_path: Path) -> None:
     folders = {k: tmp_path / str(k) for k in (2, 7)}
     for k, folder in folders.items():
         sae.TopKSAE(4, 9, k).save_pretrained(folder)
-    change(authors(tmp_path / "authors") / "config.json", k=3)
+    change(copied("sae_author", tmp_path / "authors") / "config.json", k=3)
     for k, folder in (*folders.items(), (3, tmp_path / "authors")):
         coder = sae.from_pretrained(folder)
         assert isinstance(coder, sae.TopKSAE)
@@ -193,7 +161,7 @@ def test_top_k_without_relu_has_no_saelens_folder(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_are_not_understood_are_refused(settings: dict[str, Any], line: str, tmp_path: Path) -> None:
-    folder = copied("standard", tmp_path)
+    folder = copied("saelens_standard", tmp_path)
     change(folder / "cfg.json", **settings)
     with pytest.raises(StoreError, match=line):
         sae.from_pretrained(folder)
@@ -215,7 +183,7 @@ def test_settings_that_are_not_understood_are_refused(settings: dict[str, Any], 
 def test_the_authors_settings_that_are_not_understood_are_refused(
     settings: dict[str, Any], line: str, tmp_path: Path
 ) -> None:
-    folder = authors(tmp_path)
+    folder = copied("sae_author", tmp_path)
     change(folder / "config.json", **settings)
     with pytest.raises(StoreError, match=line):
         sae.from_pretrained(folder)
@@ -234,14 +202,14 @@ def test_the_authors_settings_that_are_not_understood_are_refused(
     ],
 )
 def test_weights_that_do_not_fit_are_refused(weights: dict[str, Any], line: str, tmp_path: Path) -> None:
-    folder = copied("standard", tmp_path)
+    folder = copied("saelens_standard", tmp_path)
     change_weights(folder / "sae_weights.safetensors", **weights)
     with pytest.raises(StoreError, match=line):
         sae.from_pretrained(folder)
 
 
 def test_what_is_not_supported_is_said_before_weights_are_missed(tmp_path: Path) -> None:
-    saelens, theirs = copied("standard", tmp_path / "saelens"), authors(tmp_path / "authors")
+    saelens, theirs = copied("saelens_standard", tmp_path / "saelens"), copied("sae_author", tmp_path / "authors")
     (saelens / "sae_weights.safetensors").unlink()
     (theirs / "model.safetensors").unlink()
     for folder in (saelens, theirs):
@@ -257,7 +225,7 @@ def test_what_is_not_supported_is_said_before_weights_are_missed(tmp_path: Path)
 def test_missing_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="which does not exist"):
         sae.from_pretrained(tmp_path / "nothing")
-    folder = copied("standard", tmp_path)
+    folder = copied("saelens_standard", tmp_path)
     path = folder / "sae_weights.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])

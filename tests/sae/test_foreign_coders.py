@@ -19,8 +19,8 @@ from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.sae import Coder, Site, SiteWarning
 from bilens.sae.formats.content import NORMALIZATIONS, VECTORS
 from bilens.space import Space
+from goldens import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 COUNTED = ("topk", "abstopk", "groupmax")
 
 

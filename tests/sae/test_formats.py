@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from torch.testing import assert_close
 from bilens import cli, sae
 from bilens.errors import BilensError, StoreError
 from bilens.sae import Site, formats
+from goldens import GOLDEN, answers, change, change_weights, copied
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDERS = sorted(
     path.name for kind in ("saelens", "sparsify", "dictionary_learning") for path in GOLDEN.glob(f"{kind}_*")
 )
@@ -44,22 +43,6 @@ PLAIN = {
 """The goldens that are one of the classes that the library itself makes; every other one is a `Coder`."""
 
 
-def copied(name: str, folder: Path) -> Path:
-    shutil.copytree(GOLDEN / name, folder, dirs_exist_ok=True)
-    return folder
-
-
-def change(path: Path, **settings: Any) -> None:
-    """Set keys of a JSON file; `...` takes one away."""
-    config = json.loads(path.read_text()) | settings
-    path.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
-
-
-def change_weights(path: Path, **weights: Any) -> None:
-    tensors = load_file(path) | weights
-    save_file({name: value.contiguous() for name, value in tensors.items() if value is not ...}, path)
-
-
 def change_trainer(folder: Path, **settings: Any) -> None:
     change(folder / "config.json", trainer=json.loads((folder / "config.json").read_text())["trainer"] | settings)
 
@@ -80,7 +63,7 @@ def refused(folder: Path, **how: Any) -> str:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_golden_gives_the_codes_and_reconstructions_of_its_own_program(name: str) -> None:
-    coder, golden = sae.load(GOLDEN / name), load_file(GOLDEN / name / "io.safetensors")
+    coder, golden = sae.load(GOLDEN / name), answers(name)
     assert type(coder) is PLAIN.get(name, sae.Coder)
     x, acts, x_hat = golden["x"], golden["acts"], golden["x_hat"]
     with torch.no_grad():

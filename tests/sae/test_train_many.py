@@ -52,13 +52,13 @@ SETTINGS = {"lr": [0.01, 0.003, 0.01, 0.02], "l1": [0.1, 0.4, 0.0, 0.0], "simila
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_many_coders_are_trained_exactly_as_each_alone(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_POINTS", 15)  # three steps a row of the history
+    monkeypatch.setattr(training, "_POINTS", 5)  # three steps a row of the history
     x = sparse_vectors(300)[0] + 1
     together = several()
     stream = Counted(sae.TensorStream(x, 64))
-    arguments: dict[str, Any] = {"steps": 46, "clip": clip, "progress": False, "device": "cpu"}
+    arguments: dict[str, Any] = {"steps": 16, "clip": clip, "progress": False, "device": "cpu"}
     histories = sae.train_many(together, stream, **arguments, **SETTINGS)
-    assert stream.asked == [0, *range(46)]
+    assert stream.asked == [0, *range(16)]
     for number, coder in enumerate(several()):
         own = {name: values[number] for name, values in SETTINGS.items()}
         alone = sae.train(coder, sae.TensorStream(x, 64), **arguments, **own)
@@ -68,15 +68,15 @@ def test_many_coders_are_trained_exactly_as_each_alone(clip: float | None, monke
 
 
 def test_many_coders_go_on_from_one_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_POINTS", 15)
+    monkeypatch.setattr(training, "_POINTS", 5)
     x = sparse_vectors(300)[0] + 1
-    arguments: dict[str, Any] = {"steps": 46, "progress": False, "device": "cpu", "checkpoint": tmp_path / "c"}
+    arguments: dict[str, Any] = {"steps": 16, "progress": False, "device": "cpu", "checkpoint": tmp_path / "c"}
     with pytest.raises(KeyboardInterrupt):
-        sae.train_many(several(), Counted(sae.TensorStream(x, 64), 31), **arguments, **SETTINGS)
+        sae.train_many(several(), Counted(sae.TensorStream(x, 64), 11), **arguments, **SETTINGS)
     resumed, straight = several(), several()
     stream = Counted(sae.TensorStream(x, 64))
     histories = sae.train_many(resumed, stream, **arguments, **SETTINGS)
-    assert stream.asked == [0, *range(31, 46)]
+    assert stream.asked == [0, *range(11, 16)]
     whole = sae.train_many(straight, sae.TensorStream(x, 64), **arguments | {"checkpoint": None}, **SETTINGS)
     for a, b, one, other in zip(resumed, straight, histories, whole, strict=True):
         assert same(a, b)
@@ -155,7 +155,7 @@ def test_free_rows_and_clipped_gradients_are_adams_on_the_formula(kind: str, cli
 @pytest.mark.parametrize("kind", ["standard", "topk"])
 def test_bfloat16_products_train_as_well_and_go_on_exactly(kind: str, tmp_path: Path) -> None:
     x = sparse_vectors()[0]
-    arguments: dict[str, Any] = {"steps": 150, "lr": 0.01, "l1": 0.2 if kind == "standard" else 0.0}
+    arguments: dict[str, Any] = {"steps": 60, "lr": 0.01, "l1": 0.2 if kind == "standard" else 0.0}
     coders = {name: build(kind) for name in ("whole", "rounded", "resumed")}
     run(coders["whole"], sae.TensorStream(x, 200), **arguments)
     arguments["precision"] = "bfloat16"
@@ -166,7 +166,7 @@ def test_bfloat16_products_train_as_well_and_go_on_exactly(kind: str, tmp_path: 
     assert errors["rounded"] < 1.1 * errors["whole"] + 0.005
     arguments["checkpoint"] = tmp_path / "c"
     with pytest.raises(KeyboardInterrupt):
-        run(coders["resumed"], Counted(sae.TensorStream(x, 200), 77), **arguments)
+        run(coders["resumed"], Counted(sae.TensorStream(x, 200), 31), **arguments)
     coders["resumed"] = build(kind)
     run(coders["resumed"], sae.TensorStream(x, 200), **arguments)
     assert same(coders["rounded"], coders["resumed"])

@@ -79,7 +79,7 @@ def test_weights_are_those_of_a_few_lines_of_torch(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_and_says_how_far(kind: str) -> None:
     one = coder(kind)
-    history = train(one, steps=400, l1=0.0)
+    history = train(one, steps=150, lr=0.03, l1=0.0)
     assert history.names == ("loss", "nmse", "l0", "dead")
     assert 0 < float(history.values[-1, 1]) < 0.3
     found = sae.evaluate(one, X, Y)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import scipy.stats
 import torch
 
 from bilens import faithfulness, files
@@ -19,6 +18,7 @@ from bilens.data import Dataset
 from bilens.deep import DeepTensor
 from bilens.errors import BilensError, StoreError
 from bilens.models import ImageClassifier
+from bilens.statistics import share
 from bilens.tensor import BilinearTensor
 
 SCALES = (1e-12, 1e12)
@@ -102,7 +102,8 @@ def look(model: ImageClassifier, checkpoint: Path, dataset: Dataset, images: Sta
     with torch.no_grad():
         logits = torch.cat([model(part) for part in torch.split(dataset.test.images, 4096)])
     right = round(faithfulness.accuracy(logits, labels) * len(labels))
-    low, high = scipy.stats.binomtest(right, len(labels)).proportion_ci(method="wilson")
+    accuracy = share(right, len(labels))
+    low, high = accuracy.low, accuracy.high
     chance = float(labels.bincount().max()) / len(labels)
     stated = _accuracy(checkpoint)
     if stated is not None and high < stated - 0.02:
