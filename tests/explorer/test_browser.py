@@ -182,7 +182,7 @@ def test_no_serious_violation_of_accessibility(visit: Open, theme: str) -> None:
 def test_the_logits_are_the_librarys(visit: Open, run: Exploration) -> None:
     assert run.samples is not None
     # the page keeps its functions to itself: the same script, run again in a scope that can be asked
-    functions = source().rpartition("\ntry {\n  start();")[0]
+    functions = source().rpartition("\nshowPage(runPage, ")[0]
     assert functions
     probe = visit("sample", bypass_csp=True)
     found = probe.evaluate(
@@ -625,7 +625,7 @@ def test_the_largest_and_smallest_samples_share_a_scale(visit: Open) -> None:
 
 
 def test_texts_are_cut_between_characters(visit: Open) -> None:
-    functions = source().rpartition("\ntry {\n  start();")[0]
+    functions = source().rpartition("\nshowPage(runPage, ")[0]
     found = visit("about", bypass_csp=True).evaluate(
         """(text) => new Function(text + `;return [
              short("ab\\u{1F600}cd", 4)];`)()""",
