@@ -188,7 +188,7 @@ class Spectrum:
         return float(sizes.sum() ** 2 / sizes.square().sum())
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x, self.vectors) @ self.vectors.double().T).square() * self.values.double()
 
     @cached_property
     def _grams(self) -> tuple[Tensor, Tensor]:
