@@ -3,7 +3,7 @@
 from bilens.files._folder import list_ours, require_listed
 from bilens.files._pair import read_pair, require_ours, write_pair
 from bilens.files._read import checksum, file_checksum, read_bytes, read_json, read_sealed, read_tensors, unsealed
-from bilens.files._replace import dangling, make_folder, replacing, replacing_all, settled
+from bilens.files._replace import dangling, make_folder, refuse_below_file, replacing, replacing_all, settled
 from bilens.files._write import (
     create_json,
     sealed,
@@ -27,6 +27,7 @@ __all__ = [
     "read_pair",
     "read_sealed",
     "read_tensors",
+    "refuse_below_file",
     "replacing",
     "replacing_all",
     "require_listed",

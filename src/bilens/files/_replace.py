@@ -129,16 +129,24 @@ def make_folder(path: str | Path) -> None:
     """Make a folder and those that it lies in.
 
     Raises:
-        StoreError: a symbolic link on the way leads nowhere. OSError: it cannot be made.
+        StoreError: a symbolic link on the way leads nowhere, or a file stands there. OSError: it cannot be made.
     """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:
-        for link in (path, *path.parents):
-            if link.is_symlink() and not link.exists():
-                raise dangling(link) from None
+        refuse_below_file(path)
         raise
+
+
+def refuse_below_file(path: Path) -> None:
+    """Refuse a folder on whose way a symbolic link leads nowhere or a file stands. Raises StoreError."""
+    for part in (path, *path.parents):
+        if part.is_symlink() and not part.exists():
+            raise dangling(part)
+        if part.exists() and not part.is_dir():
+            where = f"{path}, which is a file" if part == path else f"{path}, which lies below the file {part}"
+            raise StoreError(where, "a folder", "name another one")
 
 
 def dangling(link: Path) -> StoreError:
