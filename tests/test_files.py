@@ -175,9 +175,9 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
 def test_refuses_to_write_under_a_file(tmp_path):
     (tmp_path / "file").write_text("I am no folder")
     for path in (tmp_path / "file" / "weights", tmp_path / "file" / "deeper" / "weights"):
-        with refuses(StoreError, "on writing", str(path), "room", "another folder"):
+        with refuses(StoreError, str(path.parent), f"{tmp_path / 'file'}", "file", "expected a folder"):
             files.write_tensors(path, WEIGHTS)
-        with refuses(StoreError, "on writing", str(path)):
+        with refuses(StoreError, str(path.parent), "file", "expected a folder"):
             files.write_json(path, {})
     assert (tmp_path / "file").read_text() == "I am no folder"
 

@@ -40,7 +40,8 @@ def refuse_others(path: Path) -> None:
     """Refuse to replace what is not a page of ours, which states so in its head."""
     if path.is_symlink() and not path.exists():
         raise dangling(path)
-    refuse_below_file(path.parent)
+    if not path.exists():
+        refuse_below_file(path)
     if path.is_dir():
         raise StoreError(
             f"{path}, which is a folder", "a file for the page", f"name one in it, such as {path / 'page.html'}"

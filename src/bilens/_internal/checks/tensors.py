@@ -167,8 +167,6 @@ def vectors(name: str, value: Tensor, like: Tensor, size: int, *, expected: str 
 def on_device(name: str, value: Tensor, like: Tensor) -> None:
     """Check that a tensor lies where another one does. Raises BilensError."""
     if value.device != like.device:
-        if value.is_meta:
-            in_memory(name, value)
         raise BilensError(f"{name} on {value.device}", f"{name} on {like.device}", f"call .to('{like.device}')")
 
 
