@@ -177,7 +177,7 @@ def test_codes_that_are_no_matrix_are_refused(shape: tuple[int, ...]) -> None:
         (torch.ones(6, 6), "active of type torch.float32"),
         (torch.full((6, 6), math.nan), "active of type torch.float32"),
         (torch.ones(6, 6, dtype=torch.int64), "active of type torch.int64"),
-        (MASK.to("meta"), "active on the meta device"),
+        (MASK.to("meta"), "active on meta"),
         (MASK.to_sparse(), "active with layout"),
         (MASK[:, :5], "active of shape (6, 5)"),
         (MASK[0], "active of shape (6,)"),

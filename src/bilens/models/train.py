@@ -286,7 +286,7 @@ def check_settings(
 
 def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: str, labels_name: str) -> None:
     instance("model", model, ImageClassifier)
-    if isinstance(images, Tensor) and images.dtype == torch.uint8:
+    if isinstance(images, Tensor) and images.dtype in (torch.uint8, torch.int32, torch.int64):
         raise BilensError(f"{name} of type {images.dtype}", "floating-point numbers", "divide them by 255")
     checks.floating(name, images)
     checks.in_memory(name, images)
