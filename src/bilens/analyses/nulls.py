@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -112,9 +113,7 @@ def largest_codes(subject: Subject, k: int, numbers: int, beside: Row) -> tuple[
 
 def row(curve: Curve, k: int, kind: Kind, beside: Row) -> Row:
     """The row of a null or a rival at k components."""
-    score = curve.at(k)
-    numbers = None if curve.numbers is None else int(curve.numbers[curve.kept.tolist().index(k)])
-    return Row(f"{k:,} {curve.name}", score, numbers, kind, beside.name)
+    return replace(replace(curve, beside=None).row(k), kind=kind, beside=beside.name)
 
 
 def affordable(curve: Curve, numbers: int) -> int | None:
