@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.special  # and not scipy.stats, whose import takes as long as everything else that a command imports
 
-from bilens._internal.checks import number, whole
+from bilens._internal.checks import number, several, whole
 from bilens.errors import BilensError
 
 
@@ -50,7 +50,7 @@ def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
 
     Source: Student, "The probable error of a mean" (1908).
     """
-    samples = [number("one of the samples", value) for value in samples]
+    samples = [number("one of the samples", value) for value in several("samples", samples, "a list of numbers", "")]
     if not samples:
         raise BilensError("no samples", "at least one, all finite")
     level = number("level", level, above=0, below=1)
