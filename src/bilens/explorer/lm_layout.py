@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypedDict
 from bilens.explorer.encoding import Array
 from bilens.explorer.layout import Fact
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; the page refuses another one."""
 
 
@@ -169,6 +169,25 @@ class Text(TypedDict):
     stretches: list[list[int]]
 
 
+class Alike(TypedDict):
+    """Exact cosines ⟨Q, Q'⟩ / ‖Q‖ ‖Q'‖ of kernels, (n, m), and their norms, in a metric that is said in words.
+
+    The n features are those of this page, all sets in order; the m are the same, or those of the layer beside it.
+    """
+
+    metric: str
+    cosines: Array
+    first: list[float]
+    second: list[float]
+
+
+class Beside(TypedDict):
+    """Another layer, to compare with: what its page has, without what only a feature's own view shows."""
+
+    reading: Reading
+    alike: Alike
+
+
 class Reading(TypedDict):
     """The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
 
@@ -196,4 +215,6 @@ class Reading(TypedDict):
     shares: list[Spread]
     correlations: list[Spread]
     sets: list[Features]
+    alike: Alike
+    beside: Beside | None
     notes: list[str]

@@ -81,6 +81,17 @@ def collected(subject: Subject, out: Path, layer: int, part: str) -> Float[Tenso
     return torch.cat(found).flatten(0, 1)
 
 
+def kept(out: Path, layer: int, part: str) -> Float[Tensor, "n d"] | None:
+    """What `collected` gives of a run that is finished, whatever its text was; None for a run without text.
+
+    Raises:
+        StoreError: a file is damaged.
+    """
+    paths = sorted((out / "activations").glob(f"{layer:03d}-{part}-*.safetensors"))
+    found = [files.read_tensors(path)[0]["x"] for path in paths]
+    return torch.cat(found).flatten(0, 1) if found else None
+
+
 def size(subject: Subject, layers: int) -> int:
     """Bytes that `collect` writes."""
     split = subject.split
@@ -94,4 +105,4 @@ def _file(out: Path, layer: int, part: str, start: int) -> Path:
     return out / "activations" / f"{layer:03d}-{part}-{start:06d}.safetensors"
 
 
-__all__ = ["PARTS", "ROWS", "collect", "collected", "missing", "size"]
+__all__ = ["PARTS", "ROWS", "collect", "collected", "kept", "missing", "size"]

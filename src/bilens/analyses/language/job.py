@@ -98,7 +98,7 @@ def read_layers(
     if plan.inputs == TRAIN and subject.split is None:
         raise BilensError("a coder to be trained without text", "text to train it on")
     asked = settings(subject, layers, plan)
-    first = from_weights(subject, layers[0])
+    first = from_weights(subject.checkpoint.mlp(layers[0]))
     announced(subject, first, layers, plan, out)
     run, writer = Folder(out, asked), Writer(out, asked)
     steps = steps or Steps(count_steps(subject, layers, out, plan))
@@ -115,7 +115,7 @@ def read_layers(
         steps.begin(f"reading layer {number}")
         found = read_layer(subject, number, run, writer, plan)
         steps.begin(f"the page of layer {number}")
-        written.append(pages.write(subject, found, run.path, layers))
+        written.append(pages.write(subject, found, run, layers))
     if len(layers) > 1:
         written.insert(0, index.write(subject, layers, run.path))
     return written

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from bilens import explorer, store, tables
+from bilens.analyses.language import alike
+from bilens.analyses.language.about import facts, notes
+from bilens.analyses.language.alike import METRIC, Shown, shown, shown_name
 from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
 from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
 from bilens.analyses.language.subject import PREFIX, Subject, rows
 from bilens.explorer.encoding import finite, number, shorts
-from bilens.explorer.layout import Fact
 from bilens.explorer.lm_layout import (
     FORMAT,
+    Alike,
     Cost,
     Example,
     Feature,
@@ -33,6 +36,7 @@ from bilens.explorer.lm_layout import (
     Spread,
     Tokens,
 )
+from bilens.store import Folder
 
 FEATURES, CONTROLS = 256, 16
 """Features of all sets on the page, and random directions."""
@@ -69,10 +73,11 @@ class Rows(NamedTuple):
 class Page:
     """Puts one page together; texts of tokens and input features are written once, and named by number elsewhere."""
 
-    def __init__(self, subject: Subject, read: Read, run: Path, others: Sequence[int]) -> None:
-        self.subject, self.run, self.others = subject, run, others
+    def __init__(self, subject: Subject, read: Read, run: Folder, others: Sequence[int]) -> None:
+        self.subject, self.run, self.folder, self.others = subject, run.path, run, others
         self.layer, self.sets, self.made_of = read.layer, read.sets, read.inputs
-        self.asked = tables.open(run)
+        self.asked = tables.open(run.path)
+        self.chosen: list[list[int]] = []
         self._tokens: dict[str, int] = {}
         self._inputs: dict[int, int] = {}
 
@@ -138,6 +143,8 @@ class Page:
             "shares": [self.shares(one) for one in sets],
             "correlations": [spread for one in sets if (spread := self.correlations(one)) is not None],
             "sets": shown,
+            "alike": self.alike(),
+            "beside": None,
             "notes": notes(layer, sets, subject),
             "tokens": list(self._tokens),  # last: everything before names some
         }  # fmt: skip
@@ -170,10 +177,12 @@ class Page:
         made = store.read_record(self.run, f"layer-{layer:03d}/{name}/made", Made)
         seen = store.read_record(self.run, f"layer-{layer:03d}/{name}/seen", Seen)
         if made is None:
+            self.chosen.append([])
             return {"name": name, "title": found.title, "feature": found.feature, "about": found.about,
                     "control": found.control, "total": 0, "features": [],
                     "terms": None, "whole": None, "true": None}  # fmt: skip
         chosen = shown_of(found, seen, CONTROLS if found.control else count)
+        self.chosen.append(chosen)
         own = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
         pairs = self._grouped("SELECT * FROM eigenpairs", "pair", name)
         links = self._grouped("SELECT * FROM interactions", "rank", name)
@@ -199,6 +208,12 @@ class Page:
             "whole": whole,
             "true": true,
         }
+
+    def alike(self) -> Alike:
+        """How alike the kernels of the features are that the page has."""
+        layer = self.layer
+        found = self.folder.record(shown_name(layer.number), Shown, lambda: shown(layer, self.sets, self.chosen))
+        return alike.within(found, "weights alone" if layer.metric is None else METRIC)
 
     def _grouped(self, sql: str, order: str, name: str) -> dict[int, list[dict[str, Any]]]:
         asked = f'{sql} WHERE layer = ? AND "set" = ? ORDER BY feature, {order}'
@@ -310,51 +325,6 @@ def shown_of(found: Outputs, seen: Seen | None, count: int) -> list[int]:
     return torch.argsort(size, descending=True, stable=True)[:count].tolist()
 
 
-def facts(subject: Subject, layer: Layer) -> list[Fact]:
-    """What is said of the layer in a few words."""
-    mlp = layer.mlp
-    split = subject.split
-    found: list[Fact] = [
-        {"name": "layer", "value": f"{mlp.input.size:,} → {len(mlp.gate):,} → {mlp.output.size:,}"},
-        {"name": "gate", "value": mlp.activation.title if layer.surrogate is not None else "linear: exactly bilinear"},
-        {"name": "input", "value": f"normalised ({mlp.norm.kind}); {layer.tensor.input.dim:,} coordinates"},
-    ]
-    if split is not None and layer.fit is not None and layer.held_out is not None:
-        found.append(
-            {"name": "text", "value": f"{len(layer.fit):,} tokens fitted to, {len(layer.held_out):,} held out"}
-        )
-    return found
-
-
-def notes(layer: Layer, sets: Sequence[Outputs], subject: Subject) -> list[str]:
-    """What to keep in mind of a page like this."""
-    said = [
-        "Sizes can be compared within one feature. Across features they cannot: a large eigenvalue may belong to a "
-        "direction that is long, and a strong interaction to tokens that never meet.",
-    ]
-    if layer.metric is None:
-        said.append(
-            "No text was read: pairs are in the order of |λ|, in which the mean input and the constant, often "
-            "delimiters, come first. With --text they are in the order of what they add on average."
-        )
-    else:
-        said.append(
-            "Pairs are in the order of what they add on average over the text, in the metric of its second moment. The "
-            "first is often the mean input, which holds most of ‖Q‖² and is the same at every token: each pair says "
-            "how much of it that is."
-        )
-    if any(found.control for found in sets):
-        said.append(
-            "Random directions stand beside everything. Where few pairs predict a feature no better than they predict "
-            "those, its eigenvectors say no more of it than of any other direction."
-        )
-    if layer.mlp.post_norm is not None:
-        said.append("A norm follows this MLP: its gain is part of every direction, its scale, one per token, is not.")
-    if not subject.named_tokens:
-        said.append("No tokenizer was found: tokens are numbers.")
-    return said
-
-
 def _rest(seen: Seen, place: int) -> list[float]:
     """The mean of what the first k pairs leave out, for each k."""
     rest = float(seen.mean[place]) - seen.pairs[place].double().cumsum(dim=0)
@@ -395,13 +365,13 @@ def _three(values: Tensor) -> list[float]:
     return [number(value, 3) for value in values.double().tolist()]
 
 
-def write(subject: Subject, read: Read, run: Path, others: Sequence[int]) -> Path:
+def write(subject: Subject, read: Read, run: Folder, others: Sequence[int]) -> Path:
     """Write the page of a layer into the run's folder.
 
     Args:
         subject: the model; read: the layer, as it was read; run: the folder; others: all layers that have a page there.
     """
-    path = run / address(read.layer.number)
+    path = run.path / address(read.layer.number)
     explorer.write_reading(Page(subject, read, run, others).reading(), path)
     return path
 
@@ -411,4 +381,4 @@ def address(layer: int) -> str:
     return f"layer-{layer:03d}.html"
 
 
-__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "facts", "notes", "shown_of", "write"]
+__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "shown_of", "write"]

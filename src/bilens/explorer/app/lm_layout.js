@@ -1,6 +1,6 @@
 // The types of the page's data, written by docs/explorer_schema.py from explorer/lm_layout.py.
 
-export const LM_FORMAT = 1;
+export const LM_FORMAT = 2;
 
 /**
  * An array: little-endian numbers of `type`, row by row, in base64.
@@ -175,6 +175,24 @@ export const LM_FORMAT = 1;
  */
 
 /**
+ * Exact cosines ⟨Q, Q'⟩ / ‖Q‖ ‖Q'‖ of kernels, (n, m), and their norms, in a metric that is said in words.
+ *
+ * The n features are those of this page, all sets in order; the m are the same, or those of the layer beside it.
+ * @typedef {object} Alike
+ * @property {string} metric
+ * @property {Array} cosines
+ * @property {number[]} first
+ * @property {number[]} second
+ */
+
+/**
+ * Another layer, to compare with: what its page has, without what only a feature's own view shows.
+ * @typedef {object} Beside
+ * @property {Reading} reading
+ * @property {Alike} alike
+ */
+
+/**
  * The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
  *
  * `readings` are tokens of text that `reads` is an average over, 0 for embeddings; `at` the numbers of pairs that
@@ -200,5 +218,7 @@ export const LM_FORMAT = 1;
  * @property {Spread[]} shares
  * @property {Spread[]} correlations
  * @property {Features[]} sets
+ * @property {Alike} alike
+ * @property {Beside|null} beside
  * @property {string[]} notes
  */
