@@ -2,6 +2,7 @@
 
 import { fill, h } from "./dom.js";
 import { lmAbout } from "./lm_about.js";
+import { besidePage } from "./lm_beside.js";
 import { lmCompare } from "./lm_compare.js";
 import { found, readReading } from "./lm_data.js";
 import { featureTitle, lmFeature } from "./lm_feature.js";
@@ -11,32 +12,33 @@ import { currentRoute, link } from "./route.js";
 import { themeButton } from "./theme.js";
 
 /** @type {Record<string, string>} */
-const LM_PAGES = { overview: "Layer", sentence: "Sentence", compare: "Compare", about: "About" };
-const LM_VIEWS = ["overview", "feature", "sentence", "compare", "about"];
+const LM_PAGES = { overview: "Layer", beside: "Side by side", sentence: "Sentence", compare: "Compare", about: "About" };
+const LM_VIEWS = ["overview", "feature", "beside", "sentence", "compare", "about"];
 
 function startReading() {
   const reading = readReading();
   const app = /** @type {HTMLElement} */ (document.getElementById("app"));
   const main = h("main", { id: "main", tabindex: -1 }), menu = h("ul", {});
-  const title = visibleTitle(reading);
+  const title = visibleTitle(reading), home = reading.beside ? "beside" : "overview";
+  const views = [home, ...LM_VIEWS.filter((name) => name !== home)];
   fill(app,
     h("a", { class: "skip", href: "#main", click: (/** @type {Event} */ event) => {
       event.preventDefault();
       main.focus();
     } }, "Skip to the content"),
     h("header", { class: "masthead" }, h("div", { class: "inner" },
-      h("p", { class: "brand" }, h("a", { href: link("overview") }, "bilens"), h("span", {}, title)),
+      h("p", { class: "brand" }, h("a", { href: link(home) }, "bilens"), h("span", {}, title)),
       h("nav", { "aria-label": "Pages" }, menu), themeButton())),
     main,
     h("footer", {}, h("p", {}, "Written by bilens. This page needs no network and no server.")));
   const show = (/** @type {boolean} */ first) => {
-    const route = currentRoute(LM_VIEWS);
-    fill(menu, Object.entries(LM_PAGES).map(([name, words]) => h("li", {}, h("a", { href: link(name),
+    const route = currentRoute(views);
+    fill(menu, Object.entries(LM_PAGES).filter(([name]) => name !== "beside" || reading.beside).map(([name, words]) => h("li", {}, h("a", { href: link(name),
       "aria-current": name === route.view || (name === "overview" && route.view === "feature") ? "page" : null }, words))));
-    const one = route.view === "feature" ? found(reading, route.value) : null;
+    const asked = route.view === "feature" ? found(reading, route.value) : null, one = asked && !asked.of ? asked : null;
     fill(main, route.view === "feature" ? lmFeature(reading, route) : route.view === "sentence" ? sentencePage(reading, route)
-      : route.view === "compare" ? lmCompare(reading, route) : route.view === "about" ? lmAbout(reading) : lmOverview(reading, route));
-    document.title = route.view === "overview" ? title : `${one ? featureTitle(one) : LM_PAGES[route.view] || "No such feature"} · ${title}`;
+      : route.view === "compare" ? lmCompare(reading, route) : route.view === "beside" ? besidePage(reading, route) : route.view === "about" ? lmAbout(reading) : lmOverview(reading, route));
+    document.title = route.view === home ? title : `${one ? featureTitle(one) : LM_PAGES[route.view] || "No such feature"} · ${title}`;
     if (!first) {
       window.scrollTo(0, 0);
       main.focus({ preventScroll: true });

@@ -15,13 +15,16 @@ import { link, remember } from "./route.js";
  * @param {string} label
  * @param {import("./lm_data.js").Found} one
  * @param {(name: string) => void} choose
+ * @param {boolean} both whether those of the layer beside it, too
  */
-export function featureField(reading, id, label, one, choose) {
+export function featureField(reading, id, label, one, choose, both = false) {
+  const pages = both && reading.beside ? [reading, reading.beside.reading] : [reading];
   return h("div", { class: "field" }, h("label", { for: id }, label), h("select", { id, change: (/** @type {any} */ event) => choose(event.target.value) },
-    reading.sets.filter((set) => set.features.length).map((set) => h("optgroup", { label: set.title }, set.features.map((feature, place) => {
-      const name = nameOf({ set, place, feature });
-      return h("option", { value: name, selected: name === nameOf(one) }, short(visible(feature.label), 40));
-    })))));
+    pages.flatMap((page) => page.sets.filter((set) => set.features.length).map((set) => h("optgroup", { label: page === reading ? set.title : `${set.title}, beside: ${short(visible(page.title), 40)}` },
+      set.features.map((feature, place) => {
+        const name = nameOf({ set, place, feature, ...(page === reading ? {} : { of: page }) });
+        return h("option", { value: name, selected: name === nameOf(one) }, short(visible(feature.label), 40));
+      }))))));
 }
 
 /**
@@ -30,7 +33,8 @@ export function featureField(reading, id, label, one, choose) {
  */
 export function sentencePage(reading, route) {
   const set = firstSet(reading), text = reading.text;
-  const first = found(reading, route.more.f || "") || (set && set.features.length ? { set, place: 0, feature: set.features[0] } : null);
+  const asked = found(reading, route.more.f || "");
+  const first = (asked && !asked.of ? asked : null) || (set && set.features.length ? { set, place: 0, feature: set.features[0] } : null);
   if (!text || !text.stretches.length || !first || !valuesOf(first)) {
     return h("div", {}, h("h1", {}, "A sentence"), h("p", { class: "empty" }, "No text was read, and so there is no sentence to look at. bilens read MODEL --text FILE keeps some."));
   }
