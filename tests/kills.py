@@ -1,8 +1,8 @@
 """Kills `bilens read` of the tiny model at random moments and runs it again: the same files as of a straight run.
 
-`python tests/kills.py --count 50 --seed 0`; kill n of a seed is drawn the same way every time. Half of the kills come
-after a random time, in processor seconds, half right before or after a random file appears. A kill is the end of the
-process at once: nothing of its own runs after it.
+`python tests/kills.py --count 50 --seed 0`; kill n of a seed is drawn the same way every time, so that a finding can
+be repeated by `--first n --count 1`. Half of the kills come after a random time, in processor seconds, half right
+before or after a random file appears. A kill is the end of the process at once: nothing of its own runs after it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,18 @@ def processor() -> float:
 def content(run: Path) -> dict[str, bytes]:
     """Every file of a run but for how long things took, and what a kill left beside it."""
     paths = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in paths if path.name != "timings.json"}
+    return {path.relative_to(run).as_posix(): plain(path) for path in paths if path.name != "timings.json"}
+
+
+def plain(path: Path) -> bytes:
+    """The bytes of a file; of safetensors, whose header is in another order each time, the same in one order."""
+    whole = path.read_bytes()
+    if path.suffix == ".json":
+        return json.dumps(json.loads(whole) | {"sha256": ""}, sort_keys=True).encode()  # of the bytes of another file
+    if path.suffix != ".safetensors":
+        return whole
+    size = int.from_bytes(whole[:8], "little")
+    return json.dumps(json.loads(whole[8 : 8 + size]), sort_keys=True).encode() + whole[8 + size :]
 
 
 def finished(run: Path) -> dict[str, tuple[int, int]]:
@@ -131,8 +142,8 @@ def draw(number: int, seed: int, files: int, seconds: float) -> tuple[str, float
     return chance.choice(("before", "after")), chance.randint(1, files)
 
 
-def kills(count: int, seed: int, say: Callable[[str], None] = print) -> Counter[str]:
-    """Kill so many runs; the counter says in which step, and what was found: "lost", "different", "failed"."""
+def kills(count: int, seed: int, first: int = 0, say: Callable[[str], None] = print) -> Counter[str]:
+    """Kill so many runs, from a number on; the counter says in which step, and what was found: "lost", "different", "failed"."""
     told: Counter[str] = Counter()
     made = opened()
     with tempfile.TemporaryDirectory() as place:
@@ -143,7 +154,7 @@ def kills(count: int, seed: int, say: Callable[[str], None] = print) -> Counter[
             raise RuntimeError(f"a run that nobody killed: {said[-2000:]}")
         expected = content(straight)
         files, seconds = json.loads(straight.with_name("cost").read_text())
-        for number in range(count):
+        for number in range(first, first + count):
             run = Path(place, "killed", "run")
             shutil.rmtree(run.parent, ignore_errors=True)
             run.parent.mkdir()
@@ -176,9 +187,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=50, help="kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--first", type=int, default=0, help="number of the first kill")
     asked = parser.parse_args()
     started = time.monotonic()
-    told = kills(asked.count, asked.seed)
+    told = kills(asked.count, asked.seed, asked.first)
     for name, number in sorted(told.items()):
         print(f"{number:>5} {name}")
     findings = {name: told[name] for name in ("failed", "lost", "different")}

@@ -244,7 +244,7 @@ def less(content: Reading) -> Reading:
         {**found, "terms": None, "whole": None, "features": [_less(feature) for feature in found["features"]]}
         for found in content["sets"]
     ]
-    return {**content, "sets": sets, "others": [], "notes": [], "beside": None}  # type: ignore[typeddict-item]
+    return {**content, "sets": sets, "others": [], "notes": [], "beside": None, "typed": None}  # type: ignore[typeddict-item]
 
 
 def _less(feature: Feature) -> Feature:

@@ -20,6 +20,7 @@ from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
 from bilens.analyses.language.subject import PREFIX, Subject, rows
+from bilens.analyses.language.typed import LARGEST, PAIRS, size, typed
 from bilens.explorer.encoding import finite, number, shorts
 from bilens.explorer.lm_layout import (
     FORMAT,
@@ -35,6 +36,7 @@ from bilens.explorer.lm_layout import (
     Reading,
     Spread,
     Tokens,
+    Typed,
 )
 from bilens.store import Folder
 
@@ -145,6 +147,7 @@ class Page:
             "sets": shown,
             "alike": self.alike(),
             "beside": None,
+            "typed": self.typed(),
             "notes": notes(layer, sets, subject),
             "tokens": list(self._tokens),  # last: everything before names some
         }  # fmt: skip
@@ -209,11 +212,26 @@ class Page:
             "true": true,
         }
 
+    def shown(self) -> Shown:
+        """The features that the page has."""
+        name = shown_name(self.layer.number)
+        return self.folder.record(name, Shown, lambda: shown(self.layer, self.sets, self.chosen))
+
     def alike(self) -> Alike:
         """How alike the kernels of the features are that the page has."""
-        layer = self.layer
-        found = self.folder.record(shown_name(layer.number), Shown, lambda: shown(layer, self.sets, self.chosen))
-        return alike.within(found, "weights alone" if layer.metric is None else METRIC)
+        return alike.within(self.shown(), "weights alone" if self.layer.metric is None else METRIC)
+
+    def typed(self) -> Typed | None:
+        """What the page needs to compute with sentences that are typed; None where it cannot."""
+        number = self.layer.number
+        if size(self.subject.checkpoint.source.config, number) > LARGEST:
+            return None
+        vectors = [
+            self.asked.vectors(layer=number, set=found.name, feature=feature)[:PAIRS]
+            for found, some in zip(self.sets, self.chosen, strict=True)
+            for feature in some
+        ]
+        return typed(self.subject, self.layer, self.shown(), torch.stack(vectors)) if vectors else None
 
     def _grouped(self, sql: str, order: str, name: str) -> dict[int, list[dict[str, Any]]]:
         asked = f'{sql} WHERE layer = ? AND "set" = ? ORDER BY feature, {order}'

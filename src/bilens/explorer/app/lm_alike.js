@@ -12,12 +12,21 @@ const MOST = 0.95;
  */
 
 /**
- * The place of a feature among all of its page's.
+ * The place of a set's first feature among all of its page's.
  * @param {Reading} page
  * @param {import("./lm_data.js").FeatureSet} set
  */
 function start(page, set) {
   return page.sets.slice(0, page.sets.indexOf(set)).reduce((sum, each) => sum + each.features.length, 0);
+}
+
+/**
+ * The place of a feature of this page among all of them.
+ * @param {Reading} reading
+ * @param {Found} one
+ */
+export function placeOf(reading, one) {
+  return start(reading, one.set) + one.place;
 }
 
 /**

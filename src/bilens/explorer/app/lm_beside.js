@@ -31,7 +31,7 @@ export function besidePage(reading, route) {
   const beside = reading.beside, sets = shared(reading);
   if (!beside || !sets.length) return h("div", {}, h("h1", {}, "Side by side"), h("p", { class: "empty" }, "This page has one layer. bilens compare RUN OTHER --layers 12 puts another one beside it."));
   const own = visible(pageOf(reading)).replace(/␣/g, " "), other = visible(beside.reading.title).replace(/␣/g, " ");
-  return h("div", { class: "beside lm" }, h("h1", {}, "Side by side"),
+  return h("div", { class: "side-by-side lm" }, h("h1", {}, "Side by side"),
     h("p", { class: "lead" }, `${own}, which is ${STANDS[reading.method]}, and ${other}, which is ${STANDS[beside.reading.method]}. `,
       `Kernels of one name are compared exactly, in ${beside.alike.metric}.`),
     h("dl", { class: "facts" }, sets.map((each) => told(reading, each))),

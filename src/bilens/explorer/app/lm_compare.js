@@ -91,7 +91,7 @@ function contextsOf(page, one) {
   const examples = one.feature.largest.slice(0, 3);
   if (!examples.length) return null;
   const most = Math.max(1e-12, ...examples.flatMap((example) => example.values.map(Math.abs)));
-  return h("section", {}, h("h3", {}, "largest at"), h("ul", { class: "examples" }, examples.map((example) => h("li", {},
+  return h("section", {}, h("h3", {}, "largest in the text"), h("ul", { class: "examples" }, examples.map((example) => h("li", {},
     h("span", { class: "value" }, h("strong", {}, number(example.value))), shaded(page, example.tokens, example.values, { most, focus: example.focus })))));
 }
 

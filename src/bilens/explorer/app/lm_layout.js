@@ -186,6 +186,47 @@ export const LM_FORMAT = 2;
  */
 
 /**
+ * The weights of one block of a small model, each matrix (out, in), for a page that runs the model.
+ * @typedef {object} Block
+ * @property {Array} norm
+ * @property {Array} query
+ * @property {Array} key
+ * @property {Array} value
+ * @property {Array} output
+ * @property {Array} mlp_norm
+ * @property {Array} gate
+ * @property {Array} up
+ * @property {Array} down
+ */
+
+/**
+ * A small model up to the layer, with which the page computes what a sentence is that a person types.
+ *
+ * `names` are its tokens as its tokenizer has them, bytes as characters, `merges` pairs of them in order, `texts` what
+ * they read as, and `special` those that are no text; `first` is the token that every text begins with. `surrogate`
+ * has a, b, c, e and f of z (a v + b z + c) + e v + f for each unit, (5, h), null for the layer itself. `directions`
+ * are those of all features of the page, (n, o), `vectors` their first `pairs` eigenvectors, (n · pairs, i).
+ * @typedef {object} Typed
+ * @property {string[]} names
+ * @property {string[]} texts
+ * @property {string[]} merges
+ * @property {string[]} special
+ * @property {number|null} first
+ * @property {number} longest
+ * @property {number} heads
+ * @property {number} groups
+ * @property {number} theta
+ * @property {number} eps
+ * @property {"silu"|"identity"} gate
+ * @property {Array} embedding
+ * @property {Block[]} blocks
+ * @property {Array|null} surrogate
+ * @property {Array} directions
+ * @property {Array} vectors
+ * @property {number} pairs
+ */
+
+/**
  * Another layer, to compare with: what its page has, without what only a feature's own view shows.
  * @typedef {object} Beside
  * @property {Reading} reading
@@ -220,5 +261,6 @@ export const LM_FORMAT = 2;
  * @property {Features[]} sets
  * @property {Alike} alike
  * @property {Beside|null} beside
+ * @property {Typed|null} typed
  * @property {string[]} notes
  */
