@@ -143,7 +143,7 @@ def draw(number: int, seed: int, files: int, seconds: float) -> tuple[str, float
 
 
 def kills(count: int, seed: int, first: int = 0, say: Callable[[str], None] = print) -> Counter[str]:
-    """Kill so many runs, from a number on; the counter says in which step, and what was found: "lost", "different", "failed"."""
+    """Kill so many runs, from a number on; the counter says in which step, and "lost", "different" and "failed"."""
     told: Counter[str] = Counter()
     made = opened()
     with tempfile.TemporaryDirectory() as place:

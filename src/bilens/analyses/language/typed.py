@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -85,7 +86,7 @@ def typed(subject: Subject, layer: Layer, shown: Shown, vectors: Tensor) -> Type
     }
 
 
-def size(config: dict[str, Any], layer: int) -> int:
+def size(config: Mapping[str, Any], layer: int) -> int:
     """How many numbers a model of the family has up to a layer and with it, as its config says."""
     names = ("hidden_size", "intermediate_size", "vocab_size")
     if not all(isinstance(config.get(name), int) for name in names):
