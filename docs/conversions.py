@@ -11,6 +11,7 @@ page is written again from that file.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bilens.faithfulness import TextScore
 FOLDER = Path(__file__).parent
 KEPT, FIGURES = FOLDER / "results" / "conversions.json", FOLDER / "assets" / "figures"
 PAGE = FOLDER / "language-models.md"
+DOCUMENTS = re.compile(r"to fit on, from ([\d]+) document")
 START, END = "<!-- conversions: written by docs/conversions.py -->", "<!-- end of conversions -->"
 
 
@@ -31,6 +33,7 @@ def read(folder: Path) -> dict[str, Any]:
     return {
         "model": Path(made["model"]).name,
         "tokens": made["tokens"],
+        "documents": int(DOCUMENTS.search(made["text"])[1]),  # type: ignore[index]
         "steps": asked["distill"],
         "seconds": made["seconds"],
         "whole": made["whole"],
@@ -41,23 +44,23 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
-    """The table, one run a row, in order of tokens and of steps."""
+    """The table, one run a row, in order of tokens, documents and steps."""
     found = [
-        "| tokens | steps per layer | ΔCE held out | ΔCE fitted | KL held out | same likeliest token | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| fitted to | steps per layer | measured on | ΔCE held out | ΔCE fitted | KL held out | same likeliest token "
+        "| minutes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for run in ordered(runs):
         held, fit = (TextScore(**run["whole"][part]) for part in ("held_out", "fit"))
         found.append(
-            f"| {run['tokens']['fit']:,} | {run['steps'] or 'closed form'} "
+            f"| {run['tokens']['fit']:,} tokens of {run['documents']} documents | {run['steps'] or 'closed form'} "
+            f"| {held.texts} texts, {held.tokens:,} tokens "
             f"| {held.delta_ce:+.3f} ± {held.delta_ce_error:.3f} | {fit.delta_ce:+.3f} ± {fit.delta_ce_error:.3f} "
             f"| {held.kl:.3f} ± {held.kl_error:.3f} | {held.agreement:.1%} ± {held.agreement_error:.1%} "
             f"| {run['seconds'] / 60:.0f} |"
         )
-    measured = [TextScore(**run["whole"]["held_out"]) for run in runs.values()]
-    held = ", ".join(sorted({f"{one.texts} texts, {one.tokens:,} tokens" for one in measured}))
     apart = max(max(run["logits"].values()) for run in runs.values())
-    found += ["", f"Held out: {held}. ± is a standard error over texts. Logits of the written model, as transformers"]
+    found += ["", "± is a standard error over texts. Logits of the written model, as transformers"]
     return [
         *found,
         f"opens it, and of the model with its layers replaced differ by at most {apart:.0e} of the largest.",
@@ -65,8 +68,8 @@ def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def ordered(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs by tokens, then by steps."""
-    return sorted(runs.values(), key=lambda run: (run["tokens"]["fit"], run["steps"]))
+    """The runs by tokens, documents and steps."""
+    return sorted(runs.values(), key=lambda run: (run["tokens"]["fit"], run["documents"], run["steps"]))
 
 
 def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
@@ -90,6 +93,15 @@ def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
                 capsize=2,
                 label=name,
             )
+            for run, at, one in zip(some, tokens, scores, strict=True):
+                if part == "held_out":
+                    axes.annotate(
+                        f"{run['documents']} documents",
+                        (at, one.delta_ce),
+                        (6, 4),
+                        textcoords="offset points",
+                        size="x-small",
+                    )
     axes.set_xscale("log")
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_xlabel("tokens fitted to")

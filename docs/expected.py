@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from bilens import files
 
 PAGE = Path(__file__).with_name("command-line.md")
 START, END = "<!-- expected: written by docs/expected.py -->", "<!-- end of expected -->"
 COUNTS = re.compile(r" of \d+ active features? \(rank \d+\)")
+CODES = re.compile(r"^the (\d+ )?largest codes? (of each output )?in (?P<directions>.*)$")
+"""Rows whose number is the SAE's own in each run."""
 
 
 def table(runs: dict[str, Path]) -> list[str]:
@@ -23,14 +26,20 @@ def table(runs: dict[str, Path]) -> list[str]:
     for folder in runs.values():
         scores = files.read_json(folder / "summary.json")["faithfulness"]
         measured.append(", ".join(f"{count:,}" for count in sorted({score["samples"] for score in scores.values()})))
-        columns.append({COUNTS.sub("", name): said(score) for name, score in scores.items()})
+        columns.append({named(name, score): said(score) for name, score in scores.items()})
     names = list(dict.fromkeys(name for column in columns for name in column))
     lines = [f"| the layer is replaced by | {' | '.join(runs)} |", "|---" * (len(runs) + 1) + "|"]
     lines.append(f"| *test images that it is measured on* | {' | '.join(measured)} |")
     return lines + [f"| {name} | {' | '.join(column.get(name, '–') for column in columns)} |" for name in names]
 
 
-def said(score: dict[str, float]) -> str:
+def named(name: str, score: dict[str, Any]) -> str:
+    """A row's name, the same in all runs, in italics where it stands beside another one."""
+    name = CODES.sub(r"as many of each output's codes, the largest in \g<directions>", COUNTS.sub("", name))
+    return name if score.get("beside") is None else f"*{score['kind']}: {name}*"
+
+
+def said(score: dict[str, Any]) -> str:
     """Accuracy, and cross-entropy recovered, in percent."""
     recovered = score["recovered"]
     return f"{score['accuracy']:.2%}" + ("" if recovered is None else f", {recovered:.2%}")

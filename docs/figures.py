@@ -35,7 +35,7 @@ def main() -> None:
         "view": plots.view(sets["svd"], count=3),
         "spectrum": plots.spectrum(spectrum),
         "terms": plots.terms(Explanation(f"The logit of {number}", x, top, float(samples.outputs[0, number]))),
-        "curves": plots.curves(run.all_curves),
+        "curves": plots.curves(run.all_curves, against="numbers"),
         "certificate": plots.certificate(run.all_curves[0]),
     }
     for name, figure in figures.items():

@@ -184,6 +184,17 @@ def test_curves_against_the_numbers_stored_and_nulls_dashed_in_the_colour_of_the
         plots.curves([curve], against="size")
 
 
+def test_each_of_several_views_has_a_colour_that_only_its_nulls_share():
+    views = [replace(make_curve(), name=name) for name in ("SVD", "SAE", "pairs")]
+    nulls = [replace(view, name=f"null of {view.name}", beside=view.name) for view in views]
+    figure = plots.curves([views[0], nulls[0], views[1], nulls[1], views[2], nulls[2]])
+    colors = [line.get_color() for line in figure.axes[0].get_lines()]
+    assert colors[::2] == colors[1::2]
+    assert len(set(colors)) == 3
+    (legend,) = figure.legends  # so many find no room within the axes
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["SVD", "null of SVD"]
+
+
 def test_curves_go_through_their_points():
     curve = make_curve()
     for which in ("accuracy", "recovered", "cross_entropy"):

@@ -141,7 +141,7 @@ def coded(
     # Made at once: many small ones that outlive the batches' own would leave memory in pieces that nothing fits into.
     found = [
         [
-            (torch.empty(stream.rows, size, dtype=torch.int32), torch.empty(stream.rows, size))
+            (torch.empty(stream.rows, size, dtype=torch.int32), torch.empty(stream.rows, size, dtype=atoms.dtype))
             for size in (min(k, len(atoms)) for k in each)
         ]
         for (atoms, _), each in zip(dictionaries, ks, strict=True)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 
 from bilens import decompose
+from bilens.analyses import nulls
 from bilens.analyses.subject import Run, Subject, kept, scored
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
-from bilens.faithfulness import Curve
+from bilens.faithfulness import Curve, Row
 from bilens.features import Chart, FeatureSet, detail, stored
 from bilens.progress import bar
 
@@ -35,7 +36,7 @@ def singular_values(subject: Subject, run: Run) -> FeatureSet:
     count = min(subject.budget.count, solid)
     kernels = [found.kernel(s) for s in range(count)]
     spectra = [decompose.eigh(kernel) for kernel in kernels]
-    curves = () if subject.original is None else (_curve(subject, found),)
+    curves = () if subject.original is None else _curves(subject, found)
     return FeatureSet(
         "svd",
         tuple(replace(stored(spectrum), label=str(s)) for s, spectrum in enumerate(spectra, 1)),
@@ -51,13 +52,14 @@ def singular_values(subject: Subject, run: Run) -> FeatureSet:
         total=solid,
         detail=detail(zip(kernels, spectra, strict=True), subject.examined),
         curves=curves,
-        scores=tuple(row for curve in curves for row in scored(curve, SCORED)),
+        scores=_rows(*curves) if curves else (),
         numbers={"singular_values": found.values[:50].tolist(), "floor": float(found.floor)},
         charts={"singular-values": _chart(found)},
     )
 
 
-def _curve(subject: Subject, found: TensorSVD) -> Curve:
+def _curves(subject: Subject, found: TensorSVD) -> tuple[Curve, Curve, Curve]:
+    """Components, random output directions, and principal components of the outputs."""
     tensor, outputs, inputs = subject.hidden, subject.test_outputs, subject.given
     whole, norms = subject.read(outputs), tensor.input.fold(inputs).norm(dim=1)
     counts = kept(len(found))
@@ -71,7 +73,27 @@ def _curve(subject: Subject, found: TensorSVD) -> Curve:
     # The factors stay, with an output direction and its effects for each component.
     factors, each = tensor.left.numel() + tensor.right.numel(), tensor.output.size + subject.outputs.output.size
     numbers = [factors + k * each for k in counts]
-    return Curve.of("SVD components kept", counts, scores, error=errors, bound=bounds, numbers=numbers)
+    ours = Curve.of("SVD components kept", counts, scores, error=errors, bound=bounds, numbers=numbers)
+    offset = subject.outputs.output.size  # the mean of the outputs, as effects
+
+    def stored(k: int) -> int:
+        return factors + k * each + offset
+
+    return (
+        ours,
+        nulls.random_outputs(subject, counts, ours),
+        nulls.output_components(subject, kept(tensor.output.size), stored, ours),
+    )
+
+
+def _rows(ours: Curve, random: Curve, principal: Curve) -> tuple[Row, ...]:
+    """Each number of components beside as many random directions and as many principal components."""
+    rows: list[Row] = []
+    for row, k in scored(ours, SCORED):
+        rows += [row, nulls.row(random, k, "null", row)]
+        if k in principal.kept.tolist():
+            rows.append(nulls.row(principal, k, "rival", row))
+    return tuple(rows)
 
 
 def _chart(found: TensorSVD) -> Chart:

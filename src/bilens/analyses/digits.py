@@ -7,9 +7,10 @@ from functools import cache
 import torch
 
 from bilens import decompose
+from bilens.analyses import nulls
 from bilens.analyses.subject import Run, Subject, kept, scored
 from bilens.decompose import Spectrum
-from bilens.faithfulness import Curve
+from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, detail, singular, stored
 from bilens.progress import bar
 
@@ -48,7 +49,13 @@ def output_directions(subject: Subject, run: Run) -> FeatureSet:
         return Curve.of(name, counts, scores, error=errors, bound=bounds, numbers=numbers)
 
     norms = torch.stack([spectrum.energy.sqrt() for spectrum in spectra()])
-    curves = () if subject.original is None else (curve(),)
+    curves: tuple[Curve, ...] = ()
+    scores: tuple[Row, ...] = ()
+    if subject.original is not None:
+        ours = curve()
+        random = nulls.random_vectors(subject, kernels, ours.kept.tolist(), ours)
+        principal = nulls.input_components(subject, ours)
+        curves, scores = (ours, random, principal), _rows(ours, random, principal)
     many, one = tensor.output.name, singular(tensor.output.name)
     return FeatureSet(
         "digits",
@@ -65,9 +72,20 @@ def output_directions(subject: Subject, run: Run) -> FeatureSet:
         are_outputs=True,
         detail=detail(zip(kernels, spectra(), strict=True), subject.examined),
         curves=curves,
-        scores=tuple(row for curve in curves for row in scored(curve, SCORED)),
+        scores=scores,
         numbers={"norms": dict(zip([spectrum.label for spectrum in spectra()], norms.tolist(), strict=True))},
     )
+
+
+def _rows(ours: Curve, random: Curve, principal: Curve) -> tuple[Row, ...]:
+    """Each number of eigenvectors beside as many random directions, and beside components that store no more."""
+    rows: list[Row] = []
+    for row, k in scored(ours, SCORED):
+        rows += [row, nulls.row(random, k, "null", row)]
+        count = None if row.numbers is None else nulls.affordable(principal, row.numbers)
+        if count is not None:
+            rows.append(nulls.row(principal, count, "rival", row))
+    return tuple(rows)
 
 
 def _capital(text: str) -> str:

@@ -53,7 +53,7 @@ def pair_features(subject: Subject, run: Run) -> FeatureSet:
         return sae.train(coder, stream, steps=budget.pair_steps, checkpoint=checkpoint, title=title)
 
     untrained = TopKSAE(stream.width, width, min(budget.pair_k, width), seed=subject.seed)
-    coder = trained(run, "sae_pairs", untrained, train)
+    coder = trained(run, "sae_pairs", untrained, train).to(tensor.down.dtype)
     with torch.no_grad(), bar("codes of all pairs", stream.rows) as step:
         vectors = pairs.stream(tensor, shuffle=False)
         codes = PairCodes.of(vectors, lambda rows: coder.sparse(rows)[1:], width=coder.d_sae, step=step)
@@ -145,7 +145,7 @@ def _nulls(subject: Subject, coder: TopKSAE) -> tuple[Row, ...]:
     mean = mean_pair(tensor)
     untrained: dict[str, Float[Tensor, "m h"]] = {
         f"{count:,} pair vectors drawn at random": drawn_pairs(tensor, count, subject.seed, mean),
-        f"{count:,} random unit vectors": random_directions(coder.d_in, count, subject.seed),
+        f"{count:,} random unit vectors": random_directions(coder.d_in, count, subject.seed).to(mean),
     }
     rows = pairs.stream(tensor, shuffle=False).rows
     with bar("codes in atoms never trained", rows) as step:

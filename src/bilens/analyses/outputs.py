@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from bilens import decompose, sae
+from bilens.analyses import nulls
 from bilens.analyses.saes import trained
 from bilens.analyses.subject import MEASURE, MEASURED, Run, Subject, kept
 from bilens.dictionary import Dictionary
@@ -46,7 +47,7 @@ def output_features(subject: Subject, run: Run) -> FeatureSet:
         )
 
     coder = trained(run, "sae_outputs", StandardSAE(tensor.output.size, budget.sae_features, seed=subject.seed), train)
-    return _read(subject, coder)
+    return _read(subject, coder.to(tensor.down.dtype))
 
 
 @bar("features, and the model on them")
@@ -135,7 +136,7 @@ def _compared(
 def _scored(
     subject: Subject, found: FeatureSet, coder: StandardSAE, dictionary: Dictionary, order: Int[Tensor, " m"]
 ) -> FeatureSet:
-    """The set with its scores: ReLU codes, pseudoinverse codes, and these against features kept."""
+    """The set with its scores: ReLU codes, pseudoinverse codes, these against features kept, and what stands beside."""
     outputs, size, classes = subject.test_outputs, subject.hidden.output.size, subject.outputs.output.size
     codes = dictionary.encode(outputs)
     counts, scores = kept(len(order)), []
@@ -145,16 +146,28 @@ def _scored(
         scores.append(subject.score(subject.read(dictionary.decode(some))))
     # The factors stay, with a dual, what it gives of the offset, and its effects for each feature.
     factors = subject.hidden.left.numel() + subject.hidden.right.numel()
-    numbers = [factors + k * (size + 1 + classes) + classes for k in counts]
-    curve = Curve.of("features of the SAE on outputs", counts, scores, numbers=numbers)
+
+    def stored(k: int) -> int:
+        return factors + k * (size + 1 + classes) + classes
+
+    curve = Curve.of("features of the SAE on outputs", counts, scores, numbers=[stored(k) for k in counts])
     with torch.no_grad():
         relu = subject.score(subject.read(coder(outputs)))
     # ReLU codes take the factors, all rows of the encoder with their biases, and the effects of features and offset.
-    whole = factors + coder.d_sae * (coder.d_in + 1 + classes) + classes
+    trained = Row("SAE on outputs, ReLU codes", relu, factors + coder.d_sae * (coder.d_in + 1 + classes) + classes)
     features = "feature" if len(order) == 1 else "features"
     inverse = replace(
         curve.row(len(order)),
         name=f"SAE on outputs, pseudoinverse codes of {len(order)} active {features} (rank {dictionary.rank})",
         score=subject.score(subject.read(dictionary.project(outputs))),
     )
-    return replace(found, curves=(curve,), scores=(Row("SAE on outputs, ReLU codes", relu, whole), inverse))
+    drawn = nulls.drawn_outputs(subject, counts, stored, curve)
+    principal = nulls.output_components(subject, kept(min(len(order), size)), stored, curve)
+    rows = (
+        trained,
+        *nulls.largest_codes(subject, max(round(found.numbers["l0"]), 1), stored(size), trained),
+        inverse,
+        replace(nulls.row(drawn, int(drawn.kept[-1]), "null", inverse), name=f"as many {drawn.name}"),
+        replace(nulls.row(principal, int(principal.kept[-1]), "rival", inverse), name=f"as many {principal.name}"),
+    )
+    return replace(found, curves=(curve, drawn, principal), scores=rows)

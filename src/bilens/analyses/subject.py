@@ -177,6 +177,19 @@ class Subject:
         return decompose.second_moment(self._training, self.hidden.input)
 
     @functools.cached_property
+    def input_components(self) -> Float[Tensor, "d d"]:
+        """Principal components of the training inputs, about 0 as the layer is: eigenvectors of E[x xᵀ], in float64."""
+        size = self.hidden.input.size
+        return _components(self.second_moment[:size, :size])
+
+    @functools.cached_property
+    def output_components(self) -> tuple[Float[Tensor, " h"], Float[Tensor, "h h"]]:
+        """The mean of the layer's outputs over the training inputs, and their principal components about it."""
+        space, outputs = self.hidden.output.without_constant(), self.train_outputs
+        mean = outputs.double().mean(dim=0).to(outputs)
+        return mean, _components(decompose.second_moment(outputs - mean, space)).to(outputs)
+
+    @functools.cached_property
     def original(self) -> Score | None:
         """The score of the model itself; None where nothing can be scored."""
         if self.evaluate is not None:
@@ -248,12 +261,19 @@ def of_classifier(model: ImageClassifier, dataset: Dataset | None, budget: Budge
     )
 
 
+def _components(moment: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """Eigenvectors of a second moment, one per row, largest first."""
+    vectors: Tensor = torch.linalg.eigh(moment.double()).eigenvectors.T.flip(0).contiguous()
+    return vectors
+
+
 def kept(most: int) -> list[int]:
     """The points of a curve: the usual numbers of components below `most`, and `most` itself."""
     return [k for k in _KEPT if k < most] + [most]
 
 
-def scored(curve: Curve, counts: tuple[int, ...]) -> tuple[Row, ...]:
-    """The rows of a table at these points of a curve; of a small model, which has none of them, at its first ones."""
+def scored(curve: Curve, counts: tuple[int, ...]) -> tuple[tuple[Row, int], ...]:
+    """The rows of a table at these points of a curve, with the points; of a small model, which has none of them, at its
+    first ones."""
     measured = [k for k in counts if k in curve.kept.tolist()] or curve.kept.tolist()[:2]
-    return tuple(curve.row(k) for k in measured)
+    return tuple((curve.row(k), k) for k in measured)

@@ -31,6 +31,9 @@ from bilens.plots.style import (
 
 _MANY = 3000
 
+FEW = 4
+"""Curves whose legend finds room within the axes."""
+
 
 @styled
 def curves(
@@ -64,16 +67,18 @@ def curves(
     if unknown:
         raise BilensError(f"a curve {unknown[0]!r} without numbers stored", "one that has them", "leave it out")
     samples = on_samples(curves)
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    many = len(curves) > FEW
+    figure = Figure(figsize=(6, 3.6 + (0.12 * len(curves) if many else 0)), layout="constrained")
     axes = figure.add_subplot()
     views = [curve.name for curve in curves if curve.beside is None]
     for place, curve in enumerate(curves):
         at, values = numbers(against, getattr(curve, against)), numbers(which, getattr(curve, which))
-        color = views.index(curve.beside) if curve.beside in views else place
+        own = curve.name if curve.beside is None else curve.beside
+        color = views.index(own) if own in views else place
         style: dict[str, Any] = {"color": LINES[color % len(LINES)], "marker": MARKERS[place % len(MARKERS)]}
         if curve.beside is not None:
             style["linestyle"] = (0, (4, 3))
-        axes.plot(at, values, label=short(curve.name, 40), clip_on=False, zorder=3, **style)
+        axes.plot(at, values, label=short(curve.name, 60 if many else 40), clip_on=False, zorder=3, **style)
     alone = against == "kept" and len(curves) == 1
     label = short(curves[0].name, 60) if alone else _AGAINST[against]
     count_axis(axes, [getattr(curve, against) for curve in curves], label)
@@ -85,8 +90,10 @@ def curves(
     else:
         axes.set_ylim(bottom=0)
     axes.set_title(names[which].capitalize() + samples)
-    if len(curves) > 1:
-        axes.legend(loc="lower right" if which != "cross_entropy" else "upper right")
+    if many:
+        figure.legend(loc="outside lower left", ncols=2, handlelength=3, fontsize=7)
+    elif len(curves) > 1:
+        axes.legend(loc="lower right" if which != "cross_entropy" else "upper right", handlelength=3)
     return figure
 
 

@@ -19,8 +19,9 @@ from bilens.progress import bar
 from bilens.text.encoding import Tokenizer, encoded
 from bilens.text.sources import Document, documents, ordered
 
-READ = 32
-"""Characters that are read for each token that is asked for: several times what they fill, to choose rows from."""
+READ = 256
+"""Characters that are read for each token that is asked for: many times what they fill, so that few tokens, too, are
+rows of many documents. Of few documents, what is fitted does not carry over to others."""
 
 _AT_ONCE = 16
 """Documents whose tokens are found at once."""
