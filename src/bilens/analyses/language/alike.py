@@ -13,6 +13,7 @@ from bilens import store
 from bilens._internal.factors import hidden_gram
 from bilens._internal.shown import line
 from bilens.analyses.language.layer import Layer
+from bilens.analyses.language.seen import Seen
 from bilens.analyses.language.sets import Outputs
 from bilens.explorer.encoding import Array, floats, listed, shorts
 from bilens.explorer.lm_layout import Alike
@@ -75,6 +76,14 @@ def cosines(inner: Float[Tensor, "n m"], own: Float[Tensor, " n"], other: Float[
     return torch.where(sizes > 0, inner / torch.where(sizes > 0, sizes, 1), 0).clamp(-1, 1)
 
 
+def shown_of(found: Outputs, seen: Seen | None, count: int) -> list[int]:
+    """The features of a set that the page has: of a coder those that move the residual stream most."""
+    if found.control or found.tokens is not None or seen is None or len(found) <= count:
+        return list(range(min(count, len(found))))
+    size = seen.deviation * found.writes.norm(dim=1)
+    return torch.argsort(size, descending=True, stable=True)[:count].tolist()
+
+
 @torch.no_grad()
 def shown(layer: Layer, sets: Sequence[Outputs], chosen: Sequence[Sequence[int]]) -> Shown:
     """These features of each set, as another layer is compared with them."""
@@ -115,4 +124,4 @@ def of(
     return {"metric": metric, "cosines": encoded, "first": norms[0], "second": norms[1]}
 
 
-__all__ = ["METRIC", "Shown", "cosines", "inner_products", "of", "shown", "shown_name", "within"]
+__all__ = ["METRIC", "Shown", "cosines", "inner_products", "of", "shown", "shown_name", "shown_of", "within"]

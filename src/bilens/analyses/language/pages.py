@@ -14,14 +14,14 @@ from torch import Tensor
 from bilens import explorer, store, tables
 from bilens.analyses.language import alike
 from bilens.analyses.language.about import facts, notes
-from bilens.analyses.language.alike import METRIC, Shown, shown, shown_name
+from bilens.analyses.language.alike import METRIC, Shown, shown, shown_name, shown_of
 from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
 from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
 from bilens.analyses.language.subject import PREFIX, Subject, rows
 from bilens.analyses.language.typed import LARGEST, PAIRS, size, typed
-from bilens.explorer.encoding import finite, number, shorts
+from bilens.explorer.encoding import Array, finite, number, shorts
 from bilens.explorer.lm_layout import (
     FORMAT,
     Alike,
@@ -181,9 +181,7 @@ class Page:
         seen = store.read_record(self.run, f"layer-{layer:03d}/{name}/seen", Seen)
         if made is None:
             self.chosen.append([])
-            return {"name": name, "title": found.title, "feature": found.feature, "about": found.about,
-                    "control": found.control, "total": 0, "features": [],
-                    "terms": None, "whole": None, "true": None}  # fmt: skip
+            return _features(found, 0, [], (None, None, None))
         chosen = shown_of(found, seen, CONTROLS if found.control else count)
         self.chosen.append(chosen)
         own = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
@@ -194,23 +192,12 @@ class Page:
             self.feature(found, place, Rows(own[place], pairs[place], links[place], contexts[place]), made, seen)
             for place in chosen
         ]
-        terms, whole, true = (
+        arrays = (
             (None, None, None) if seen is None
             else (shorts("terms", seen.terms[chosen].flatten(0, 1)), shorts("values", seen.whole[chosen]),
                   shorts("values", seen.true[chosen]))
         )  # fmt: skip
-        return {
-            "name": name,
-            "title": found.title,
-            "feature": found.feature,
-            "about": found.about,
-            "control": found.control,
-            "total": len(found),
-            "features": features,
-            "terms": terms,
-            "whole": whole,
-            "true": true,
-        }
+        return _features(found, len(found), features, arrays)
 
     def shown(self) -> Shown:
         """The features that the page has."""
@@ -225,7 +212,7 @@ class Page:
         """What the page needs to compute with sentences that are typed; None where it cannot."""
         number = self.layer.number
         if size(self.subject.checkpoint.source.config, number) > LARGEST:
-            return None
+            return None  # before any vector is read
         vectors = [
             self.asked.vectors(layer=number, set=found.name, feature=feature)[:PAIRS]
             for found, some in zip(self.sets, self.chosen, strict=True)
@@ -335,12 +322,22 @@ class Page:
         return _spread(found, list(KS[: seen.correlations.shape[1]]), seen.correlations, float(seen.full.median()))
 
 
-def shown_of(found: Outputs, seen: Seen | None, count: int) -> list[int]:
-    """The features of a set that the page has: of a coder those that move the residual stream most."""
-    if found.control or found.tokens is not None or seen is None or len(found) <= count:
-        return list(range(min(count, len(found))))
-    size = seen.deviation * found.writes.norm(dim=1)
-    return torch.argsort(size, descending=True, stable=True)[:count].tolist()
+def _features(
+    found: Outputs, total: int, features: list[Feature], arrays: tuple[Array | None, Array | None, Array | None]
+) -> Features:
+    terms, whole, true = arrays
+    return {
+        "name": found.name,
+        "title": found.title,
+        "feature": found.feature,
+        "about": found.about,
+        "control": found.control,
+        "total": total,
+        "features": features,
+        "terms": terms,
+        "whole": whole,
+        "true": true,
+    }
 
 
 def _rest(seen: Seen, place: int) -> list[float]:
@@ -399,4 +396,4 @@ def address(layer: int) -> str:
     return f"layer-{layer:03d}.html"
 
 
-__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "shown_of", "write"]
+__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "write"]
