@@ -11,7 +11,9 @@ import { computed, typedValues } from "./lm_model.js";
 import { level, visible } from "./lm_tokens.js";
 import { link, remember } from "./route.js";
 
-const TYPED = "typed", EXAMPLE = "The king is dead, my lord.", LONGEST = 400;
+const TYPED = "typed";
+const EXAMPLE = "The king is dead, my lord.";
+const CHARACTERS = 400;
 
 /**
  * @param {import("./lm_data.js").Reading} reading
@@ -160,7 +162,7 @@ export function sentencePage(reading, route) {
  */
 function typing(reading, typed, take) {
   if (!reading.typed) return null;
-  const field = /** @type {HTMLInputElement} */ (h("input", { type: "text", id: "typed", value: typed, maxlength: LONGEST, autocomplete: "off", spellcheck: "false",
+  const field = /** @type {HTMLInputElement} */ (h("input", { type: "text", id: "typed", value: typed, maxlength: CHARACTERS, autocomplete: "off", spellcheck: "false",
     keydown: (/** @type {KeyboardEvent} */ event) => {
       if (event.key === "Enter" && !event.isComposing) go();
     } }));
