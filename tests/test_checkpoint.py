@@ -155,7 +155,7 @@ def test_refuses_a_pickle_and_a_truncated_checkpoint(tmp_path):
 def test_refuses_to_write_where_it_cannot(tmp_path):
     (tmp_path / "file").write_text("")
     module = model()
-    with refuses(StoreError, "on writing", str(tmp_path / "file" / "c")):
+    with refuses(StoreError, f"{tmp_path / 'file'}, which is a file", "a folder"):
         checkpoint.save(tmp_path / "file" / "c", module, OPTIMIZERS["plain"](module), done=0, settings={})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import inspect
 import json
 import os
 import re
@@ -314,6 +315,29 @@ def test_the_help_of_a_command_has_an_example_and_every_option(name: str, capsys
     }
     for option in options.get(name, ("--out", "--seed", "--count", "--pair-steps")):
         assert option in told
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_the_help_of_a_command_is_plain_text_as_wide_as_the_terminal(
+    name: str, width: int, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert cli.main([name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.isascii() or not set(told) & set("│╭╰─╮╯\x1b")
+    lines = told.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith(f"usage: bilens {name} ")
+    assert "options:" in lines
+    assert lines[-1].strip()
+    module, recipe = cli.COMMANDS[name].recipe.split(":")
+    settings = inspect.signature(getattr(importlib.import_module(module), recipe)).parameters.values()
+    named = [f"--{one.name.replace('_', '-')}" for one in settings if one.kind is not one.POSITIONAL_ONLY]
+    for option in named:
+        (line,) = [line for line in lines if re.search(rf"(^  |, ){option}( |,|$)", line)]
+        if width == 80:  # what it takes, whole and beside it
+            assert line.count("{") == line.count("}")
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,24 @@ def test_refuses_numbers_that_are_not_whole(indices):
         Dictionary.from_atoms(EYE, SPACE).restrict(indices)
 
 
+def test_a_restricted_dictionary_keeps_the_graph_that_there_is():
+    atoms = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0], [3.0, 0.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    offset = torch.ones(3, dtype=torch.float64, requires_grad=True)
+
+    def projected(atoms, offset):
+        dictionary = Dictionary.from_atoms(atoms, SPACE, offset=offset, detach=False).restrict([2, 0])
+        assert dictionary.atoms.requires_grad
+        assert dictionary.duals.requires_grad
+        return dictionary.project(EYE)
+
+    assert torch.autograd.gradcheck(projected, (atoms, offset))
+    found = torch.autograd.grad(projected(atoms, offset).square().sum(), (atoms, offset))
+    assert (found[0][1] == 0).all()  # the atom that was left out
+    assert all(bool(grad.any()) for grad in found)
+    plain = Dictionary.from_atoms(atoms, SPACE, offset=offset).restrict([2, 0])
+    assert not any(part.requires_grad for part in (plain.atoms, plain.duals, plain.offset))
+
+
 def test_refuses_an_atom_twice():
     with refuses(SpaceError, "label '1' more than once"):
         Dictionary.from_atoms(EYE, SPACE).restrict([1, 1])

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from bilens import files
 from bilens.errors import StoreError
+from bilens.explorer.page import refuse_others
+from bilens.store import Folder
 from messages import refuses
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
@@ -173,9 +175,9 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
 def test_refuses_to_write_under_a_file(tmp_path):
     (tmp_path / "file").write_text("I am no folder")
     for path in (tmp_path / "file" / "weights", tmp_path / "file" / "deeper" / "weights"):
-        with refuses(StoreError, "on writing", str(path), "room", "another folder"):
+        with refuses(StoreError, str(path.parent), f"{tmp_path / 'file'}", "file", "expected a folder"):
             files.write_tensors(path, WEIGHTS)
-        with refuses(StoreError, "on writing", str(path)):
+        with refuses(StoreError, str(path.parent), "file", "expected a folder"):
             files.write_json(path, {})
     assert (tmp_path / "file").read_text() == "I am no folder"
 
@@ -388,3 +390,16 @@ def test_ctrl_c_after_a_rename_leaves_the_old_files_or_the_new_ones(renamed, tmp
     expected = "old" if renamed == 1 else "new"
     assert [first.read_text(), second.read_text()] == [expected] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "weights"]
+
+
+@pytest.mark.parametrize("below", ["x", "x/y"])
+def test_a_path_below_a_file_is_refused_with_the_name_of_the_file(below: str, tmp_path: Path) -> None:
+    (tmp_path / "n.md").write_text("notes")
+    path = tmp_path / "n.md" / below
+    run, page = (lambda: Folder(path, {"a": 1})), (lambda: refuse_others(path))
+    for write in (lambda: files.make_folder(path), lambda: files.write_text(path / "z", ""), run, page):
+        with refuses(StoreError, f", which lies below the file {tmp_path / 'n.md'}; expected a folder"):
+            write()
+    with refuses(StoreError, f"{tmp_path / 'n.md'}, which is a file", "a folder"):
+        files.make_folder(tmp_path / "n.md")
+    assert (tmp_path / "n.md").read_text() == "notes"

@@ -344,7 +344,7 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path):
     with pytest.raises(StoreError, match=r"'x\.gif'; expected a name that ends in \.svg, \.png or \.html"):
         plots.save(figure, tmp_path / "x.gif")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="on writing"):
+    with pytest.raises(StoreError, match="which is a file"):
         plots.save(figure, tmp_path / "file" / "x.svg")
 
 

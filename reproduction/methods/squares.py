@@ -68,7 +68,7 @@ class Squares:
         return self._terms(x).sum(dim=-1).to(self.values.dtype)
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x, self.vectors) @ self.vectors.double().T).square() * self.values.double()
 
 
 @torch.no_grad()

@@ -10,8 +10,10 @@ import inspect
 import io
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import types
 import typing
@@ -231,7 +233,7 @@ def _parse(recipe: Callable[..., Any], arguments: Sequence[str], program: str, e
             )
     parser = importlib.import_module("tyro")
     if "-h" in arguments or "--help" in arguments:
-        parser.cli(_shown(recipe, hints, parser), prog=program, args=["--help"])
+        _print_help(lambda: parser.cli(_shown(recipe, hints, parser), prog=program, args=["--help"]))
     complaint = io.StringIO()
     try:
         # Standard output too: the parser asks it whether to write colour codes.
@@ -240,6 +242,23 @@ def _parse(recipe: Callable[..., Any], arguments: Sequence[str], program: str, e
             return bound
     except SystemExit:
         raise _complaint(program, example, arguments, hints, complaint.getvalue()) from None
+
+
+def _print_help(write: Callable[[], object]) -> None:
+    """What the parser writes and ends with SystemExit, as plain lines: no boxes or colours, and none too wide."""
+    width = max(40, shutil.get_terminal_size().columns)  # the parser's own least
+    with io.StringIO() as text:
+        try:
+            with contextlib.redirect_stdout(text):  # no terminal and no UTF-8: the parser draws a rule at most
+                write()
+        finally:
+            lines = (line.rstrip() for line in text.getvalue().rstrip().splitlines())
+            for line in lines:
+                if re.fullmatch(r" \w[\w ]*", line):  # over the rule
+                    print(f"{line.strip()}:")
+                elif not re.fullmatch(r" -+", line):
+                    wrapped = textwrap.wrap(line, width, break_on_hyphens=False) if len(line) > width else [line]
+                    print("\n".join(wrapped))
 
 
 def _options(recipe: Callable[..., Any]) -> set[str]:

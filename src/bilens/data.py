@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilens._internal import checks
 from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_bytes, write_bytes
@@ -60,6 +61,9 @@ class Split:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.floating("images", self.images)
+        checks.in_memory("images", self.images)
+        checks.integers("labels", self.labels)
         if self.images.ndim != 2 or len(self.images) < 1 or tuple(self.labels.shape) != (len(self.images),):
             raise ShapeError(
                 f"images of shape {tuple(self.images.shape)} and labels of shape {tuple(self.labels.shape)}",
@@ -102,10 +106,7 @@ class Dataset:
         for split in (self.train, self.test):
             if split.images.shape[1] != self.input.size:
                 raise ShapeError(f"images of {split.images.shape[1]} pixels", f"{self.input.size}: {self.input.title}")
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= self.output.size:
-                expected = f"0 to {self.output.size - 1}: {self.output.title}"
-                raise BilensError(f"labels from {low} to {high}", expected)
+            checks.integers("labels", split.labels, 0, self.output.size - 1)
 
 
 @dataclass(frozen=True)

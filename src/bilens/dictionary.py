@@ -24,7 +24,8 @@ class Dictionary:
 
     The numbers are copied and detached, so that training on does not change the dictionary; those of half precision
     become float32. `from_atoms(…, detach=False)` keeps the graph of the atoms and the offset, and gradients then flow
-    through `encode`, `decode`, `project` and `folded`, and through `read`, `pullback` and `coordinates` of a tensor.
+    through `encode`, `decode`, `project`, `restrict` and `fold`, and through `read`, `pullback` and `coordinates` of a
+    tensor.
 
     Args:
         atoms: (m, n), row k is the direction that feature k adds; n is `space.dim`.
@@ -92,6 +93,10 @@ class Dictionary:
         """
         checks.floating("atoms", atoms)
         instance("space", space, Space)
+        if name is not None:
+            instance("name", name, str, "a text")
+        if labels is not None:
+            labels = checks.several("labels", labels, "one text per atom", "leave it out for numbers")
         rtol = None if rtol is None else number("rtol", rtol, 0)
         detach = checks.flag("detach", detach)
         if atoms.ndim != 2 or atoms.shape[1] != space.dim or atoms.shape[0] < 1:
@@ -111,15 +116,14 @@ class Dictionary:
             offset = checks.owned(offset, detach=detach).to(atoms)
             checks.finite("offset in the type of the atoms", offset)
         duals, rank = pseudoinverse_duals(atoms, rtol)
-        features = Space(
-            name or f"features of {space.name}", atoms.shape[0], tuple(labels) if labels is not None else None
-        )
+        features = Space(name or f"features of {space.name}", atoms.shape[0], None if labels is None else tuple(labels))
         return trusted(cls, atoms, duals, space, features, rank, offset)
 
     @classmethod
     def identity(cls, space: Space, *, dtype: torch.dtype, device: torch.device | None = None) -> Dictionary:
         """The coordinates of a space as its own dictionary: atoms = duals = I."""
         instance("space", space, Space)
+        checks.float_type("dtype", dtype)
         eye = torch.eye(space.dim, dtype=dtype, device=device)
         return cls(eye, eye, space, space, space.dim)
 
@@ -161,13 +165,14 @@ class Dictionary:
         Raises: as `encode`. ShapeError: a mask of another shape. BilensError: a mask that is not of bools.
         """
         y = checks.vectors("vectors", y, self.atoms, self.space.dim)
-        instance("active", active, Tensor)
+        checks.dense("active", active)
+        if active.dtype != torch.bool:
+            raise BilensError(f"active of type {active.dtype}", "a mask of torch.bool", "pass codes != 0")
+        checks.on_device("active", active, self.atoms)
         if y.ndim != 2:
             raise ShapeError(f"vectors of shape {tuple(y.shape)}", f"(vectors, {self.space.dim})")
         if tuple(active.shape) != (len(y), self.features.dim):
             raise ShapeError(f"active of shape {tuple(active.shape)}", f"({len(y)}, {self.features.dim})")
-        if active.dtype != torch.bool:
-            raise BilensError(f"active of type {active.dtype}", "a mask of torch.bool", "pass codes != 0")
         checks.in_memory("atoms", self.atoms)
         atoms, size_of_atoms = near_one(self.atoms.double())
         gram, right = atoms @ atoms.T, (y - self._offset).double() @ atoms.T
@@ -213,7 +218,9 @@ class Dictionary:
             >>> d.restrict([2, 0]).features.labels
             ('2', '0')
 
-        The constant atom of a folded dictionary stays the constant coordinate of the codes.
+        The constant atom of a folded dictionary stays the constant coordinate of the codes. A graph of the atoms and
+        the offset is kept, as by `fold`: gradients flow from the new dictionary to what this one was built from with
+        `detach=False`. One that was built without has none to keep.
 
         Args:
             indices: which atoms, as numbers or as a mask of length m; the constant atom, if it is one of them, last.

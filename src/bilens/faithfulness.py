@@ -312,7 +312,8 @@ def score(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], origina
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:
-    instance("logits", logits, Tensor)
+    checks.floating("logits", logits)
+    checks.in_memory("logits", logits)
     instance("labels", labels, Tensor)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise ShapeError(
@@ -321,8 +322,5 @@ def _check(logits: Tensor, labels: Tensor) -> None:
         )
     if not bool(torch.isfinite(logits).all()):
         raise BilensError("logits with NaN or infinity", "finite numbers")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise BilensError(f"labels of type {labels.dtype}", "whole numbers", "convert them with .long()")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= logits.shape[1]:
-        raise BilensError(f"labels from {low} to {high}", f"0 to {logits.shape[1] - 1}, one per class")
+    checks.integers("labels", labels, 0, logits.shape[1] - 1, hint="number the classes from 0")
+    checks.on_device("labels", labels, logits)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bilens._internal import checks, factors, shown
 from bilens._internal.checks import instance, number, whole
+from bilens._internal.factors import check_together
 from bilens._internal.scale import fitted, near_one
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -48,8 +49,8 @@ def rotate(x: Float[Tensor, "*n a"], positions: Int[Tensor, "..."] | int, base: 
         raise ShapeError(f"vectors of shape {tuple(x.shape)}", "an even number of coordinates, to be turned in pairs")
     if not isinstance(positions, Tensor):
         positions = torch.tensor(whole("positions", positions))
-    if positions.is_floating_point() or positions.is_complex() or positions.dtype == torch.bool:
-        raise BilensError(f"positions of type {positions.dtype}", "whole numbers")
+    positions = checks.integers("positions", positions)
+    check_together(positions[..., None], x)
     half = size // 2
     turns = base ** (-torch.arange(half, dtype=torch.float64, device=x.device) / half)
     angles = positions.to(x.device).double()[..., None] * turns

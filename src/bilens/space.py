@@ -43,8 +43,10 @@ class Space:
         instance("name", self.name, str, "a text", 'name the axis, for example "pixels"')
         size = whole(f"size of space {self.name!r}", self.size, 1)
         object.__setattr__(self, "size", size)
+        object.__setattr__(self, "constant", checks.flag("constant", self.constant))
         if self.labels is not None:
-            object.__setattr__(self, "labels", tuple(self.labels))
+            labels = checks.several("labels", self.labels, "one text per coordinate", 'pass ("cat", "dog"), say')
+            object.__setattr__(self, "labels", tuple(labels))
             for label in self.labels:
                 instance(f"label {label!r:.40}", label, str, "a text", "write it as one, str(label)")
             if len(self.labels) != self.size:
@@ -194,9 +196,10 @@ class Space:
         """Check that `other` is this very space.
 
         Raises:
-            SpaceError: it is another one.
+            SpaceError: it is another one. BilensError: it is no space.
         """
         if other != self:
+            instance(what, other, Space)
             differs = ", ".join(
                 field
                 for field in ("name", "size", "labels", "image", "constant")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import scipy.stats
 
-from bilens._internal.checks import number, whole
+from bilens._internal.checks import number, several, whole
 from bilens.errors import BilensError
 
 
@@ -49,7 +49,7 @@ def interval(samples: Sequence[float], level: float = 0.95) -> Interval:
 
     Source: Student, "The probable error of a mean" (1908).
     """
-    samples = [number("one of the samples", value) for value in samples]
+    samples = [number("one of the samples", value) for value in several("samples", samples, "a list of numbers", "")]
     if not samples:
         raise BilensError("no samples", "at least one, all finite")
     level = number("level", level, above=0, below=1)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens._internal import checks, factors, shown
-from bilens._internal.checks import instance, number, trusted
+from bilens._internal.checks import instance, number, trusted, whole
 from bilens._internal.scale import Units, fitted, times_two_to, units
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError
@@ -380,7 +380,7 @@ class BilinearTensor(factors.Factored):
             BilensError: it would be larger than `limit` bytes.
         """
         size = self.dense_numel * self.left.element_size()
-        if size > limit:
+        if size > whole("limit", limit, 0):
             raise BilensError(
                 f"a dense tensor of {self.output.dim}×{self.input.dim}×{self.input.dim} = {size:,} bytes",
                 f"at most {limit:,} bytes",

@@ -256,7 +256,7 @@ def stopped(out: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch, at: in
         replace(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bilens.files.os.replace", counting)
+        patch.setattr("os.replace", counting)
         try:
             reading_job.read(out, reading_job.subject(model))
         except KeyboardInterrupt:

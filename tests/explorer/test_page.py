@@ -389,7 +389,7 @@ def test_a_page_is_written_whole_and_the_same_each_time(run: Exploration, html: 
     explorer.write([run], tmp_path / "out" / "page.html")
     assert (tmp_path / "out" / "page.html").read_text("utf-8") == html == explorer.page([run])
     (tmp_path / "file").write_text("")
-    with refuses(StoreError, "on writing"):
+    with refuses(StoreError, f"below the file {tmp_path / 'file'}"):
         explorer.write([Exploration(title="Small")], tmp_path / "file" / "page.html")
 
 

@@ -59,13 +59,13 @@ REFUSED = {
     "block = 1.5": [lambda: pairs.norms(B, block=1.5)],
     "m = 2.5": [lambda: pairs.count(2.5), lambda: pairs.unrank(torch.arange(3), 2.5)],
     "places of type int": [lambda: pairs.unrank(3, 4), lambda: pairs.permuted(3, 4, 0)],
-    "places from 100 to 100; expected 0 … 14": [lambda: pairs.unrank(torch.tensor([100]), 5)],
+    "places from 100 to 100; expected whole numbers from 0 to 14": [lambda: pairs.unrank(torch.tensor([100]), 5)],
     "places from -1 to 3": [
         lambda: pairs.unrank(torch.tensor([3, -1]), 5),
         lambda: pairs.permuted(torch.tensor([3, -1]), 5, 0),
     ],
     "places from 15 to 15": [lambda: pairs.unrank(torch.tensor([15]), 5)],
-    "places from 5 to 5; expected 0 … 4": [lambda: pairs.permuted(torch.tensor([5]), 5, 0)],
+    "places from 5 to 5; expected whole numbers from 0 to 4": [lambda: pairs.permuted(torch.tensor([5]), 5, 0)],
     "places of type torch.float32": [
         lambda: pairs.unrank(torch.tensor([1.5]), 5),
         lambda: pairs.permuted(torch.tensor(2.0), 5, 0),

@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Pat
         train("standard", "float32", alone, checkpoint=path)
     with refuses(StoreError, f"{tmp_path}, which is a folder", "Name a file in it"):
         train("standard", "float32", alone, checkpoint=tmp_path)
-    with refuses(StoreError, "on writing"):
+    with refuses(StoreError, f"{path}, which is a file"):
         train("standard", "float32", alone, checkpoint=path / "below")
 
 

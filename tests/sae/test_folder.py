@@ -297,7 +297,7 @@ def test_a_save_over_an_older_coder_that_fails_leaves_the_older_one(tmp_path: Pa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bilens.files.safetensors.torch.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(StoreError, match="No space left on device"):
         sae.StandardSAE(3, 7).save_pretrained(tmp_path)
     monkeypatch.undo()

@@ -175,7 +175,7 @@ def _target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.devi
     Raises:
         BilensError: neither of them.
     """
-    if value in (torch.float32, torch.float64):
+    if isinstance(value, torch.dtype) and value in (torch.float32, torch.float64):
         return value
     try:
         if not isinstance(value, str | torch.device):

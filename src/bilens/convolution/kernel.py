@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens._internal import checks, factors, shown
-from bilens._internal.checks import instance
+from bilens._internal.checks import instance, whole
 from bilens._internal.scale import fitted, near_one
 from bilens.convolution import _gram
 from bilens.convolution.geometry import Geometry
@@ -125,7 +125,7 @@ class ConvKernel:
             BilensError: it would be larger than `limit` bytes.
         """
         size = self.input.dim**2 * self.left.element_size()
-        if size > limit:
+        if size > whole("limit", limit, 0):
             raise BilensError(f"a dense kernel of {size:,} bytes", f"at most {limit:,} bytes", "use matvec")
         eye = torch.eye(self.input.dim, dtype=self.left.dtype, device=self.left.device)
         dense = torch.cat([self.matvec(eye[n : n + 256]) for n in range(0, len(eye), 256)])
@@ -165,7 +165,7 @@ def unfolded(
 ) -> tuple[Float[Tensor, "q i"], Float[Tensor, "q i"]]:
     """S_pᵀL_h and S_pᵀR_h as rows, filter by filter and position by position."""
     size = 2 * len(left) * geometry.positions * input.dim * left.element_size()
-    if size > limit:
+    if size > whole("limit", limit, 0):
         raise BilensError(f"an unfolded layer of {size:,} bytes", f"at most {limit:,} bytes", "work on the filters")
     eye = torch.eye(input.dim, dtype=left.dtype, device=left.device)
     rows = [geometry.filtered(eye, filters).flatten(1).T for filters in (left, right)]

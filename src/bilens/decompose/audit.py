@@ -181,7 +181,7 @@ def audit(
     if spectra is None:
         spectra = eigh_many(tensor, directions, wanted[-1], metric=weighing, progress=progress)
     places = torch.tensor(wanted, device=x.device) - 1
-    lifted, true = folded(tensor.input, x), values.double()
+    lifted, true = folded(tensor.input, x, tensor.left), values.double()
     whole_form = (tensor(x).double() @ directions.double().T)[:, :, None]
     everywhere = torch.ones(m, 1, dtype=torch.float64, device=x.device)
     mask = None if active is None else active.double()

@@ -99,7 +99,7 @@ def coactivation(
     for batch in batches:
         checks.samples("codes", batch, found.input.size)
         for part in batch.split(SAMPLES) if len(batch) else ():
-            z = folded(found.input, part)[:, named]
+            z = folded(found.input, part, found.coefficients)[:, named]
             on = (z != 0).double()
             active += on.sum(dim=0)
             samples += len(z)

@@ -13,7 +13,7 @@ from bilens._internal import checks
 from bilens._internal.checks import instance, whole
 from bilens._internal.shown import line
 from bilens.decompose.coactivation import coactivation
-from bilens.decompose.linalg import detach, folded
+from bilens.decompose.linalg import detach, folded_rows
 from bilens.decompose.strongest import strongest
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
@@ -99,7 +99,7 @@ class Decompiled:
         Raises:
             ShapeError: codes of another size. BilensError: codes that are not floating-point numbers.
         """
-        z = folded(self.input, codes)
+        z = folded_rows(self.input, codes, self.coefficients)
         found = z.new_zeros(len(z), self.features.dim)
         for some in torch.split(torch.arange(len(self), device=z.device), max(1, TERMS // max(1, len(z)))):
             terms = z[:, self.first[some]] * z[:, self.second[some]]

@@ -106,7 +106,7 @@ class Spectrum:
         Raises:
             BilensError: a place outside 0 … the number of pairs less one, or named twice.
         """
-        given = places.tolist() if isinstance(places, Tensor) else places
+        given = checks.integers("places", places).tolist() if isinstance(places, Tensor) else places
         listed = checks.several("places", given, "a list of places", "pass [place]")
         chosen = [whole("a place", place, 0, len(self) - 1) for place in listed]
         if len(set(chosen)) < len(chosen):
@@ -188,7 +188,7 @@ class Spectrum:
         return float(sizes.sum() ** 2 / sizes.square().sum())
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (folded(self.input, x) @ self.vectors.double().T).square() * self.values.double()
+        return (folded(self.input, x, self.vectors) @ self.vectors.double().T).square() * self.values.double()
 
     @cached_property
     def _grams(self) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from bilens.decompose.linalg import (
     at_least_single,
     detach,
     fitting,
-    folded,
+    folded_rows,
     gamma,
     largest_square,
     tensor_near_one,
@@ -124,7 +124,7 @@ class Interactions:
             ShapeError: the last axis is not `input.size`. BilensError: codes that are not floating-point numbers.
         """
         instance("codes", codes, Tensor)
-        z = folded(self.input, codes).to(self.coefficients.dtype)
+        z = folded_rows(self.input, codes, self.coefficients).to(self.coefficients.dtype)
         i, j = self._pairs()
         live, _ = self.used()
         y, upper = z.new_empty(len(z), self.output.dim), z.new_zeros(self.input.dim, self.input.dim)
@@ -149,7 +149,7 @@ class Interactions:
         Raises:
             ShapeError: the matrix is not (`output.dim` of the result, `output.dim` of these).
         """
-        instance("matrix", matrix, Tensor)
+        checks.weights("matrix", matrix)
         instance("output", output, Space)
         if tuple(matrix.shape) != (output.dim, self.output.dim):
             raise ShapeError(
@@ -178,7 +178,7 @@ class Interactions:
         Args:
             effects: as in `magnitude`; codes: of the samples, one per row.
         """
-        z = folded(self.input, codes)
+        z = folded_rows(self.input, codes, self.coefficients, 1)
         top = z.abs().amax() if z.numel() else z.new_ones(())
         z = (z / torch.where(top > 0, top, 1)).square()  # so that no fourth power leaves the range
         i, j = self._pairs()
@@ -214,7 +214,7 @@ class Interactions:
         return "constant" if self.input.constant and place == self.input.size else self.input.label(place)
 
     def _scores(self, by: Tensor) -> Tensor:
-        instance("scores", by, Tensor)
+        checks.weights("scores", by)
         if by.shape != self.coefficients.shape:
             raise ShapeError(f"scores of shape {tuple(by.shape)}", f"{tuple(self.coefficients.shape)}")
         return by.detach()
@@ -275,7 +275,7 @@ class Interactions:
         sizes = sizes / torch.where(top > 0, top, 1)  # so that no square leaves the range
         mass = (sizes.square() / self._multiplicity().double()[:, None]).sum(dim=0).sqrt() * top
         mass = mass * (1 + gamma(len(sizes) + 8) + 8 * UNIT)
-        return upward(largest_square(norm, self.input.dim, mass)[..., None] * mass, self.coefficients.dtype)
+        return upward(largest_square(norm, self.input.dim, mass, "norm")[..., None] * mass, self.coefficients.dtype)
 
     @torch.no_grad()
     def used(self) -> tuple[Bool[Tensor, " m"], Bool[Tensor, " o"]]:
@@ -291,7 +291,7 @@ class Interactions:
     @torch.no_grad()
     def active(self, codes: Float[Tensor, "n size"]) -> float:
         """How many interactions are active on a sample, the mean over samples: those whose two codes are not 0."""
-        z = (folded(self.input, codes) != 0).to(torch.float32)
+        z = (folded_rows(self.input, codes, self.coefficients, 1) != 0).to(torch.float32)
         i, j = self._pairs()
         together = (z.T @ z).double()[i, j] / len(z)
         return float((self.coefficients != 0).sum(dim=1).double() @ together)
@@ -305,7 +305,7 @@ class Interactions:
         return pairs.multiplicity(*self._pairs()).to(self.coefficients)
 
     def _effects(self, effects: Tensor) -> Tensor:
-        instance("effects", effects, Tensor)
+        checks.weights("effects", effects)
         if tuple(effects.shape) != (self.output.dim,):
             raise ShapeError(f"effects of shape {tuple(effects.shape)}", f"({self.output.dim},)")
         return effects.detach().to(self.coefficients)
@@ -339,7 +339,7 @@ def interactions(tensor: BilinearTensor, limit: int = DENSE_LIMIT) -> Interactio
     m, o = tensor.input.dim, tensor.output.dim
     dtype = at_least_single(tensor.left.dtype)
     size = pairs.count(m) * o * dtype.itemsize
-    if size > limit:
+    if size > whole("limit", limit, 0):
         raise BilensError(
             f"{pairs.count(m):,} pairs × {o} outputs = {size:,} bytes",
             f"at most {limit:,} bytes",
@@ -366,9 +366,9 @@ def participation_ratio(scores: Float[Tensor, "*n"]) -> float:
         3.0
 
     Raises:
-        BilensError: every score is 0.
+        BilensError: every score is 0, or as `weights` of dense floating-point numbers.
     """
-    instance("scores", scores, Tensor)
+    checks.weights("scores", scores)
     sizes = scores.flatten().double().abs()
     top = sizes.max() if sizes.numel() else sizes.new_zeros(())
     if not bool(top > 0):

@@ -69,7 +69,7 @@ class KernelTree:
 
     def leaf_terms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k j"]:
         """μ_kj (w_kj·x')² of each sample, root and leaf, in float64; their sums over leaves are q_k."""
-        reads = torch.einsum("...i,kji->...kj", folded(self.deep.input, x), self.readers)
+        reads = torch.einsum("...i,kji->...kj", folded(self.deep.input, x, self.readers), self.readers)
         return reads.square() * self.leaf_values
 
     def forms(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:

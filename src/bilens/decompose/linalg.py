@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens._internal import checks
-from bilens._internal.checks import reals, trusted, whole
+from bilens._internal.checks import holds, on_device, reals, trusted, whole
 from bilens._internal.scale import times_two_to, units
-from bilens.errors import BilensError
+from bilens.errors import BilensError, ShapeError
 from bilens.kernel import Kernel
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -190,28 +190,52 @@ def upward(values: Float[Tensor, "*n"], dtype: torch.dtype) -> Float[Tensor, "*n
     return torch.where(values > 0, above, rounded)
 
 
-def largest_square(x_norm: Tensor | float, dim: int, like: Tensor) -> Float[Tensor, "*n"]:
+def largest_square(x_norm: Tensor | float, dim: int, like: Tensor, name: str = "x_norm") -> Float[Tensor, "*n"]:
     """‖x'‖² in float64 from a norm that was computed in its own type: its largest possible value.
 
     Args:
         x_norm: the norm; dim: of x', over which it was summed; like: a tensor on the device.
+        name: of the argument, for the message.
 
     Raises:
-        BilensError: neither a real number nor a tensor of them.
+        BilensError: neither a real number nor a tensor of them, a number below 0, NaN or infinity.
     """
-    norm = reals("x_norm", x_norm, torch.empty(0, dtype=torch.float64, device=like.device))
+    norm = reals(name, x_norm, torch.empty(0, dtype=torch.float64, device=like.device))
+    if not holds(((norm >= 0) & torch.isfinite(norm)).all(), True):
+        wrong = float(norm[~((norm >= 0) & torch.isfinite(norm))].flatten()[0])
+        raise BilensError(f"{name} = {wrong:.4g}", "a norm: finite numbers of at least 0")
     dtype = x_norm.dtype if isinstance(x_norm, Tensor) and x_norm.is_floating_point() else torch.float64
     slack = torch.finfo(dtype).eps + (dim + 4) * torch.finfo(at_least_single(dtype)).eps
     return (norm * (1 + slack)).square()
 
 
-def folded(input: Space, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n i"]:
+def folded(input: Space, x: Float[Tensor, "*n d"], like: Tensor) -> Float[Tensor, "*n i"]:
     """x' in float64, from x of any floating type, exactly.
 
+    Args:
+        input: the space; x: vectors, one per row; like: a tensor on the device that x must be on.
+
     Raises:
-        BilensError: x is no tensor of floating-point numbers. ShapeError: its last axis is not `input.size`.
+        BilensError: x is no tensor of floating-point numbers, or on another device. ShapeError: its last axis is not
+            `input.size`.
     """
-    return input.fold(x).double()
+    lifted = input.fold(x)
+    on_device("vectors", lifted, like)
+    return lifted.double()
+
+
+def folded_rows(input: Space, x: Float[Tensor, "n d"], like: Tensor, least: int = 0) -> Float[Tensor, "n i"]:
+    """`folded` for vectors in a matrix, one per row.
+
+    Raises:
+        As `folded`. ShapeError: another number of axes, or fewer rows than `least`.
+    """
+    lifted = folded(input, x, like)
+    if lifted.ndim != 2 or len(lifted) < least:
+        raise ShapeError(
+            f"vectors of shape {tuple(x.shape)}", f"(n, {input.size})" + (f" with n ≥ {least}" if least else "")
+        )
+    return lifted
 
 
 def misfit(matrix: Tensor, values: Tensor, vectors: Tensor, hidden: int, size: Tensor) -> Tensor:

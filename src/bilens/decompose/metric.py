@@ -90,10 +90,9 @@ class Metric:
             BilensError: NaN, infinity or no tensor of floating-point numbers. ShapeError: rows of another size.
         """
         instance("input", input, Space)
-        checks.floating("a factor of a second moment", factor)
+        checks.weights("a factor of a second moment", factor)
         if factor.ndim != 2 or factor.shape[1] != input.dim or not len(factor):
             raise ShapeError(f"a factor of shape {tuple(factor.shape)}", f"(m, {input.dim}), folded inputs as rows")
-        checks.finite("a factor of a second moment", factor)
         scaled, size = near_one(factor.detach().double())
         _, sizes, axes = torch.linalg.svd(scaled, full_matrices=False)
         held = sizes > max(factor.shape) * torch.finfo(torch.float64).eps * sizes[0]
@@ -107,13 +106,13 @@ class Metric:
         Raises:
             As `Space.fold`.
         """
-        found = folded(self.input, x) @ self.inverse.T.to(x.device)
+        found = folded(self.input, x, x) @ self.inverse.T.to(x.device)
         norms: Tensor = torch.linalg.vector_norm(found, dim=-1)
         return norms.to(x.dtype)
 
     def outside(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
         """‖x' − A A⁺ x'‖: the part of inputs that lies outside the range of Σ, which the metric does not see."""
-        lifted = folded(self.input, x)
+        lifted = folded(self.input, x, x)
         inside = lifted @ self.inverse.T.to(x.device) @ self.root.T.to(x.device)
         norms: Tensor = torch.linalg.vector_norm(lifted - inside, dim=-1)
         return norms.to(x.dtype)
@@ -141,12 +140,12 @@ def roots(second_moment: Tensor, dim: int) -> Roots:
         BilensError: a clearly negative eigenvalue, NaN, infinity, or no tensor. ShapeError: another size.
     """
     instance("second moment", second_moment, Tensor, hint="compute it with decompose.second_moment")
+    checks.floating("a second moment", second_moment)
+    checks.in_memory("a second moment", second_moment)
     if tuple(second_moment.shape) != (dim, dim):
         raise ShapeError(
             f"a second moment of shape {tuple(second_moment.shape)}", f"({dim}, {dim})", "compute it on folded inputs"
         )
-    checks.floating("a second moment", second_moment)
-    checks.in_memory("a second moment", second_moment)
     if not bool(torch.isfinite(second_moment).all()):
         raise BilensError("a second moment with NaN or infinity", "finite numbers")
     moment = symmetric(second_moment.detach().double())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bilens._internal import checks
 from bilens._internal.checks import instance, trusted, whole
+from bilens._internal.factors import check_together
 from bilens._internal.scale import near_one, times_two_to
 from bilens._internal.shown import line
 from bilens.decompose import linalg
@@ -106,7 +107,9 @@ class ScoreSVD:
 
     def _terms(self, x: Tensor, y: Tensor) -> Tensor:
         queries = _forms(self.query_forms, self.query_basis, self.queries, x)
-        return queries * _forms(self.key_forms, self.key_basis, self.keys, y) * self.values.double()
+        keys = _forms(self.key_forms, self.key_basis, self.keys, y)
+        check_together(queries, keys)
+        return queries * keys * self.values.double()
 
     @torch.no_grad()
     def keep(self, k: int) -> ScoreSVD:
@@ -139,7 +142,9 @@ class ScoreSVD:
             BilensError: a norm that is no number.
         """
         squares = largest_square(x_norm, self.queries.dim, self.values)
-        squares = squares * largest_square(y_norm, self.keys.dim, self.values)
+        beside = largest_square(y_norm, self.keys.dim, self.values, "y_norm")
+        check_together(squares[..., None], beside[..., None])
+        squares = squares * beside
         sizes = len(self.query_basis) + len(self.key_basis) + len(self) + self.queries.dim + self.keys.dim
         arithmetic = (2 * gamma(sizes + 8) + torch.finfo(self.values.dtype).eps) * self.values.double().sum()
         off = self.discarded.double() + self.residual.double() + arithmetic
@@ -335,5 +340,5 @@ def _triangle(one: Tensor, two: Tensor) -> tuple[Tensor | None, Tensor]:
 
 
 def _forms(forms: Tensor, basis: Tensor, space: Space, x: Tensor) -> Tensor:
-    inside = folded(space, x) @ basis.double().T
+    inside = folded(space, x, basis) @ basis.double().T
     return torch.einsum("...a,kab,...b->...k", inside, forms.double(), inside)

@@ -24,7 +24,7 @@ from bilens.decompose.linalg import (
     at_least_single,
     detach,
     fitting,
-    folded,
+    folded_rows,
     largest_square,
     upward,
 )
@@ -92,7 +92,7 @@ class StrongestInteractions:
             norm: ‖z'‖, the norm of the codes with their constant coordinate.
         """
         left = self.left.double()
-        return upward(largest_square(norm, self.input.dim, left)[..., None] * left, self.left.dtype)
+        return upward(largest_square(norm, self.input.dim, left, "norm")[..., None] * left, self.left.dtype)
 
     def __call__(self, codes: Float[Tensor, "m size"]) -> Float[Tensor, "m n"]:
         """Σ of the listed c_abo z_a z_b for each row of codes, in float64; the constant coordinate is added here.
@@ -100,7 +100,7 @@ class StrongestInteractions:
         Raises:
             ShapeError: the last axis is not `input.size`. BilensError: codes that are not floating-point numbers.
         """
-        z = folded(self.input, codes)
+        z = folded_rows(self.input, codes, self.coefficients)
         y = [
             (z[:, a] * z[:, b]) @ c.double() for a, b, c in zip(self.first, self.second, self.coefficients, strict=True)
         ]

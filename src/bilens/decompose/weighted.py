@@ -58,7 +58,7 @@ class WeightedSpectrum:
         return self._terms(x).sum(dim=-1).to(self.values.dtype)
 
     def _terms(self, x: Tensor) -> Tensor:
-        return (folded(self.input, x) @ self.readers.double().T).square() * self.values.double()
+        return (folded(self.input, x, self.readers) @ self.readers.double().T).square() * self.values.double()
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def second_moment(x: Float[Tensor, "n d"], input: Space) -> Float[Tensor, "i i"]
     checks.samples("x", x, input.size)
     total = torch.zeros(input.dim, input.dim, dtype=torch.float64, device=x.device)
     for start in range(0, max(len(x), 1), 8192):
-        rows = folded(input, x[start : start + 8192])
+        rows = folded(input, x[start : start + 8192], x)
         total += rows.T @ rows
     return total / max(len(x), 1)
 

@@ -120,8 +120,7 @@ class Paths:
         count, outputs = self.outputs.shape[1:]
         if tuple(labels.shape) != (count,):
             raise ShapeError(f"labels of shape {tuple(labels.shape)}", f"({count},)")
-        if labels.is_floating_point() or not bool(((labels >= 0) & (labels < outputs)).all()):
-            raise BilensError(f"labels of type {labels.dtype}", f"whole numbers from 0 to {outputs - 1}")
+        labels = checks.integers("labels", labels, 0, outputs - 1)
         full = self.total()
 
         def right(logits: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from bilens.errors import StoreError
 from bilens.explorer.document import document
 from bilens.explorer.exploration import Exploration
 from bilens.explorer.layout import Document
-from bilens.files import dangling, read_bytes, write_text
+from bilens.files import dangling, read_bytes, refuse_below_file, write_text
 
 APP = Path(__file__).parent / "app"
 _OURS = b'<meta name="generator" content="bilens">'
@@ -40,6 +40,8 @@ def refuse_others(path: Path) -> None:
     """Refuse to replace what is not a page of ours, which states so in its head."""
     if path.is_symlink() and not path.exists():
         raise dangling(path)
+    if not path.exists():
+        refuse_below_file(path)
     if path.is_dir():
         raise StoreError(
             f"{path}, which is a folder", "a file for the page", f"name one in it, such as {path / 'page.html'}"

@@ -294,7 +294,8 @@ class ImageClassifier(nn.Module):
         """Write `config.json` and `model.safetensors` into a folder in one step, each with a checksum of the other.
 
         Raises:
-            StoreError: the folder cannot be written; a model that was there before is then still there.
+            StoreError: the folder cannot be written, or holds a model that bilens did not save; what was there before
+                is then still there.
         """
         folder = checks.path("folder", folder)
         write_pair(folder / "config.json", self.config, folder / "model.safetensors", self.state_dict())

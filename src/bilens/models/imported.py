@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bilens._internal.shown import line
 from bilens.errors import StoreError
-from bilens.files import write_together
+from bilens.files import require_ours, write_together
 from bilens.models.classifier import ImageClassifier
 from bilens.models.gated import FAMILIES
 from bilens.space import Space
@@ -44,9 +44,10 @@ class Imported:
         """Write config.json and model.safetensors into a folder, in one step.
 
         Raises:
-            StoreError: it cannot be written; what was there before is then still there.
+            StoreError: it cannot be written, or the folder holds a model already; what was there is then still there.
         """
         folder = Path(folder)
+        require_ours(folder / "config.json", folder / "model.safetensors")
         write_together(
             folder / "model.safetensors", self.tensors, {"format": "pt"}, folder / "config.json", lambda _: self.config
         )

@@ -18,7 +18,7 @@ from bilens._internal import checkpoint as checkpoints
 from bilens._internal import checks
 from bilens._internal.checks import choice, instance, number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import make_folder, write_bytes
+from bilens.files import list_ours, make_folder, require_listed, write_bytes
 from bilens.history import History
 from bilens.progress import bar
 from bilens.schedules import trapezoid
@@ -228,8 +228,10 @@ def unigram(split: Split, vocabulary: int) -> Float[Tensor, " n"]:
 def save(model: nn.Module, tokenizer: Any, folder: str | os.PathLike[str]) -> None:
     """Write a model and its tokenizer as a folder that transformers opens; the weights come last, all in one step each.
 
+    A model that was saved there before is replaced; `bilens.json` in the folder lists what was written.
+
     Raises:
-        StoreError: it cannot be written.
+        StoreError: it cannot be written, or would replace a file that bilens did not write.
     """
     target = checks.path("folder", folder)
     writer: Any = model
@@ -238,7 +240,10 @@ def save(model: nn.Module, tokenizer: Any, folder: str | os.PathLike[str]) -> No
         with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=target) as part:
             writer.save_pretrained(part)
             tokenizer.save_pretrained(part)
-            for file in sorted(Path(part).iterdir(), key=lambda file: file.suffix == ".safetensors"):
+            written = sorted(Path(part).iterdir(), key=lambda file: file.suffix == ".safetensors")
+            require_listed(target, [file.name for file in written])
+            list_ours(target, [file.name for file in written])
+            for file in written:
                 write_bytes(target / file.name, file.read_bytes())
     except OSError as error:
         raise StoreError(f"'{error.strerror or error}' on writing {target}", "a folder with room") from error

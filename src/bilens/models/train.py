@@ -286,7 +286,10 @@ def check_settings(
 
 def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: str, labels_name: str) -> None:
     instance("model", model, ImageClassifier)
-    instance(name, images, Tensor)
+    if isinstance(images, Tensor) and images.dtype in (torch.uint8, torch.int32, torch.int64):
+        raise BilensError(f"{name} of type {images.dtype}", "floating-point numbers", "divide them by 255")
+    checks.floating(name, images)
+    checks.in_memory(name, images)
     instance(labels_name, labels, Tensor)
     width, classes = model.input.size, model.output.size
     if images.ndim != 2 or images.shape[1] != width or len(images) < 1:
@@ -295,8 +298,6 @@ def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: st
             f"(n, {width}) with n ≥ 1, for a model of {model.input.title}",
             "pass one flattened image per row",
         )
-    if not images.is_floating_point():
-        raise BilensError(f"{name} of type {images.dtype}", "floating-point numbers", "divide them by 255")
     if not bool(torch.isfinite(images).all()):
         raise BilensError(f"{name} with NaN or infinity", "finite numbers", "remove the broken images")
     if tuple(labels.shape) != (len(images),):
@@ -304,8 +305,7 @@ def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: st
             f"{labels_name} of shape {tuple(labels.shape)}",
             f"({len(images)},), one per image",
         )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise BilensError(f"{labels_name} of type {labels.dtype}", "whole numbers", "convert them with .long()")
+    checks.integers(labels_name, labels)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise BilensError(

@@ -11,8 +11,9 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilens._internal.checks import instance, whole
-from bilens.errors import BilensError, ShapeError
+from bilens._internal import checks
+from bilens._internal.checks import whole
+from bilens.errors import ShapeError
 
 
 def count(m: int) -> int:
@@ -28,8 +29,9 @@ def count(m: int) -> int:
 
 def multiplicity(i: Int[Tensor, "*b"], j: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """How often an unordered pair occurs in Σ_ij: 1 when i = j, else 2; its root weighs rows for singular values."""
-    instance("i", i, Tensor)
-    instance("j", j, Tensor)
+    i, j = checks.integers("i", i), checks.integers("j", j)
+    if i.shape != j.shape:
+        raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "as many of both")
     return 2 - (i == j).to(i.dtype)
 
 
@@ -125,13 +127,7 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
 
 
 def _places(t: Tensor, size: int) -> Tensor:
-    instance("places", t, Tensor)
-    if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
-        raise BilensError(f"places of type {t.dtype}", "whole numbers", "convert them with .long()")
-    t = t.to(torch.int64)
-    if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < size):
-        raise BilensError(f"places from {int(t.min())} to {int(t.max())}", f"0 … {size - 1}")
-    return t
+    return checks.integers("places", t, 0, size - 1)
 
 
 def _mixed(value: NDArray[np.uint32], key: int) -> NDArray[np.uint32]:

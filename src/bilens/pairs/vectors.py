@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilens._internal import factors
+from bilens._internal import checks, factors
 from bilens._internal.checks import choice, instance, trusted
 from bilens._internal.scale import tracked
 from bilens._internal.shown import line
@@ -287,14 +287,7 @@ def check_kind(kind: str) -> None:
 
 
 def _checked(i: Tensor, j: Tensor, features: PairResponses) -> tuple[Tensor, Tensor]:
-    m = len(features)
-    for name, value in (("i", i), ("j", j)):
-        instance(name, value, Tensor)
-        if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-            raise BilensError(f"{name} of type {value.dtype}", "whole numbers", "convert it with .long()")
+    i, j = (checks.integers(name, value, 0, len(features) - 1) for name, value in (("i", i), ("j", j)))
     if i.shape != j.shape or i.ndim != 1:
         raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "(pairs,) twice")
-    for name, value in (("i", i), ("j", j)):
-        if len(value) and not (int(value.min()) >= 0 and int(value.max()) < m):
-            raise BilensError(f"{name} from {int(value.min())} to {int(value.max())}", f"0 … {m - 1}")
-    return i.to(torch.int64), j.to(torch.int64)
+    return i, j

@@ -245,6 +245,7 @@ def _check_codes(acts: Tensor) -> None:
 def _check_pair(x: Tensor, x_hat: Tensor) -> None:
     checks.floating("x", x)
     checks.floating("x_hat", x_hat)
+    checks.on_device("x_hat", x_hat, x)
     if x.shape != x_hat.shape or x.ndim < 2:
         raise ShapeError(
             f"x of shape {tuple(x.shape)} and x_hat of {tuple(x_hat.shape)}", "two (n, d)", "pass one vector per row"

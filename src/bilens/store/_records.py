@@ -136,10 +136,29 @@ def save(record: Any, path: str | Path) -> None:
         path: where, without an ending.
 
     Raises:
-        StoreError: it is not a record of bilens, holds a number that JSON cannot, or the folder cannot be written.
-        BilensError: `path` is not a path.
+        StoreError: it is not a record of bilens, holds a number that JSON cannot, the folder cannot be written, or
+            there is a file of that name that is no record. BilensError: `path` is not a path.
     """
+    _require_record(path)
     write(record, path)
+
+
+def _require_record(path: str | Path) -> None:
+    """Refuse to replace files that no save of a record wrote, for example notes or the weights of a model."""
+    source, tensors = beside(path, ".json"), beside(path, ".safetensors")
+    there = [file for file in (source, tensors) if file.is_file()]
+
+    def read(file: Path) -> None:
+        if not {"format", "record", "sha256"} <= files.read_json(file).keys():
+            raise StoreError(f"{file}", "a record")
+
+    try:
+        if there:
+            files.settled(source, read)  # a save that was killed may have left its JSON under another name
+    except StoreError:
+        raise StoreError(
+            f"{there[0]}, which is no record of bilens", "a new name, or that of a record", "name another path"
+        ) from None
 
 
 def write(record: Any, path: str | Path, place: Mapping[str, str] | None = None) -> None:

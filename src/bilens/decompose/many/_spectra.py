@@ -116,7 +116,7 @@ class Spectra:
     def reconstruct(self, x: Float[Tensor, "*m d"]) -> Float[Tensor, "*m n"]:
         """Σ_k λ_nk (v_nk·x')² for each sample and kernel. Types and errors: as `Spectrum.terms`."""
         n, k = self.values.shape
-        overlaps = folded(self.input, x) @ self.vectors.reshape(n * k, -1).T.double()
+        overlaps = folded(self.input, x, self.vectors) @ self.vectors.reshape(n * k, -1).T.double()
         terms = (overlaps.square() * self.values.reshape(-1).double()).reshape(*x.shape[:-1], n, k)
         return terms.sum(dim=-1).to(self.values.dtype)
 

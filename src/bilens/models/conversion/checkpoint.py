@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.errors import BilensError, StoreError
+from bilens.files import list_ours, require_listed
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.stack import Stack
 from bilens.models.gated.families import BILINEAR, FAMILIES, bias_name
@@ -137,13 +138,15 @@ def save(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
     """Write a model of transformers with its tokenizer as a folder, whole or not at all.
 
     Args:
-        model: as `assembled` gives it; tokenizer: of transformers, None for none; path: a folder, replaced if it is
-            there.
+        model: as `assembled` gives it; tokenizer: of transformers, None for none; path: a folder; one that this
+            function wrote before is replaced.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: it cannot be written, or holds something that bilens did not write.
     """
     path = Path(path)
+    if path.is_dir():
+        require_listed(path, [entry.name for entry in path.iterdir()])
     part, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
     try:
         for left in (part, old):
@@ -154,6 +157,7 @@ def save(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
         theirs.save_pretrained(part)
         if tokenizer is not None:
             tokenizer.save_pretrained(part)
+        list_ours(part, [entry.name for entry in part.iterdir()])
         if path.exists():
             path.rename(old)
         part.rename(path)

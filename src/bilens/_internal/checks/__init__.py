@@ -1,0 +1,57 @@
+"""Checks of arguments that all public functions share: each refuses what is wrong in one line."""
+
+from bilens._internal.checks.arguments import (
+    choice,
+    flag,
+    got,
+    instance,
+    number,
+    path,
+    seed,
+    several,
+    whole,
+)
+from bilens._internal.checks.records import owned, shapes, trusted
+from bilens._internal.checks.tensors import (
+    dense,
+    finite,
+    float_type,
+    floating,
+    holds,
+    in_memory,
+    integers,
+    on_device,
+    places,
+    reals,
+    samples,
+    vectors,
+    weights,
+)
+
+__all__ = [
+    "choice",
+    "dense",
+    "finite",
+    "flag",
+    "float_type",
+    "floating",
+    "got",
+    "holds",
+    "in_memory",
+    "instance",
+    "integers",
+    "number",
+    "on_device",
+    "owned",
+    "path",
+    "places",
+    "reals",
+    "samples",
+    "seed",
+    "several",
+    "shapes",
+    "trusted",
+    "vectors",
+    "weights",
+    "whole",
+]
