@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 reproduce: OUT := runs/reproduce
 demo-lm: OUT := runs/lm
 
-.PHONY: help install demo demo-lm reproduce test typecheck slow check fuzz mutants bench docs wheel constraints clean
+.PHONY: help install demo demo-lm reproduce test typecheck slow check fuzz kills mutants bench docs wheel constraints clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -52,6 +52,9 @@ slow: .venv/installed ## the tests of whole jobs, of browsers and of several pro
 
 fuzz: .venv/installed ## alter folders of every kind and read them; fails on a traceback, a belief or a loss (FLAGS='--count 10000 --seed 1')
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(FLAGS)
+
+kills: .venv/installed ## kill bilens read at random moments and run it again; fails where that is no straight run, or a finished batch is lost (FLAGS='--count 50 --seed 1')
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py $(FLAGS)
 
 mutants: .venv/installed ## plant errors in the code, one at a time; fails where no test notices (FLAGS='--only kernel')
 	$(BIN)/python tests/mutants.py $(FLAGS)

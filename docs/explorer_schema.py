@@ -49,7 +49,9 @@ def written() -> dict[Path, str]:
         }
         script = f"// The types of the page's data, written by docs/explorer_schema.py from explorer/{name}.py.\n\n"
         script += f"export const {version} = {module.FORMAT};\n"
-        found[ROOT / "docs" / f"{file}-schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+        text = text.replace(f'"#/$defs/{document.__name__}"', '"#"')  # a document that holds another one
+        found[ROOT / "docs" / f"{file}-schema.json"] = text
         found[ROOT / "src" / "bilens" / "explorer" / "app" / f"{name}.js"] = script + "".join(
             map(typed, [*records, document])
         )

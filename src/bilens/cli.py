@@ -52,7 +52,7 @@ COMMANDS = {
     ),
     "compare": Command(
         "bilens.analyses.compare:compare",
-        "Compare two networks as tensors: how far apart, in which outputs and which inputs.",
+        "Compare two networks, or two layers of language models: how far apart, in which outputs, inputs or features.",
         "bilens compare runs/a runs/b --metric mnist",
     ),
     "layers": Command(

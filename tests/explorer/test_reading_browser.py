@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
 import tiny_models
+from bilens import explorer
+from bilens.analyses import language_compare
 from hostile import HOSTILE, TOKENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -30,6 +36,7 @@ if FOUND is None or FOUND.origin is None:
 
 AXE = Path(FOUND.origin).parent / "axe.min.js"
 VIEWS = ("overview", "feature=tokens:1", "sentence", "compare=tokens:1,tokens:2", "about")
+BESIDE = ("beside", "compare", "compare=tokens:3,tokens:7@1", "compare=tokens:3@1,tokens:7@1", "overview")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 LAYER = 1
 
@@ -45,8 +52,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokens = torch.cat([torch.randperm(len(TOKENS), generator=torch.Generator().manual_seed(n)) for n in range(5)])
     rows = tokens[: len(tokens) // 24 * 24].view(-1, 24)
     out = tmp_path_factory.mktemp("reading")
-    found = reading_job.subject(model, pieces=TOKENS, rows=rows, fit=len(rows) - 14)
-    reading_job.read(out / "run", found, (LAYER,), tokens=len(TOKENS), input_tokens=len(TOKENS), controls=20)
+    other = tiny_models.made("llama", vocab_size=len(TOKENS), seed=1)
+    for name, one in (("run", model), ("other", other)):
+        one.save_pretrained(out / "models" / f"{name} __DATA__")
+        found = reading_job.subject(one, pieces=TOKENS, rows=rows, fit=len(rows) - 14)
+        found = replace(found, named=str(out / "models" / f"{name} __DATA__"))
+        reading_job.read(out / name, found, (LAYER,), tokens=len(TOKENS), input_tokens=len(TOKENS), controls=20)
+    language_compare.compare(out / "run", out / "other", out / "beside", layers=None, open=False)
     weights = reading_job.subject(model, pieces=TOKENS, text=False)
     reading_job.read(out / "weights", weights, (LAYER,), tokens=30)
     return out
@@ -69,7 +81,8 @@ def visit(browser: Browser, run: Path) -> Iterator[Open]:
         page.on("pageerror", lambda error: told.append(str(error)))
         page.on("dialog", lambda dialog: told.append(dialog.message))
         page.on("request", lambda request: request.url.startswith(("file:", "data:")) or told.append(request.url))
-        page.goto(f"{(run / name / f'layer-{LAYER:03d}.html').as_uri()}#{hash}")
+        file = "report.html" if name == "beside" else f"layer-{LAYER:03d}.html"
+        page.goto(f"{(run / name / file).as_uri()}#{hash}")
         return page
 
     yield visit
@@ -108,7 +121,16 @@ def test_no_hostile_token_gets_anywhere_in_any_view(visit: Open) -> None:
         assert found["strange"] == [], view
         assert found["seen"] == [], view
         assert found["scripts"] == 2, view
-        assert found["title"].endswith("Layer 1 of tiny"), view
+        assert found["title"].endswith("Layer 1 of run __DATA__"), view
+        assert page.locator("h1").count() == 1, view
+    page = visit("beside", "beside")
+    assert page.locator("table").first.locator("tbody tr").count() == len(TOKENS)
+    for view in (*BESIDE, *(f"compare=tokens:{place},tokens:{place}@1" for place in range(0, len(TOKENS), 3))):
+        go(page, view)
+        found = page.evaluate(CLEAN)
+        assert found["strange"] == [], view
+        assert found["seen"] == [], view
+        assert found["scripts"] == 2, view
         assert page.locator("h1").count() == 1, view
 
 
@@ -133,10 +155,10 @@ def test_every_token_is_found_and_shown_visibly(visit: Open) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["run", "weights"])
+@pytest.mark.parametrize("name", ["run", "weights", "beside"])
 def test_every_view_is_drawn_in_both_themes_and_widths(visit: Open, name: str, size: str, theme: str) -> None:
     page = visit("overview", name, size=size, theme=theme)
-    for view in VIEWS:
+    for view in BESIDE if name == "beside" else VIEWS:
         go(page, view)
         page.wait_for_function("document.querySelector('main h1')")
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, view
@@ -148,10 +170,11 @@ def test_every_view_is_drawn_in_both_themes_and_widths(visit: Open, name: str, s
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_violation_of_accessibility(visit: Open, theme: str) -> None:
-    page = visit("overview", theme=theme, bypass_csp=True)
+@pytest.mark.parametrize("name", ["run", "beside"])
+def test_no_serious_violation_of_accessibility(visit: Open, name: str, theme: str) -> None:
+    page = visit("overview", name, theme=theme, bypass_csp=True)
     page.add_script_tag(path=AXE)
-    for view in VIEWS:
+    for view in BESIDE if name == "beside" else VIEWS:
         go(page, view)
         found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
         serious = [
@@ -198,6 +221,85 @@ def test_the_number_of_pairs_changes_what_is_predicted(visit: Open) -> None:
     assert "4 pairs: r =" in figure.get_by_role("status").inner_text()
 
 
+def decoded(array: dict[str, Any]) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(array["data"]), {"f4": "<f4", "i2": "<i2"}[array["type"]])
+    values = values.reshape(array["shape"]).astype(float)
+    return values * np.array(array.get("scale", [1.0] * len(values)))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("tokens:3", "tokens:7"), ("tokens:3", "tokens:7@1"), ("tokens:7@1", "tokens:3"), ("tokens:3@1", "random:2@1"),
+     ("random:1", "random:1@1"), ("tokens:5", "tokens:5")],
+)  # fmt: skip
+def test_two_features_have_the_cosine_of_their_kernels_and_what_random_pairs_have(
+    visit: Open, run: Path, first: str, second: str
+) -> None:
+    page = visit(f"compare={first},{second}", "beside")
+    content = explorer.reading_of(run / "beside" / "report.html")
+    beside = content["beside"]
+    assert beside is not None
+    sides = []
+    for name in (first, second):
+        set_, place = name.removesuffix("@1").split(":")
+        sides.append((name.endswith("@1"), set_ == "random", int(place)))
+    across = sides[0][0] != sides[1][0]
+    alike = beside["alike"] if across else (beside["reading"] if sides[0][0] else content)["alike"]
+    ordered = sorted(sides) if across else sides
+    places = [len(TOKENS) * control + place for _, control, place in ordered]
+    matrix = decoded(alike["cosines"])
+    cosine = 1.0 if not across and places[0] == places[1] else matrix[tuple(places)]
+    norms = [alike["first"][places[0]], alike["second"][places[1]]]
+    of_first, of_second = norms if ordered == sides else norms[::-1]
+    distance = np.sqrt(max(0, of_first**2 + of_second**2 - 2 * of_first * of_second * cosine)) / of_first
+    blocks = [slice(len(TOKENS), None) if control else slice(0, len(TOKENS)) for _, control, _ in ordered]
+    block = np.abs(matrix[tuple(blocks)])
+    null = np.sort(block[~np.eye(len(block), dtype=bool)] if blocks[0] == blocks[1] else block.flatten())
+    told = page.locator("dl.facts > div").first.inner_text()
+    assert number(told.splitlines()[1].lstrip("+")) == pytest.approx(cosine, abs=6e-3 * max(abs(cosine), 0.01))
+    assert f"{len(null):,} pairs" in told
+    says = re.search(r"\|cosine\| ([^,]+), 95 % below ([^;]+);", told)
+    assert says is not None
+    assert number(says[1]) == pytest.approx(null[int(0.5 * len(null))], rel=6e-3)
+    assert number(says[2]) == pytest.approx(null[int(0.95 * len(null))], rel=6e-3)
+    said = page.locator("dl.facts > div").nth(1).locator("dd").first.inner_text()
+    assert number(said) == pytest.approx(distance, rel=1e-2, abs=1e-3)
+
+
+def test_two_layers_side_by_side_list_every_feature_and_lead_to_each(visit: Open, run: Path) -> None:
+    page = visit("", "beside")
+    assert page.locator("h1").inner_text() == "Side by side"
+    rows = page.locator("main section table").first.locator("tbody tr")
+    content = explorer.reading_of(run / "beside" / "report.html")
+    labels = [
+        [feature["label"] for feature in side["sets"][0]["features"]]
+        for side in (content, content["beside"]["reading"])
+    ]  # type: ignore[index]
+    matrix = decoded(content["beside"]["alike"]["cosines"])  # type: ignore[index]
+    own = sorted(matrix[i, labels[1].index(label)] for i, label in enumerate(labels[0]))
+    cells = [number(text.lstrip("+")) for text in rows.locator("td:nth-child(2)").all_inner_texts()]
+    assert cells == pytest.approx(own, abs=6e-3)
+    summary = json.loads((run / "beside" / "summary.json").read_text("utf-8"))["sets"]
+    told = page.locator("dl.facts dd:not(.small)").all_inner_texts()
+    for text, name in zip(told, ("tokens", "random"), strict=True):
+        assert number(text.lstrip("+")) == pytest.approx(summary[name]["cosine"]["value"], abs=6e-3)
+    page.get_by_label("Sort by").first.select_option("near")
+    assert number(rows.first.locator("td").first.inner_text().lstrip("+")) == pytest.approx(own[-1], abs=6e-3)
+    page.locator("main section table").first.locator("tbody a").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(60)
+    assert page.locator("h1").inner_text() == "Compare"
+    assert page.locator("select").nth(1).input_value().endswith("@1")
+
+
+def test_a_feature_of_the_layer_beside_has_no_view_of_its_own(visit: Open) -> None:
+    page = visit("feature=tokens:1@1", "beside")
+    assert page.locator("h1").inner_text() == "No such feature"
+    go(page, "compare=tokens:1,tokens:2@1")
+    assert page.locator("h2 a").count() == 1
+
+
 def test_links_keep_what_is_looked_at_and_strange_ones_lead_home(visit: Open) -> None:
     page = visit("overview=random&find=1")
     assert page.get_by_role("tab", selected=True).inner_text().startswith("Random")
@@ -207,6 +309,8 @@ def test_links_keep_what_is_looked_at_and_strange_ones_lead_home(visit: Open) ->
         "sentence=-1",
         "sentence=9999&at=9999&f=x",
         "compare=a,b",
+        "compare=tokens:1@1",
+        "beside",
     ):
         go(page, strange)
         assert page.locator("h1").count() == 1

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others: one of them may train meanwhile."""
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """The processes that torchrun started, together for as long as the block runs, on CPUs; nothing for one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if size() > 1:
+        dist.barrier()
 
 
 def size() -> int:

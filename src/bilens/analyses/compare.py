@@ -16,10 +16,12 @@ from bilens import data as datasets
 from bilens import decompose, explorer, faithfulness
 from bilens._internal.checks import number
 from bilens.analyses import given
+from bilens.analyses import language_compare as language
 from bilens.analyses.page import PAGE
-from bilens.analyses.read import DataName, fingerprint
+from bilens.analyses.read import DataName, fingerprint, refuse
 from bilens.data import Dataset
 from bilens.deep import DeepTensor, full_cosine, ridged
+from bilens.errors import BilensError
 from bilens.explorer import Exploration
 from bilens.features import FeatureSet, Samples, detail, stored
 from bilens.kernel import Kernel
@@ -30,6 +32,8 @@ from bilens.store import Folder
 
 SHOWN = 100
 """Images on the page: the first ones, and as many on which the two differ most."""
+RIDGE = 0.01
+"""Share of white noise in a second moment of images, where nothing else is said."""
 FULL = 2
 """Layers up to which the fully symmetrised tensors come apart into matrices."""
 OUTPUTS = (
@@ -58,23 +62,35 @@ def compare(
     out: Path = Path("runs/compare"),
     *,
     metric: DataName | None = None,
-    ridge: float = 0.01,
+    ridge: float = RIDGE,
+    layers: str | None = None,
     open: bool = False,
 ) -> dict[str, Any]:
-    """Compare two classifiers of bilinear layers by their weights: cosines, and the outputs and inputs that differ.
+    """Compare two classifiers of bilinear layers, or two layers of language models that were read, by their weights.
 
     Example: bilens compare runs/a runs/b --metric mnist
+    Example: bilens compare runs/smol runs/exact --layers 12
 
     Args:
         a: folder of a trained model, or of a run of bilens demo or bilens read.
-        b: another one with as many layers.
+        b: another one with as many layers; of language models another run of bilens read, or the same one.
         out: folder for the page and the numbers.
         metric: images whose second moment weighs the inputs, and on which accuracy and agreement are measured; without
             them all directions of the input count alike.
         ridge: share of white noise in that second moment, without which directions where no image goes would not count.
+        layers: of language models: 12, or 5:12 for layer 5 of the first run and 12 of the second (default: the one
+            that each has).
         open: show the page in the browser.
     """
     ridge = number("ridge", ridge, 0, 1)
+    if any(map(language.languages, (a, b))):
+        given_too = {"--metric": metric is not None, "--ridge": ridge != RIDGE}
+        refuse({name: True for name, asked in given_too.items() if asked}, "an image classifier")
+        strange = [run for run in (a, b) if not language.languages(run)]
+        if strange:
+            raise BilensError(f"{strange[0]}, which is no run of a language model", "two runs of bilens read MODEL")
+        return language.compare(a, b, out, layers=layers, open=open)
+    refuse({} if layers is None else {"--layers": layers}, "a language model")
     dataset = None if metric is None else datasets.load(metric)
     models = [given.read(_model(path), dataset, mean=None, std=None)[0].eval().requires_grad_(False) for path in (a, b)]
     models[1] = models[1].over(models[0].input, models[0].output)

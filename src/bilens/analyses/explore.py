@@ -139,7 +139,7 @@ def _settings(run: Path) -> dict[str, Any]:
         raise StoreError(
             f"{run}, the folder of layers of a language model",
             "that of an image classifier",
-            "run the same bilens read command again to write its pages anew",
+            "run the same bilens read command again to write its pages anew, or compare two with bilens compare",
         )
     for name, kinds in (("seed", int), ("weights", str | None), ("model", dict)):
         if not isinstance(settings.get(name), kinds):

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from bilens import files
+from bilens._internal import ranks
 from bilens._internal.checks import whole
 from bilens.analyses.language import job
 from bilens.analyses.language.job import Plan
@@ -54,18 +55,22 @@ def read(
     """Read layers of a language model; see `bilens read`.
 
     Returns:
-        Where the pages are, by the numbers of the layers' files.
+        Where the pages are, by the numbers of the layers' files; of several processes the first one knows.
     """
     count = SEEN if tokens is None else whole("--tokens", tokens, 2)
     if tokens is not None and not text:
         raise BilensError("--tokens without --text", "text to read")
-    steps = Steps(1)
-    steps.begin("opening the model" + (" and its text" if text else ""))
-    found = subject(model, text, tokens=count, seed=seed)
-    numbers = job.numbers(layers, len(found.checkpoint))
-    plan = Plan(directions=tuple(directions) or (TOKENS,), inputs=inputs or "", seed=seed)
-    steps.total += job.count_steps(found, numbers, out, plan)
-    written = job.read_layers(found, numbers, out, plan, steps)
+    with ranks.joined():
+        steps = Steps(1)
+        if ranks.lead():
+            steps.begin("opening the model" + (" and its text" if text else ""))
+        found = subject(model, text, tokens=count, seed=seed)
+        numbers = job.numbers(layers, len(found.checkpoint))
+        plan = Plan(directions=tuple(directions) or (TOKENS,), inputs=inputs or "", seed=seed)
+        steps.total += job.count_steps(found, numbers, out, plan)
+        written = job.read_layers(found, numbers, out, plan, steps)
+        if not ranks.lead():
+            return {"pages": []}
     console = Console(markup=False, highlight=False, soft_wrap=True)
     for path in written[:1] if len(written) > 1 else written:
         console.print(f"page: {path}")

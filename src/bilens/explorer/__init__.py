@@ -4,7 +4,7 @@ from bilens.explorer.document import document
 from bilens.explorer.exploration import Exploration
 from bilens.explorer.layout import Document
 from bilens.explorer.lm_layout import Reading
-from bilens.explorer.lm_page import reading, write_index, write_reading
+from bilens.explorer.lm_page import reading, reading_of, write_index, write_reading
 from bilens.explorer.page import page, render, write
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "document",
     "page",
     "reading",
+    "reading_of",
     "render",
     "write",
     "write_index",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypedDict
 from bilens.explorer.encoding import Array
 from bilens.explorer.layout import Fact
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; the page refuses another one."""
 
 
@@ -169,6 +169,67 @@ class Text(TypedDict):
     stretches: list[list[int]]
 
 
+class Alike(TypedDict):
+    """Exact cosines ⟨Q, Q'⟩ / ‖Q‖ ‖Q'‖ of kernels, (n, m), and their norms, in a metric that is said in words.
+
+    The n features are those of this page, all sets in order; the m are the same, or those of the layer beside it.
+    """
+
+    metric: str
+    cosines: Array
+    first: list[float]
+    second: list[float]
+
+
+class Block(TypedDict):
+    """The weights of one block of a small model, each matrix (out, in), for a page that runs the model."""
+
+    norm: Array
+    query: Array
+    key: Array
+    value: Array
+    output: Array
+    mlp_norm: Array
+    gate: Array
+    up: Array
+    down: Array
+
+
+class Typed(TypedDict):
+    """A small model up to the layer, with which the page computes what a sentence is that a person types.
+
+    `names` are its tokens as its tokenizer has them, bytes as characters, `merges` pairs of them in order, `texts` what
+    they read as, and `special` those that are no text; `first` is the token that every text begins with. `surrogate`
+    has a, b, c, e and f of z (a v + b z + c) + e v + f for each unit, (5, h), null for the layer itself. `directions`
+    are those of all features of the page, (n, o), `vectors` their first `pairs` eigenvectors, (n · pairs, i).
+    """
+
+    names: list[str]
+    texts: list[str]
+    merges: list[str]
+    special: list[str]
+    first: int | None
+    longest: int
+    heads: int
+    groups: int
+    theta: float
+    eps: float
+    gate: Literal["silu", "identity"]
+    embedding: Array
+    blocks: list[Block]
+    surrogate: Array | None
+    directions: Array
+    vectors: Array
+    pairs: int
+
+
+class Beside(TypedDict):
+    """Another layer, to compare with: what its page has, without what only a feature's own view shows."""
+
+    reading: Reading
+    alike: Alike
+
+
 class Reading(TypedDict):
     """The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
 
@@ -196,4 +257,7 @@ class Reading(TypedDict):
     shares: list[Spread]
     correlations: list[Spread]
     sets: list[Features]
+    alike: Alike
+    beside: Beside | None
+    typed: Typed | None
     notes: list[str]

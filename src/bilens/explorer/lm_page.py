@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import html
+import json
+import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from bilens._internal import checks
-from bilens.explorer.lm_layout import Reading
+from bilens.errors import StoreError
+from bilens.explorer.lm_layout import FORMAT, Reading
 from bilens.explorer.page import APP, hashed, html_of, refuse_others, source
-from bilens.files import write_text
+from bilens.files import read_bytes, write_text
 
 STYLES = ("style.css", "lm.css")
 """Its style sheets, in `app/`."""
+
+_DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
 def reading(content: Reading) -> str:
@@ -30,6 +36,26 @@ def write_reading(content: Reading, path: str | Path) -> None:
     path = checks.path("path", path)
     refuse_others(path)
     write_text(path, reading(content))
+
+
+def reading_of(path: str | Path) -> Reading:
+    """The data of the page of a layer, from its file.
+
+    Raises:
+        StoreError: no such file, not the page of a layer, or one of another version.
+    """
+    path = checks.path("path", path)
+    again = "run the same bilens read command again"
+    found = _DATA.search(read_bytes(path).decode("utf-8", "replace"))
+    try:
+        content = json.loads(found[1]) if found else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or "layer" not in content:
+        raise StoreError(f"{path}, which is not the page of a layer", "one that bilens read wrote", again)
+    if content.get("format") != FORMAT:
+        raise StoreError(f"{path} of format {content.get('format')!r:.20}", f"format {FORMAT}", again)
+    return cast("Reading", content)
 
 
 def index(title: str, columns: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], lead: str) -> str:
@@ -64,4 +90,4 @@ def write_index(
     write_text(path, index(title, columns, rows, lead))
 
 
-__all__ = ["STYLES", "index", "reading", "write_index", "write_reading"]
+__all__ = ["STYLES", "index", "reading", "reading_of", "write_index", "write_reading"]

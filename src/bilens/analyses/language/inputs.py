@@ -10,11 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import files
+from bilens._internal import ranks
 from bilens.analyses.language.subject import PREFIX, Subject
 from bilens.errors import BilensError
 from bilens.models import gated
 from bilens.models.gated.original import Trace
 from bilens.progress import bar
+from bilens.text import Split
 
 ROWS = 8
 """Rows of text in a file."""
@@ -30,20 +32,30 @@ def missing(subject: Subject, out: Path, layers: Sequence[int]) -> list[tuple[st
         return []
     return [
         (part, start)
-        for part in PARTS
-        for start in range(0, len(getattr(split, part)), ROWS)
+        for part, start in everything(split)
         if not all(_file(out, layer, part, start).exists() for layer in layers)
     ]
+
+
+def everything(split: Split) -> list[tuple[str, int]]:
+    """The parts and first rows of all files of a layer."""
+    return [(part, start) for part in PARTS for start in range(0, len(getattr(split, part)), ROWS)]
 
 
 def collect(subject: Subject, out: Path, layers: Sequence[int]) -> None:
     """Run the model on what is not there yet, and write x, the residual stream before each layer's MLP.
 
+    Several processes share the files; each returns when its own are there.
+
     Raises:
         BilensError: a layer with experts. StoreError: it cannot be written.
     """
-    split, places = subject.split, missing(subject, out, layers)
-    if split is None or not places:
+    split, size, rank = subject.split, ranks.size(), ranks.rank()
+    if split is None:
+        return
+    own = [place for n, place in enumerate(everything(split)) if n % size == rank]
+    places = [place for place in own if place in missing(subject, out, layers)]
+    if not places:
         return
     model = subject.live()
     live = gated.load(model)
@@ -51,10 +63,10 @@ def collect(subject: Subject, out: Path, layers: Sequence[int]) -> None:
     if strange:
         raise BilensError(f"layer {strange[0]}, which has experts", "a layer with an MLP of its own", "name another")
     traces = {layer: Trace(model, live.places[layer, "mlp"]) for layer in layers}
-    total = sum(len(getattr(split, part)) for part in PARTS)
+    total = sum(len(getattr(split, part)[start : start + ROWS]) for part, start in own)
     left = sum(len(getattr(split, part)[start : start + ROWS]) for part, start in places)
     try:
-        with torch.no_grad(), bar("rows of text", total, done=total - left) as step:
+        with torch.no_grad(), bar("rows of text", total, done=total - left, show=ranks.lead()) as step:
             for part, start in places:
                 found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
                 for row in getattr(split, part)[start : start + ROWS]:
@@ -81,6 +93,17 @@ def collected(subject: Subject, out: Path, layer: int, part: str) -> Float[Tenso
     return torch.cat(found).flatten(0, 1)
 
 
+def kept(out: Path, layer: int, part: str) -> Float[Tensor, "n d"] | None:
+    """What `collected` gives of a run that is finished, whatever its text was; None for a run without text.
+
+    Raises:
+        StoreError: a file is damaged.
+    """
+    paths = sorted((out / "activations").glob(f"{layer:03d}-{part}-*.safetensors"))
+    found = [files.read_tensors(path)[0]["x"] for path in paths]
+    return torch.cat(found).flatten(0, 1) if found else None
+
+
 def size(subject: Subject, layers: int) -> int:
     """Bytes that `collect` writes."""
     split = subject.split
@@ -94,4 +117,4 @@ def _file(out: Path, layer: int, part: str, start: int) -> Path:
     return out / "activations" / f"{layer:03d}-{part}-{start:06d}.safetensors"
 
 
-__all__ = ["PARTS", "ROWS", "collect", "collected", "missing", "size"]
+__all__ = ["PARTS", "ROWS", "collect", "collected", "kept", "missing", "size"]

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from bilens import decompose, files, tables
+from bilens._internal import ranks
 from bilens.analyses.language import index, inputs, pages
 from bilens.analyses.language.input_coder import TRAIN, train, trained
 from bilens.analyses.language.layer import Costs, Layer, cost_name, costs, from_weights, opened
@@ -84,12 +85,14 @@ def read_layers(
 ) -> list[Path]:
     """Read layers into a run's folder, and write the page of each; what is there already is kept.
 
+    The processes of torchrun, once they are joined, share the rows of text, the batches and the sets.
+
     Args:
         subject: the model and its text; layers: their numbers; out: the folder; plan: what is asked for.
         steps: of a job that began before this; known: what the surrogate of the one layer costs, where that job has it.
 
     Returns:
-        The pages, and the index before them where there are several.
+        The pages, and the index before them where there are several; of several processes those of the first alone.
 
     Raises:
         BilensError: no such layer, or directions that do not fit. StoreError: the folder is of another run.
@@ -98,27 +101,37 @@ def read_layers(
     if plan.inputs == TRAIN and subject.split is None:
         raise BilensError("a coder to be trained without text", "text to train it on")
     asked = settings(subject, layers, plan)
-    first = from_weights(subject, layers[0])
-    announced(subject, first, layers, plan, out)
+    if ranks.lead():
+        announced(subject, from_weights(subject.checkpoint.mlp(layers[0])), layers, plan, out)
     run, writer = Folder(out, asked), Writer(out, asked)
     steps = steps or Steps(count_steps(subject, layers, out, plan))
     if inputs.missing(subject, out, layers):
-        steps.begin("running the model on the text")
+        _begin(steps, "running the model on the text")
         inputs.collect(subject, out, layers)
-    if known is not None:
+    ranks.wait()
+    if known is not None and ranks.lead():
         run.record(cost_name(layers[0]), Costs, lambda: known)
     written = []
     for number in layers:
         if plan.inputs == TRAIN:
-            steps.begin(f"a coder of what layer {number} takes")
-            train(subject, run, number, seed=plan.seed)
-        steps.begin(f"reading layer {number}")
+            _begin(steps, f"a coder of what layer {number} takes")
+            if ranks.lead():
+                train(subject, run, number, seed=plan.seed)
+            ranks.wait()
+        _begin(steps, f"reading layer {number}")
         found = read_layer(subject, number, run, writer, plan)
-        steps.begin(f"the page of layer {number}")
-        written.append(pages.write(subject, found, run.path, layers))
-    if len(layers) > 1:
+        ranks.wait()
+        _begin(steps, f"the page of layer {number}")
+        if ranks.lead():
+            written.append(pages.write(subject, found, run, layers))
+    if len(layers) > 1 and ranks.lead():
         written.insert(0, index.write(subject, layers, run.path))
     return written
+
+
+def _begin(steps: Steps, title: str) -> None:
+    if ranks.lead():
+        steps.begin(title)
 
 
 def count_steps(subject: Subject, layers: Sequence[int], out: Path, plan: Plan) -> int:
@@ -151,19 +164,23 @@ def announced(subject: Subject, layer: Layer, layers: Sequence[int], plan: Plan,
 def read_layer(subject: Subject, number: int, run: Folder, writer: Writer, plan: Plan) -> Read:
     """Everything of one layer but its page, into the tables and the records of a run."""
     layer = opened(subject, run.path, number)
-    costs(layer, subject, run, seed=plan.seed)
+    if ranks.lead():
+        costs(layer, subject, run, seed=plan.seed)
     sets = outputs(subject, layer, plan)
     made_of = input_features(subject, layer, folder_of(plan, run.path, number), count=plan.input_tokens)
-    basis: Basis | None = None
+    share: _Share = {"rank": ranks.rank(), "size": ranks.size(), "progress": ranks.lead()}
     for found in sets:
         named = layer.tensor.then(found.of(layer).to(layer.tensor.down), found.space)
         most = layer.tensor.input.dim if layer.metric is None else layer.metric.rank
         spectra = decompose.spectra_stream(named, k=min(plan.pairs, most), metric=layer.metric, seed=plan.seed)
-        tables.save_spectra(writer, spectra, layer=number, set=found.name, control=found.control)
+        tables.save_spectra(writer, spectra, layer=number, set=found.name, control=found.control, **share)
         strongest = decompose.strongest_stream(named, made_of.dictionary, top=plan.interactions)
         tables.save_interactions(
-            writer, strongest, layer=number, set=found.name, inputs=made_of.name, codes=made_of.codes
+            writer, strongest, layer=number, set=found.name, inputs=made_of.name, codes=made_of.codes, **share
         )
+    ranks.wait()  # what follows reads the tables
+    basis: Basis | None = None
+    for found in sets[ranks.rank() :: ranks.size()]:
         pairs = saved(run.path, number, found.name)
         place = f"layer-{number:03d}/{found.name}"
         if subject.split is not None:
@@ -173,9 +190,18 @@ def read_layer(subject: Subject, number: int, run: Folder, writer: Writer, plan:
             write_audit(writer, layer, found, seen)
         if not run.has(f"{place}/made"):
             basis = basis or Basis(readings(subject, layer), subject.unembedding, made_of)
-            held = held_by(run.path, number, found.name, (len(found), strongest.features.dim))
+            _, dictionary = layer.tensor.match(made_of.dictionary)
+            held = held_by(run.path, number, found.name, (len(found), dictionary.features.dim))
             run.record(f"{place}/made", Made, functools.partial(made, layer, found, pairs.vectors, basis, held))
     return Read(layer, tuple(sets), made_of)
+
+
+class _Share(TypedDict):
+    """The part of the batches that this process takes, and whether it shows how far it is."""
+
+    rank: int
+    size: int
+    progress: bool
 
 
 def folder_of(plan: Plan, out: Path, number: int) -> Path | None:

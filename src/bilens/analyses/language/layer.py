@@ -90,18 +90,21 @@ def opened(subject: Subject, out: Path, number: int) -> Layer:
         BilensError: no such layer, or one of experts. StoreError: it cannot be read.
     """
     if subject.split is None:
-        return from_weights(subject, number)
-    mlp = subject.checkpoint.mlp(number)
+        return from_weights(subject.checkpoint.mlp(number))
     fit, held_out = (inputs.collected(subject, out, number, part) for part in inputs.PARTS)
+    return fitted(subject.checkpoint.mlp(number), fit, held_out)
+
+
+def fitted(mlp: GatedMLP, fit: Float[Tensor, "n d"], held_out: Float[Tensor, "m d"] | None = None) -> Layer:
+    """A layer as it is read where there is text; `fit` and `held_out` as of `Layer`."""
     surrogate = None if mlp.bilinear else least_squares(mlp, fit)
     tensor = (mlp if surrogate is None else surrogate).tensor()
     metric = Metric.from_moment(second_moment(mlp.norm.normalize(fit), tensor.input), tensor.input)
     return Layer(mlp, tensor, surrogate, metric, fit, held_out)
 
 
-def from_weights(subject: Subject, number: int) -> Layer:
-    """A layer as its weights alone have it. Raises as `opened`."""
-    mlp = subject.checkpoint.mlp(number)
+def from_weights(mlp: GatedMLP) -> Layer:
+    """A layer as its weights alone have it."""
     surrogate = None if mlp.bilinear else weights_only(mlp)
     return Layer(mlp, (mlp if surrogate is None else surrogate).tensor(), surrogate)
 
@@ -140,4 +143,4 @@ def difference(layer: Layer, x: Float[Tensor, "n d"]) -> float:
     return float((layer.tensor(layer.normalised(x)) - y).abs().max() / y.abs().max())
 
 
-__all__ = ["TEXTS", "Costs", "Layer", "cost_name", "costs", "difference", "from_weights", "opened"]
+__all__ = ["TEXTS", "Costs", "Layer", "cost_name", "costs", "difference", "fitted", "from_weights", "opened"]

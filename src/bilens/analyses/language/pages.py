@@ -12,15 +12,19 @@ import torch
 from torch import Tensor
 
 from bilens import explorer, store, tables
+from bilens.analyses.language import alike
 from bilens.analyses.language.about import facts, notes
+from bilens.analyses.language.alike import METRIC, Shown, shown, shown_name, shown_of
 from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
 from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
 from bilens.analyses.language.subject import PREFIX, Subject, rows
-from bilens.explorer.encoding import finite, number, shorts
+from bilens.analyses.language.typed import LARGEST, PAIRS, size, typed
+from bilens.explorer.encoding import Array, finite, number, shorts
 from bilens.explorer.lm_layout import (
     FORMAT,
+    Alike,
     Cost,
     Example,
     Feature,
@@ -32,7 +36,9 @@ from bilens.explorer.lm_layout import (
     Reading,
     Spread,
     Tokens,
+    Typed,
 )
+from bilens.store import Folder
 
 FEATURES, CONTROLS = 256, 16
 """Features of all sets on the page, and random directions."""
@@ -69,10 +75,11 @@ class Rows(NamedTuple):
 class Page:
     """Puts one page together; texts of tokens and input features are written once, and named by number elsewhere."""
 
-    def __init__(self, subject: Subject, read: Read, run: Path, others: Sequence[int]) -> None:
-        self.subject, self.run, self.others = subject, run, others
+    def __init__(self, subject: Subject, read: Read, run: Folder, others: Sequence[int]) -> None:
+        self.subject, self.run, self.folder, self.others = subject, run.path, run, others
         self.layer, self.sets, self.made_of = read.layer, read.sets, read.inputs
-        self.asked = tables.open(run)
+        self.asked = tables.open(run.path)
+        self.chosen: list[list[int]] = []
         self._tokens: dict[str, int] = {}
         self._inputs: dict[int, int] = {}
 
@@ -138,6 +145,9 @@ class Page:
             "shares": [self.shares(one) for one in sets],
             "correlations": [spread for one in sets if (spread := self.correlations(one)) is not None],
             "sets": shown,
+            "alike": self.alike(),
+            "beside": None,
+            "typed": self.typed(),
             "notes": notes(layer, sets, subject),
             "tokens": list(self._tokens),  # last: everything before names some
         }  # fmt: skip
@@ -170,10 +180,10 @@ class Page:
         made = store.read_record(self.run, f"layer-{layer:03d}/{name}/made", Made)
         seen = store.read_record(self.run, f"layer-{layer:03d}/{name}/seen", Seen)
         if made is None:
-            return {"name": name, "title": found.title, "feature": found.feature, "about": found.about,
-                    "control": found.control, "total": 0, "features": [],
-                    "terms": None, "whole": None, "true": None}  # fmt: skip
+            self.chosen.append([])
+            return _features(found, 0, [], (None, None, None))
         chosen = shown_of(found, seen, CONTROLS if found.control else count)
+        self.chosen.append(chosen)
         own = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
         pairs = self._grouped("SELECT * FROM eigenpairs", "pair", name)
         links = self._grouped("SELECT * FROM interactions", "rank", name)
@@ -182,23 +192,33 @@ class Page:
             self.feature(found, place, Rows(own[place], pairs[place], links[place], contexts[place]), made, seen)
             for place in chosen
         ]
-        terms, whole, true = (
+        arrays = (
             (None, None, None) if seen is None
             else (shorts("terms", seen.terms[chosen].flatten(0, 1)), shorts("values", seen.whole[chosen]),
                   shorts("values", seen.true[chosen]))
         )  # fmt: skip
-        return {
-            "name": name,
-            "title": found.title,
-            "feature": found.feature,
-            "about": found.about,
-            "control": found.control,
-            "total": len(found),
-            "features": features,
-            "terms": terms,
-            "whole": whole,
-            "true": true,
-        }
+        return _features(found, len(found), features, arrays)
+
+    def shown(self) -> Shown:
+        """The features that the page has."""
+        name = shown_name(self.layer.number)
+        return self.folder.record(name, Shown, lambda: shown(self.layer, self.sets, self.chosen))
+
+    def alike(self) -> Alike:
+        """How alike the kernels of the features are that the page has."""
+        return alike.within(self.shown(), "weights alone" if self.layer.metric is None else METRIC)
+
+    def typed(self) -> Typed | None:
+        """What the page needs to compute with sentences that are typed; None where it cannot."""
+        number = self.layer.number
+        if size(self.subject.checkpoint.source.config, number) > LARGEST:
+            return None  # before any vector is read
+        vectors = [
+            self.asked.vectors(layer=number, set=found.name, feature=feature)[:PAIRS]
+            for found, some in zip(self.sets, self.chosen, strict=True)
+            for feature in some
+        ]
+        return typed(self.subject, self.layer, self.shown(), torch.stack(vectors)) if vectors else None
 
     def _grouped(self, sql: str, order: str, name: str) -> dict[int, list[dict[str, Any]]]:
         asked = f'{sql} WHERE layer = ? AND "set" = ? ORDER BY feature, {order}'
@@ -302,12 +322,22 @@ class Page:
         return _spread(found, list(KS[: seen.correlations.shape[1]]), seen.correlations, float(seen.full.median()))
 
 
-def shown_of(found: Outputs, seen: Seen | None, count: int) -> list[int]:
-    """The features of a set that the page has: of a coder those that move the residual stream most."""
-    if found.control or found.tokens is not None or seen is None or len(found) <= count:
-        return list(range(min(count, len(found))))
-    size = seen.deviation * found.writes.norm(dim=1)
-    return torch.argsort(size, descending=True, stable=True)[:count].tolist()
+def _features(
+    found: Outputs, total: int, features: list[Feature], arrays: tuple[Array | None, Array | None, Array | None]
+) -> Features:
+    terms, whole, true = arrays
+    return {
+        "name": found.name,
+        "title": found.title,
+        "feature": found.feature,
+        "about": found.about,
+        "control": found.control,
+        "total": total,
+        "features": features,
+        "terms": terms,
+        "whole": whole,
+        "true": true,
+    }
 
 
 def _rest(seen: Seen, place: int) -> list[float]:
@@ -350,13 +380,13 @@ def _three(values: Tensor) -> list[float]:
     return [number(value, 3) for value in values.double().tolist()]
 
 
-def write(subject: Subject, read: Read, run: Path, others: Sequence[int]) -> Path:
+def write(subject: Subject, read: Read, run: Folder, others: Sequence[int]) -> Path:
     """Write the page of a layer into the run's folder.
 
     Args:
         subject: the model; read: the layer, as it was read; run: the folder; others: all layers that have a page there.
     """
-    path = run / address(read.layer.number)
+    path = run.path / address(read.layer.number)
     explorer.write_reading(Page(subject, read, run, others).reading(), path)
     return path
 
@@ -366,4 +396,4 @@ def address(layer: int) -> str:
     return f"layer-{layer:03d}.html"
 
 
-__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "shown_of", "write"]
+__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "write"]

@@ -14,8 +14,8 @@ import { themeButton } from "./theme.js";
  *   menu: Record<string, string>,
  *   show: (route: Route) => import("./dom.js").Child,
  *   words: (route: Route) => string,
- * }} Page what stands beside the brand; the window's title; the views that there are, the first of which is the
- *   overview, and what the menu calls those that it has; what a view shows, and its own part of the window's title
+ * }} Page what stands beside the brand; the window's title; the views that there are, the first of which it
+ *   opens with, and what the menu calls those that it has; what a view shows, and its own part of the window's title
  */
 
 /**
@@ -39,14 +39,14 @@ export function showPage(page, advice) {
  * @param {Page} page
  */
 function frame(app, page) {
-  const main = h("main", { id: "main", tabindex: -1 }), menu = h("ul", {});
+  const main = h("main", { id: "main", tabindex: -1 }), menu = h("ul", {}), home = page.views[0];
   fill(app,
     h("a", { class: "skip", href: "#main", click: (/** @type {Event} */ event) => {
       event.preventDefault();
       main.focus();
     } }, "Skip to the content"),
     h("header", { class: "masthead" }, h("div", { class: "inner" },
-      h("p", { class: "brand" }, h("a", { href: link("overview") }, "bilens"), page.name ? h("span", {}, page.name) : null),
+      h("p", { class: "brand" }, h("a", { href: link(home) }, "bilens"), page.name ? h("span", {}, page.name) : null),
       h("nav", { "aria-label": "Pages" }, menu), themeButton())),
     main,
     h("footer", {}, h("p", {}, "Written by bilens. This page needs no network and no server.")));
@@ -56,7 +56,7 @@ function frame(app, page) {
     fill(menu, Object.entries(page.menu).map(([name, words]) => h("li", {},
       h("a", { href: link(name), "aria-current": name === within ? "page" : null }, words))));
     fill(main, page.show(route));
-    document.title = route.view === "overview" ? page.title : `${page.words(route)} · ${page.title}`;
+    document.title = route.view === home ? page.title : `${page.words(route)} · ${page.title}`;
     if (!first) {
       window.scrollTo(0, 0);
       main.focus({ preventScroll: true });

@@ -16,6 +16,7 @@ const LM_WORDS = [
   ["Predicted by k pairs", "The sum of the first k terms and the mean of the others, beside the true value: that of the original layer, gate and all, on held-out text."],
   ["The mean", "What the average input and the constant hold of an eigenvector. Where it is near 100 %, the eigenvector says that the input is there, and not what it is."],
   ["Reads, writes", "Reads: the current tokens at which the feature is largest, on average. Writes: what one unit of it does to the logits by the direct path, through the unembedding."],
+  ["Cosine of kernels", "⟨Q, Q′⟩ / ‖Q‖ ‖Q′‖ of two kernels, exact, with Σ as the metric where there is text: 1 for the same function up to its size. Two kernels that share no more than the mean input are alike, too: it says something only beside random pairs."],
   ["Interaction", "Two features of the input whose product adds to the feature. ‖C‖² is the sum over all pairs, and its share is what the pair holds."],
 ];
 

@@ -7,7 +7,7 @@ import { LM_FORMAT } from "./lm_layout.js";
  * @typedef {import("./lm_layout.js").Reading} Reading
  * @typedef {import("./lm_layout.js").Features} FeatureSet
  * @typedef {import("./lm_layout.js").Feature} LmFeature
- * @typedef {{set: FeatureSet, place: number, feature: LmFeature}} Found
+ * @typedef {{set: FeatureSet, place: number, feature: LmFeature, of?: Reading}} Found
  */
 
 /** @returns {Reading} */
@@ -19,22 +19,23 @@ export function readReading() {
 }
 
 /**
- * A feature by its name in links, "tokens:12".
+ * A feature by its name in links: "tokens:12", and "tokens:12@1" of the layer beside this one, which it then names in `of`.
  * @param {Reading} reading
  * @param {string} name
  * @returns {Found|null}
  */
 export function found(reading, name) {
-  const match = /^([^:]+):(\d+)$/.exec(name || "");
-  if (!match) return null;
-  const set = reading.sets.find((each) => each.name === match[1]);
+  const match = /^([^:]+):(\d+)(@1)?$/.exec(name || "");
+  const source = match && match[3] ? reading.beside && reading.beside.reading : reading;
+  if (!match || !source) return null;
+  const set = source.sets.find((each) => each.name === match[1]);
   const place = set ? set.features.findIndex((feature) => feature.number === Number(match[2])) : -1;
-  return set && place >= 0 ? { set, place, feature: set.features[place] } : null;
+  return set && place >= 0 ? { set, place, feature: set.features[place], ...(source === reading ? {} : { of: source }) } : null;
 }
 
 /** @param {Found} one */
 export function nameOf(one) {
-  return `${one.set.name}:${one.feature.number}`;
+  return `${one.set.name}:${one.feature.number}${one.of ? "@1" : ""}`;
 }
 
 /**

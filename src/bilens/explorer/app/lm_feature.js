@@ -23,7 +23,7 @@ export function featureTitle(one) {
  */
 export function lmFeature(reading, route) {
   const one = found(reading, route.value);
-  if (!one) {
+  if (!one || one.of) {
     return h("div", {}, h("h1", {}, "No such feature"), h("p", { class: "lead" }, "This page has no feature of that name. ",
       h("a", { href: link("overview") }, "See all features"), "."));
   }

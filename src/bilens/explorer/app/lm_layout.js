@@ -1,6 +1,6 @@
 // The types of the page's data, written by docs/explorer_schema.py from explorer/lm_layout.py.
 
-export const LM_FORMAT = 1;
+export const LM_FORMAT = 2;
 
 /**
  * An array: little-endian numbers of `type`, row by row, in base64.
@@ -175,6 +175,65 @@ export const LM_FORMAT = 1;
  */
 
 /**
+ * Exact cosines ⟨Q, Q'⟩ / ‖Q‖ ‖Q'‖ of kernels, (n, m), and their norms, in a metric that is said in words.
+ *
+ * The n features are those of this page, all sets in order; the m are the same, or those of the layer beside it.
+ * @typedef {object} Alike
+ * @property {string} metric
+ * @property {Array} cosines
+ * @property {number[]} first
+ * @property {number[]} second
+ */
+
+/**
+ * The weights of one block of a small model, each matrix (out, in), for a page that runs the model.
+ * @typedef {object} Block
+ * @property {Array} norm
+ * @property {Array} query
+ * @property {Array} key
+ * @property {Array} value
+ * @property {Array} output
+ * @property {Array} mlp_norm
+ * @property {Array} gate
+ * @property {Array} up
+ * @property {Array} down
+ */
+
+/**
+ * A small model up to the layer, with which the page computes what a sentence is that a person types.
+ *
+ * `names` are its tokens as its tokenizer has them, bytes as characters, `merges` pairs of them in order, `texts` what
+ * they read as, and `special` those that are no text; `first` is the token that every text begins with. `surrogate`
+ * has a, b, c, e and f of z (a v + b z + c) + e v + f for each unit, (5, h), null for the layer itself. `directions`
+ * are those of all features of the page, (n, o), `vectors` their first `pairs` eigenvectors, (n · pairs, i).
+ * @typedef {object} Typed
+ * @property {string[]} names
+ * @property {string[]} texts
+ * @property {string[]} merges
+ * @property {string[]} special
+ * @property {number|null} first
+ * @property {number} longest
+ * @property {number} heads
+ * @property {number} groups
+ * @property {number} theta
+ * @property {number} eps
+ * @property {"silu"|"identity"} gate
+ * @property {Array} embedding
+ * @property {Block[]} blocks
+ * @property {Array|null} surrogate
+ * @property {Array} directions
+ * @property {Array} vectors
+ * @property {number} pairs
+ */
+
+/**
+ * Another layer, to compare with: what its page has, without what only a feature's own view shows.
+ * @typedef {object} Beside
+ * @property {Reading} reading
+ * @property {Alike} alike
+ */
+
+/**
  * The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
  *
  * `readings` are tokens of text that `reads` is an average over, 0 for embeddings; `at` the numbers of pairs that
@@ -200,5 +259,8 @@ export const LM_FORMAT = 1;
  * @property {Spread[]} shares
  * @property {Spread[]} correlations
  * @property {Features[]} sets
+ * @property {Alike} alike
+ * @property {Beside|null} beside
+ * @property {Typed|null} typed
  * @property {string[]} notes
  */

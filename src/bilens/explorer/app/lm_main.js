@@ -2,6 +2,7 @@
 
 import { showPage } from "./frame.js";
 import { lmAbout } from "./lm_about.js";
+import { besidePage } from "./lm_beside.js";
 import { lmCompare } from "./lm_compare.js";
 import { found, readReading } from "./lm_data.js";
 import { featureTitle, lmFeature } from "./lm_feature.js";
@@ -9,20 +10,22 @@ import { lmOverview, visibleTitle } from "./lm_overview.js";
 import { sentencePage } from "./lm_sentence.js";
 
 /** @type {Record<string, string>} */
-const LM_PAGES = { overview: "Layer", sentence: "Sentence", compare: "Compare", about: "About" };
+const LM_PAGES = { overview: "Layer", beside: "Side by side", sentence: "Sentence", compare: "Compare", about: "About" };
+const LM_VIEWS = ["overview", "feature", "beside", "sentence", "compare", "about"];
 
 /** @returns {import("./frame.js").Page} */
 function readingPage() {
-  const reading = readReading(), title = visibleTitle(reading);
+  const reading = readReading(), title = visibleTitle(reading), home = reading.beside ? "beside" : "overview";
   return {
     name: title,
     title,
-    views: ["overview", "feature", "sentence", "compare", "about"],
-    menu: LM_PAGES,
+    views: [home, ...LM_VIEWS.filter((name) => name !== home)],
+    menu: Object.fromEntries(Object.entries(LM_PAGES).filter(([name]) => name !== "beside" || reading.beside)),
     show: (route) => route.view === "feature" ? lmFeature(reading, route) : route.view === "sentence" ? sentencePage(reading, route)
-      : route.view === "compare" ? lmCompare(reading, route) : route.view === "about" ? lmAbout(reading) : lmOverview(reading, route),
+      : route.view === "compare" ? lmCompare(reading, route) : route.view === "beside" ? besidePage(reading, route)
+      : route.view === "about" ? lmAbout(reading) : lmOverview(reading, route),
     words: (route) => {
-      const one = route.view === "feature" ? found(reading, route.value) : null;
+      const asked = route.view === "feature" ? found(reading, route.value) : null, one = asked && !asked.of ? asked : null;
       return one ? featureTitle(one) : LM_PAGES[route.view] || "No such feature";
     },
   };
