@@ -98,16 +98,22 @@ def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
                     axes.annotate(
                         f"{run['documents']} documents",
                         (at, one.delta_ce),
-                        (6, 4),
+                        (-6, -3),
                         textcoords="offset points",
                         size="x-small",
+                        ha="right",
                     )
     axes.set_xscale("log")
+    ticks = [1000 * base * power for power in (1, 10, 100) for base in (5, 10, 20)]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+    axes.set_xticks([], minor=True)
+    most = [run["tokens"]["fit"] for run in runs.values()]
+    axes.set_xlim(min(most) / 2.5, max(most) * 1.3)
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_xlabel("tokens fitted to")
     axes.set_ylabel("nats per token more")
     axes.set_title("All layers bilinear: what the conversion costs")
-    axes.legend(loc="best", fontsize="small")
+    axes.legend(loc="lower left", fontsize="small")
     return figure
 
 

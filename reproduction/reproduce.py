@@ -187,10 +187,15 @@ def rewritten(docs: Path) -> dict[str, Any]:
 def prosaic(content: Mapping[str, Any]) -> str:
     """The results page with its prose, of what `results.json` holds, its figures in the folder results/ beside it.
 
+    Recipes that run only when they are named come last, where they were measured.
+
     Raises:
         BilensError: prose that the numbers do not bear out.
     """
-    return page.written(results.decode(content, RECIPES), _captions(content), "results", text.templates())
+    shown = {**RECIPES, **{name: recipe for name, recipe in APART.items() if name in content["recipes"]}}
+    prose = text.templates() | text.templates(text.FOLDER / "apart")
+    captions = {name: found for name, found in _captions(content).items() if name == "headline" or name in shown}
+    return page.written(results.decode(content, shown), captions, "results", prose)
 
 
 def bare(content: Mapping[str, Any]) -> str:
