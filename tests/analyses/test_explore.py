@@ -52,7 +52,9 @@ def test_the_page_holds_what_the_run_found(run: Path) -> None:
     assert {row["name"]: row["accuracy"] for row in shown["scores"]} == pytest.approx(
         {name: score["accuracy"] for name, score in summary["faithfulness"].items()}
     )
-    assert [len(curve["kept"]) > 3 for curve in shown["curves"]] == [True] * 4
+    views = [curve for curve in shown["curves"] if curve["beside"] is None]
+    assert [len(curve["kept"]) > 3 for curve in views] == [True] * 4
+    assert {curve["beside"] for curve in shown["curves"]} - {None} == {curve["name"] for curve in views[:3]}
     assert any("pair vectors" in note for note in shown["notes"])
     assert shown["training"]["columns"][0] == "step"
     facts = {fact["name"]: fact["value"] for fact in shown["facts"]}

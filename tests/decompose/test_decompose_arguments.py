@@ -68,7 +68,7 @@ REFUSED = {
     "x_norm = None; expected a number": [lambda: SPECTRUM.bound(None), lambda: SPECTRA.bound(None)],
     "x_norm = '3'": [lambda: SPECTRUM.bound("3"), lambda: SPECTRA.bound("3")],
     "x_norm = 1j": [lambda: SPECTRUM.bound(1j), lambda: SPECTRA.bound(1j)],
-    "x_norm of type Tensor": [
+    "x_norm of type torch.complex64": [
         lambda: SPECTRUM.bound(torch.ones(2, dtype=torch.complex64)),
         lambda: SPECTRA.bound(torch.ones(2, dtype=torch.complex64)),
     ],

@@ -104,14 +104,14 @@ def test_later_epochs_have_other_orders() -> None:
 
 def test_only_so_many_tokens_are_kept_and_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    lines = [json.dumps({"text": f"{k} " * 200}) for k in range(100)]
+    lines = [json.dumps({"text": f"{k} " * 200}) for k in range(400)]
     path.write_text("\n".join([*lines, "no JSON, and never read"]))
     split = read(path, Characters(), length=10, tokens=500, hold_out=0.2)
     assert split.fit.shape == (40, 10)
     assert split.held_out.shape == (10, 10)
     assert split.described.startswith("400 tokens to fit on, from ")
     assert f"in rows of 10, seed 0; {path}" in split.described
-    with pytest.raises(StoreError, match="line 101, which is no JSON"):
+    with pytest.raises(StoreError, match="line 401, which is no JSON"):
         read(path, Characters(), length=10)
     few = read(tmp_path / "a.jsonl", Characters(), length=10, tokens=1000, hold_out=0.0)
     assert few.held_out.shape == (0, 10)

@@ -29,6 +29,7 @@ def reals(name: str, value: Tensor | float, like: Tensor) -> Tensor:
         if value.dtype not in (*_FLOATS, *_WHOLE):
             raise BilensError(f"{name} of type {value.dtype}", "a number, or a tensor of numbers")
         in_memory(name, value)
+        return value.to(like)
     try:
         if isinstance(value, bool) or np.iscomplexobj(value):
             raise TypeError
