@@ -117,3 +117,13 @@ def test_conversions_of_language_models_are_shown_as_they_were_measured(monkeypa
         f"{held['agreement']:.1%} ± {held['agreement_error']:.1%} of the likeliest",
     ):
         assert said in readme
+
+
+def test_what_the_readme_says_of_a_trigger_is_what_results_say() -> None:
+    readme, page = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/results.md"))
+    said = readme.split("Over five seeds, all 16 pixels")[1].split("([results]")[0]
+    section = page.split("## A trigger seen in the difference")[1]
+    numbers = re.findall(r"\d+\.\d ± \d+\.\d", said)
+    assert len(numbers) == 2
+    assert all(number in section.split("**The class.**")[0] for number in numbers)
+    assert "16.0 ± 0.0" in section
