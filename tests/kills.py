@@ -89,7 +89,7 @@ def work(made: Subject, out: Path, kill: tuple[str, float] | None) -> None:
     if kind == "time":
         signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process at once
         signal.setitimer(signal.ITIMER_PROF, at)
-    with mock.patch("bilens.files.os.replace", counting), mock.patch.multiple(input_coder, **CODER):
+    with mock.patch("os.replace", counting), mock.patch.multiple(input_coder, **CODER):
         job.read_layers(made, [LAYER], out, PLAN)
     signal.setitimer(signal.ITIMER_PROF, 0)
     out.with_name("cost").write_text(json.dumps([count, processor() - before]))
