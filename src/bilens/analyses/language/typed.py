@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -51,6 +52,10 @@ def typed(subject: Subject, layer: Layer, shown: Shown, vectors: Tensor) -> Type
     if config.get("model_type") != "llama" or size(config, layer.number) > LARGEST:
         return None
     if surrogate is not None and not (surrogate.bypass is surrogate.offset is surrogate.down is None):
+        return None
+    if not Path(
+        subject.named
+    ).exists():  # a model in memory: no network is asked for a tokenizer
         return None
     try:
         words = _words(tokenizer(subject.named))
