@@ -53,9 +53,7 @@ def typed(subject: Subject, layer: Layer, shown: Shown, vectors: Tensor) -> Type
         return None
     if surrogate is not None and not (surrogate.bypass is surrogate.offset is surrogate.down is None):
         return None
-    if not Path(
-        subject.named
-    ).exists():  # a model in memory: no network is asked for a tokenizer
+    if not Path(subject.named).exists():  # a model in memory: no network is asked for a tokenizer
         return None
     try:
         words = _words(tokenizer(subject.named))
