@@ -11,8 +11,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from scipy.linalg.lapack import dsytrd
 from measuring import RUNS, Line, Peer, Point, compare, median, once, options, peak_memory, rates, report
+from scipy.linalg.lapack import dsytrd
 from torch import Tensor
 
 from bilens import decompose

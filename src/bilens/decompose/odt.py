@@ -258,8 +258,8 @@ def odt(
     Returns:
         An `ODT`. No gradients.
 
-    Cost: O(h²m) per layer and at most two m × m eigenproblems per bond, in float64; the published reduction, on explicit cores,
-    is O(m⁴). Floor: as for `svd`, σ below √(m·ε)·‖T‖ is noise (`floor`).
+    Cost: O(h²m) per layer and one or two m × m eigenproblems per bond, in float64; the published reduction, on explicit
+    cores, is O(m⁴). Floor: as for `svd`, σ below √(m·ε)·‖T‖ is noise (`floor`).
 
     Raises:
         BilensError: no network, a metric that is none, or numbers out of range.
