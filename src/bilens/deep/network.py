@@ -228,9 +228,7 @@ class DeepTensor:
         level = checks.whole("bond", level, 0, self.depth)
         chain, _, metric = self.over_one_input(self, metric)
         found = both(chain.levels, metric, level)[1][0]
-        if level == self.depth:
-            return found.times(0)
-        return _unbalanced(found, -chain.bonds[level], 2 * chain.power)
+        return found.times(0) if level == self.depth else _unbalanced(found, -chain.bonds[level], 2 * chain.power)
 
     def __sub__(self, other: DeepTensor) -> DeepTensor:
         """T − T' as a network of y − y', in which equal parts cancel exactly: (a − a).norm() is 0.
