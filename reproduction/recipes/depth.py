@@ -152,7 +152,7 @@ def _trees(deep: DeepTensor, metric: Tensor | None, data: Dataset, original: Sco
     right = _accuracy(trees, data)
     energy = [float(tree.values.square().sum() / tree.energy) for tree in trees]
     first = [float(tree.values[0] ** 2 / tree.energy) for tree in trees]
-    off = [abs(float((tree.values.square().sum() + tree.discarded) / tree.deep.norm(metric=metric) ** 2) - 1)
+    off = [abs(float((tree.values.square().sum() + tree.discarded) / tree.deep.to(torch.float64).norm(metric=metric) ** 2) - 1)
            for tree in trees]  # fmt: skip
     error = math.sqrt(sum(float(tree.error()) ** 2 for tree in trees) / sum(float(tree.energy) for tree in trees))
     return {
@@ -184,7 +184,7 @@ def claims(measured: Measurement) -> Sequence[Claim]:
     """Ranks, trees and cosines."""
     table = [
         Claim("accuracy, %", "accuracy", scale=100),
-        Claim("hidden directions in all, the constant among them", "hidden directions", form=".0f"),
+        Claim("hidden directions in all", "hidden directions", form=".0f"),
     ]
     bars = {f"directions for 1, {WEIGHTS}": "≤ 20", f"directions for 1, {DATA}": "≤ 15"}
     for points in LOSSES:
