@@ -152,8 +152,9 @@ def _trees(deep: DeepTensor, metric: Tensor | None, data: Dataset, original: Sco
     right = _accuracy(trees, data)
     energy = [float(tree.values.square().sum() / tree.energy) for tree in trees]
     first = [float(tree.values[0] ** 2 / tree.energy) for tree in trees]
-    off = [abs(float((tree.values.square().sum() + tree.discarded) / tree.deep.to(torch.float64).norm(metric=metric) ** 2) - 1)
-           for tree in trees]  # fmt: skip
+    whole_sum = [tree.values.square().sum() + tree.discarded for tree in trees]
+    norms = [tree.deep.to(torch.float64).norm(metric=metric) for tree in trees]
+    off = [abs(float(each / norm**2) - 1) for each, norm in zip(whole_sum, norms, strict=True)]
     error = math.sqrt(sum(float(tree.error()) ** 2 for tree in trees) / sum(float(tree.energy) for tree in trees))
     return {
         f"accuracy lost by trees, {name}": original.accuracy - right,
