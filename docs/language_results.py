@@ -96,7 +96,7 @@ def audit_lines(title: str, run: dict[str, Any]) -> list[str]:
         f"### {title}",
         "",
         f"{fitted} tokens to fit to, {measured} of other documents to measure on (`bilens audit`). Medians over "
-        f"features of abs(correlation) with the true value; the share above {LEVEL} with its 95 % interval over features.",
+        f"features of abs(correlation) with the true value; the share above {LEVEL} has its 95 % interval over them.",
     ]
     for surrogate, fvu in run["fvu"].items():
         found += ["", f"{surrogate.replace('_', ' ').capitalize()} surrogate, variance lost {fvu:.3f}:", ""]

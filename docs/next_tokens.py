@@ -3,8 +3,8 @@
     python docs/next_tokens.py [MODEL] [TEXT]
 
 For every pair of a current token a and a next token u the kernel's value at the normalised embedding of a, from the
-weights of the first layer alone, beside log P(u | a) / P(u) in the text. The text is used to judge, and by the rows that
-say so. Without arguments: the tiny model and the plays that bilens carries. Writes the table in results-lm.md.
+weights of the first layer alone, beside log P(u | a) / P(u) in the text. The text is used to judge, and by the rows
+that say so. Without arguments: the tiny model and the plays that bilens carries. Writes the table in results-lm.md.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ def scores(model: str, some: np.ndarray, often: np.ndarray) -> dict[str, np.ndar
 
 
 def judged(score: np.ndarray, lift: np.ndarray, delimiter: np.ndarray) -> dict[str, Any]:
-    """What a score has to do with log lift: over all pairs, within a next token, among its first, and over all first."""
+    """What a score has to do with log lift: over all pairs, within a next token, and among the first."""
     n = len(score)
+    sums = np.stack([each.sum(axis=1) for each in (score, lift, score**2, lift**2, score * lift)])  # of each next token
     draws = np.random.default_rng(0).integers(0, n, (DRAWS, n))
-    over_all = [correlation(score[some], lift[some]) for some in draws]
-    within = [correlation(a, b) for a, b in zip(score, lift, strict=True)]
+    within, over_all = correlation(sums, n), correlation(sums[:, draws].sum(axis=2), n * n)
     best = np.take_along_axis(lift, np.argsort(-score, axis=1)[:, :TOP], axis=1)
     first = np.argsort(-score, axis=None)[:PAIRS]
-    middle = statistics.median(within)
+    middle = statistics.median(within.tolist())
     return {
-        "all": [correlation(score, lift), *np.quantile(over_all, [0.025, 0.975]).tolist()],
+        "all": [float(correlation(sums.sum(axis=1), n * n)), *np.quantile(over_all, [0.025, 0.975]).tolist()],
         "within": [middle.value, middle.low, middle.high],
         "above_1": float((best > 0).mean()),
         "above_5": float((best > np.log(5)).mean()),
@@ -83,8 +83,11 @@ def judged(score: np.ndarray, lift: np.ndarray, delimiter: np.ndarray) -> dict[s
     }
 
 
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if a.std() > 0 else 0.0
+def correlation(sums: np.ndarray, n: int) -> np.ndarray:
+    """Pearson's, from sums of x, y, x², y² and xy over n pairs; 0 where one does not vary."""
+    x, y, xx, yy, xy = sums / n
+    size = np.sqrt(np.maximum((xx - x**2) * (yy - y**2), 0))
+    return np.where(size > 0, (xy - x * y) / np.where(size > 0, size, 1), 0)
 
 
 def measured(model: str, text: Path) -> dict[str, Any]:
@@ -118,15 +121,16 @@ def lines(kept: dict[str, Any]) -> list[str]:
     for name, one in kept["ways"].items():
         over_all, within = ("{:.2f} ({:.2f} … {:.2f})".format(*one[part]) for part in ("all", "within"))
         rows.append(
-            f"| {name} | {over_all} | {within} | {one['above_1']:.0%} | {one['above_5']:.0%} | {one['delimiters']:.0%} |"
+            f"| {name} | {over_all} | {within} | {one['above_1']:.0%} | {one['above_5']:.0%} "
+            f"| {one['delimiters']:.0%} |"
         )
     return [
         *rows,
         "",
         f"`{kept['model']}`, first layer, {kept['named']} tokens that are {LEAST} times or more in `{kept['text']}` "
-        f"({kept['tokens']:,} pairs of tokens); counts plus ½. Of all pairs {kept['chance'][0]:.0%} have a lift above 1, "
-        f"{kept['chance'][1]:.0%} above 5, and {kept['delimiters']:.0%} have a delimiter, a token without letter or digit. "
-        "Intervals are 95 %, over next tokens: drawn again for all pairs, of the median within one.",
+        f"({kept['tokens']:,} pairs of tokens); counts plus ½. Of all pairs {kept['chance'][0]:.0%} have a lift above "
+        f"1, {kept['chance'][1]:.0%} above 5, and {kept['delimiters']:.0%} have a delimiter, a token without letter or "
+        "digit. Intervals are 95 %, over next tokens: drawn again for all pairs, of the median within one.",
     ]
 
 
