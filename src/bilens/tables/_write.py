@@ -62,6 +62,8 @@ class Writer:
             BilensError: an unknown table or column, a value of another type, or a null where none may be.
             ShapeError: columns of unequal length. StoreError: it cannot be written; the batch of before is still there.
         """
+        instance("source", source, str, "a text")
+        instance("content", content, Mapping, "a list for each column")
         pa, known = arrow(), columns(table)
         path = self._file(table, layer, set, batch)
         given: dict[str, Any] = {name: list(values) for name, values in content.items()}
@@ -97,6 +99,7 @@ class Writer:
         Raises:
             StoreError: the batch is there and of another source: other weights, or other settings of the stream.
         """
+        instance("source", source, str, "a text")
         path = self._file(table, layer, set, batch)
         if not path.exists():
             return False
@@ -136,6 +139,8 @@ class Writer:
             As `write`. ShapeError: energies of another number of kernels.
         """
         instance("spectra", spectra, Spectra)
+        instance("source", source, str, "a text")
+        first = whole("first", first, 0)
         n, k = spectra.values.shape
         values = spectra.values.double()
         shares = None if energies is None else _shares(values, energies)
@@ -189,6 +194,8 @@ class Writer:
             As `write`. ShapeError: co-activation of other pairs.
         """
         instance("interactions", found, StrongestInteractions)
+        instance("source", source, str, "a text")
+        first = whole("first", first, 0)
         n, k = found.first.shape
         kept = (found.coefficients != 0).flatten()
         ranks = torch.arange(k).expand(n, k)
@@ -237,6 +244,7 @@ class Writer:
 
 def _shares(values: Tensor, energies: Tensor) -> Tensor:
     """λ² / ‖Q‖², (n, k); 0 for a kernel that is 0."""
+    checks.weights("energies", energies)
     if energies.shape != values.shape[:1]:
         raise ShapeError(f"energies of shape {tuple(energies.shape)}", f"({len(values)},)")
     energies = energies.double()[:, None]
