@@ -90,9 +90,11 @@ class Recorder:
         for name, value in list(vars(kind).items()):
             if hasattr(getattr(value, "__func__", value), "__wrapped__"):
                 continue
+            if name.startswith("_") and name not in ("__call__", "__init__"):
+                continue
             if isinstance(value, classmethod | staticmethod):
                 setattr(kind, name, type(value)(self._wrapped(value.__func__)))
-            elif inspect.isfunction(value) and (name in ("__call__", "__init__") or not name.startswith("_")):
+            elif inspect.isfunction(value):
                 setattr(kind, name, self._wrapped(value, f"{kind.__module__}.{kind.__qualname__}.{name}"))
 
     def _wrapped(self, function: Callable[..., Any], name: str = "") -> Callable[..., Any]:

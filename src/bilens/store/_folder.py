@@ -39,6 +39,7 @@ class Folder:
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
         self.path = checks.path("path", path)
+        checks.instance("settings", settings, dict, "a mapping of texts to JSON values")
         try:
             self._claim(settings)
         except OSError as error:

@@ -40,6 +40,7 @@ class Writer:
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         arrow()
+        instance("settings", settings, Mapping, "a mapping of texts to JSON values")
         self.path = store.Folder(path, dict(settings)).path
 
     def write(
@@ -66,7 +67,9 @@ class Writer:
         instance("content", content, Mapping, "a list for each column")
         pa, known = arrow(), columns(table)
         path = self._file(table, layer, set, batch)
-        given: dict[str, Any] = {name: list(values) for name, values in content.items()}
+        given: dict[str, Any] = {
+            name: checks.several(str(name), values, "a list", "pass [value]") for name, values in content.items()
+        }
         strange = given.keys() - {each.name for each in known} | given.keys() & {"layer", "set"}
         missing = {each.name for each in known if not each.optional} - given.keys() - {"layer", "set"}
         if strange or missing:
