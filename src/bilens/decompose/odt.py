@@ -118,16 +118,23 @@ class ODT:
         """The certificate: ‖T − T̂‖ ≤ √(Σ_l 2^(n−l) Σ_{s>r_l} σ_{l,s}²), for all bonds at once.
 
         Each of the 2^(n−l) copies of bond l is projected orthogonally, and the squared errors of orthogonal projections
-        add up at most. What rounding of a squared singular value may hide, r·ε·‖T‖², is added at bonds that are cut.
+        add up at most. At bonds that lose a direction two things are added: what `odt` dropped as nothing the layers
+        below can say, ‖T‖² − Σ σ², and what rounding of a squared singular value may hide, m·ε·‖T‖².
         The printed rule of the reduction compares fourth powers and certifies nothing (`docs/depth.md`). In exact
         arithmetic: a network that is returned in float32 has rounded factors, about 2ⁿ · 1e-7 ‖T‖ more.
         """
         kept = self._kept(ranks)
         total = torch.zeros_like(self.energy)
         for bond, k in enumerate(kept):
-            if k is not None and k < self._size(bond):
-                first = k - self._apart(bond)
-                lost = self.values[bond][first:].square().sum() + self._size(bond) * EPSILON * self.energy
+            if k is None:
+                continue
+            atoms = self._require(bond).atoms
+            dropped = len(atoms) < atoms.shape[1]
+            if k < self._size(bond) or (dropped and 0 < bond < self.deep.depth):
+                known = self.values[bond].square()
+                lost = known[k - self._apart(bond) :].sum() + len(atoms.T) * EPSILON * self.energy
+                if dropped:
+                    lost = lost + (self.energy - known.sum() - self.constants[bond].square()).clamp(min=0)
                 total = total + 2.0 ** (self.deep.depth - bond) * lost
         return total.sqrt()
 
