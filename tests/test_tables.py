@@ -386,7 +386,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(run, monkeypatch):
 @pytest.mark.parametrize(
     ("table", "change", "kind", "said"),
     [
-        ("feature", {}, BilensError, "table 'feature'; expected one of features"),
+        ("feature", {}, BilensError, "table = 'feature'; expected one of features"),
         ("examples", {"colour": ["red"]}, BilensError, "an extra column 'colour' in examples"),
         ("examples", {"layer": [1]}, BilensError, "an extra column 'layer'"),
         ("examples", {"value": None}, BilensError, "no column 'value' in examples"),

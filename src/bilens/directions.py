@@ -125,6 +125,10 @@ def tokens(
             StoreError: no unembedding.
     """
     asked = checks.several("names", names, "a list of texts or numbers of tokens", "pass [name]")
+    if mlp is not None:
+        instance("mlp", mlp, GatedMLP)
+    if not (tokenizer is None or callable(tokenizer)):
+        raise BilensError(f"tokenizer of type {type(tokenizer).__name__}", "one of transformers, or None")
     found = unembedding(gated.load(model))
     if tokenizer is None and not isinstance(model, nn.Module):
         tokenizer = text.tokenizer(model)

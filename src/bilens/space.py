@@ -155,7 +155,12 @@ class Space:
         return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1) if self.constant else x
 
     def label(self, index: int) -> str:
-        """Text of one coordinate: its label, "1" for the constant coordinate, else its number."""
+        """Text of one coordinate: its label, "1" for the constant coordinate, else its number.
+
+        Raises:
+            BilensError: no whole number from 0 to `dim` − 1.
+        """
+        index = whole("index", index, 0, self.dim - 1)
         if self.constant and index == self.size:
             return "1"
         return str(index) if self.labels is None else self.labels[index]
@@ -198,8 +203,8 @@ class Space:
         Raises:
             SpaceError: it is another one. BilensError: it is no space.
         """
+        instance(what, other, Space)
         if other != self:
-            instance(what, other, Space)
             differs = ", ".join(
                 field
                 for field in ("name", "size", "labels", "image", "constant")

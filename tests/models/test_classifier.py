@@ -202,7 +202,7 @@ def test_the_only_layer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"activation": "tanh"}, r"got activation 'tanh'; expected one of bilinear, relu, gelu, reglu, swiglu"),
+        ({"activation": "tanh"}, r"got activation = 'tanh'; expected one of bilinear, relu, gelu, reglu, swiglu"),
         ({"hidden": 0}, r"got hidden = 0; expected a whole number, 1 ≤ .*"),
         ({"layers": 0}, r"got layers = 0; expected a whole number, 1 ≤ .*"),
         ({"embedding": -3}, r"got embedding = -3; expected a whole number, 1 ≤ .*"),
@@ -332,7 +332,7 @@ def damaged(tmp_path: Path, how: str) -> Path:
         ("other format", r"got .*config\.json of format 'else'; expected 'bilens image classifier 1', or .*"),
         (
             "unknown activation",
-            r"got .*config\.json, which describes no model \(got activation 'tanh'.*\); expected .*",
+            r"got .*config\.json, which describes no model \(got activation = 'tanh'.*\); expected .*",
         ),
         ("lacks hidden", r"got .*config\.json, which lacks or adds hidden; expected the entries .*. Write it again"),
         (

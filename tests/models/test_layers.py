@@ -129,9 +129,9 @@ def test_bad_arguments_are_named() -> None:
         Bilinear(0, 3)
     with pytest.raises(BilensError, match=r"got d_hidden = -1; expected a whole number of at least 1"):
         Dense(2, -1, "relu")
-    with pytest.raises(BilensError, match=r"got activation 'tanh'; expected one of relu, gelu"):
+    with pytest.raises(BilensError, match=r"got activation = 'tanh'; expected one of relu, gelu"):
         Dense(2, 3, "tanh")
-    with pytest.raises(BilensError, match=r"got activation 'relu'; expected one of reglu, swiglu"):
+    with pytest.raises(BilensError, match=r"got activation = 'relu'; expected one of reglu, swiglu"):
         Gated(2, 3, "relu")
     with pytest.raises(ShapeError, match=r"got space 'pixels' \(9\); expected one of size 4, like the layer"):
         Bilinear(4, 3, input=Space("pixels", 9))

@@ -343,7 +343,7 @@ def test_progress_shows_loss_and_accuracy(capsys: pytest.CaptureFixture[str]) ->
         ({"lr": math.nan}, BilensError, r"got lr = nan; expected a finite number above 0"),
         ({"weight_decay": -1.0}, BilensError, r"got weight_decay = -1\.0; expected a finite number of at least 0"),
         ({"noise": -0.1}, BilensError, r"got noise = -0\.1; expected a finite number of at least 0"),
-        ({"schedule": "linear"}, BilensError, r"got schedule 'linear'; expected 'step' or 'cosine'"),
+        ({"schedule": "linear"}, BilensError, r"got schedule = 'linear'; expected 'step' or 'cosine'"),
         ({"device": "toaster"}, BilensError, r"got device 'toaster'; expected .*"),
     ],
 )

@@ -22,7 +22,7 @@ def choose(name: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise BilensError(f"device {name!r}", "a device of this machine", "use cpu, or leave it out") from error
     if device.type == "mps":
         warnings.warn(

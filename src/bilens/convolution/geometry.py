@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -83,7 +84,13 @@ class Geometry:
         return Space("pixels", self.pixels, image=self.image if self.channels == 1 else None, constant=constant)
 
     def filtered(self, images: Float[Tensor, "n i"], filters: Float[Tensor, "h t"]) -> Float[Tensor, "n h *p"]:
-        """Every filter at every position of folded images, biases in the last column of both: (n, h, height, width)."""
+        """Every filter at every position of folded images, biases in the last column of both: (n, h, height, width).
+
+        Raises:
+            BilensError: tensors of numbers that are not floating-point. ShapeError: another number of pixels or taps.
+        """
+        self._check("filters", filters, self.taps, 1)
+        self._check("images", images, self.pixels, filters.shape[1] - self.taps)
         constant = filters.shape[1] - self.taps
         shown = images[:, : self.pixels].reshape(-1, self.channels, *self.image)
         weights = filters[:, : self.taps].reshape(-1, self.channels, *self.filter)
@@ -93,7 +100,15 @@ class Geometry:
         return found
 
     def spread(self, maps: Float[Tensor, "n h *p"], filters: Float[Tensor, "h t"]) -> Float[Tensor, "n i"]:
-        """The transposed map of `filtered`: what each pixel, and the constant coordinate, gets from every position."""
+        """The transposed map of `filtered`: what each pixel, and the constant coordinate, gets from every position.
+
+        Raises:
+            BilensError: tensors of numbers that are not floating-point. ShapeError: maps or filters of another shape.
+        """
+        self._check("filters", filters, self.taps, 1)
+        checks.floating("maps", maps)
+        if maps.shape[1:] != (len(filters), *self.map):
+            raise ShapeError(f"maps of shape {tuple(maps.shape)}", f"(n, {len(filters)}, {self.map[0]}, {self.map[1]})")
         constant = filters.shape[1] - self.taps
         weights = filters[:, : self.taps].reshape(-1, self.channels, *self.filter)
         left = [
@@ -106,6 +121,12 @@ class Geometry:
         if constant:
             found = torch.cat([found, (maps.sum(dim=(2, 3)) @ filters[:, -1])[:, None]], dim=1)
         return found
+
+    def _check(self, name: str, value: Tensor, size: int, more: int) -> None:
+        checks.floating(name, value)
+        if value.ndim != 2 or not size <= value.shape[1] <= size + more:
+            beside = f" or {size + 1} with the constant coordinate" if more else ""
+            raise ShapeError(f"{name} of shape {tuple(value.shape)}", f"(n, {size}): {size} numbers{beside} per row")
 
     def overlaps(self) -> Iterator[tuple[Overlap, Overlap]]:
         """Pairs of positions whose filters share pixels of the image, by what they share: (down, right)."""

@@ -107,6 +107,7 @@ class ConvKernel:
 
     def cosine(self, other: ConvKernel) -> Float[Tensor, ""]:
         """⟨Q, Q'⟩ / (‖Q‖ ‖Q'‖), between −1 and 1; 0 when one of them is 0."""
+        instance("other", other, ConvKernel)
         one, two = self.to(torch.float64), other.to(torch.float64)
         norms = one.norm() * two.norm()
         found = (one.inner(two) / norms).clamp(-1, 1) if bool(norms > 0) else norms

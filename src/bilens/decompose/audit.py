@@ -65,7 +65,8 @@ class Audit:
 
     def __post_init__(self) -> None:
         checks.choice("order", self.order, ("weighted", "magnitude"))
-        checks.shapes(self, n=len(self.labels), k=len(self.ks))
+        labels = checks.several("labels", self.labels, "a name for each feature", "pass (name,)")
+        checks.shapes(self, n=len(labels), k=len(checks.several("ks", self.ks, "numbers of pairs", "pass (k,)")))
 
     def __len__(self) -> int:
         """How many features."""
@@ -78,6 +79,7 @@ class Audit:
             BilensError: another k than was asked about.
         """
         active = flag("active", active)
+        k = whole("k", k, 0)
         if k == 0:
             return (self.full_active if active else self.full).abs()
         if k not in self.ks:
@@ -157,8 +159,13 @@ def audit(
             Others as `eigh_many`.
     """
     instance("tensor", tensor, BilinearTensor)
-    checks.floating("directions", directions)
+    checks.weights("directions", directions)
     checks.floating("values", values)
+    least = whole("least", least, 2)
+    if active is not None:
+        instance("active", active, Tensor, "a mask of torch.bool", "pass codes != 0")
+    if directions.ndim != 2:
+        raise ShapeError(f"directions of shape {tuple(directions.shape)}", f"(n, {tensor.output.dim}), one per row")
     x = checks.vectors("x", x, tensor.left, tensor.input.size)
     n, m = len(directions), len(x)
     if x.ndim != 2 or m < 2:
@@ -168,14 +175,21 @@ def audit(
             raise ShapeError(f"{what} of shape {tuple(given.shape)}", f"({m}, {n}): each direction on each token")
     if active is not None and active.dtype != torch.bool:
         raise BilensError(f"active of type {active.dtype}", "a mask of torch.bool", "pass codes != 0")
-    named = tuple(map(str, range(n))) if labels is None else tuple(labels)
+    named = (
+        tuple(map(str, range(n)))
+        if labels is None
+        else tuple(checks.several("labels", labels, "a name for each", "pass [name]"))
+    )
     if len(named) != n:
         raise ShapeError(f"{len(named)} labels", f"{n}, one for each direction")
     weighing = Metric.from_moment(metric, tensor.input) if isinstance(metric, Tensor) else metric
+    if weighing is not None:
+        instance("metric", weighing, Metric, "a Metric or a second moment")
+    ks = tuple(whole("k", k, 1) for k in checks.several("ks", ks, "numbers of pairs", "pass [k]"))
     most = tensor.input.dim if weighing is None else weighing.rank
     if spectra is not None:
         most = _checked(spectra, n, weighing)
-    wanted = tuple(k for k in KS if k <= most) if tuple(ks) == KS else tuple(whole("k", k, 1, most) for k in ks)
+    wanted = tuple(k for k in KS if k <= most) if ks == KS else tuple(whole("k", k, most=most) for k in ks)
     if not wanted or any(b <= a for a, b in pairwise(wanted)):
         raise BilensError(f"ks = {list(wanted)}", "numbers that rise")
     if spectra is None:
@@ -212,7 +226,7 @@ def audit(
         over_active[:, -1],
         firings,
         m,
-        whole("least", least, 2),
+        least,
     )
 
 

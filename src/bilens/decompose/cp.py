@@ -61,6 +61,7 @@ class CP:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, o=self.output.dim, i=self.input.dim)
 

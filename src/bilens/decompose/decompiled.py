@@ -55,6 +55,7 @@ class Decompiled:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, n=self.features.dim)
 

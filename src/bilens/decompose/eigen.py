@@ -65,6 +65,7 @@ class Spectrum:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, i=self.input.dim)
 

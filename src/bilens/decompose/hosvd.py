@@ -60,6 +60,7 @@ class InputBasis:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, i=self.input.dim)
 

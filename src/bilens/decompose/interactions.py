@@ -95,6 +95,7 @@ class Interactions:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, p=pairs.count(self.input.dim), o=self.output.dim)
         checks.finite("coefficients", self.coefficients)

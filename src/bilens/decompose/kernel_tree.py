@@ -62,6 +62,7 @@ class KernelTree:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         checks.shapes(self, i=self.deep.input.dim)
 
     def __len__(self) -> int:

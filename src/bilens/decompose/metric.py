@@ -50,6 +50,7 @@ class Metric:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, i=self.input.dim)
 

@@ -56,8 +56,10 @@ class ODT:
     __repr__ = line
 
     def __post_init__(self) -> None:
-        for name in ("values", "dictionaries", "constants"):
-            if len(getattr(self, name)) != self.deep.depth + 1:
+        checks.fields(self)
+        checks.shapes(self, b=self.deep.depth + 1, i=self.deep.input.dim)
+        for name in ("values", "dictionaries"):
+            if len(checks.several(name, getattr(self, name), "a tuple, one for each bond", "")) != self.deep.depth + 1:
                 raise ShapeError(f"{len(getattr(self, name))} {name}", f"{self.deep.depth + 1}, one for each bond")
 
     def __len__(self) -> int:

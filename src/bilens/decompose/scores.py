@@ -64,6 +64,7 @@ class ScoreSVD:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, i=self.queries.dim, j=self.keys.dim)
         for name in ("query_forms", "key_forms"):

@@ -65,6 +65,7 @@ class StrongestInteractions:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, n=self.output.dim)
 
@@ -126,6 +127,7 @@ class StrongestInteractions:
 
     def name(self, place: int) -> str:
         """Of an input feature; "constant" for the constant coordinate, whose label is the number of another."""
+        place = whole("place", place, 0, self.input.dim - 1)
         return "constant" if self.input.constant and place == self.input.size else self.input.label(place)
 
     @classmethod
@@ -135,6 +137,7 @@ class StrongestInteractions:
         Raises:
             BilensError: no parts, or parts of other inputs or another k.
         """
+        instance("output", output, Space)
         parts = checks.several("parts", parts, "a list of StrongestInteractions", "pass [found]")
         for part in parts:
             instance("a part", part, StrongestInteractions)

@@ -50,6 +50,7 @@ class TensorSVD:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, o=self.tensor.output.dim)
 

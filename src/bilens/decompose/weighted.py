@@ -43,6 +43,7 @@ class WeightedSpectrum:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, i=self.input.dim)
 

@@ -106,8 +106,12 @@ class DeepTensor:
             levels: factors whose bonds carry the constant themselves; input: the space of the first, with the constant
                 coordinate where the levels read one; output: the space of the last.
         """
+        levels = checks.several("levels", levels, "a list of levels", "take them with deep.levels()")
+        instance("input", input, Space)
+        instance("output", output, Space)
         layers, space = [], input
         for place, level in enumerate(levels):
+            instance("a level", level, Level)
             last = place == len(levels) - 1
             after = output if last else Space(f"{name} {place + 1}", len(level.down))
             layers.append(BilinearTensor(level.left, level.right, level.down, space, after))
@@ -318,7 +322,7 @@ class DeepTensor:
             lift: whether the input has the constant coordinate even where nothing needs it.
         """
         constants = self._constants()
-        constants[0] = constants[0] or lift
+        constants[0] = checks.flag("lift", lift) or constants[0]
         found = []
         for place, (layer, skip) in enumerate(zip(self.layers, self.skips, strict=True)):
             below = constants[place]

@@ -66,7 +66,7 @@ class Paths:
     __repr__ = line
 
     def __post_init__(self) -> None:
-        checks.shapes(self, p=len(self.names))
+        checks.shapes(self, p=len(checks.several("names", self.names, "the names of the paths", "pass (name,)")))
         object.__setattr__(self, "outputs", self.outputs.detach())
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens._internal import checks, shown
-from bilens._internal.checks import whole
+from bilens._internal.checks import instance, whole
 from bilens._internal.shown import line
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
@@ -84,7 +84,8 @@ class Chart:
     __repr__ = line
 
     def __post_init__(self) -> None:
-        checks.shapes(self, c=len(self.columns))
+        columns = checks.several("columns", self.columns, "a name for each line", "pass (name,)")
+        checks.shapes(self, c=len(columns))
         if whole("drawn", self.drawn, 1) > len(self.columns):
             raise BilensError(f"{self.drawn} lines drawn of {len(self.columns)}", "at most as many as there are")
 
@@ -142,6 +143,7 @@ class Samples:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         checks.shapes(self, d=self.input.size, o=self.output.dim)
 
     def __len__(self) -> int:
@@ -169,6 +171,7 @@ class Explanation:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         checks.shapes(self, d=self.spectrum.input.size)
 
     @property
@@ -244,9 +247,11 @@ class FeatureSet:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
+        instance("name", self.name, str, "a text")
         if not self.name:
             raise BilensError("a set of features without a name", "one for file names and links")
-        n = len(self.spectra)
+        n = len(checks.several("spectra", self.spectra, "a list of spectra", "pass (spectrum,)"))
         checks.shapes(self, n=n, o=self.output.dim)
         if self.detail is not None and len(self.detail) != n:
             raise BilensError(
@@ -285,15 +290,15 @@ class FeatureSet:
         Named are those that it raises by at least half of what it raises most and a quarter of its largest |effect|.
         Of more than two outputs, moving all but one alike is moving that one.
         """
-        return self._named(self.effects[feature], count)
+        return self._named(self._effect(feature), count)
 
     def lowers(self, feature: int, count: int = 2) -> tuple[str, ...]:
         """Labels of the outputs that a feature lowers most, chosen like those of `raises`."""
-        return self._named(-self.effects[feature], count)
+        return self._named(-self._effect(feature), count)
 
     def speaks(self, feature: int, count: int = 2) -> str:
         """What a feature does to the outputs, its largest |effect| first: "against 4; for 7, 5"."""
-        effect = self.effects[feature]
+        effect = self._effect(feature)
         parts = [
             f"{word} {', '.join(labels)}"
             for word, labels in (("for", self.raises(feature, count)), ("against", self.lowers(feature, count)))
@@ -303,7 +308,11 @@ class FeatureSet:
             parts.reverse()
         return "; ".join(parts) or "moves no output"
 
+    def _effect(self, feature: int) -> Tensor:
+        return self.effects[whole("feature", feature, 0, len(self) - 1)]
+
     def _named(self, effect: Tensor, count: int) -> tuple[str, ...]:
+        count = whole("count", count, 1)
         best = effect.argsort(descending=True)[:count].tolist()
         alike = effect > effect.max() - 1e-5 * effect.abs().max()
         if len(effect) > 2 and int(alike.sum()) == len(effect) - 1:

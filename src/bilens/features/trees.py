@@ -74,6 +74,7 @@ class OutputTree:
             tree: of one output; label: the output's.
             x: samples, (n, d); labels: (n,), their classes, from 0 to `classes` − 1, each of which has a sample.
         """
+        checks.instance("tree", tree, KernelTree)
         own = {each.name: getattr(tree, each.name) for each in fields(tree) if each.name not in ("deep", "metric")}
         norm = float(tree.energy.sqrt())
         error = float(tree.error()) / norm if norm > 0 else 0.0
@@ -133,9 +134,12 @@ class TreeSet:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
+        checks.several("trees", self.trees, "a tuple of trees", "pass (tree,)")
         if len(self.trees) != self.output.dim:
             raise BilensError(f"{len(self.trees)} trees", f"one for each of the {self.output.dim} outputs")
         for tree in self.trees:
+            checks.instance("a tree", tree, OutputTree)
             checks.shapes(tree, i=self.input.dim, **({} if tree.means is None else {"c": self.output.dim}))
 
     def __len__(self) -> int:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
+from bilens.errors import StoreError
 from bilens.files._read import checksum, file_checksum
 from bilens.files._replace import beside, replacing, replacing_all, usual_permissions
 
@@ -102,5 +104,8 @@ def as_json(content: Any) -> str:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
+    for name, value in tensors.items():
+        if value.layout != torch.strided:
+            raise StoreError(f"{name} with layout {value.layout}", "a dense tensor", "call .to_dense()")
     contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     safetensors.torch.save_file(contiguous, str(path), dict(metadata) if metadata else None)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilens._internal import checks
-from bilens._internal.checks import instance, number, whole
+from bilens._internal.checks import choice, instance, number, whole
 from bilens.deep import DeepTensor
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.files import read_pair, write_pair
@@ -64,8 +64,7 @@ class ImageClassifier(nn.Module):
     ) -> None:
         super().__init__()
         known = ("bilinear", *ACTIVATIONS, *GATES)
-        if activation not in known:
-            raise BilensError(f"activation {activation!r}", f"one of {', '.join(known)}")
+        choice("activation", activation, known)
         instance("input", input, Space)
         instance("output", output, Space)
         hidden, layers = (whole(name, size, 1, 2**31 - 1) for name, size in (("hidden", hidden), ("layers", layers)))

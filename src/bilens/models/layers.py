@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilens._internal import checks
-from bilens._internal.checks import instance, number, whole
+from bilens._internal.checks import choice, flag, instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
@@ -215,6 +215,9 @@ def linear(d_in: int, d_out: int, *, bias: bool, generator: torch.Generator | No
 
     Under `torch.device("meta")` it has shapes and no numbers.
     """
+    bias = flag("bias", bias)
+    if generator is not None:
+        instance("generator", generator, torch.Generator)
     meta = torch.get_default_device().type == "meta"
     module = nn.Linear(d_in, d_out, bias=bias, device="meta")
     if not meta:
@@ -258,14 +261,14 @@ def factored(
 
 
 def _known(activation: str, among: tuple[str, ...]) -> str:
-    if activation not in among:
-        raise BilensError(f"activation {activation!r}", f"one of {', '.join(among)}")
+    choice("activation", activation, among)
     return activation
 
 
 def _spaces(d_in: int, d_hidden: int, input: Space | None, output: Space | None) -> tuple[Space, Space]:
     d_in, d_hidden = whole("d_in", d_in, 1), whole("d_hidden", d_hidden, 1)
-    input, output = input or Space("input", d_in), output or Space("hidden", d_hidden)
+    input = Space("input", d_in) if input is None else input
+    output = Space("hidden", d_hidden) if output is None else output
     for space, size in ((input, d_in), (output, d_hidden)):
         instance("space", space, Space)
         if space.size != size:

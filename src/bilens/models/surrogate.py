@@ -61,6 +61,7 @@ class Surrogate:
     down: Float[Tensor, "o h"] | None = None
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         instance("mlp", self.mlp, GatedMLP)
         choice("method", self.method, METHODS)
         checks.shapes(self, h=len(self.mlp.gate), o=self.mlp.output.size, d=self.mlp.input.size)

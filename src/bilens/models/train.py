@@ -17,7 +17,7 @@ from bilens import faithfulness, schedules
 from bilens._internal import checkpoint as checkpoints
 from bilens._internal import checks
 from bilens._internal import device as devices
-from bilens._internal.checks import instance, whole
+from bilens._internal.checks import choice, flag, instance, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.models.classifier import ImageClassifier
@@ -126,6 +126,7 @@ def train(
         seed=seed,
     )
     epochs, batch_size, seed = int(epochs), int(batch_size), int(seed)  # Python's own, for the checkpoint
+    progress = flag("progress", progress)
     lr, weight_decay, noise = float(lr), float(weight_decay), float(noise)
     checkpoint = None if checkpoint is None else checks.path("checkpoint", checkpoint)
     if augmentation is not None:
@@ -280,8 +281,7 @@ def check_settings(
     checks.number("lr", lr, above=0)
     checks.number("weight_decay", weight_decay, 0)
     checks.number("noise", noise, 0)
-    if schedule not in _SCHEDULES:
-        raise BilensError(f"schedule {schedule!r}", "'step' or 'cosine'")
+    choice("schedule", schedule, tuple(_SCHEDULES), "'step' or 'cosine'")
 
 
 def _check_data(model: ImageClassifier, images: Tensor, labels: Tensor, name: str, labels_name: str) -> None:

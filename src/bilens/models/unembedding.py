@@ -61,7 +61,8 @@ class Unembedding:
         Raises:
             BilensError: no token, or one outside the vocabulary.
         """
-        index = checks.places("tokens", list(tokens), len(self.weight), self.weight.device)
+        asked = checks.several("tokens", tokens, "a list of numbers of tokens", "pass [token]")
+        index = checks.places("tokens", asked, len(self.weight), self.weight.device)
         rows = self.weight[index].double() - self.weight.double().mean(dim=0)
         if self.norm.gain is not None:
             rows = rows * self.norm.gain.double()

@@ -94,6 +94,9 @@ class PairCodes:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
+        for name in ("starts", "features", "values"):
+            instance(name, getattr(self, name), Tensor)
         _check_sizes(self.starts, self.features, self.values, self.space)
         checks.weights("values", self.values)
         for name in ("starts", "features", "values"):
@@ -123,6 +126,9 @@ class PairCodes:
             BilensError: a shuffled stream, or one of symmetric vectors; values and features without a width.
         """
         instance("stream", stream, PairStream, hint="make one with pairs.stream(tensor, shuffle=False)")
+        for name, function in (("encode", encode), ("step", step)):
+            if not callable(function) and (name == "encode" or function is not None):
+                raise BilensError(checks.got(name, function), "a function")
         width = None if width is None else whole("width", width, 1)
         if stream.shuffle:
             raise BilensError("a shuffled stream", "a stream of pairs row by row", "pass shuffle=False")
@@ -276,9 +282,9 @@ def _contract(codes: Tensor, m: int, rows: Callable[[int], Tensor], like: Tensor
 
 
 def _check_sizes(starts: Tensor, features: Tensor, values: Tensor, space: Space) -> None:
-    if len(starts) != count(space.dim) + 1 or features.shape != values.shape:
+    if starts.ndim != 1 or len(starts) != count(space.dim) + 1 or features.shape != values.shape:
         raise ShapeError(
-            f"codes of {len(starts) - 1} pairs, {len(features)} features and {len(values)} values",
+            f"codes of {starts.numel() - 1} pairs, {features.numel()} features and {values.numel()} values",
             f"{count(space.dim)} pairs of {space.title} and one value per feature",
             "encode every pair once",
         )

@@ -15,6 +15,9 @@ from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import ShapeError
 
+_FEATURES = 2**30
+"""The most features whose pairs 64-bit numbers can count in the formula of `unranked`: 4m² stays below 2⁶³."""
+
 
 def count(m: int) -> int:
     """How many pairs i ≤ j there are of m features: m(m+1)/2.
@@ -52,7 +55,7 @@ def unrank(t: Int[Tensor, " b"], m: int) -> tuple[Int[Tensor, " b"], Int[Tensor,
     Raises:
         BilensError: not whole numbers, or one outside 0 … m(m+1)/2 − 1.
     """
-    m = whole("m", m, 1)
+    m = whole("m", m, 1, _FEATURES)
     return unranked(_places(t, count(m)), m)
 
 
@@ -98,7 +101,7 @@ def permuted(place: Int[Tensor, " b"], size: int, seed: int) -> Int[Tensor, " b"
 
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains" (2002), cycle walking.
     """
-    size, seed = whole("size", size, 1), whole("seed", seed)
+    size, seed = whole("size", size, 1, 2**62), whole("seed", seed)
     place = _places(place, size)
     if place.ndim != 1:
         raise ShapeError(f"places of shape {tuple(place.shape)}", "a one-dimensional tensor")

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens._internal import checks, factors
-from bilens._internal.checks import choice, instance, trusted
+from bilens._internal.checks import choice, instance, trusted, whole
 from bilens._internal.scale import tracked
 from bilens._internal.shown import line
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
-from bilens.pairs.order import multiplicity, segments, unranked
+from bilens.pairs.order import count, multiplicity, segments, unranked
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
@@ -110,8 +110,11 @@ class PairResponses:
                 when None.
 
         Raises:
-            BilensError: an `out` that does not fit.
+            BilensError: another kind; a number outside 0 … m−1; an `out` that does not fit. ShapeError: i and j of
+                different lengths.
         """
+        check_kind(kind)
+        i, j = _checked(i, j, self)
         if self._differentiated:
             return self._followed(kind, i, j, out)
         gather, left = torch.index_select, self.left
@@ -140,6 +143,9 @@ class PairResponses:
 
         Args and Raises: as `at`.
         """
+        check_kind(kind)
+        stop = whole("stop", stop, 0, count(len(self)))
+        start = whole("start", start, 0, stop)
         if self._differentiated:
             return self._followed(kind, *unranked(torch.arange(start, stop, device=self.left.device), len(self)), out)
         left, right = self.left, self.right if kind == "two_hot" else self._half
@@ -248,7 +254,7 @@ def polarized(
     Source: arXiv 2410.08417; the founding draft's "input pairs as a basis", corrected.
     """
     features = PairResponses.of(tensor, dictionary)
-    return features.polarized(*_checked(i, j, features))
+    return features.polarized(i, j)
 
 
 def two_hot(
@@ -264,7 +270,7 @@ def two_hot(
     Source: founding draft, "Input pairs can act as a basis for bilinear outputs".
     """
     features = PairResponses.of(tensor, dictionary)
-    return features.two_hot(*_checked(i, j, features))
+    return features.two_hot(i, j)
 
 
 def symmetric(
@@ -278,7 +284,7 @@ def symmetric(
     Args and Raises: as `polarized`.
     """
     features = PairResponses.of(tensor, dictionary)
-    return features.symmetric(*_checked(i, j, features))
+    return features.symmetric(i, j)
 
 
 def check_kind(kind: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from bilens._internal.checks import instance
 from bilens.features import Chart
 from bilens.plots.style import LINES, MARKERS, NEGATIVE, log_axis, numbers, short, styled
 
@@ -18,6 +19,7 @@ def chart(chart: Chart) -> Figure:
     Raises:
         BilensError: NaN or infinity.
     """
+    instance("chart", chart, Chart)
     at, values = numbers(chart.x, chart.at), numbers(chart.title, chart.values)
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from bilens._internal.checks import instance
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.features import Explanation, FeatureSet
@@ -50,6 +51,7 @@ def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
         BilensError: NaN or infinity, or k below 1.
     """
     shown = linear_kernels(spectrum, k)
+    k = min(k, len(spectrum))
     scale = shared_scale(shown)
     is_image = spectrum.input.image is not None
     width = 1.25 if is_image else 2.3
@@ -87,6 +89,7 @@ def view(view: FeatureSet, count: int = 8, k: int = 3) -> Figure:
         BilensError: NaN or infinity, or a count or k below 1.
     """
     check_count("count", count)
+    check_count("k", k)
     check_view(view)
     rows = min(count, len(view))
     outputs = view.output.dim
@@ -132,6 +135,7 @@ def terms(explanation: Explanation) -> Figure:
     Raises:
         BilensError: no term, NaN or infinity.
     """
+    instance("explanation", explanation, Explanation)
     values = numbers("terms", explanation.terms)
     if not len(values):
         raise BilensError("an explanation without terms", "at least one")

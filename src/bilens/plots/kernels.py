@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal.checks import instance, several
 from bilens._internal.shown import line
 from bilens.decompose import Spectrum
 from bilens.plots.style import (
@@ -68,6 +69,7 @@ def linear_kernels(spectrum: Spectrum, k: int) -> tuple[LinearKernel, ...]:
         BilensError: NaN or infinity, or k below 1.
     """
     check_count("k", k)
+    instance("spectrum", spectrum, Spectrum)
     values = numbers("eigenvalues", spectrum.values)
     vectors = numbers("eigenvectors", spectrum.vectors)
     chosen = [*np.flatnonzero(values > 0)[:k], *np.flatnonzero(values < 0)[:k]]
@@ -79,6 +81,9 @@ def linear_kernels(spectrum: Spectrum, k: int) -> tuple[LinearKernel, ...]:
 
 def shared_scale(kernels: Sequence[LinearKernel]) -> float:
     """The largest |entry| over the linear kernels shown together, the constant coordinate aside; 1 when all are 0."""
+    kernels = several("kernels", kernels, "a list of linear kernels", "take them with linear_kernels")
+    for kernel in kernels:
+        instance("a kernel", kernel, LinearKernel)
     largest = max((float(kernel.image.abs().max()) for kernel in kernels), default=0.0)
     return largest if largest > 0 else 1.0
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance
 from bilens.errors import StoreError
 from bilens.files import write_bytes
 from bilens.plots.style import ON_DARK, styled
@@ -22,7 +24,7 @@ def save(figure: Figure, path: str | Path) -> None:
     Raises:
         StoreError: another ending, or the file cannot be written.
     """
-    path = Path(path)
+    path = checks.path("path", path)
     if path.suffix == ".svg":
         write_bytes(path, svg(figure))
     elif path.suffix == ".png":
@@ -38,6 +40,7 @@ def save(figure: Figure, path: str | Path) -> None:
 @styled
 def png(figure: Figure) -> bytes:
     """A figure as PNG, 200 pixels an inch; the same bytes each time."""
+    instance("figure", figure, Figure, "a figure of matplotlib", "draw one with the functions here")
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=200, facecolor="auto", metadata={"Software": None})
     return buffer.getvalue()
@@ -52,6 +55,8 @@ def svg(figure: Figure, *, background: bool = True) -> bytes:
     Args:
         figure: as the functions here draw it; background: whether it has its own, or shows the page behind it.
     """
+    instance("figure", figure, Figure, "a figure of matplotlib", "draw one with the functions here")
+    background = flag("background", background)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(
         buffer, format="svg", facecolor="auto" if background else "none", metadata={"Date": None, "Creator": None}
@@ -61,6 +66,7 @@ def svg(figure: Figure, *, background: bool = True) -> bytes:
 
 def on_dark(svg: bytes) -> bytes:
     """An SVG without background, as `svg` writes it, in colours for a dark page behind it."""
+    instance("svg", svg, bytes, "bytes", "make them with svg(figure, background=False)")
     return re.sub("|".join(ON_DARK), lambda match: ON_DARK[match[0]], svg.decode()).encode()
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
+from bilens._internal.checks import instance, several
 from bilens.faithfulness import Curve
 from bilens.features import FeatureSet
 from bilens.history import History
@@ -26,6 +27,9 @@ def report(sets: Sequence[FeatureSet], training: History | None = None) -> Itera
     Args:
         sets: in their order; training: how the model was trained.
     """
+    sets = several("sets", sets, "a list of sets of features", "pass [found]")
+    for found in sets:
+        instance("a set", found, FeatureSet)
     for found in (found for found in sets if len(found)):
         yield found.name, partial(view, found)
         if found.are_outputs:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 from torch import Tensor
 
+from bilens._internal.checks import instance, several
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError
 from bilens.faithfulness import Curve
@@ -50,6 +51,11 @@ def curves(
         BilensError: no curve, curves on different numbers of samples, one whose numbers stored are not known where they
             are asked for, NaN or infinity, or another quantity.
     """
+    curves = several("curves", curves, "a list of curves", "pass [curve]")
+    for curve in curves:
+        instance("a curve", curve, Curve)
+    for what, asked in (("which", which), ("against", against)):
+        instance(what, asked, str, "a text")
     names = {
         "accuracy": "accuracy",
         "recovered": "cross-entropy recovered",
@@ -125,6 +131,7 @@ def certificate(curve: Curve) -> Figure:
     Raises:
         BilensError: the curve has no error or no bound, or NaN or infinity.
     """
+    instance("curve", curve, Curve)
     if curve.error is None or curve.bound is None:
         raise BilensError(f"curve {curve.name!r} without a certificate", "one with error and bound")
     kept, error, bound = numbers("kept", curve.kept), numbers("error", curve.error), numbers("bound", curve.bound)
@@ -159,6 +166,7 @@ def codes(comparison: CodeComparison) -> Figure:
     Raises:
         BilensError: no points, or NaN or infinity.
     """
+    instance("comparison", comparison, CodeComparison)
     x, y = numbers("codes", comparison.trained), numbers("codes", comparison.pseudoinverse)
     if not len(x):
         raise BilensError("no codes", "at least one", "compare features that are active")
@@ -193,6 +201,7 @@ def history(history: History) -> Figure:
     Raises:
         BilensError: nothing was logged, or NaN or infinity.
     """
+    instance("history", history, History)
     if not history.names or not len(history.steps):
         raise BilensError("an empty history", "at least one number at one step")
     steps, values = numbers("steps", history.steps), numbers("values", history.values)
@@ -217,6 +226,7 @@ def singular_values(svd: TensorSVD) -> Figure:
     Raises:
         BilensError: NaN or infinity.
     """
+    instance("svd", svd, TensorSVD)
     values = numbers("singular values", svd.values)
     energy, floor = float(numbers("energy", svd.energy)), float(numbers("floor", svd.floor))
     ranks = np.arange(1, len(values) + 1)

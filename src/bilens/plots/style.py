@@ -15,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilens._internal.checks import whole
+from bilens._internal import checks
+from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError
 from bilens.features import FeatureSet
 
@@ -117,6 +118,7 @@ def styled(draw: Callable[_P, _T]) -> Callable[_P, _T]:
 
 def number(value: float) -> str:
     """A number as figures and pages write it: three digits, a true minus, powers of ten far from 1."""
+    value = checks.number("value", value)
     if value == 0:
         return "0"
     if not 1e-3 <= abs(value) < 1e6:
@@ -129,7 +131,8 @@ def number(value: float) -> str:
 
 def signed(value: float) -> str:
     """The same with its sign in front, plus included."""
-    return ("+" if value > 0 else "") + number(value)
+    written = number(value)
+    return f"+{written}" if value > 0 else written
 
 
 def reach(values: Numbers) -> tuple[float, float]:
@@ -165,6 +168,7 @@ def check_count(name: str, value: int) -> None:
 
 def check_view(view: FeatureSet) -> None:
     """Raises BilensError for a set without features, or with NaN or infinity among its effects."""
+    instance("view", view, FeatureSet)
     if not len(view):
         raise BilensError(f"a set {view.name!r} without features", "at least one", "keep more features")
     numbers("effects", view.effects)

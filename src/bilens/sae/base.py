@@ -237,11 +237,13 @@ class SAE(nn.Module, ABC):
     @classmethod
     def holds(cls, content: Content) -> bool:
         """Whether a folder's coder is one of this class: an autoencoder of vectors as they are, of its architecture."""
+        instance("content", content, Content)
         return content.plain and content.architecture == cls.architecture
 
     @classmethod
     def holding(cls: type[C], content: Content) -> C:
         """The SAE of this class with the settings and weights of a folder."""
+        instance("content", content, Content)
         d_in, d_sae = content.weights["W_enc"].shape
         sae = cls(d_in, d_sae, **content.settings)
         sae.to(content.weights["W_enc"].dtype).load_state_dict(content.weights)

@@ -62,6 +62,7 @@ def save_batches(batches: Batches, path: str | Path, *, rank: int = 0, size: int
             "a stream of records",
             "make one with spectra_stream",
         )
+    progress = checks.flag("progress", progress)
     size = whole("size", size, 1)
     rank = whole("rank", rank, 0, size - 1)
     folder = Folder(path, batches.settings)

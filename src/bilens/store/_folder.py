@@ -39,6 +39,7 @@ class Folder:
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
         self.path = checks.path("path", path)
+        checks.instance("settings", settings, dict, "a mapping of texts to JSON values")
         try:
             self._claim(settings)
         except OSError as error:
@@ -79,7 +80,7 @@ class Folder:
 
     def record(self, name: str, kind: type[R], compute: Callable[[], R]) -> R:
         """The record of this name: read when it is there, else computed and written."""
-        path, place = self.path / "records" / name, {"run": self._run, "name": name}
+        path, place = self.path / "records" / _named(name), {"run": self._run, "name": name}
         if exists(path):
             return read(path, kind, place)
         started = time.monotonic()
@@ -90,7 +91,7 @@ class Folder:
 
     def has(self, name: str) -> bool:
         """Whether the record of this name is there."""
-        return exists(self.path / "records" / name)
+        return exists(self.path / "records" / _named(name))
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file with the run's checksum, its records' names and its own checksum, for `read_summary`."""
@@ -99,6 +100,7 @@ class Folder:
 
     def clock(self, name: str, seconds: float) -> None:
         """Add the seconds that a step took to those it took before, in `timings.json`."""
+        name, seconds = _named(name), checks.number("seconds", seconds, 0)
         known = self.timings
         files.write_sealed(self.path / "timings.json", known | {name: round(known.get(name, 0.0) + seconds, 2)})
 
@@ -113,13 +115,19 @@ class Folder:
         return files.read_sealed(path) if path.exists() else {}
 
 
+def _named(name: str) -> str:
+    checks.instance("name", name, str, "a text")
+    return name
+
+
 def read_record(run: Path, name: str, kind: type[R]) -> R | None:
     """The record of this name in the folder of a run; None where the run has not computed it.
 
     Raises:
         StoreError: the record or the settings are damaged or altered, or the record is of another run.
     """
-    path = run / "records" / name
+    run = checks.path("run", run)
+    path = run / "records" / _named(name)
     if not exists(path):
         return None
     return read(path, kind, {"run": checksum(run), "name": name})

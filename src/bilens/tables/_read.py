@@ -59,6 +59,8 @@ class Run:
             BilensError: not one SELECT, or SQL that duckdb refuses. StoreError: a damaged file.
         """
         instance("sql", sql, str, "a text")
+        if parameters is not None:
+            instance("parameters", parameters, list, "a list of values")
         duckdb = duck()
         try:
             connection = self._connected(sql)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens import files
-from bilens._internal.checks import instance, whole
+from bilens._internal import checks
+from bilens._internal.checks import flag, instance, whole
 from bilens.decompose import SpectraStream, StrongestStream, coactivation, squared_norms
 from bilens.progress import bar
 from bilens.tables._write import Writer
@@ -87,6 +88,9 @@ def save_interactions(
     """
     instance("writer", writer, Writer)
     instance("stream", stream, StrongestStream)
+    instance("inputs", inputs, str, "a text")
+    if codes is not None:
+        checks.weights("codes", codes)
     data = "" if codes is None else f"{tuple(codes.shape)} {float(codes.double().sum())!r}"
     source = files.checksum({**stream.settings, "inputs": inputs, "codes": data})
     missing = _missing(writer, "interactions", len(stream), layer=layer, set=set, source=source, rank=rank, size=size)
@@ -119,7 +123,7 @@ def _missing(
 @contextmanager
 def _progress(title: str, missing: list[int], *, total: int, show: bool) -> Iterator[Iterator[int]]:
     """The batches that are missing, with a bar that moves when the next one is asked for."""
-    with bar(title, total, done=total - len(missing), show=show) as step, torch.no_grad():
+    with bar(title, total, done=total - len(missing), show=flag("progress", show)) as step, torch.no_grad():
 
         def batches() -> Iterator[int]:
             for n in missing:

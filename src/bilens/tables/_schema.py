@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from bilens._internal.checks import choice
 from bilens.errors import BilensError
 
 FORMAT = 1
@@ -96,8 +97,7 @@ def columns(table: str) -> tuple[Column, ...]:
     Raises:
         BilensError: no such table.
     """
-    if table not in TABLES:
-        raise BilensError(f"table {table!r:.40}", f"one of {', '.join(TABLES)}")
+    choice("table", table, tuple(TABLES))
     return TABLES[table]
 
 

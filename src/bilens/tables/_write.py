@@ -40,6 +40,7 @@ class Writer:
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         arrow()
+        instance("settings", settings, Mapping, "a mapping of texts to JSON values")
         self.path = store.Folder(path, dict(settings)).path
 
     def write(
@@ -62,9 +63,13 @@ class Writer:
             BilensError: an unknown table or column, a value of another type, or a null where none may be.
             ShapeError: columns of unequal length. StoreError: it cannot be written; the batch of before is still there.
         """
+        instance("source", source, str, "a text")
+        instance("content", content, Mapping, "a list for each column")
         pa, known = arrow(), columns(table)
         path = self._file(table, layer, set, batch)
-        given: dict[str, Any] = {name: list(values) for name, values in content.items()}
+        given: dict[str, Any] = {
+            name: checks.several(str(name), values, "a list", "pass [value]") for name, values in content.items()
+        }
         strange = given.keys() - {each.name for each in known} | given.keys() & {"layer", "set"}
         missing = {each.name for each in known if not each.optional} - given.keys() - {"layer", "set"}
         if strange or missing:
@@ -97,6 +102,7 @@ class Writer:
         Raises:
             StoreError: the batch is there and of another source: other weights, or other settings of the stream.
         """
+        instance("source", source, str, "a text")
         path = self._file(table, layer, set, batch)
         if not path.exists():
             return False
@@ -136,6 +142,8 @@ class Writer:
             As `write`. ShapeError: energies of another number of kernels.
         """
         instance("spectra", spectra, Spectra)
+        instance("source", source, str, "a text")
+        first = whole("first", first, 0)
         n, k = spectra.values.shape
         values = spectra.values.double()
         shares = None if energies is None else _shares(values, energies)
@@ -189,6 +197,8 @@ class Writer:
             As `write`. ShapeError: co-activation of other pairs.
         """
         instance("interactions", found, StrongestInteractions)
+        instance("source", source, str, "a text")
+        first = whole("first", first, 0)
         n, k = found.first.shape
         kept = (found.coefficients != 0).flatten()
         ranks = torch.arange(k).expand(n, k)
@@ -237,6 +247,7 @@ class Writer:
 
 def _shares(values: Tensor, energies: Tensor) -> Tensor:
     """λ² / ‖Q‖², (n, k); 0 for a kernel that is 0."""
+    checks.weights("energies", energies)
     if energies.shape != values.shape[:1]:
         raise ShapeError(f"energies of shape {tuple(energies.shape)}", f"({len(values)},)")
     energies = energies.double()[:, None]

@@ -11,7 +11,7 @@ from bilens._internal.checks.arguments import (
     several,
     whole,
 )
-from bilens._internal.checks.records import owned, shapes, trusted
+from bilens._internal.checks.records import fields, owned, shapes, trusted
 from bilens._internal.checks.tensors import (
     dense,
     finite,
@@ -31,6 +31,7 @@ from bilens._internal.checks.tensors import (
 __all__ = [
     "choice",
     "dense",
+    "fields",
     "finite",
     "flag",
     "float_type",

@@ -28,6 +28,10 @@ _HINTS = {
 """How to get a value of each type, for the message."""
 
 
+_MOST = 2**64
+"""No count, place or seed is larger."""
+
+
 def whole(
     name: str,
     value: SupportsIndex,
@@ -49,6 +53,8 @@ def whole(
         number = None if _truth(value) else operator.index(value)
     except TypeError:
         number = None
+    if number is not None and abs(number) > _MOST and (most is None or most > _MOST):
+        raise BilensError(got(name, value), "a whole number that 64 bits hold", hint)
     if number is None or (least is not None and number < least) or (most is not None and number > most):
         raise BilensError(got(name, value), f"a whole number{_bounds(name, least, most)}", hint)
     return number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import sys
 from typing import Any, TypeVar
 
 import torch
@@ -19,19 +20,33 @@ _SHAPE = re.compile(r"\[Tensor, ['\"]([^'\"*]*)['\"]\]")
 """The axes in an annotation like `Float[Tensor, "k i"]`."""
 
 
+def fields(record: Any) -> None:
+    """Check that the fields of a frozen record that are records themselves are of the annotated class.
+
+    Args:
+        record: of a dataclass with fields annotated by the plain name of a class of bilens, like `input: Space`.
+
+    Raises:
+        BilensError: a value of another type.
+    """
+    for name, kind in _records(record.__class__):
+        instance(name, getattr(record, name), kind)
+
+
 def shapes(record: Any, **sizes: int) -> None:
     """Check the shapes of a frozen record's tensors against its annotations; one name is one size in all of them.
 
     Args:
-        record: of a dataclass whose fields are annotated like `Float[Tensor, "k i"]`; those that are None are left out.
+        record: of a dataclass whose fields are annotated like `Float[Tensor, "k i"]`; those that may be None and are
+            None are left out.
         sizes: of axes that something else fixes, by the name that they have in the annotations.
 
     Raises:
         BilensError: not a tensor. ShapeError: another number of axes, or an axis of another size.
     """
-    for name, axes in _axes(record.__class__):
+    for name, axes, optional in _axes(record.__class__):
         value = getattr(record, name)
-        if value is None:
+        if optional and value is None:
             continue
         instance(name, value, Tensor)
         shape = tuple(value.shape)
@@ -43,10 +58,22 @@ def shapes(record: Any, **sizes: int) -> None:
 
 
 @functools.cache
-def _axes(kind: type) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The fields of a dataclass that are tensors, and the names of their axes."""
-    found = ((field.name, _SHAPE.search(str(field.type))) for field in dataclasses.fields(kind))
-    return tuple((name, tuple(match[1].split())) for name, match in found if match)
+def _records(kind: type) -> tuple[tuple[str, type], ...]:
+    """The fields of a dataclass that are annotated by the name of a class of bilens, and these classes."""
+    names = vars(sys.modules[kind.__module__])
+    found = ((field.name, names.get(str(field.type))) for field in dataclasses.fields(kind))
+    return tuple((name, own) for name, own in found if isinstance(own, type) and own.__module__.startswith("bilens."))
+
+
+@functools.cache
+def _axes(kind: type) -> tuple[tuple[str, tuple[str, ...], bool], ...]:
+    """The fields of a dataclass that are tensors, the names of their axes, and whether they may be None."""
+    found = ((field.name, str(field.type), _SHAPE.search(str(field.type))) for field in dataclasses.fields(kind))
+    return tuple(
+        (name, tuple(match[1].split()), "None" in said)
+        for name, said, match in found
+        if match and not said.startswith("tuple")
+    )
 
 
 def owned(value: Tensor, *, detach: bool = True) -> Tensor:

@@ -62,6 +62,7 @@ class Spectra:
     __repr__ = line
 
     def __post_init__(self) -> None:
+        checks.fields(self)
         detach(self)
         checks.shapes(self, i=self.input.dim)
         if self.features.dim != len(self.values):

@@ -37,7 +37,7 @@ class Effect:
     __repr__ = line
 
     def __post_init__(self) -> None:
-        checks.shapes(self, p=len(self.paths))
+        checks.shapes(self, p=len(checks.several("paths", self.paths, "the names of the paths", "pass (name,)")))
 
     @property
     def total(self) -> Float[Tensor, "n v"]:
