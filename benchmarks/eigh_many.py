@@ -105,19 +105,19 @@ def published(tensor: BilinearTensor, k: int = K) -> tuple[Tensor, Tensor]:
     return values.gather(1, order), vectors.gather(2, order[:, None].expand(-1, vectors.shape[1], -1))
 
 
-def products(tensor: BilinearTensor) -> tuple[int, int]:
-    """Operations of the search's products with the factors, and bytes of factors that they read."""
-    counted = [0, 0]
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """Operations of the products with the factors that searches make meanwhile, and bytes of factors that they read."""
+    found = [0, 0]
 
     class Counting(_solve.Packed):
         def __call__(self, x: Tensor) -> Tensor:
-            counted[0] += 2 * len(x) * self.matrix.numel()
-            counted[1] += self.matrix.numel() * x.itemsize
+            found[0] += 2 * len(x) * self.matrix.numel()
+            found[1] += self.matrix.numel() * x.itemsize
             return super().__call__(x)
 
     with patch.object(_solve, "Packed", Counting):
-        decompose.eigh_many(tensor, k=K)
-    return counted[0], counted[1]
+        yield found
 
 
 def line(
@@ -130,7 +130,9 @@ def line(
     size = theirs.abs().amax(1)
     apart = ((ours.values - theirs).abs().amax(1) / size).max()
     worst = (ours.residuals.amax(1) / size).max()
-    operations, read = products(tensor)
+    with counted() as found_in_search:
+        decompose.eigh_many(tensor, k=K)
+    operations, read = found_in_search
     rate = limits.float32 if dtype == torch.float32 else limits.float64
     with plain_runner(tensor.to("cpu"), tol) as few:
         found = few()

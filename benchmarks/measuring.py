@@ -145,6 +145,25 @@ def once(work: Callable[[], Any], *, device: str = "cpu") -> float:
     return time.perf_counter() - start
 
 
+class Single(NamedTuple):
+    """What one run gave, its seconds, and its peak in bytes above what was held before."""
+
+    result: Any
+    seconds: float
+    memory: int
+
+
+def single(work: Callable[[], Any], *, device: str = "cpu") -> Single:
+    """One run for everything, where a run takes a minute."""
+    results: list[Any] = []
+    seconds: list[float] = []
+    memory = peak_memory(
+        lambda: seconds.append(once(lambda: results.append(work()), device=device)),
+        device=device,
+    )
+    return Single(results[0], seconds[0], memory)
+
+
 def median(work: Callable[[], Any], *, runs: int = RUNS, device: str = "cpu") -> float:
     """Median seconds of some runs, after one that does not count."""
     once(work, device=device)

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 from measuring import RUNS, Line, Peer, Point, compare, median, once, options, peak_memory, rates, report
+from scipy.linalg.lapack import dsytrd
 from torch import Tensor
 
 from bilens import decompose
@@ -121,9 +122,13 @@ def main() -> None:
             lambda deep=deep: decompose.odt(deep, leaves=False), lambda deep=deep: plain(deep), device=device
         )
         operations = sum(
-            2 * layer.hidden * layer.input.dim * (2 * layer.input.dim * (place > 0) + 3 * layer.hidden)
+            2 * layer.hidden * m * (3 * layer.hidden + (place > 0) * (4 * m + 3 * layer.hidden))
             for place, layer in enumerate(deep.layers)
+            for m in [layer.input.dim]
         )
+        gram = deep.gram(1).cpu().numpy()
+        reduction = median(lambda gram=gram: dsytrd(gram, lower=1, lwork=64 * len(gram)), runs=RUNS)
+        reductions = (depth - 1) * reduction
         lines.append(
             Line(
                 work=f"ODT, hidden and output bonds, d={d}, h={h}, {depth} layers",
@@ -136,8 +141,12 @@ def main() -> None:
                     f"σ within {apart(ours, plain(deep)):.0e} σ₁",
                 ),
                 published=published,
-                limit=operations / limits.float64,
-                limited_by="the products of the Grams upward at the rate of float64 products",
+                limit=operations / limits.float64 + reductions,
+                limited_by=(
+                    f"the products of both recursions, {operations / 1e9:.1f} Gflop in float64 at "
+                    f"{limits.float64 / 1e9:.0f} Gflop/s, and LAPACK's reduction of a matrix of each hidden bond to "
+                    f"tridiagonal form, {reductions:.2g} s"
+                ),
                 reach=None,
                 brief=f"ODT of {depth} layers, d = {d}, h = {h}",
                 spread=seconds.spread,

@@ -22,6 +22,7 @@ from reproduction.recipes import (
     backdoor,
     boolean,
     convolution,
+    depth,
     digit_directions,
     equal_parameters,
     front,
@@ -69,6 +70,7 @@ APART: Mapping[str, Recipe] = {
         language.RECIPE,
         surrogates.RECIPE,
         convolution.RECIPE,
+        depth.RECIPE,
         backdoor.RECIPE,
         transcoder.RECIPE,
         grokking.RECIPE,
@@ -93,7 +95,7 @@ def reproduce(
 
     Args:
         names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`,
-            `backdoor`, `transcoder` and `grokking`, and `rules`, which needs its model and truth.
+            `depth`, `backdoor`, `transcoder` and `grokking`, and `rules`, which needs its model and truth.
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.

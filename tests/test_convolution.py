@@ -8,13 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bilens
 from bilens.convolution import ConvKernel, ConvTensor, Geometry
 from bilens.errors import BilensError, ShapeError, SpaceError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 from messages import refuses
 from oracle import array, near
-from strategies import SEEDS, matrices, samples, vectors
+from strategies import SEEDS, filled, matrices, samples, vectors
 
 
 @st.composite
@@ -226,3 +227,18 @@ def test_what_does_not_fit_is_refused():
         ConvKernel(conv.patch.left, conv.patch.right, torch.ones(2, 3), conv.geometry, conv.input)
     with refuses(ShapeError, "input space 'x' (4)", "the 9 pixels"):
         ConvKernel(conv.patch.left, conv.patch.right, torch.ones(2, 4), conv.geometry, Space("x", 4))
+
+
+def test_a_convolution_with_its_read_out_has_a_page_of_its_own() -> None:
+    """The page's model is the unfolded layer less the mean over classes, and everything kept is the model itself."""
+    maps = ConvTensor.from_filters(filled("normal", 3, 4, 1).reshape(3, 1, 2, 2),
+                                   filled("normal", 3, 4, 2).reshape(3, 1, 2, 2), image=(5, 5))  # fmt: skip
+    conv = maps.then(filled("normal", 3, 48, 3), Space("classes", 3))
+    x = filled("normal", 30, 25, 4)
+    found = bilens.explore(conv, x, conv(x).argmax(dim=1), out=None)
+    assert found.model is not None
+    near(found.model(x), array(conv(x) - conv(x).mean(dim=1, keepdim=True)))
+    assert found.model.input.image == (5, 5)
+    ends = {curve.name: float(curve.accuracy[-1]) for curve in found.all_curves if "random" not in curve.name}
+    assert ends
+    assert set(ends.values()) == {1.0}

@@ -119,6 +119,31 @@ def test_conversions_of_language_models_are_shown_as_they_were_measured(monkeypa
         assert said in readme
 
 
+def test_results_of_language_models_are_shown_as_they_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    page = (ROOT / "docs" / "results-lm.md").read_text("utf-8")
+    results, tokens = importlib.import_module("language_results"), importlib.import_module("next_tokens")
+    kept = read_json(results.KEPT)
+    for kind, (start, end) in results.MARKS.items():
+        assert page.split(start)[1].split(end)[0].strip() == "\n".join(results.lines(kept, kind)).strip(), kind
+    assert page.split(tokens.START)[1].split(tokens.END)[0].strip() == "\n".join(tokens.lines(read_json(tokens.KEPT)))
+
+
+def test_a_set_is_said_to_need_fewer_pairs_only_where_intervals_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    results = importlib.import_module("language_results")
+
+    def one(name: str, low: float, high: float) -> dict[str, object]:
+        median = {"value": (low + high) / 2, "low": low, "high": high, "count": 9, "level": 0.95}
+        return {"surrogate": "exact", "set": name, "order": "weighted", "all": {"medians": {"2": median, "16": median}}}
+
+    sets = [one("tokens", 0.7, 0.8), one("coder-5", 0.5, 0.65), one("worse", 0.1, 0.2), one("random", 0.6, 0.69)]
+    said = results.verdicts({"fvu": {"exact": 0.0}, "audits": sets})
+    assert len(said) == 3
+    for text, verdict in zip(said, ("more is explained", "no difference is shown", "less is explained"), strict=True):
+        assert text.count(verdict) == 2, text
+
+
 def test_what_the_readme_says_of_a_trigger_is_what_results_say() -> None:
     readme, page = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/results.md"))
     said = readme.split("Over five seeds, all 16 pixels")[1].split("([results]")[0]

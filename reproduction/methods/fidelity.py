@@ -47,19 +47,44 @@ Factors = tuple[Tensor, Tensor, Tensor]
 """Left and right factors (h, d) and read-out (o, h) of a layer without biases."""
 
 
-def inner(a: Factors, b: Factors, given: Gaussian) -> Float[Tensor, ""]:
-    """E[y·y'] of two layers y = D[(L x) ⊙ (R x)] for x ~ N(μ, Σ), from the factors, with gradients.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A layer over a Gaussian: what products with Σ and μ are needed of its factors, each computed once.
 
-    With u = l·x and so on, E[u v u' v'] is the sum over pairings of four numbers of known means and covariances.
+    Args:
+        factors: of the layer; left, right: L Σ and R Σ; left_mean, right_mean: L μ and R μ; own: E[(l·x)(r·x)] of each
+            unit, (h,).
     """
-    (k, r, d), (p, q, e) = a, b
-    ks, rs, ps = (factor @ given.covariance for factor in (k, r, p))
-    km, rm, pm, qm = (factor @ given.mean for factor in (k, r, p, q))
-    own, theirs = (ks * r).sum(dim=1) + km * rm, (ps * q).sum(dim=1) + pm * qm
-    kp, kq, rp, rq = ks @ p.T, ks @ q.T, rs @ p.T, rs @ q.T
-    pairs = kp * rq + kq * rp
-    pairs = pairs + rm[:, None] * (qm * kp + pm * kq) + km[:, None] * (qm * rp + pm * rq)
-    return ((d.T @ e) * (pairs + own[:, None] * theirs)).sum()
+
+    factors: Factors
+    left: Float[Tensor, "h d"]
+    right: Float[Tensor, "h d"]
+    left_mean: Float[Tensor, " h"]
+    right_mean: Float[Tensor, " h"]
+    own: Float[Tensor, " h"]
+
+    @classmethod
+    def of(cls, factors: Factors, given: Gaussian) -> Seen:
+        """The layer over x ~ N(μ, Σ)."""
+        (left, right, _), mean = factors, given.mean
+        ls, rs, lm, rm = left @ given.covariance, right @ given.covariance, left @ mean, right @ mean
+        return cls(factors, ls, rs, lm, rm, (ls * right).sum(dim=1) + lm * rm)
+
+    def inner(self, other: Seen) -> Float[Tensor, ""]:
+        """E[y·y'] of two layers, with gradients.
+
+        With u = l·x and so on, E[u v u' v'] is the sum over pairings of four numbers of known means and covariances.
+        """
+        (p, q, e), pm, qm = other.factors, other.left_mean, other.right_mean
+        km, rm = self.left_mean[:, None], self.right_mean[:, None]
+        kp, kq, rp, rq = (of @ by.T for of in (self.left, self.right) for by in (p, q))
+        pairs = kp * rq + kq * rp + rm * (qm * kp + pm * kq) + km * (qm * rp + pm * rq)
+        return ((self.factors[2].T @ e) * (pairs + self.own[:, None] * other.own)).sum()
+
+
+def inner(a: Factors, b: Factors, given: Gaussian) -> Float[Tensor, ""]:
+    """E[y·y'] of two layers y = D[(L x) ⊙ (R x)] for x ~ N(μ, Σ), from the factors, with gradients."""
+    return Seen.of(a, given).inner(Seen.of(b, given))
 
 
 def fitted(

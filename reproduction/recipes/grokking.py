@@ -56,9 +56,10 @@ def trained(p: int, hidden: int, steps: Sequence[int], *, split: int, seed: int)
     left, right, down = (part.requires_grad_(True) for part in start)
     optimiser = torch.optim.AdamW([left, right, down], lr=3e-3, weight_decay=1.0)
     found = []
+    given, sums = x[seen], y[seen]
     with torch.enable_grad(), bar(f"modular addition, seed {seed}", steps[-1]) as advance:
         for step in range(1, steps[-1] + 1):
-            loss = nn.functional.cross_entropy(((x[seen] @ left.T) * (x[seen] @ right.T)) @ down.T, y[seen])
+            loss = nn.functional.cross_entropy(((given @ left.T) * (given @ right.T)) @ down.T, sums)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()

@@ -15,7 +15,7 @@ from bilens.models import ImageClassifier
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
 from reproduction.measurement import Measurement
-from reproduction.methods.fidelity import Factors, Gaussian, factors, fitted, inner, outputs
+from reproduction.methods.fidelity import Factors, Gaussian, Seen, factors, fitted, inner, outputs
 from reproduction.methods.triggers import Trigger, attack, poisoned, triggers
 
 TARGET, SHARE = 0, 0.1
@@ -68,8 +68,8 @@ def measure(lab: Lab, seed: int) -> Measurement:
             found = fit(_nothing, steps=1, title=name)
         else:
             given = Gaussian.of(images, float(name.split()[-1])).to(whole[0])
-            norm = inner(whole, whole, given)
-            found = fit(partial(_far, whole=whole, given=given, norm=norm), steps=steps, title=name)
+            seen = Seen.of(whole, given)
+            found = fit(partial(_far, whole=seen, given=given, norm=seen.inner(seen)), steps=steps, title=name)
         numbers |= _scores(name, found, whole, data, trigger)
     return Measurement.of(numbers)
 
@@ -84,9 +84,10 @@ def _nothing(own: Factors) -> Tensor:
     return own[0].sum() * 0
 
 
-def _far(own: Factors, whole: Factors, given: Gaussian, norm: Tensor) -> Tensor:
+def _far(own: Factors, whole: Seen, given: Gaussian, norm: Tensor) -> Tensor:
     """E‖y − y'‖² / E‖y‖² over a Gaussian."""
-    return 1 - (2 * inner(whole, own, given) - inner(own, own, given)) / norm
+    ours = Seen.of(own, given)
+    return 1 - (2 * whole.inner(ours) - ours.inner(ours)) / norm
 
 
 def _scores(name: str, found: Factors, whole: Factors, data: Dataset, trigger: Trigger) -> dict[str, float]:

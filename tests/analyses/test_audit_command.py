@@ -61,8 +61,13 @@ def test_an_audit_is_of_the_layer_as_it_is_beside_random_directions(audited: Pat
     table = tables.open(audited).query("SELECT count(*) AS n FROM audit WHERE \"set\" = 'coder-30'")
     assert table.to_pylist() == [{"n": len(found) * (len(found.ks) + 1)}]
     assert coder.d_sae == 64
+    ordered = sorted(found.firings.tolist())
+    assert fitted["firings"] == {"fewest": ordered[0], "middle": ordered[len(ordered) // 2], "most": ordered[-1]}
+    assert fitted["firings"]["fewest"] >= found.least
     report = (audited / "report.md").read_text()
     assert "random" in report
+    rows = [row.replace("\\|", "") for row in report.splitlines() if row.startswith("|")]
+    assert {row.count("|") for row in rows} == {6 + len(found.ks) + 1}, "a bar ends no cell early"
     assert "weights_only, FVU" in report
     assert {path.name for path in (audited / "figures").iterdir()} == {"fitted.svg", "weights_only.svg"}
 

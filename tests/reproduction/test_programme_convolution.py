@@ -13,7 +13,7 @@ from bilens import data
 from bilens.data import Dataset, Split
 from bilens.store import Folder
 from oracle import array, near
-from reproduction import reproduce
+from reproduction import reproduce, text
 from reproduction.lab import Lab
 from reproduction.recipes import convolution
 
@@ -34,6 +34,12 @@ def test_the_recipe_measures_what_it_says(tmp_path: Path) -> None:
     seeds = [convolution.measure(lab, seed) for seed in (0, 1)]
     check_report(convolution.RECIPE, seeds)
     assert convolution.RECIPE.name in reproduce.APART
+    prose = text.templates(text.FOLDER / "apart")
+    drawn = {f"figure:{key}": caption for key, (_, caption) in convolution.RECIPE.figures(seeds).items()}
+    filled = text.fill(
+        prose["convolution"], {"convolution": seeds}, {"settings": "s", "table": "t", **drawn}, prose, {}
+    )
+    assert "{{" not in filled
     model, digits = convolution.trained(lab, 1), lab.dataset()
     assert len(list((tmp_path / "models").iterdir())) == 2  # trained once each
     x = digits.test.images

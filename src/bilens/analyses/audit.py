@@ -266,7 +266,7 @@ def _line(name: str, report: CoderReport) -> str:
     )
 
 
-HEAD = ("directions", "order", "features", "all pairs")
+HEAD = ("directions", "order", "features", "active on", "all pairs")
 """The first columns of the table; then one for each number of pairs, and two of shares."""
 
 
@@ -278,7 +278,9 @@ def _cells(audits: tuple[Audit, ...], *, active: bool) -> Iterator[tuple[str, ..
         medians = [f"{one.median(k, active=active).value:.2f}" for k in (0, *one.ks)]
         share = one.share(2, above=LEVEL, active=active).text(".0%") if 2 in one.ks else "–"
         name = f"{one.name}, active tokens" if active else one.name
-        yield (name, "by |λ|" if one.order == "magnitude" else "weighted", str(count), *medians, share)
+        fewest, middle, most = _firings(one)
+        on = "all" if fewest == one.tokens else f"{middle:,} ({fewest:,} … {most:,})"
+        yield (name, "by |λ|" if one.order == "magnitude" else "weighted", str(count), on, *medians, share)
 
 
 def _columns(audits: tuple[Audit, ...]) -> tuple[str, ...]:
@@ -312,7 +314,7 @@ def _write(run: Folder, mlp: GatedMLP, split: Split, model: str, result: Result)
     for name, audits in result.audits.items():
         rows = [_columns(audits), ("---",) * len(_columns(audits))]
         rows += [cells for active in (False, True) for cells in _cells(audits, active=active)]
-        parts += [f"## {name}, FVU {result.fvu[name]:.3f}", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+        parts += [f"## {name}, FVU {result.fvu[name]:.3f}", "\n".join(_row(row) for row in rows)]
         plots.save(plots.audit(audits, title=f"{mlp.title}, {name}"), run.path / "figures" / f"{name}.svg")
         content["audits"][name] = [_numbers(one) for one in audits]
     for name, report in result.coders.items():
@@ -322,9 +324,21 @@ def _write(run: Folder, mlp: GatedMLP, split: Split, model: str, result: Result)
     run.write("summary.json", content)
 
 
+def _row(cells: tuple[str, ...]) -> str:
+    """A row of a table in Markdown, where a bar would end a cell."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _firings(one: Audit) -> tuple[int, int, int]:
+    """On how many tokens features are active: the fewest, the middle, the most."""
+    ordered = one.firings.sort().values
+    return int(ordered[0]), int(ordered[len(ordered) // 2]), int(ordered[-1])
+
+
 def _numbers(one: Audit) -> dict[str, Any]:
     """Medians and shares with their intervals."""
     found: dict[str, Any] = {"set": one.name, "order": one.order, "features": len(one), "tokens": one.tokens}
+    found["firings"] = dict(zip(("fewest", "middle", "most"), _firings(one), strict=True))
     for active in (False, True):
         if one.known(active=active):
             medians = {str(k): _interval(one.median(k, active=active)) for k in (0, *one.ks)}

@@ -15,6 +15,7 @@ from bilens import explorer
 from bilens.analyses import samples, table
 from bilens.analyses.settings import Budget
 from bilens.analyses.subject import Subject, Unsaved
+from bilens.convolution import ConvTensor
 from bilens.errors import BilensError, ShapeError
 from bilens.explorer import Exploration
 from bilens.space import Space
@@ -37,8 +38,9 @@ def explore(
     """Read a bilinear layer with every analysis that trains nothing, and write its page.
 
     Args:
-        model: a `BilinearTensor`; a module with `.tensor()`; or two `nn.Linear` as a pair (left, right), or three with
-            the read-out: (W x + b) ⊙ (V x + c), then D and its bias.
+        model: a `BilinearTensor`, or a `ConvTensor` of a small image, which is unfolded; a module with `.tensor()`; or
+            two `nn.Linear` as a pair (left, right), or three with the read-out: (W x + b) ⊙ (V x + c), then D and its
+            bias.
         x: (m, d), samples to see the features on, that the model was not trained on; None to use the weights alone.
         y: (m,), the class of each. The outputs are then logits: the mean over them is taken off, which changes no
             prediction, and what is kept of the model is scored.
@@ -103,6 +105,8 @@ def subject_of(
             output = _named(Space("outputs", down.out_features), outputs)
     else:
         hidden = model.tensor() if callable(getattr(model, "tensor", None)) else model
+        if isinstance(hidden, ConvTensor):
+            hidden = hidden.unfolded()
         if not isinstance(hidden, BilinearTensor):
             raise BilensError(
                 f"a model of type {type(model).__name__}",

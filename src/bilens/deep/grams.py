@@ -29,6 +29,14 @@ class Scaled(NamedTuple):
         return times_two_to(self.matrix, self.power + exponent)
 
 
+class Products(NamedTuple):
+    """L G Lᵀ, R G Rᵀ and L G Rᵀ of one level with the Gram G of the bond below: what both recursions are made of."""
+
+    left: Float[Tensor, "h h"]
+    right: Float[Tensor, "h h"]
+    crossed: Float[Tensor, "h h"]
+
+
 def upward(
     ours: Sequence[Level], theirs: Sequence[Level], metric: Float[Tensor, "i i"] | None = None
 ) -> tuple[Scaled, ...]:
@@ -41,52 +49,78 @@ def upward(
 
     Cost: for each level two products (h, m)·(m, m') and four (h, m')·(m', h').
     """
-    start = torch.eye(ours[0].left.shape[1], dtype=torch.float64, device=ours[0].left.device)
-    found = [near(start if metric is None else metric.double())]
+    if ours is theirs:
+        return _own(ours, metric)[0]
+    found = [_start(ours[0], metric)]
     for number, (one, two) in enumerate(zip(ours, theirs, strict=True)):
         gram = found[-1].matrix
         left, right = (one.left, one.right) if number == 0 and metric is None else (one.left @ gram, one.right @ gram)
-        if one is two:  # a symmetric middle: R G Lᵀ is the transpose of L G Rᵀ
-            crossed = left @ one.right.T
-            hidden = (left @ one.left.T).mul_(right @ one.right.T).addcmul_(crossed, crossed.T).div_(2)
-        else:
-            hidden = hidden_gram(left, right, two.left, two.right)
-        product = one.down @ hidden @ two.down.T
-        if one is two:
-            product = (product + product.T) / 2
-        step = near(product)
+        hidden = hidden_gram(left, right, two.left, two.right)
+        step = near(one.down @ hidden @ two.down.T)
         found.append(Scaled(step.matrix, 2 * found[-1].power + step.power))
     return tuple(found)
 
 
-def downward(levels: Sequence[Level], grams: Sequence[Scaled], lowest: int = 0) -> tuple[Scaled, ...]:
-    """E_l, what one copy of bond l is listened to with, from the lowest bond asked for: tr(E_l G_l) = ‖T‖² at each.
+def both(
+    levels: Sequence[Level], metric: Float[Tensor, "i i"] | None = None, lowest: int = 0
+) -> tuple[tuple[Scaled, ...], tuple[Scaled, ...]]:
+    """The Grams of one network, for every bond, and its environments, from the lowest bond asked for.
 
-    E_n = I, and with P = Dᵀ E_l D and G = G_{l−1} on the leg beside,
+    G as in `upward`. E_l is what one copy of bond l is listened to with, and tr(E_l G_l) = ‖T‖² at each bond. E_n = I,
+    and with P = Dᵀ E_l D and G = G_{l−1} on the leg beside,
 
         E_{l−1} = ¼[Lᵀ(P∘R G Rᵀ)L + Lᵀ(P∘R G Lᵀ)R + Rᵀ(P∘L G Rᵀ)L + Rᵀ(P∘L G Lᵀ)R].
 
     All 2^(n−l) copies of a bond have the same environment, because automorphisms of the tree move any to any other.
 
     Args:
-        levels: near 1; grams: `upward(levels, levels, metric)`; lowest: the bond to stop at, 0 for the input.
+        levels: near 1; metric: G_0, or I; lowest: the bond to stop at, 0 for the input.
 
     Returns:
-        E_lowest … E_n. At the input a level costs most: its bond is the widest.
+        G_0 … G_n and E_lowest … E_n. At the input a level costs most: its bond is the widest.
     """
-    outputs = len(levels[-1].down)
-    found = [Scaled(torch.eye(outputs, dtype=torch.float64, device=levels[-1].down.device), 0)]
-    for level, gram in zip(reversed(levels[lowest:]), reversed(grams[lowest:-1]), strict=True):
+    grams, products = _own(levels, metric)
+    last = levels[-1].down
+    found = [Scaled(torch.eye(len(last), dtype=torch.float64, device=last.device), 0)]
+    down = zip(reversed(levels[lowest:]), reversed(products[lowest:]), reversed(grams[lowest:-1]), strict=True)
+    for level, made, gram in down:
         left, right = level.left, level.right
-        outer = level.down.T @ found[-1].matrix @ level.down
-        through, beside = right @ gram.matrix, left @ gram.matrix
-        crossed = outer * (through @ left.T)  # its transpose is the other one
-        one = left.T @ ((outer * (through @ right.T)) @ left + crossed @ right)
-        two = right.T @ (crossed.T @ left + (outer * (beside @ left.T)) @ right)
-        both = one + two
-        step = near((both + both.T) / 8)
+        outer = _through(level.down.T, found[-1].matrix)
+        crossed = (outer * made.crossed).T @ right  # the second term and, transposed, the third
+        half = left.T @ ((outer * made.right) @ left / 2 + crossed) + right.T @ ((outer * made.left) @ right / 2)
+        step = near((half + half.T) / 4)
         found.append(Scaled(step.matrix, found[-1].power + gram.power + step.power))
-    return tuple(reversed(found))
+    return grams, tuple(reversed(found))
+
+
+def _own(levels: Sequence[Level], metric: Tensor | None) -> tuple[tuple[Scaled, ...], list[Products]]:
+    """The Grams of a network with itself, of half as many products, and these products."""
+    found, products = [_start(levels[0], metric)], []
+    for number, level in enumerate(levels):
+        gram = found[-1].matrix
+        plain = number == 0 and metric is None
+        left, right = (level.left, level.right) if plain else (level.left @ gram, level.right @ gram)
+        made = Products(left @ level.left.T, right @ level.right.T, left @ level.right.T)
+        # R G Lᵀ is the transpose of L G Rᵀ
+        product = _through(level.down, (made.left * made.right + made.crossed * made.crossed.T) / 2)
+        step = near((product + product.T) / 2)
+        found.append(Scaled(step.matrix, 2 * found[-1].power + step.power))
+        products.append(made)
+    return tuple(found), products
+
+
+def _start(level: Level, metric: Tensor | None) -> Scaled:
+    """G_0."""
+    eye = torch.eye(level.left.shape[1], dtype=torch.float64, device=level.left.device)
+    return near(eye if metric is None else metric.double())
+
+
+def _through(matrix: Float[Tensor, "n h"], middle: Float[Tensor, "h h"]) -> Float[Tensor, "n n"]:
+    """A M Aᵀ; by numbers where A is diagonal, as that of a layer whose units are its outputs."""
+    numbers = matrix.diagonal()
+    if matrix.shape[0] == matrix.shape[1] and torch.count_nonzero(matrix) == torch.count_nonzero(numbers):
+        return numbers[:, None] * middle * numbers
+    return matrix @ middle @ matrix.T
 
 
 def near(matrix: Float[Tensor, "m n"]) -> Scaled:

@@ -13,7 +13,7 @@ from bilens._internal import checks, factors, shown
 from bilens._internal.checks import instance, number, trusted
 from bilens._internal.scale import fitted, times_two_to
 from bilens.deep import levels as chains
-from bilens.deep.grams import Scaled, checked_metric, downward, upward
+from bilens.deep.grams import Scaled, both, checked_metric, upward
 from bilens.deep.levels import Balanced, Level
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
@@ -227,10 +227,8 @@ class DeepTensor:
         """
         level = checks.whole("bond", level, 0, self.depth)
         chain, _, metric = self.over_one_input(self, metric)
-        found = downward(chain.levels, upward(chain.levels, chain.levels, metric))[level]
-        if level == self.depth:
-            return found.times(0)
-        return _unbalanced(found, -chain.bonds[level], 2 * chain.power)
+        found = both(chain.levels, metric, level)[1][0]
+        return found.times(0) if level == self.depth else _unbalanced(found, -chain.bonds[level], 2 * chain.power)
 
     def __sub__(self, other: DeepTensor) -> DeepTensor:
         """T − T' as a network of y − y', in which equal parts cancel exactly: (a − a).norm() is 0.

@@ -4,7 +4,7 @@ import { s } from "./dom.js";
 import { number, short, signed, tickText } from "./format.js";
 
 /**
- * @typedef {{name: string, color: number, points: {x: number, y: number, half?: number}[], dashed?: boolean}} Series
+ * @typedef {{name: string, color: number, points: {x: number, y: number, half?: number}[], dashed?: boolean, dotted?: boolean}} Series
  * @typedef {{label: string, log?: boolean, low?: number, high?: number, format?: (value: number) => string,
  *   ticks?: number[]}} Scale
  */
@@ -76,15 +76,23 @@ const MARKS = [
 ];
 
 /**
+ * The classes of a curve and of its sample in the legend.
+ * @param {Series} each
+ */
+function stroke(each) {
+  return each.dotted ? "line dotted" : each.dashed ? "line dashed" : "line";
+}
+
+/**
  * Lines with marks, intervals where they have them, direct labels where there is room, and a rule that follows the
  * pointer and tells the values under it.
  * @param {{width: number, height: number, series: Series[], x: Scale, y: Scale, mark?: number|null, marks?: boolean,
- *   legend?: boolean}} parts
+ *   legend?: boolean|"above"}} parts
  */
 export function lines(parts) {
   const { width, series, x, y } = parts;
   const many = series.length > 1 && parts.legend !== false;
-  const beside = many && width > 620;
+  const beside = many && width > 620 && parts.legend !== "above";
   const longest = Math.min(34, Math.max(0, ...series.map((each) => each.name.length)));
   const top = many && !beside ? 34 + 19 * series.length : 22;
   const height = parts.height + (many && !beside ? 12 + 19 * series.length : 0);
@@ -131,14 +139,14 @@ export function lines(parts) {
       }
     }
     holder.append(s("polyline", { points: points.map((p) => `${xs.place(p.x)},${ys.place(p.y)}`).join(" "),
-      class: each.dashed ? "line dashed" : "line" }));
+      class: stroke(each) }));
     if (parts.marks !== false && points.length < 60) {
       holder.append(s("g", { class: "dots" }, points.map((p) => MARKS[place % MARKS.length](xs.place(p.x), ys.place(p.y)))));
     }
     if (many && !beside) {
       const at = 12 + 19 * place;
-      holder.append(s("line", { x1: 0, x2: 22, y1: at - 4, y2: at - 4, class: each.dashed ? "line dashed" : "line" }),
-        s("g", { class: "dots" }, MARKS[place % MARKS.length](11, at - 4)),
+      holder.append(s("line", { x1: 0, x2: 22, y1: at - 4, y2: at - 4, class: stroke(each) }),
+        parts.marks === false ? null : s("g", { class: "dots" }, MARKS[place % MARKS.length](11, at - 4)),
         s("text", { x: 30, y: at, class: "name" }, short(each.name, Math.floor((width - 34) / 6.6))));
     } else if (beside && points.length) {
       const last = points[points.length - 1];

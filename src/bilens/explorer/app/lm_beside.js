@@ -64,17 +64,17 @@ function told(reading, each) {
  * @param {Shared[]} sets
  */
 function distribution(reading, sets) {
-  const values = sets.map((each) => ({ name: `${each.set.title}, of one name`, control: each.set.control,
+  const values = sets.map((each) => ({ name: `${each.set.title}, of one name`, control: each.set.control, dotted: false,
     values: each.pairs.map(([first, second]) => Math.abs(likeness(reading, first, second).cosine)) }));
   const random = randomPairs(reading, ...sets[0].pairs[0]);
-  if (random) values.push({ name: `${sets[0].set.title}, random pairs`, control: true, values: random.sizes });
-  const curves = values.map((each, place) => ({ name: each.name, color: each.control ? 0 : place + 1, dashed: each.control,
+  if (random) values.push({ name: `${sets[0].set.title}, random pairs`, control: true, values: random.sizes, dotted: true });
+  const curves = values.map((each, place) => ({ name: each.name, color: each.control ? 0 : place + 1, dashed: each.control, dotted: each.dotted,
     points: Array.from({ length: STEPS + 1 }, (_, step) => ({ x: step / STEPS, y: each.values.filter((value) => value <= step / STEPS + 1e-9).length / each.values.length })) }));
   return figure({
     title: "How alike the kernels are", name: "alike", alt: "Share of pairs of features whose |cosine| is at most a number, for features of one name and for random pairs",
     note: "The share of pairs of features whose |cosine| is at most that. Curves further to the right are more alike; those of random pairs and of random directions are what any two features give.",
     table: () => ({ columns: ["|cosine| up to", ...curves.map((each) => each.name)], rows: curves[0].points.map((point, step) => [Number(point.x.toFixed(3)), ...curves.map((each) => each.points[step].y)]) }),
-    draw: (width) => lines({ width, height: 270, series: curves, marks: false, x: { label: "|cosine|", low: 0, high: 1 }, y: { label: "share of pairs", low: 0, high: 1 } }),
+    draw: (width) => lines({ width, height: 270, series: curves, marks: false, legend: "above", x: { label: "|cosine|", low: 0, high: 1 }, y: { label: "share of pairs", low: 0, high: 1 } }),
   }).element;
 }
 

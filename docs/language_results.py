@@ -1,0 +1,223 @@
+"""Audits and rewritings of layers of language models: their tables in results-lm.md, from finished runs.
+
+bilens audit MODEL --layer 12 --steps 150 600 2400 --out runs/audit
+bilens rewrite MODEL --layer 12 --out runs/rewritten
+python docs/language_results.py runs/audit runs/rewritten
+
+keeps what it shows of each run in docs/results/language.json, by model and layer, beside what is there; without a run
+the page is written again from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bilens import files, store
+from bilens.analyses.audit import LEVEL
+from bilens.analyses.rewrite import COLUMNS
+from bilens.decompose import Audit
+from bilens.errors import BilensError
+from bilens.statistics import Estimate
+
+FOLDER = Path(__file__).parent
+KEPT = FOLDER / "results" / "language.json"
+PAGE = FOLDER / "results-lm.md"
+MARKS = {
+    kind: (f"<!-- {kind}: written by docs/language_results.py -->", f"<!-- end of {kind} -->")
+    for kind in ("audits", "rewritings")
+}
+SHOWN = (0, 1, 2, 4, 8, 16, 32, 64)
+"""Numbers of pairs in the table; 0 for the whole form."""
+
+ORDERS = {"weighted": "weighted", "magnitude": "by abs(λ)"}
+RANDOM = "random"
+USED = re.compile(r"; ([\d,]+) of these tokens to fit to, ([\d,]+) to measure on$")
+
+
+def estimate(found: Estimate) -> dict[str, Any]:
+    """An estimate as values of JSON, which has no infinity."""
+    return {name: None if abs(value) == float("inf") else value for name, value in asdict(found).items()}
+
+
+def of_json(kept: dict[str, Any]) -> Estimate:
+    """The way back."""
+    ends = {"low": -float("inf"), "high": float("inf")}
+    return Estimate(**{name: ends.get(name) if value is None else value for name, value in kept.items()})
+
+
+def read(folder: Path) -> tuple[str, str, dict[str, Any]]:
+    """The kind of a run, its model and layer, and what is shown of it."""
+    asked = files.read_json(folder / "settings.json")
+    title = f"{Path(asked['model']).stem}, layer {asked['layer']}"
+    text = {"text": asked["text"], "used": list(USED.search(asked["text"]).groups())}  # type: ignore[union-attr]
+    summary = files.read_json(folder / "summary.json")
+    if asked["command"] == "rewrite":
+        return (
+            "rewritings",
+            title,
+            {**text, "parts": summary["parts"], "own": summary["own"], "coders": summary["coders"]},
+        )
+    if asked["command"] != "audit":
+        raise BilensError(f"a run of bilens {asked['command']} in {folder}", "one of bilens audit or bilens rewrite")
+    names = [(surrogate, one["set"], one["order"]) for surrogate, some in summary["audits"].items() for one in some]
+    audits = [
+        {"surrogate": surrogate, "set": name, "order": order}
+        | numbers(store.read_record(folder, f"audits/{surrogate}-{name}-{order}", Audit))
+        for surrogate, name, order in names
+    ]
+    return "audits", title, {**text, "fvu": summary["fvu"], "coders": summary["coders"], "audits": audits}
+
+
+def numbers(one: Audit | None) -> dict[str, Any]:
+    """What is shown of the audit of one set of directions: over all tokens, and over active ones where that differs."""
+    assert one is not None
+    firings = one.firings.sort().values.tolist()
+    found: dict[str, Any] = {"firings": [firings[0], firings[len(firings) // 2], firings[-1]], "tokens": one.tokens}
+    for name in ("all", "active"):
+        active = name == "active"
+        if one.known(active=active) and not (active and firings[0] == one.tokens):
+            ks = [k for k in SHOWN if k == 0 or k in one.ks]
+            found[name] = {
+                "features": one.known(active=active),
+                "medians": {str(k): estimate(one.median(k, active=active)) for k in ks},
+                "shares": {str(k): estimate(one.share(k, above=LEVEL, active=active)) for k in ks if k},
+            }
+    return found
+
+
+def audit_lines(title: str, run: dict[str, Any]) -> list[str]:
+    """The tables of one audit, and what they say in a sentence for each coder."""
+    fitted, measured = run["used"]
+    found = [
+        f"### {title}",
+        "",
+        f"{fitted} tokens to fit to, {measured} of other documents to measure on (`bilens audit`). Medians over "
+        f"features of abs(correlation) with the true value; the share above {LEVEL} has its 95 % interval over them.",
+    ]
+    for surrogate, fvu in run["fvu"].items():
+        found += ["", f"{surrogate.replace('_', ' ').capitalize()} surrogate, variance lost {fvu:.3f}:", ""]
+        head = ["directions", "order", "features", "active on", "all pairs", *(f"k = {k}" for k in SHOWN[1:])]
+        head += [f"above {LEVEL} at 2"]
+        found += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for part in ("all", "active"):
+            for one in run["audits"]:
+                if one["surrogate"] == surrogate and part in one:
+                    found.append(row(one, part))
+    found += ["", *(f"- {said}" for said in (*coders(run), *verdicts(run))), ""]
+    return found
+
+
+def named(one: dict[str, Any]) -> str:
+    """A set of directions in words."""
+    if one["set"] == RANDOM:
+        return "*null: random directions*"
+    steps = re.fullmatch(r"coder-(\d+)", one["set"])
+    return f"features of a coder, {int(steps[1]):,} steps" if steps else one["set"]
+
+
+def row(one: dict[str, Any], part: str) -> str:
+    """One row of the table."""
+    few, middle, many = one["firings"]
+    on = "all" if few == one["tokens"] else f"{middle:,} ({few:,} … {many:,})"
+    medians = [of_json(one[part]["medians"][str(k)]) if str(k) in one[part]["medians"] else None for k in SHOWN]
+    cells = [named(one) + (", active tokens" if part == "active" else ""), ORDERS[one["order"]]]
+    cells += [str(one[part]["features"]), on, *("–" if each is None else f"{each.value:.2f}" for each in medians)]
+    return f"| {' | '.join([*cells, of_json(one[part]['shares']['2']).text('.0%')])} |"
+
+
+def coders(run: dict[str, Any]) -> list[str]:
+    """What each coder is worth."""
+    return [
+        f"Coder of {name.removeprefix('coder-')} steps, {one['title']}: loses {one['fvu']:.2f} of the variance with "
+        f"{one['l0']:.0f} active, {one['dead']:.0%} of its features dead on held-out tokens; at its site "
+        + ", ".join(f"{cost['by']} {cost['delta_ce']:+.3f} ± {cost['error']:.3f}" for cost in one["costs"])
+        + " nats per token."
+        for name, one in run["coders"].items()
+    ]
+
+
+def verdicts(run: dict[str, Any]) -> list[str]:
+    """Each set of features against random directions, at 2 and at 16 pairs: of lower rank only where intervals part."""
+    said = []
+    first = next(iter(run["fvu"]))
+    weighted = [one for one in run["audits"] if one["surrogate"] == first and one["order"] == "weighted"]
+    null = next(one for one in weighted if one["set"] == RANDOM)
+    for one in weighted:
+        if one is null:
+            continue
+        words = []
+        for k in ("2", "16"):
+            ours, theirs = of_json(one["all"]["medians"][k]), of_json(null["all"]["medians"][k])
+            apart = (
+                "more is explained"
+                if ours.low > theirs.high
+                else "less is explained"
+                if ours.high < theirs.low
+                else "no difference is shown"
+            )
+            words.append(f"with {k} pairs {ours.text()} against {theirs.text()}, {apart}")
+        said.append(f"**{named(one).capitalize()}** against random directions: {'; '.join(words)}.")
+    return said
+
+
+def rewriting_lines(title: str, run: dict[str, Any]) -> list[str]:
+    """The table of one rewriting."""
+    cost = run["parts"][0]["cost"]
+    found = [
+        f"### {title} by its interactions",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+        f"| the layer itself | {run['own']:,} | 0 | 0 | 100% |",
+    ]
+    for part in run["parts"]:
+        each = part["cost"]
+        recovered = 1 - each["delta_ce"] / each["mean_delta_ce"]
+        is_null = part["title"] == "mean" or "never trained" in part["title"]
+        name = f"*null: {part['title']}*" if is_null else part["title"]
+        stored = f"{part['numbers']:,}" if part["numbers"] else "–"
+        found.append(
+            f"| {name} | {stored} | {each['fvu']:.3f} | {each['delta_ce']:+.3f} ± {each['error']:.3f} "
+            f"| {recovered:.0%} |"
+        )
+    coder = "; ".join(
+        f"{one['title']} loses {one['fvu']:.2f} of the variance with {one['l0']:.0f} active"
+        for one in run["coders"].values()
+    )
+    return [
+        *found,
+        "",
+        f"± is one standard error over {cost['texts']} texts, {cost['tokens']:,} tokens that nothing was fitted to; "
+        f"{run['used'][0]} tokens to fit to (`bilens rewrite`). {coder[0].upper() + coder[1:]}.",
+        "",
+    ]
+
+
+def lines(kept: dict[str, Any], kind: str) -> list[str]:
+    """What stands between the marks of a kind."""
+    of = audit_lines if kind == "audits" else rewriting_lines
+    return [line for title, run in sorted(kept.get(kind, {}).items(), reverse=True) for line in of(title, run)]
+
+
+def main() -> None:
+    """Take in the runs that are named, and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of bilens audit and bilens rewrite")
+    kept = files.read_json(KEPT) if KEPT.exists() else {}
+    for folder in parser.parse_args().runs:
+        kind, title, found = read(folder)
+        kept.setdefault(kind, {})[title] = found
+    files.write_json(KEPT, kept)
+    page = PAGE.read_text(encoding="utf-8")
+    for kind, (start, end) in MARKS.items():
+        before, rest = page.split(start)
+        page = "\n".join([before + start, "", *lines(kept, kind), end + rest.split(end)[1]])
+    files.write_text(PAGE, page)
+
+
+if __name__ == "__main__":
+    main()
