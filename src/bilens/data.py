@@ -72,8 +72,7 @@ class Split:
             )
         low, high = (float(value) for value in self.images.aminmax())
         if not (low >= 0 and high <= 1):
-            hint = "divide them by their largest value"
-            raise BilensError(f"pixels from {low:g} to {high:g}", "pixels from 0 to 1", hint)
+            raise BilensError(f"pixels from {low:g} to {high:g}", "pixels from 0 to 1", "divide by their largest value")
 
     def __len__(self) -> int:
         return len(self.images)
