@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from bilens import files, plots
 from bilens.faithfulness import TextScore
+from bilens.plots.style import LINES, MUTED, styled
 
 FOLDER = Path(__file__).parent
 KEPT, FIGURES = FOLDER / "results" / "conversions.json", FOLDER / "assets" / "figures"
@@ -72,6 +73,7 @@ def ordered(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(runs.values(), key=lambda run: (run["tokens"]["fit"], run["documents"], run["steps"]))
 
 
+@styled
 def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
     """ΔCE against the tokens that were fitted to: held out and fitted, for each number of steps."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
@@ -79,17 +81,18 @@ def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
     for place, steps in enumerate(sorted({run["steps"] for run in runs.values()})):
         some = [run for run in ordered(runs) if run["steps"] == steps]
         tokens = [run["tokens"]["fit"] for run in some]
-        for part, shape in (("held_out", "o-"), ("fit", "s:")):
+        for part, shape in (("held_out", "o"), ("fit", "s")):
             scores = [TextScore(**run["whole"][part]) for run in some]
             name = (
-                f"{f'{steps} steps per layer' if steps else 'closed form'}, {'held out' if shape == 'o-' else 'fitted'}"
+                f"{f'{steps} steps per layer' if steps else 'closed form'}, {'held out' if shape == 'o' else 'fitted'}"
             )
             axes.errorbar(
                 tokens,
                 [one.delta_ce for one in scores],
                 [one.delta_ce_error for one in scores],
                 fmt=shape,
-                color=f"C{place}",
+                color=LINES[place],
+                markerfacecolor=LINES[place] if shape == "o" else "none",
                 capsize=2,
                 label=name,
             )
@@ -109,11 +112,11 @@ def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
     axes.set_xticks([], minor=True)
     most = [run["tokens"]["fit"] for run in runs.values()]
     axes.set_xlim(min(most) / 2.5, max(most) * 1.3)
-    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel("tokens fitted to")
     axes.set_ylabel("nats per token more")
     axes.set_title("All layers bilinear: what the conversion costs")
-    axes.legend(loc="lower left", fontsize="small")
+    figure.legend(loc="outside lower left", ncols=2, fontsize="small")
     return figure
 
 
