@@ -293,7 +293,10 @@ def check_kind(kind: str) -> None:
 
 
 def _checked(i: Tensor, j: Tensor, features: PairResponses) -> tuple[Tensor, Tensor]:
-    i, j = (checks.integers(name, value, 0, len(features) - 1) for name, value in (("i", i), ("j", j)))
+    for name, value in (("i", i), ("j", j)):
+        instance(name, value, Tensor)
+    if not (features.left.is_meta and i.is_meta and j.is_meta):  # there are no numbers to look at
+        i, j = (checks.integers(name, value, 0, len(features) - 1) for name, value in (("i", i), ("j", j)))
     if i.shape != j.shape or i.ndim != 1:
         raise ShapeError(f"i of shape {tuple(i.shape)} and j of {tuple(j.shape)}", "(pairs,) twice")
     return i, j
