@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal import checks
+from bilens._internal.checks import instance
 from bilens.decompose import Spectrum
+from bilens.errors import BilensError
 from bilens.faithfulness import Row
 from bilens.features.records import Detail, FeatureSet
 from bilens.kernel import Kernel
@@ -27,6 +30,7 @@ _UNCHANGED = re.compile(r"(ss|species|series)$", re.IGNORECASE)
 
 def singular(name: str) -> str:
     """What one coordinate of a space is called: "digit" for digits, "class" for classes."""
+    instance("name", name, str, "a text")
     if re.search(r"(ss|x|ch|sh)es$", name, re.IGNORECASE):
         return name[:-2]
     return name[:-1] if name.endswith("s") and not _UNCHANGED.search(name) else name
@@ -34,6 +38,7 @@ def singular(name: str) -> str:
 
 def stored(spectrum: Spectrum) -> Spectrum:
     """A spectrum as a set keeps it: the first `STORED` pairs."""
+    instance("spectrum", spectrum, Spectrum)
     return spectrum.keep(min(STORED, len(spectrum)))
 
 
@@ -45,11 +50,20 @@ def detail(features: Iterable[tuple[Kernel, Spectrum]], inputs: Float[Tensor, "m
         inputs: samples to look at, or None.
 
     Cost: O(m i²) a feature. Floor: errors are those of the inputs' type.
+
+    Raises:
+        BilensError: no features, or something else than pairs of a kernel and its spectrum. Others as `Spectrum.terms`.
     """
+    if not isinstance(features, Iterable) or isinstance(features, Tensor):
+        raise BilensError(checks.got("features", features), "pairs of a kernel and its spectrum")
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     measured: list[tuple[Tensor, Tensor, Tensor]] = []
     norm = None
-    for kernel, spectrum in features:
+    for each in features:
+        if not isinstance(each, tuple) or len(each) != 2:
+            raise BilensError(checks.got("a feature", each), "a pair of a kernel and its spectrum")
+        kernel, spectrum = each
+        instance("a spectrum", spectrum, Spectrum)
         rows.append((spectrum.values, *_pairs(kernel)))
         if inputs is None:
             continue
@@ -63,6 +77,8 @@ def detail(features: Iterable[tuple[Kernel, Spectrum]], inputs: Float[Tensor, "m
         measured.append((chosen, response[chosen], errors))
         if norm is None:
             norm = float(spectrum.input.fold(inputs).norm(dim=1).max())
+    if not rows:
+        raise BilensError("no features", "one at least")
     values, pairs, strengths = (torch.stack(column) for column in zip(*rows, strict=True))
     if inputs is None:
         return Detail(values, pairs, strengths)
@@ -76,7 +92,11 @@ def table(sets: Iterable[FeatureSet], model: Row | None) -> tuple[Row, ...]:
     Args:
         sets: in their order; model: the model's own row, None where nothing was measured.
     """
-    sets = tuple(sets)
+    sets = tuple(checks.several("sets", sets, "a list of sets of features", "pass [found]"))
+    for found in sets:
+        instance("a set", found, FeatureSet)
+    if model is not None:
+        instance("model", model, Row)
     rows = [] if model is None else [model]
     rows += [row for found in sets for row in found.scores]
     curves = {found.name: found.curves[0] for found in sets if found.curves}

@@ -253,6 +253,9 @@ class FeatureSet:
             raise BilensError("a set of features without a name", "one for file names and links")
         n = len(checks.several("spectra", self.spectra, "a list of spectra", "pass (spectrum,)"))
         checks.shapes(self, n=n, o=self.output.dim)
+        if self.detail is not None:
+            instance("detail", self.detail, Detail)
+        object.__setattr__(self, "are_outputs", checks.flag("are_outputs", self.are_outputs))
         if self.detail is not None and len(self.detail) != n:
             raise BilensError(
                 f"details of {len(self.detail)} features for {self.name!r}",
