@@ -105,7 +105,7 @@ class Metric:
         """‖z‖ = √(x'ᵀ Σ⁺ x') of inputs, one per row, in their type; the mean of its square over the data is the rank.
 
         Raises:
-            As `Space.fold`.
+            BilensError: as `Space.fold`.
         """
         found = folded(self.input, x, x) @ self.inverse.T.to(x.device)
         norms: Tensor = torch.linalg.vector_norm(found, dim=-1)
