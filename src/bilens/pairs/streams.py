@@ -79,7 +79,7 @@ class Batches(ABC):
         Raises:
             BilensError: an `out` that does not fit.
         """
-        return self.features.at(self.kind, *self.pairs(n), out=out)
+        return self.features._at(self.kind, *self.pairs(n), out)
 
     @abstractmethod
     def size(self, n: int) -> int:
@@ -89,7 +89,7 @@ class Batches(ABC):
         """Rows start … stop − 1 of the n-th batch, as far as it has them, made without the others."""
         start, stop = whole("start", start, 0), whole("stop", stop, 0)
         i, j = self.pairs(n)
-        return self.features.at(self.kind, i[start:stop], j[start:stop])
+        return self.features._at(self.kind, i[start:stop], j[start:stop])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -239,7 +239,7 @@ class SampledStream(Batches):
     ) -> tuple[Float[Tensor, "b o"], Float[Tensor, " b"]]:
         """The vectors and the importance of the n-th batch, from one draw; `out` as in `batch`."""
         places = self._places(n)
-        vectors = self.features.at(self.kind, *unranked(places, len(self.features)), out=out)
+        vectors = self.features._at(self.kind, *unranked(places, len(self.features)), out)
         return vectors, self._importance(places)
 
     def _importance(self, places: Tensor) -> Tensor:

@@ -114,7 +114,10 @@ class PairResponses:
                 different lengths.
         """
         check_kind(kind)
-        i, j = _checked(i, j, self)
+        return self._at(kind, *_checked(i, j, self), out)
+
+    def _at(self, kind: Kind, i: Tensor, j: Tensor, out: Tensor | None = None) -> Tensor:
+        """As `at`, for numbers that are known to be valid: nothing waits for a device."""
         if self._differentiated:
             return self._followed(kind, i, j, out)
         gather, left = torch.index_select, self.left
