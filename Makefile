@@ -40,11 +40,12 @@ test: .venv/installed ## the default tests
 typecheck: .venv/installed ## the algebra's tests again, with annotations checked at run time
 	HYPOTHESIS_PROFILE=few $(TEST) --typecheck $(ALGEBRA)
 
-check: .venv/installed ## format, lint, types and the architecture test; changes nothing
+check: .venv/installed ## format, lint, types (of the page's scripts too) and the architecture test; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
+	sh .ci/scripts.sh
 
 slow: .venv/installed ## the tests of whole jobs, of browsers and of several processes, and more examples for those that draw them
 	$(TEST) -m 'slow and not gpu' --timeout 3600

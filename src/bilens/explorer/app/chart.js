@@ -145,9 +145,9 @@ export function lines(parts) {
     }
     if (many && !beside) {
       const at = 12 + 19 * place;
-      holder.append(s("line", { x1: 0, x2: 22, y1: at - 4, y2: at - 4, class: stroke(each) }),
-        parts.marks === false ? null : s("g", { class: "dots" }, MARKS[place % MARKS.length](11, at - 4)),
-        s("text", { x: 30, y: at, class: "name" }, short(each.name, Math.floor((width - 34) / 6.6))));
+      holder.append(s("line", { x1: 0, x2: 22, y1: at - 4, y2: at - 4, class: stroke(each) }));
+      if (parts.marks !== false) holder.append(s("g", { class: "dots" }, MARKS[place % MARKS.length](11, at - 4)));
+      holder.append(s("text", { x: 30, y: at, class: "name" }, short(each.name, Math.floor((width - 34) / 6.6))));
     } else if (beside && points.length) {
       const last = points[points.length - 1];
       ends.push({ at: ys.place(last.y), x: xs.place(last.x), name: each.name, color: each.color });
