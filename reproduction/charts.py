@@ -67,7 +67,7 @@ def bands(
     axes.set_title({"accuracy": "Accuracy", "recovered": "Cross-entropy recovered"}[which] + on)
     if len(groups) > 1:
         columns = 3 if max(map(len, groups)) <= _SHORT_NAME else 2
-        axes.legend(loc="lower right") if len(groups) < 5 else figure.legend(loc="outside lower center", ncols=columns)
+        axes.legend(loc="best") if len(groups) < 5 else figure.legend(loc="outside lower center", ncols=columns)
     return figure
 
 

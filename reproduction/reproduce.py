@@ -33,6 +33,7 @@ from reproduction.recipes import (
     one_sample,
     output_sae,
     pair_sae,
+    paths,
     rivals,
     rules,
     surrogates,
@@ -74,6 +75,7 @@ APART: Mapping[str, Recipe] = {
         backdoor.RECIPE,
         transcoder.RECIPE,
         grokking.RECIPE,
+        paths.RECIPE,
     )
 }
 """Recipes that run only when they are named, and are no part of the programme's page; `language` needs `bilens[lm]`."""
@@ -95,7 +97,7 @@ def reproduce(
 
     Args:
         names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`,
-            `depth`, `backdoor`, `transcoder` and `grokking`, and `rules`, which needs its model and truth.
+            `depth`, `backdoor`, `transcoder`, `grokking` and `paths`, and `rules`, which needs its model and truth.
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.

@@ -21,7 +21,7 @@ from reproduction import reproduce, text
 from reproduction.lab import Lab
 from reproduction.methods.fidelity import Gaussian, fitted, inner, outputs
 from reproduction.methods.triggers import attack, environment, jacobians, mislabelled, poisoned, triggers
-from reproduction.recipes import backdoor, depth, grokking, transcoder
+from reproduction.recipes import backdoor, depth, grokking, paths, transcoder
 from trees import network
 
 
@@ -129,7 +129,9 @@ def test_the_equivariant_share_is_a_projection() -> None:
     assert grokking.equivariant(Block(noise), p) == pytest.approx(told)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("recipe", [depth, backdoor, transcoder, grokking], ids=lambda recipe: recipe.RECIPE.name)
+@pytest.mark.parametrize(
+    "recipe", [depth, backdoor, transcoder, grokking, paths], ids=lambda recipe: recipe.RECIPE.name
+)
 @pytest.mark.slow
 def test_a_recipe_measures_what_it_says(recipe, tmp_path: Path) -> None:
     assert recipe.RECIPE.name in reproduce.APART
