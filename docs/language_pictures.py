@@ -4,7 +4,8 @@
     bilens read runs/bilinear/model --layers 12 --inputs train --text TEXT --out runs/exact
     bilens train-lm --text PLAYS --out runs/small
     bilens read runs/small/model --layers 0 --inputs train --text PLAYS --out runs/scratch
-    python docs/language_pictures.py --converted runs/exact/layer-012.html --scratch runs/scratch/layer-000.html
+    python docs/language_pictures.py --converted runs/exact/layer-012.html --converted-view '#feature=tokens:53' \
+        --scratch runs/scratch/layer-000.html --scratch-view '#feature=tokens:63'
 
 Needs Chromium and Playwright (`pip install 'bilens[dev]'`). A view is named as in the page's address.
 """
@@ -24,7 +25,7 @@ FLAGS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-ne
 PICTURES = {"converted": "reading-converted", "scratch": "reading-scratch"}
 """By the name of an option: the file."""
 
-VIEW, HEIGHT = "#feature=tokens:0", 1100
+VIEW, HEIGHT = "#feature=tokens:0", 1400
 
 
 def main() -> None:

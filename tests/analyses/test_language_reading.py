@@ -239,6 +239,36 @@ def test_a_coder_of_the_input_is_trained_once_and_names_interactions(
     assert [each["name"] for each in page(path)["sets"]] == ["tokens", "mlp-in-001", "random"]
 
 
+@pytest.mark.slow
+def test_a_bilinear_layer_without_biases_reads_as_one_whose_biases_are_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("FEATURES", 20), ("CODES", 4), ("STEPS", 5), ("BATCH", 32)):
+        monkeypatch.setattr(f"bilens.analyses.language.input_coder.{name}", value)
+    plain = tiny_models.made("llama", hidden_act="linear")
+    biased = tiny_models.made("llama", hidden_act="linear", mlp_bias=True)
+    biased.load_state_dict(
+        plain.state_dict() | {name: torch.zeros_like(value) for name, value in biased.state_dict().items()
+                              if name.endswith("_proj.bias")}
+    )  # fmt: skip
+    ours, theirs = (
+        page(reading_job.read(tmp_path / name, reading_job.subject(each), inputs="train")[0])
+        for name, each in (("plain", plain), ("biased", biased))
+    )
+    assert (ours["method"], theirs["method"]) == ("exact", "exact")
+    pairs = list(zip(ours["sets"][0]["features"], theirs["sets"][0]["features"], strict=True))
+    assert pairs
+    for one, other in pairs:
+        np.testing.assert_allclose(one["values"][:2], other["values"][:2], rtol=1e-3)
+        for mine, yours in zip(one["parts"][:2], other["parts"][:2], strict=True):
+            sides = [
+                sorted(max(map(abs, part[side]["values"]), default=0) for side in ("inputs_one", "inputs_other"))
+                for part in (mine, yours)
+            ]
+            np.testing.assert_allclose(*sides, rtol=0.02, atol=1e-4)
+            assert max(sides[0]) > 0
+
+
 def everything(out: Path) -> dict[str, list[dict[str, Any]]]:
     asked = tables.open(out)
     return {table: asked.query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist() for table in tables.TABLES}

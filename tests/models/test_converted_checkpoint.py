@@ -167,6 +167,34 @@ def test_distillation_brings_the_model_nearer_to_its_original(monkeypatch: pytes
     assert all(entry.bilinear for entry in gated.load(student).entries())
 
 
+def test_distillation_leaves_the_first_token_as_it_is() -> None:
+    stack = Stack(made())
+    student = assembled(stack, converted(stack))
+    with torch.no_grad():
+        stack.model.get_input_embeddings().weight[1] *= 100  # type: ignore[operator]
+        student.get_input_embeddings().weight[1] *= 100  # type: ignore[operator]
+    fit, check = texts(40, seed=8), texts(4, seed=9)
+
+    def streams() -> list[Tensor]:
+        with torch.no_grad():
+            return [*student(check, output_hidden_states=True).hidden_states]
+
+    def maps() -> list[Tensor]:
+        return [value.clone() for name, value in student.named_parameters() if ".mlp." in name]
+
+    old, weights = streams(), maps()
+    before, after = distilled(student, stack.model, fit, check, steps=20, progress=False)
+    assert after < before
+    for then, now in zip(old[1:], streams()[1:], strict=True):
+        assert float((now[:, 0] - then[:, 0]).norm() / then[:, 0].norm()) < 1e-6
+        assert float((now[:, 1:] - then[:, 1:]).norm() / then[:, 1:].norm()) > 1e-4
+    width = stack.model.config.hidden_size
+    for then, now in zip(weights, maps(), strict=True):
+        assert not torch.equal(then, now)
+        if then.ndim == 2 and then.shape[0] == width:
+            assert torch.equal(now[:, -width:], torch.eye(width))  # the units that carry the linear map
+
+
 def test_distillation_that_does_not_help_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distil, "RATE", 10.0)
     stack = Stack(made())

@@ -137,7 +137,8 @@ def made(
     tensor, dictionary = layer.tensor.match(inputs.dictionary)
     if inputs.codes is not None:
         strength = inputs.codes.square().mean(dim=0).sqrt()  # what a code is where it matters
-        atoms = dictionary.atoms[: inputs.codes.shape[1]].to(v)
+        # `match` may have added the constant, last, where eigenvectors of a layer without biases are 0
+        atoms = dictionary.atoms[: inputs.codes.shape[1], : v.shape[2]].to(v)
         by_inputs = v @ (atoms * strength[:, None]).T
     places, numbers = _sides(by_inputs, min(SHOWN, by_inputs.shape[-1]))
     directions = found.of(layer).to(read.y)
