@@ -92,7 +92,7 @@ export function sentencePage(reading, route) {
   const line = h("div", { class: "sentence", role: "group", "aria-label": "Tokens of the sentence" }), told = h("p", { class: "verdict", role: "status" });
   const drawing = figure({
     title: "The value as a sum", name: "sentence-sum", alt: "Bars of the terms that add up to the value of the feature",
-    note: "Each pair adds λ (v·x)². “All other pairs” is the rest of the quadratic form, and the last term is what the surrogate misses of the original layer. Nothing else is in it.",
+    note: `Each pair adds λ (v·x)². “All other pairs” is the rest of the quadratic form${reading.method === "exact" ? "" : ", and the last term is what the surrogate misses of the original layer"}. Nothing else is in it.`,
     table: () => ({ columns: ["term", "adds"], rows: [...terms().map((term) => /** @type {[string, number]} */ ([term.label, term.value])), ["the value", values.true[state.at]]] }),
     draw: (width) => bars({ width, row: 22, rows: [...terms(), { label: "the value", value: values.true[state.at], strong: true }] }),
   });
