@@ -166,7 +166,9 @@ class BilinearDecoder(nn.Module):
             "rope_base": base,
             "norm_type": "channel",
         }
-        self.embed = nn.utils.skip_init(nn.Embedding, vocabulary, width)  # type: ignore[no-untyped-call]
+        # from numbers, and not by skip_init: an embedding's first weights on the meta device import torch's compiler
+        empty = torch.empty(vocabulary, width)
+        self.embed = nn.Embedding.from_pretrained(empty, freeze=False)  # type: ignore[no-untyped-call]
         self.blocks = nn.ModuleList(Block(width, head, mlp, base) for _ in range(given["blocks"]))
         self.final_norm = Scale(width)
         self.unembed = _linear(width, vocabulary)
