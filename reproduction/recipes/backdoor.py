@@ -28,6 +28,10 @@ GRADIENTS = 1000
 """Test images on which gradients are taken."""
 
 
+RATE, FINE_RATE = 1e-3, 3e-4
+"""Of training, and of fine-tuning: at the rate of training all of a network moves, which is most of the difference."""
+
+
 def trained(lab: Lab, name: str, train: Split, seed: int, start: ImageClassifier | None = None) -> ImageClassifier:
     """A classifier of two layers: read from the folder, or trained, from the start or from another one's weights."""
     data = lab.dataset()
@@ -38,7 +42,8 @@ def trained(lab: Lab, name: str, train: Split, seed: int, start: ImageClassifier
         model = copy.deepcopy(start) if start is not None else None
         model = model or ImageClassifier(data.input, data.output, hidden, layers=2, seed=seed)
         model.requires_grad_(True)
-        settings = {"epochs": epochs, "weight_decay": 0.1, "noise": 0.3, "seed": seed}
+        rate = RATE if start is None else FINE_RATE
+        settings = {"epochs": epochs, "lr": rate, "weight_decay": 0.1, "noise": 0.3, "seed": seed}
         models.train(model, train.images, train.labels, **settings)  # type: ignore[arg-type]
         files.write_json(folder / "training.json", settings)
         model.cpu().save_pretrained(folder)
@@ -157,8 +162,11 @@ def claims(measured: Measurement) -> Sequence[Claim]:
             for reading, words in (("tensor", "the tensor's largest direction"), ("tensor diagonal", "all directions"),
                                    ("tensor white", "the white tensor"),
                                    ("weights", "first-layer weights"), ("gradients", "gradients")):  # fmt: skip
+                asked = "–"
+                if reading == "tensor" and name != planted[1] and name != planted[2]:
+                    asked = "≥ 14" if name in planted else "≤ 1"
                 table.append(Claim(f"trigger pixels found by {words} against {said}, {name}",
-                                   f"found, {reading}, {against}, {name}", form=".1f"))  # fmt: skip
+                                   f"found, {reading}, {against}, {name}", asked, ".1f"))  # fmt: skip
     return table
 
 
@@ -188,9 +196,9 @@ RECIPE = Recipe(
     "A trigger seen in the difference of two networks",
     lambda lab: (
         f"two layers of {lab.size(128, 16)} hidden units, {lab.size(10, 4)} epochs, AdamW, lr 1e-3, weight decay 0.1, "
-        f"Gaussian noise 0.3; fine-tuned {lab.size(4, 3)} epochs with a trigger on {SHARE:.0%} of the images that "
-        f"makes them class {TARGET}, or on controls; {len(lab.dataset().test.labels):,} test images, gradients on "
-        f"{GRADIENTS:,} of them."
+        f"Gaussian noise 0.3; fine-tuned {lab.size(4, 3)} epochs at lr {FINE_RATE:g} with a trigger on {SHARE:.0%} of "
+        f"the images that makes them class {TARGET}, or on controls; "
+        f"{len(lab.dataset().test.labels):,} test images, gradients on {GRADIENTS:,} of them."
     ),
     measure,
     claims,

@@ -72,7 +72,7 @@ def test_any_networks(one: str, other: str, seed: int, bias: bool, depth: int) -
     sizes = (2, 3, 1, 2)[: depth + 1]
     a, b = network(seed, sizes, 3, bias=bias, fill=one), network(seed + 1, sizes, 2, fill=other)
     left, right = output_tree(a), output_tree(b)
-    near(a.inner(b), (left * right).sum(), np.linalg.norm(left) * np.linalg.norm(right))
+    near(a.inner(b), (left * right).sum(), np.linalg.norm(left) * np.linalg.norm(right), rtol=1e-13)
     apart = a - b
     near(apart.norm(), np.linalg.norm(left - right), np.linalg.norm(left) + np.linalg.norm(right))
     x = filled("normal", 3, 2, seed)
@@ -105,28 +105,41 @@ def test_two_ways_to_compute_one_function_may_have_orthogonal_trees() -> None:
     assert float(other.inner(other)) == 0.25
 
 
-@pytest.mark.parametrize("kind", [{"sizes": (2, 3, 2)}, {"sizes": (2, 3, 3, 2), "bias": True}], ids=str)
-def test_gauges_change_nothing(kind) -> None:
-    deep, metric = network(7, **kind), None
+def moved(deep: DeepTensor, gauge: str) -> DeepTensor:
+    """The same function in other factors: units scaled, swapped, in another order or split, or the bond turned."""
     lower, upper = deep.layers[0], deep.layers[1]
-    turn = orthogonal(3, 1) * torch.tensor([3.0, 0.5, 1.0], dtype=torch.float64)
-    inverse = torch.linalg.inv(turn)
-    if upper.input.constant:
-        inverse = torch.block_diag(inverse, torch.ones(1, 1, dtype=torch.float64))
-    rescaled = torch.tensor([2.0, -0.5, 4.0, 1.0, -1.0], dtype=torch.float64)[: lower.hidden, None]
-    order = torch.randperm(lower.hidden, generator=torch.Generator().manual_seed(0))
-    first = BilinearTensor(
-        (lower.right * rescaled)[order],
-        lower.left[order],
-        (turn @ (lower.down / rescaled.T))[:, order],
-        lower.input,
-        lower.output,
-    )
+    left, right, down = lower.left, lower.right, lower.down
+    inverse = torch.eye(upper.input.dim, dtype=torch.float64)
+    if gauge in ("scaled", "all"):
+        rescaled = torch.tensor([2.0, -0.5, 4.0, 1.0, -1.0], dtype=torch.float64)[: lower.hidden, None]
+        left, down = left * rescaled, down / rescaled.T
+    if gauge in ("swapped", "all"):
+        left, right = right, left
+    if gauge in ("in another order", "all"):
+        order = torch.randperm(lower.hidden, generator=torch.Generator().manual_seed(0))
+        left, right, down = left[order], right[order], down[:, order]
+    if gauge in ("split", "all"):
+        left, right = torch.cat([left, left[:1]]), torch.cat([right, right[:1]])
+        down = torch.cat([0.75 * down[:, :1], down[:, 1:], 0.25 * down[:, :1]], dim=1)
+    if gauge in ("turned", "all"):
+        turn = orthogonal(3, 1) * torch.tensor([3.0, 0.5, 1.0], dtype=torch.float64)
+        down = turn @ down
+        inverse[:3, :3] = torch.linalg.inv(turn)
+    first = BilinearTensor(left, right, down, lower.input, lower.output)
     second = BilinearTensor(upper.left @ inverse, upper.right @ inverse, upper.down, upper.input, upper.output)
-    same = DeepTensor.chain(first, second, *deep.layers[2:])
-    size = float(deep.norm()) ** 2
-    near(same.inner(deep, metric=metric), deep.inner(deep), size, rtol=1e-12)
-    near((same - deep).norm(), 0, float(deep.norm()), rtol=1e-7)
+    return DeepTensor.chain(first, second, *deep.layers[2:])
+
+
+@pytest.mark.parametrize("gauge", ["scaled", "swapped", "in another order", "split", "turned", "all"])
+@pytest.mark.parametrize("kind", [{"sizes": (2, 3, 2)}, {"sizes": (2, 3, 3, 2), "bias": True}], ids=str)
+def test_gauges_change_nothing(kind, gauge: str) -> None:
+    deep = network(7, **kind)
+    same = moved(deep, gauge)
+    for metric in (None, torch.tensor(moment(4, deep.input.size, constant=deep.input.constant))):
+        size = float(deep.norm(metric=metric)) ** 2
+        near(same.inner(deep, metric=metric), size, size, rtol=1e-13)
+        near(same.norm(metric=metric) ** 2, size, size, rtol=1e-13)
+        near((same - deep).norm(metric=metric), 0, size**0.5, rtol=1e-7)
 
 
 def exact_difference(a: DeepTensor, b: DeepTensor) -> float:

@@ -49,15 +49,16 @@ def means(a: DeepTensor, b: DeepTensor, metric) -> tuple[float, float]:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_full_and_gaussian_inner_products(kind) -> None:
     a, b = network(1, **kind), network(2, **kind)
-    for metric in (None, moment(4, a.input.size, constant=a.input.constant)):
+    data = moment(4, a.input.size, constant=a.input.constant)
+    for metric in (None, data, ridged(torch.tensor(data), a.input, 0.1).numpy()):
         given_metric = None if metric is None else torch.tensor(metric)
         one, two = full(a, metric), full(b, metric)
         size = np.linalg.norm(one) * np.linalg.norm(two)
-        near(full_inner(a, b, metric=given_metric), (one * two).sum(), size, rtol=1e-12)
-        near(full_cosine(a, b, metric=given_metric), (one * two).sum() / size, rtol=1e-12)
+        near(full_inner(a, b, metric=given_metric), (one * two).sum(), size, rtol=1e-13)
+        near(full_cosine(a, b, metric=given_metric), (one * two).sum() / size, rtol=1e-13)
         expected, size = means(a, b, metric)
-        near(gaussian_inner(a, b, metric=given_metric), expected, size, rtol=1e-11)
-        near(gaussian_cosine(a, b, metric=given_metric), expected / size, rtol=1e-11)
+        near(gaussian_inner(a, b, metric=given_metric), expected, size, rtol=1e-13)
+        near(gaussian_cosine(a, b, metric=given_metric), expected / size, rtol=1e-13)
 
 
 @given(st.sampled_from(FILLS), st.integers(0, 50), st.booleans(), st.integers(1, 2))
@@ -65,7 +66,7 @@ def test_of_any_networks(fill: str, seed: int, bias: bool, depth: int) -> None:
     a = network(seed, (2, 2, 1)[: depth + 1], 3, bias=bias, fill=fill)
     b = network(seed + 1, (2, 2, 1)[: depth + 1], 2, bias=bias)
     one, two = full(a), full(b)
-    near(full_inner(a, b), (one * two).sum(), float(a.norm() * b.norm()))
+    near(full_inner(a, b), (one * two).sum(), float(a.norm() * b.norm()), rtol=1e-13)
     expected, size = means(a, b, None)
     near(gaussian_inner(a, b), expected, size)
     assert float(full_inner(a, a)) <= float(a.inner(a)) * (1 + 1e-12)

@@ -30,9 +30,9 @@ from bilens.tensor import BilinearTensor
 class KernelTree:
     """u·y = Σ_k λ_k q_k², q_k = Σ_j μ_kj (w_kj·x')²: roots, each the square of a form, and their leaves, templates.
 
-    The forms q_k are orthonormal as tensors in the metric, so that ‖T_u‖² = Σ λ² and Σ_j μ_kj² = 1 over all roots and
-    all leaves. A root does not know the sign of its q, which is fixed here so that the largest leaf counts for it: it
-    fires on −q as on q. All numbers are in float64.
+    The forms q_k are orthonormal as tensors in the metric, and T_u is tree-symmetrised (`DeepTensor`), so that ‖T_u‖² =
+    Σ λ² and Σ_j μ_kj² = 1 over all roots and all leaves. A root does not know the sign of its q, which is fixed here so
+    that the largest leaf counts for it: it fires on −q as on q. All numbers are in float64.
 
     Args:
         values: λ, (k,), largest |λ| first; leaf_values: μ, (k, j), largest |μ| first, the first above 0.
@@ -137,7 +137,8 @@ def kernel_tree(
         >>> tree.values.round(decimals=3), tree.leaf_values.round(decimals=3)
         (tensor([2.], dtype=torch.float64), tensor([[ 0.8000, -0.6000]], dtype=torch.float64))
 
-    λ are the eigenvalues of SᵀQ_uS, where Q_u is the form of u on the bond and G_1 = SSᵀ the bond's Gram; with its
+    Of the tree-symmetrised tensor T_u (`DeepTensor`), whose order of squares the layers fix: λ are the eigenvalues of
+    SᵀQ_uS, where Q_u is the form of u on the bond and G_1 = SSᵀ the bond's Gram; with its
     eigenvectors a_k and v_k = S⁺ᵀa_k the forms q_k have kernels K_k = Σ_p v_kp B_p with ⟨K_k, K_l⟩ = δ_kl. μ and w are
     eigenpairs of each K_k in the metric. In hidden coordinates, without S, roots would not be orthogonal, and their
     order would depend on the scale of hidden units.

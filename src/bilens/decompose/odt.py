@@ -35,8 +35,9 @@ FAR = 1e8
 class ODT:
     """Every bond of a network in balanced coordinates: what is said and what is listened to are diagonal at once.
 
-    Bonds are numbered from 0, the input, to n, the outputs; `ranks` arguments have one entry per bond, a number of
-    directions to keep, or None for all of a bond left as it is.
+    σ, energies and errors are those of the tree-symmetrised tensor, which depends on how the layers compute a function
+    and not on the function alone (`DeepTensor`). Bonds are numbered from 0, the input, to n, the outputs; `ranks`
+    arguments have one entry per bond, a number of directions to keep, or None for all of a bond left as it is.
 
     Args:
         deep: the network; metric: of the input, None for I.
@@ -117,11 +118,12 @@ class ODT:
     def bound(self, ranks: Sequence[int | None]) -> Float[Tensor, ""]:
         """The certificate: ‖T − T̂‖ ≤ √(Σ_l 2^(n−l) Σ_{s>r_l} σ_{l,s}²), for all bonds at once.
 
-        Each of the 2^(n−l) copies of bond l is projected orthogonally, and the squared errors of orthogonal projections
-        add up at most. At bonds that lose a direction two things are added: what `odt` dropped as nothing the layers
-        below can say, ‖T‖² − Σ σ², and what rounding of a squared singular value may hide, m·ε·‖T‖².
-        The printed rule of the reduction compares fourth powers and certifies nothing (`docs/depth.md`). In exact
-        arithmetic: a network that is returned in float32 has rounded factors, about 2ⁿ · 1e-7 ‖T‖ more.
+        ‖T − T̂‖ is of the tree-symmetrised tensors, and at least that of the fully symmetrised ones. Each of the
+        2^(n−l) copies of bond l is projected orthogonally, and the squared errors of orthogonal projections add up at
+        most. At bonds that lose a direction two things are added: what `odt` dropped as nothing the layers below can
+        say, ‖T‖² − Σ σ², and what rounding of a squared singular value may hide, m·ε·‖T‖². The printed rule of the
+        reduction compares fourth powers and certifies nothing (`docs/depth.md`). In exact arithmetic: a network that is
+        returned in float32 has rounded factors, about 2ⁿ · 1e-7 ‖T‖ more.
         """
         kept = self._kept(ranks)
         total = torch.zeros_like(self.energy)

@@ -169,8 +169,9 @@ def ridged(moment: Float[Tensor, "i i"], input: Space, ridge: float = 0.01) -> F
                 [0., 1.]], dtype=torch.float64)
 
     M_white has the mean of M's diagonal for each coordinate and 1 for the constant one. With t = 0 a metric is blind to
-    whatever the weights do where no data goes, for example to a trigger in a corner that is always dark; the default
-    of 0.01 makes it visible and changes what is seen elsewhere by about a hundredth.
+    whatever the weights do where no data goes, for example to a trigger in a corner that is always dark; the default of
+    0.01 makes it visible and changes what is seen elsewhere by about a hundredth. The mean shrinks with the rest, by 1
+    − t, as it does when samples are replaced; to add white noise to the covariance alone, add t·I to M's square block.
 
     Args:
         moment: M = E[x' x'ᵀ], (i, i), for example `decompose.second_moment`; input: its space; ridge: t, from 0 to 1.

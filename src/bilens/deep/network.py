@@ -216,8 +216,9 @@ class DeepTensor:
     def environment(self, level: int, *, metric: Float[Tensor, "i i"] | None = None) -> Float[Tensor, "m m"]:
         """E_l, how one of the 2^(n−l) copies of bond l is listened to by all that is above and beside it.
 
-        tr(E_l G_l) = ‖T‖² at every bond. E_0 is over the input: its largest eigenvectors are the directions that the
-        network, or the difference of two, responds to most, and its diagonal is a picture.
+        Of the tree-symmetrised tensors (see the class): tr(E_l G_l) = ‖T‖² at every bond. E_0 is over the input: its
+        largest eigenvectors are the directions that the network, or the difference of two, responds to most, and its
+        diagonal is a picture.
 
         Args:
             level: from 0 to n, where it is I; metric: as for `inner`.
@@ -233,10 +234,12 @@ class DeepTensor:
     def __sub__(self, other: DeepTensor) -> DeepTensor:
         """T − T' as a network of y − y', in which equal parts cancel exactly: (a − a).norm() is 0.
 
-        Where the weights are near (closer than half of their own size, layer by layer), each bond holds the difference
-        of the two networks' bonds and the first one's, and every term a difference of weights, so that the norm of a
-        small difference is right to its own size; hidden units are three times as many. Networks with nothing in common
-        stand side by side, and the norm of their difference is right to about 3e-8 of theirs. No gradients.
+        The tensors are tree-symmetrised (see the class): a norm of 0 says that the functions are equal, and equal
+        functions in other trees leave a norm above 0. Where the weights are near (closer than half of their own size,
+        layer by layer), each bond holds the difference of the two networks' bonds and the first one's, and every term a
+        difference of weights, so that the norm of a small difference is right to its own size; hidden units are three
+        times as many. Networks with nothing in common stand side by side, and the norm of their difference is right to
+        about 3e-8 of theirs. No gradients.
 
         Raises: as `inner`.
         """
