@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from bilens import decompose, files
+from bilens import decompose, files, pairs, sae
 from bilens.convolution import ConvTensor
 from bilens.data import Dataset, Split
 from bilens.faithfulness import Curve, Score, score, whole
+from bilens.pair_coding import coded, drawn_pairs, mean_pair, nearest, random_directions, refit, through
 from bilens.progress import bar
 from reproduction import charts
 from reproduction.lab import Claim, Lab, Recipe
@@ -22,6 +23,15 @@ KEPT = (1, 2, 5, 10, 20, 40)
 """Eigenvectors of each class that are kept."""
 
 FILTER, STRIDE = 5, 2
+
+FEATURES, ACTIVE = 64, 4
+"""Of the SAEs on the channels of a position and on the pairs of a patch: in all, and in each code."""
+
+CHANNELS = ("SAE", "random directions", "principal components")
+"""What stands for the channels of each position: the SAE, its null and its rival, in the table."""
+
+PAIRS = ("SAE", "random directions", "pairs drawn at random", "singular components")
+"""What stands for the pairs of a patch."""
 
 
 class Model(nn.Module):
@@ -142,8 +152,84 @@ def measure(lab: Lab, seed: int) -> Measurement:
             view = logits @ directions[:s].T @ directions[:s]
             numbers[f"energy of {s} singular values"] = float(energy[s - 1])
             numbers[f"accuracy, {s} singular values"] = float((view.argmax(dim=1) == labels).double().mean())
+    numbers |= _channels(lab, tensor, data, seed) | _pairs(lab, tensor, data, seed)
     curves = [Curve.of(name, [k for k in KEPT if k <= most], scores) for name, scores in found.items()]
     return Measurement.of(numbers, curves)
+
+
+def _right(tensor: ConvTensor, data: Dataset, maps: Callable[[Tensor], Tensor]) -> float:
+    """Accuracy with other channels, (n·p, c) from images, in the place of the layer's own."""
+    assert tensor.readout is not None
+    readout = tensor.readout.float()
+    right = 0
+    for part in torch.split(torch.arange(len(data.test)), 1000):
+        found = maps(data.test.images[part]).reshape(len(part), -1, tensor.patch.output.size)
+        logits = found.transpose(1, 2).flatten(1) @ readout.T
+        right += int((logits.argmax(dim=1) == data.test.labels[part]).sum())
+    return right / len(data.test)
+
+
+def _patches(tensor: ConvTensor, images: Float[Tensor, "n d"]) -> Float[Tensor, "m t"]:
+    """The patches of images, one per row, with the constant coordinate."""
+    height, width = tensor.geometry.image
+    found = nn.functional.unfold(images.view(len(images), 1, height, width), FILTER, stride=STRIDE)
+    rows: Tensor = tensor.patch.input.fold(found.transpose(1, 2).flatten(0, 1))
+    return rows
+
+
+def _channels(lab: Lab, tensor: ConvTensor, data: Dataset, seed: int) -> dict[str, float]:
+    """Accuracy with the channels of each position in a few features: of an SAE, drawn at random, or components."""
+    patch = tensor.patch.to(torch.float32)
+    rows = patch(_patches(tensor, data.train.images[: lab.size(2000, 100)])[:, :-1])
+    coder = sae.TopKSAE(patch.output.size, FEATURES, k=ACTIVE, seed=seed)
+    stream = sae.TensorStream(rows, batch_size=1024, seed=seed)
+    sae.train(coder, stream, steps=lab.size(2000, 40), title=f"SAE on channels, seed {seed}")
+    mean = rows.mean(dim=0)
+    axes: Tensor = torch.linalg.svd(rows[:100_000] - mean, full_matrices=False)[2][:ACTIVE]
+    atoms = {
+        "SAE": (nn.functional.normalize(coder.W_dec.detach().cpu(), dim=1), coder.b_dec.detach().cpu()),
+        "random directions": (random_directions(len(mean), FEATURES, seed), mean),
+    }
+
+    def view(name: str) -> Callable[[Tensor], Tensor]:
+        def maps(images: Tensor) -> Tensor:
+            own = patch(_patches(tensor, images)[:, :-1])
+            if name == "principal components":
+                kept: Tensor = mean + (own - mean) @ axes.T @ axes
+                return kept
+            each, offset = atoms[name]
+            chosen, products = nearest(own - offset, each, ACTIVE)
+            codes, _ = refit(each.double() @ each.double().T, chosen, products)
+            return offset + torch.einsum("nk,nkc->nc", codes, each[chosen])
+
+        return maps
+
+    return {f"accuracy, channels, {name}": _right(tensor, data, view(name)) for name in CHANNELS}
+
+
+def _pairs(lab: Lab, tensor: ConvTensor, data: Dataset, seed: int) -> dict[str, float]:
+    """Accuracy with the vector of every pair of a patch in a few atoms, or in a few singular components."""
+    patch = tensor.patch.to(torch.float32)
+    coder = sae.TopKSAE(patch.output.size, FEATURES, k=ACTIVE, seed=seed)
+    stream = pairs.stream(patch, batch_size=256, seed=seed)
+    sae.train(coder, stream, steps=lab.size(2000, 40), title=f"SAE on the pairs of a patch, seed {seed}")
+    mean = mean_pair(patch)
+    given = {
+        "SAE": (nn.functional.normalize(coder.W_dec.detach().cpu(), dim=1), coder.b_dec.detach().cpu()),
+        "random directions": (random_directions(len(mean), FEATURES, seed), mean),
+        "pairs drawn at random": (drawn_pairs(patch, FEATURES, seed, mean), mean),
+    }
+    found, energy = coded(patch, list(given.values()), [[ACTIVE]] * len(given))
+    values = {name: each.values(each.atoms, each.offset) for name, (each,) in zip(given, found, strict=True)}
+    axes = decompose.svd(patch, k=ACTIVE).outputs
+
+    def view(name: str) -> Callable[[Tensor], Tensor]:
+        if name == "singular components":
+            return lambda images: patch(_patches(tensor, images)[:, :-1]) @ axes.T @ axes
+        return lambda images: through(_patches(tensor, images), values[name])
+
+    errors = {f"error of pairs, {name}": each.error / energy for name, (each,) in zip(given, found, strict=True)}
+    return {f"accuracy, pairs, {name}": _right(tensor, data, view(name)) for name in PAIRS} | errors
 
 
 def claims(measured: Measurement) -> Sequence[Claim]:
@@ -173,6 +259,16 @@ def claims(measured: Measurement) -> Sequence[Claim]:
                       scale=100),
                 Claim(f"accuracy with the first {s} output directions, %", f"accuracy, {s} singular values", scale=100),
             ]  # fmt: skip
+    of_features = f"{ACTIVE} of {FEATURES}"
+    others = {"principal components": f"{ACTIVE} principal components of channels",
+              "singular components": f"{ACTIVE} singular components of the patch tensor"}  # fmt: skip
+    for kind, names, said in (
+        ("channels", CHANNELS, "the channels of each position"),
+        ("pairs", PAIRS, "each pair of a patch"),
+    ):
+        for name in names:
+            words = others.get(name, f"{said} in {of_features} features: {name}")
+            table.append(Claim(f"accuracy, %, {words}", f"accuracy, {kind}, {name}", scale=100))
     return table
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens import BilensError, BilinearTensor, Space
-from bilens.deep import DeepTensor, full_cosine, full_inner, gaussian_cosine, gaussian_inner
+from bilens.deep import DeepTensor, full_cosine, full_inner, gaussian_cosine, gaussian_inner, ridged
 from messages import refuses
 from oracle import array, near
 from strategies import FILLS, orthogonal

@@ -129,6 +129,18 @@ def test_the_equivariant_share_is_a_projection() -> None:
     assert grokking.equivariant(Block(noise), p) == pytest.approx(told)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
+def test_paths_around_a_block_are_the_network_without_it(tmp_path: Path) -> None:
+    model = paths.untrained(TinyLab(Folder(tmp_path, {}), quick=True), 3).double()
+    x = torch.rand(20, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = paths.paths(model.deep(), x)
+    with torch.no_grad():
+        stream = model.embedding(x)
+        for block, other in ((1, model.layers[1]), (2, model.layers[0])):
+            kept = model.readout(stream + other(stream))
+            torch.testing.assert_close(paths.without_block(found, block), kept, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "recipe", [depth, backdoor, transcoder, grokking, paths], ids=lambda recipe: recipe.RECIPE.name
 )
