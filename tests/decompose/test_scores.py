@@ -92,6 +92,18 @@ def test_lanczos_finds_the_same_without_forming_anything(seed, k):
     near(found.discarded, left, float(found.energy) ** 0.5, rtol=1e-6)
 
 
+def test_a_head_of_more_pairs_than_are_formed_is_decomposed_as_a_formed_one():
+    score = random_score(18, 20, 20, 0)  # 324 pairs of units
+    every = decompose.score_svd(score)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module._Reduced, "formed", None)
+        few = decompose.score_svd(score, 3)
+    near(few.values, array(every.values[:3]), float(every.values[0]), rtol=1e-10)
+    x, y = drawn(6, 20, seed=1), drawn(6, 20, seed=2)
+    size = float(score.table(x, y).abs().max())
+    near(few.reconstruct(x, y), array(every.keep(3).reconstruct(x, y)), size, rtol=1e-8)
+
+
 def test_a_score_with_fewer_components_than_asked_for_is_formed_after_all():
     score = random_score(6, 5, 7)
     one = ScoreTensor(*(part[:1].repeat(6, 1) for part in parts(score)), score.queries, score.keys)
