@@ -14,6 +14,14 @@ from oracle import Array, array
 from strategies import filled
 
 
+def sized(deep: DeepTensor) -> float:
+    """A bound of ‖T‖ by the norms of the factors: what rounding is relative to where terms cancel or are not read."""
+    found = 1.0
+    for one in deep.layers:
+        found = found**2 * float(one.left.norm() * one.right.norm() * one.down.norm())
+    return max(found, 1.0)
+
+
 def network(
     seed: int,
     sizes: tuple[int, ...] = (2, 3, 2),
