@@ -72,7 +72,7 @@ def test_any_networks(one: str, other: str, seed: int, bias: bool, depth: int) -
     sizes = (2, 3, 1, 2)[: depth + 1]
     a, b = network(seed, sizes, 3, bias=bias, fill=one), network(seed + 1, sizes, 2, fill=other)
     left, right = output_tree(a), output_tree(b)
-    near(a.inner(b), (left * right).sum(), np.linalg.norm(left) * np.linalg.norm(right), rtol=1e-13)
+    near(a.inner(b), (left * right).sum(), np.linalg.norm(left) * np.linalg.norm(right), rtol=1e-11)
     apart = a - b
     near(apart.norm(), np.linalg.norm(left - right), np.linalg.norm(left) + np.linalg.norm(right))
     x = filled("normal", 3, 2, seed)
