@@ -234,6 +234,27 @@ def test_steps_lower_the_error_on_other_tokens_and_keep_the_first_exact() -> Non
     assert all(torch.equal(a, b) for a, b in zip(found.tensors, again.tensors, strict=True))
 
 
+def test_steps_with_rounded_products_end_beside_the_exact_ones() -> None:
+    streams = entered(made(), 1, fit=400)
+    mlp = streams.stack.mlp(1)
+    closed = closed_form(mlp, streams)
+    exact, rounded = (
+        descended(closed, mlp, streams, steps=60, seed=0, precision=precision) for precision in (None, "bfloat16")
+    )
+    assert rounded[1] == relative_error(streams, mlp, rounded[0], "check")
+    assert rounded[2] == exact[2]
+    assert rounded[1] - exact[1] < 0.05 * (exact[2] - exact[1])
+    apart = float((rounded[0].left - exact[0].left).norm() / (exact[0].left - closed.mlp.left).norm())
+    assert 1e-4 < apart < 0.3
+    assert {value.dtype for value in rounded[0].tensors} == {torch.float32}
+    assert not torch.equal(rounded[0].left, rounded[0].left.bfloat16().float())
+
+
+def test_an_unknown_precision_is_refused_before_the_work() -> None:
+    with pytest.raises(BilensError, match=r"^got precision = 'float16'; expected 'bfloat16' or None"):
+        Sequence(Stack(made()), texts(30), texts(4, seed=2), precision="float16")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("rate", [50.0, 1e30])
 def test_steps_that_do_not_help_are_dropped(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descent, "RATE", rate)
@@ -251,7 +272,9 @@ def test_steps_that_begin_to_harm_are_dropped() -> None:
     mlp = streams.stack.mlp(1)
     closed = closed_form(mlp, streams)
     errors = {}
-    for done, weights in descent._steps(closed.mlp, mlp, streams, steps=200, seed=descent.derived(0, 1), step=None):
+    for done, weights in descent._steps(
+        closed.mlp, mlp, streams, steps=200, seed=descent.derived(0, 1), precision=None, step=None
+    ):
         one = closed_forms.exact_at_first(ConvertedMLP(1, *weights), mlp, streams, closed.damped)
         errors[done] = relative_error(streams, mlp, one, "check")
     assert list(errors) == [50, 100, 150, 200]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -151,13 +151,16 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
 # Distillation end to end
 
 
-def test_distillation_brings_the_model_nearer_to_its_original(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_distillation_brings_the_model_nearer_to_its_original(
+    precision: Literal["bfloat16"] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stack = Stack(made())
     student = assembled(stack, converted(stack))
     others = {name: value.clone() for name, value in student.state_dict().items() if ".mlp." not in name}
     fit, check = texts(300, seed=8), texts(4, seed=9)
     monkeypatch.setattr(distil, "RATE", 5e-3)
-    before, after = distilled(student, stack.model, fit, check, steps=80, progress=False)
+    before, after = distilled(student, stack.model, fit, check, steps=80, precision=precision, progress=False)
     assert after < 0.93 * before
     assert after == divergence(student, stack.model, check)
     p, q = (torch.distributions.Categorical(logits=logits(one, check)[:, :-1]) for one in (stack.model, student))

@@ -1,11 +1,13 @@
-"""Which device to compute on."""
+"""Which device to compute on, and in which type its products are."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 
 import torch
 
+from bilens._internal import checks
 from bilens.errors import BilensError, SinglePrecisionWarning
 
 
@@ -32,3 +34,33 @@ def choose(name: str | None = None) -> torch.device:
             stacklevel=2,
         )
     return device
+
+
+def product_type(precision: str | None, where: torch.device) -> torch.dtype | None:
+    """The type that the factors of products are rounded to, on a device that has it; None for none.
+
+    Raises:
+        BilensError: no such precision, or not on this device.
+    """
+    if precision is None:
+        return None
+    checks.choice("precision", precision, ("bfloat16",), "'bfloat16' or None")
+    # A CPU computes it everywhere, fast where it has the instructions, and so it can be tried on any machine.
+    has = where.type == "cpu" or (where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+    if not has:
+        raise BilensError(
+            "precision = 'bfloat16' on a device without it",
+            "a CPU, or a GPU that computes in it",
+            "leave precision out",
+        )
+    return torch.bfloat16
+
+
+def rounded_products(precision: str | None, where: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A block in which torch rounds the factors of matrix products so, and keeps weights and sums as they are.
+
+    Raises:
+        BilensError: as `product_type`.
+    """
+    products = product_type(precision, where)
+    return contextlib.nullcontext() if products is None else torch.autocast(where.type, dtype=products)

@@ -14,6 +14,7 @@ from torch import nn
 from bilens._internal import checkpoint as checkpoints
 from bilens._internal import checks
 from bilens._internal.checks import instance, whole
+from bilens._internal.device import product_type
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
@@ -193,7 +194,7 @@ def train_many(
     processes = Processes() if processes is None else processes
     instance("processes", processes, Processes, "sae.distributed.Ranks() or None", "leave it out for one process")
     where = processes.device(device)
-    products = _products(precision, where)
+    products = product_type(precision, where)
     for sae in saes:
         checks.weights("W_dec", sae.W_dec)
         sae.to(where)
@@ -315,22 +316,6 @@ def train_many(
         for run in runs:
             run.end(scale)
     return [run.history(logged) for run in runs]
-
-
-def _products(precision: str | None, where: torch.device) -> torch.dtype | None:
-    """The type that products are rounded to on a device that has it."""
-    if precision is None:
-        return None
-    checks.choice("precision", precision, ("bfloat16",), "'bfloat16' or None")
-    # A CPU computes it everywhere, fast where it has the instructions, and so it can be tried on any machine.
-    has = where.type == "cpu" or (where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
-    if not has:
-        raise BilensError(
-            "precision = 'bfloat16' on a device without it",
-            "a CPU, or a GPU that computes in it",
-            "leave precision out",
-        )
-    return torch.bfloat16
 
 
 def _one_each(name: str, value: float | Sequence[float], count: int) -> list[float]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bilens._internal import ranks
+from bilens._internal.device import rounded_products
 from bilens._internal.seeds import derived
 from bilens.models.conversion.closed_form import Closed, exact_at_first
 from bilens.models.conversion.layer import ConvertedMLP
@@ -31,7 +33,14 @@ FIRST = 0.01
 
 
 def descended(
-    closed: Closed, mlp: GatedMLP, streams: Streams, *, steps: int, seed: int, step: Step | None = None
+    closed: Closed,
+    mlp: GatedMLP,
+    streams: Streams,
+    *,
+    steps: int,
+    seed: int,
+    precision: Literal["bfloat16"] | None = None,
+    step: Step | None = None,
 ) -> tuple[ConvertedMLP, float, float, int]:
     """Adam on all weights of a layer's conversion; the loss is the mean over tokens of ‖error‖² / ‖t‖² after the layer.
 
@@ -41,6 +50,7 @@ def descended(
     Args:
         closed: where to begin; mlp: the gated layer; streams: which have entered it.
         steps: of Adam; seed: of the order; step: is called after each.
+        precision: "bfloat16" rounds the factors of the steps' products to it; weights and errors stay float32.
 
     Returns:
         The best one on the tokens that are set aside, of the closed form and `LOOKS` points on the way; its error
@@ -50,7 +60,8 @@ def descended(
     if not steps:
         return closed.mlp, before, before, 0
     best, least, kept = closed.mlp, before, 0
-    for done, found in _steps(closed.mlp, mlp, streams, steps=steps, seed=derived(seed, mlp.layer), step=step):
+    order = derived(seed, mlp.layer)
+    for done, found in _steps(closed.mlp, mlp, streams, steps=steps, seed=order, precision=precision, step=step):
         if not all(bool(value.isfinite().all()) for value in found):
             break
         candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.damped)
@@ -61,7 +72,14 @@ def descended(
 
 
 def _steps(
-    start: ConvertedMLP, mlp: GatedMLP, streams: Streams, *, steps: int, seed: int, step: Step | None
+    start: ConvertedMLP,
+    mlp: GatedMLP,
+    streams: Streams,
+    *,
+    steps: int,
+    seed: int,
+    precision: Literal["bfloat16"] | None,
+    step: Step | None,
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """(steps done, weights then), a few times on the way and at the end."""
     fit, prefix, first = streams.parts["fit"], streams.prefix, streams.first()
@@ -90,9 +108,10 @@ def _steps(
         rows = (texts[mine] // ranks.size() * length + prefix + places[mine]).to(ours.device)
         optimizer.zero_grad()
         x, t = ours[rows], theirs[rows]
-        loss = _loss(weights, mlp, x, t) / (size * d)
-        if first is not None and ranks.lead():
-            loss = loss + FIRST * _loss(weights, mlp, first[0][None], first[1][None]) / d
+        with rounded_products(precision, x.device):
+            loss = _loss(weights, mlp, x, t) / (size * d)
+            if first is not None and ranks.lead():
+                loss = loss + FIRST * _loss(weights, mlp, first[0][None], first[1][None]) / d
         loss.backward()  # type: ignore[no-untyped-call]
         ranks.add([w.grad for w in weights if w.grad is not None])
         optimizer.step()

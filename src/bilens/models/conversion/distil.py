@@ -13,7 +13,7 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bilens._internal import checkpoint, ranks
 from bilens._internal.checks import whole
+from bilens._internal.device import product_type, rounded_products
 from bilens._internal.seeds import derived
 from bilens.models import gated
 from bilens.models.conversion.layer import MATRICES
@@ -48,6 +49,7 @@ def distilled(
     *,
     steps: int,
     seed: int = 0,
+    precision: Literal["bfloat16"] | None = None,
     kept: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -62,6 +64,7 @@ def distilled(
         student: of transformers, as `assembled` makes it; teacher: the original.
         fit: texts to train on, one per row; check: texts that are set aside.
         steps: of AdamW; seed: of the order of texts.
+        precision: "bfloat16" rounds the factors of products to it, in both models, but where they are measured.
         kept: file of a checkpoint, from which a run that was stopped goes on; settings: what it must have been asked
             for.
         progress: whether to show a bar.
@@ -73,6 +76,7 @@ def distilled(
         StoreError: the checkpoint is damaged, or of a run with other settings.
     """
     steps = whole("steps", steps, 1)
+    product_type(precision, next(student.parameters()).device)
     before = divergence(student, teacher, check)
     needed = {name: value.requires_grad for name, value in student.named_parameters()}
     places = _places(student)
@@ -105,9 +109,10 @@ def distilled(
                 group["lr"] = group["initial_lr"] * _share(number, steps)
             optimizer.zero_grad()
             tokens = fit[texts].to(mlps[0].left.device)
-            with torch.no_grad():
-                aim = _logs(teacher, tokens)
-            loss = functional.kl_div(_logs(model, tokens), aim, reduction="batchmean", log_target=True)
+            with rounded_products(precision, tokens.device):
+                with torch.no_grad():
+                    aim = _logs(teacher, tokens)
+                loss = functional.kl_div(_logs(model, tokens), aim, reduction="batchmean", log_target=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if held is not None:

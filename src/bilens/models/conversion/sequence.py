@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Int
 from torch import Tensor
 
 from bilens._internal.checks import instance, number, seed, whole
+from bilens._internal.device import product_type
 from bilens.errors import BilensError
 from bilens.faithfulness import TextScore
 from bilens.models.conversion.closed_form import closed_form
@@ -73,6 +75,7 @@ class Sequence:
     Args:
         stack: the model; fit: texts to fit to, one per row; held_out: texts to measure on.
         steps: of Adam per layer, 0 for the closed form alone; random: seed of the order of tokens.
+        precision: "bfloat16" rounds the factors of the steps' products to it.
         texts: how many texts of a part the model is run on after each layer.
 
     Attributes:
@@ -90,9 +93,12 @@ class Sequence:
         *,
         steps: int = 0,
         random: int = 0,
+        precision: Literal["bfloat16"] | None = None,
         texts: int = TEXTS,
     ) -> None:
         self.stack, self.steps, self.random = stack, whole("steps", steps, 0), seed(random)
+        product_type(precision, stack.device)
+        self.precision = precision
         self.streams, self.next = Streams(stack, fit, held_out), 0
         stack.check(fit[:1].to(stack.device))
         self.streams.begin()
@@ -118,7 +124,9 @@ class Sequence:
         mlp = self.stack.mlp(layer)
         streams.enter(layer)
         closed = closed_form(mlp, streams)
-        found, checked, before, steps = descended(closed, mlp, streams, steps=self.steps, seed=self.random, step=step)
+        found, checked, before, steps = descended(
+            closed, mlp, streams, steps=self.steps, seed=self.random, precision=self.precision, step=step
+        )
         null = self._held_out.score(self._with_mean(closed.mean, len(self._held_out.tokens)), layer + 1)
         streams.leave(mlp, found)
         self.next += 1
