@@ -91,9 +91,8 @@ class DeepTensor:
         skips: list[Tensor | None] = []
         for layer in layers:
             if residual and layer.output.size != layer.input.size:
-                raise ShapeError(
-                    f"a residual layer {layer.input.title} → {layer.output.title}", "as many outputs as inputs"
-                )
+                title = f"a residual layer {layer.input.title} → {layer.output.title}"
+                raise ShapeError(title, "as many outputs as inputs")
             eye = torch.eye(layer.output.size, layer.input.dim, dtype=work, device=layer.left.device)
             skips.append(eye if residual else None)
         return trusted(cls, tuple(layer.to(work) for layer in layers), tuple(skips))
@@ -193,9 +192,8 @@ class DeepTensor:
         """
         ours, theirs, metric = self.over_one_input(other, metric)
         theirs = ours if other is self else theirs
-        (both, a), (one, b), (two, c) = (
-            _inner(*pair, metric) for pair in ((ours, theirs), (ours, ours), (theirs, theirs))
-        )
+        pairs = ((ours, theirs), (ours, ours), (theirs, theirs))
+        (both, a), (one, b), (two, c) = (_inner(*pair, metric) for pair in pairs)
         positive = (one > 0) & (two > 0)
         found = both / torch.where(positive, one * two, 1).sqrt() * 2.0 ** max(min(a - (b + c) // 2, 1000), -1000)
         return torch.where(positive, found.clamp(-1, 1), 0).to(self._work(other))
@@ -329,9 +327,8 @@ class DeepTensor:
             below = constants[place]
             around = layer.fold() if below else layer
             beside = None if skip is None else _widened(skip, around)
-            found.append(
-                chains.closed(around.left, around.right, around.down, beside, below=below, above=constants[place + 1])
-            )
+            parts = around.left, around.right, around.down, beside
+            found.append(chains.closed(*parts, below=below, above=constants[place + 1]))
         return found
 
     def _constants(self) -> list[bool]:
