@@ -250,6 +250,28 @@ def test_a_picture_models_text_part(tmp_path: Path) -> None:
         compare(gated.load(tmp_path), model)
 
 
+@pytest.mark.parametrize(
+    ("kind", "released"),
+    [
+        ("gemma", {"hidden_act": "gelu", "hidden_activation": None}),
+        ("gemma", {"hidden_act": None, "rms_norm_eps": None}),
+        ("gemma2", {"hidden_act": "gelu", "hidden_activation": None}),
+        ("gemma3", {"hidden_activation": None, "rms_norm_eps": None}),
+    ],
+)
+def test_configs_as_gemma_is_released(kind: str, released: dict[str, Any], tmp_path: Path) -> None:
+    """They name the exact GELU and mean tanh's, or leave σ and ε to transformers' own values."""
+    model = made(kind)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | released
+    config = {name: value for name, value in config.items() if value is not None or name == "hidden_activation"}
+    if kind == "gemma3":
+        whole = {name: value for name, value in config.items() if value is not None}
+        config = {"model_type": "gemma3", "text_config": whole}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    compare(gated.load(tmp_path), model)
+
+
 def test_ungated_models_are_refused(tmp_path: Path) -> None:
     config = transformers.AutoConfig.for_model("gpt2", n_embd=8, n_layer=1, n_head=2, vocab_size=32)
     model = transformers.AutoModelForCausalLM.from_config(config)

@@ -240,6 +240,14 @@ GGUF_FAMILIES: dict[str, tuple[Layout, ...]] = {
 }
 """Layouts of GGUF files, by `general.architecture`."""
 
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "gemma": {"hidden_act": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6},
+    **dict.fromkeys(
+        ("gemma2", "gemma3", "gemma3_text"), {"hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6}
+    ),
+}
+"""What published configs leave out, by their kind, as transformers fills it in."""
+
 UNGATED = {
     **dict.fromkeys(
         ("gpt2", "openai-gpt", "gpt_neo", "gptj", "gpt_neox", "gptneox", "gpt_bigcode"), "GPT-2's plain MLP"
@@ -326,6 +334,7 @@ def recognised(
         config.pop("mlp_bias", None)  # of the layers that are as they were
     else:
         return None
+    config = {**LEFT_OUT.get(kind.removeprefix(BILINEAR), {}), **config}
     if config.get("normalization") is False:
         layouts = tuple(replace(one, norm_kind="none", gain="none", eps=0.0) for one in layouts)
     eps = config.get("rms_norm_eps", config.get("layer_norm_eps"))
@@ -339,6 +348,8 @@ def _gate(config: Mapping[str, Any], kind: str, title: str) -> Gate | None:
         alpha, limit = config.get("swiglu_alpha", 1.702), config.get("swiglu_limit", 7.0)
         return Gate("silu", slope=alpha, limit=limit, shift=1.0)
     named = config.get("hidden_activation") or config.get("hidden_act")
+    if kind.removeprefix(BILINEAR) in LEFT_OUT and named == "gelu" and not config.get("hidden_activation"):
+        named = "gelu_pytorch_tanh"  # Gemma's releases say hidden_act = gelu, and mean this
     if named is None:
         return None
     if not isinstance(named, str) or named not in GATES:
