@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from bilens import cli, store, text
 from bilens.analyses import converted, side_by_side
 from bilens.analyses.convert import convert
+from bilens.errors import StoreError
 from bilens.faithfulness import TextScore
 from bilens.models import gated
 from bilens.models.conversion import ConvertedLayer, Sequence
@@ -89,6 +91,17 @@ def test_what_a_conversion_leaves(given: Path, done: tuple[Path, dict[str, Any]]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out / "model")
     assert tokenizer("the cat")["input_ids"] == text.tokenizer(given / "model")("the cat")["input_ids"]
     assert not (out / "distillation.part").exists()
+
+
+def test_records_of_another_model_are_refused(given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """It has the same MLPs, and one number of its attention differs."""
+    shutil.copytree(given, tmp_path / "given")
+    path = tmp_path / "given" / "model" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.1.self_attn.q_proj.weight"][0, 0] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(StoreError, match=r"a run with other settings \((model: \S+ → \S+, )?weights: \S+ → \S+\)"):
+        run(tmp_path / "given", done[0], text=(str(given / "text"),), distill=5, end_to_end=3, curve=True)
 
 
 def test_numbers_are_those_of_the_written_model(given: Path, done: tuple[Path, dict[str, Any]]) -> None:

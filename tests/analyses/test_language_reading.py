@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny_models
-from bilens import cli, store, tables
+from bilens import cli, sae, store, tables
 from bilens.analyses import explore, language_read
 from bilens.analyses.language import job, seen
 from bilens.analyses.language.input_coder import trained
@@ -237,6 +237,11 @@ def test_a_coder_of_the_input_is_trained_once_and_names_interactions(
         tmp_path / "other", reading_job.subject(model), inputs=str(again), directions=("tokens", str(again))
     )
     assert [each["name"] for each in page(path)["sets"]] == ["tokens", "mlp-in-001", "random"]
+    coder = sae.load(again)
+    coder.site = sae.Site("mlp_out", layer=0)
+    coder.save_pretrained(tmp_path / "one")
+    with pytest.warns(sae.SiteWarning, match=r"one was made for mlp_out of layer 0, and is used on layer 1$"):
+        reading_job.read(tmp_path / "third", reading_job.subject(model), directions=("tokens", str(tmp_path / "one")))
 
 
 @pytest.mark.slow

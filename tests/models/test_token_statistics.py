@@ -137,6 +137,10 @@ def test_statistics_are_kept_in_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert {path.name for path in (tmp_path / "kept").iterdir()} == {"settings.json", "timings.json", "records"}
     with pytest.raises(StoreError, match="a run with other settings"):
         text_statistics(model, TEXTS + 1, tmp_path / "kept", progress=False)
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[0, 0] += 1  # far from the MLPs
+    with pytest.raises(StoreError, match="a run with other settings"):
+        text_statistics(model, TEXTS, tmp_path / "kept", progress=False)
 
 
 @pytest.mark.bad_input

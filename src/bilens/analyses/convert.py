@@ -171,13 +171,11 @@ def _processes(name: str | None) -> Iterator[torch.device]:
 
 
 def _settings(checkpoint: gated.Checkpoint, stack: Stack, split: text.Split) -> dict[str, Any]:
-    """What the records of a run depend on: the model's weights and the tokens, by their checksums."""
-    first, last = stack.mlp(0), stack.mlp(len(stack) - 1)
-    weights = checksum(first.gate, first.up, first.down, last.gate, last.up, last.down)
+    """What the records of a run depend on: all weights of the model and the tokens, by their checksums."""
     return {
         "command": "convert",
         "model": checkpoint.source.title,
-        "weights": weights,
+        "weights": checksum(*stack.model.state_dict().values()),
         "text": split.described,
         "text_checksum": checksum(split.fit, split.held_out),
     }

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from bilens import store
 from bilens._internal import ranks
 from bilens.errors import StoreError
-from bilens.models import gated
 from bilens.models.token_statistics import LayerStatistics, TokenStatistics, token_statistics
 from bilens.store import Folder
 
@@ -47,11 +47,10 @@ def text_statistics(
         StoreError: the folder is of another text or model, or cannot be written. Others as `token_statistics`.
     """
     numbers = None if layers is None else [int(layer) for layer in layers]
-    first = gated.load(model).mlp(0)
     settings = {
         "command": "text_statistics",
         "text_checksum": checksum(tokens),
-        "weights": checksum(first.gate, first.down),
+        "weights": checksum(*model.state_dict().values()),
         "layers": numbers,
         "prefix": prefix,
     }
@@ -90,7 +89,7 @@ def checksum(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for value in tensors:
         digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.cpu().contiguous().numpy().data)
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -135,13 +136,20 @@ def tokens(subject: Subject, count: int) -> Outputs:
 def of_coder(folder: Path, layer: Layer) -> Outputs:
     """The features of a coder of what the layer's MLP gives, written by its atoms.
 
-    They are read by the encoder's rows, or for a transcoder, whose encoder is elsewhere, by the duals of its atoms.
+    They are read by the encoder's rows, or for a transcoder, whose encoder is elsewhere, by the duals of its atoms. A
+    coder that was made for another layer, or explains less of the held-out text than the mean does, gets a
+    `SiteWarning`.
     """
     coder = sae.load(folder)
     if coder.d_out != layer.tensor.output.dim:
         raise BilensError(
             f"{folder} of vectors of size {coder.d_out}", f"{layer.tensor.output.dim}, as the layer gives"
         )
+    if layer.held_out is None:
+        _of_this_layer(coder, layer, folder)
+    else:
+        n, y = layer.mlp.norm(layer.held_out), layer.mlp(layer.held_out)
+        _of_this_layer(coder, layer, folder, *((n, y) if coder.transcodes else (y,)))
     read = directions.coder(coder, "duals" if coder.transcodes else "encoder")
     by = "its dual, the row of the decoder's pseudoinverse" if coder.transcodes else "the row of the encoder"
     return Outputs(
@@ -195,14 +203,28 @@ def input_features(subject: Subject, layer: Layer, folder: Path | None, *, count
 @torch.no_grad()
 def _coder_inputs(folder: Path, layer: Layer) -> Inputs:
     coder, name = sae.load(folder), name_of(folder)
+    n = None if layer.held_out is None else layer.mlp.norm(layer.held_out)
+    atoms = directions.input_dictionary(coder, layer.mlp)
+    _of_this_layer(coder, layer, folder, *(() if n is None else (n,)))
     return Inputs(
         name,
         f"features of the coder {folder.name}",
         f"Input features are the {coder.d_sae:,} atoms of the coder in {folder.name}, made for "
         f"{coder.site or 'any vectors'}.",
-        directions.input_dictionary(coder, layer.mlp),
-        None if layer.held_out is None else coder.encode(layer.mlp.norm(layer.held_out)),
+        atoms,
+        None if n is None else coder.encode(n),
     )
+
+
+def _of_this_layer(coder: sae.SAE, layer: Layer, folder: Path, *vectors: Tensor) -> None:
+    """Warn where a coder's folder names another layer, or the coder does worse than the mean on this one's vectors."""
+    named = None if coder.site is None else coder.site.layer
+    if named is not None and named != layer.number:
+        warnings.warn(
+            f"{folder} was made for {coder.site}, and is used on layer {layer.number}", sae.SiteWarning, stacklevel=2
+        )
+    elif vectors and vectors[0].shape[1] == coder.d_in:
+        sae.evaluate(coder, *(each.to(coder.W_dec) for each in vectors))
 
 
 def name_of(folder: Path) -> str:

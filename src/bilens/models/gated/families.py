@@ -241,10 +241,8 @@ GGUF_FAMILIES: dict[str, tuple[Layout, ...]] = {
 """Layouts of GGUF files, by `general.architecture`."""
 
 LEFT_OUT: dict[str, dict[str, Any]] = {
-    "gemma": {"hidden_act": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6},
-    **dict.fromkeys(
-        ("gemma2", "gemma3", "gemma3_text"), {"hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6}
-    ),
+    kind: {"hidden_act": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6}
+    for kind in ("gemma", "gemma2", "gemma3", "gemma3_text")
 }
 """What published configs leave out, by their kind, as transformers fills it in."""
 
