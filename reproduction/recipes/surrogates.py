@@ -34,6 +34,9 @@ WAYS = {
 }
 """What stands in a layer's place, and how it is written."""
 
+FITTED = "fitted text: "
+"""What the name of a number begins with that is of text that was fitted to, as many tokens as are held out."""
+
 ENOUGH = 0.05
 """Nats per token that a layer may cost."""
 
@@ -50,7 +53,7 @@ def _read(lab: Lab, seed: int) -> Split:
 
 
 def measure(lab: Lab, seed: int) -> Measurement:
-    """Of every layer what each way loses of its variance, on held-out text, and adds to the model's cross-entropy."""
+    """Of every layer what each way loses of its variance and adds to the cross-entropy, held out and on fitted text."""
     split, checkpoint = _read(lab, seed), gated.load(_model(lab))
     live = original(checkpoint)
     numbers: dict[str, float] = {"tokens fitted": split.fit.numel(), "tokens held out": split.held_out.numel()}
@@ -58,15 +61,17 @@ def measure(lab: Lab, seed: int) -> Measurement:
     with bar("layers", len(checkpoint)) as step:
         for layer in range(len(checkpoint)):
             measured = partial(_replaced, checkpoint, live, statistics.layer(layer), split, seed)
-            for found in lab.run.record(f"surrogates-{seed}-{layer}", tuple, measured):
-                numbers[f"variance lost, {found.by}, layer {layer}"] = found.fvu
-                numbers[f"cross-entropy more, {found.by}, layer {layer}"] = found.delta_ce
-                numbers[f"standard error, {found.by}, layer {layer}"] = found.error
+            both = lab.run.record(f"surrogates-{seed}-{layer}", tuple, measured)
+            for found, part in zip(both, [""] * (len(both) // 2) + [FITTED] * (len(both) // 2), strict=True):
+                numbers[f"{part}variance lost, {found.by}, layer {layer}"] = found.fvu
+                numbers[f"{part}cross-entropy more, {found.by}, layer {layer}"] = found.delta_ce
+                numbers[f"{part}standard error, {found.by}, layer {layer}"] = found.error
             step(1)
     for by in WAYS:
-        costs = [numbers[f"cross-entropy more, {by}, layer {layer}"] for layer in range(len(checkpoint))]
-        numbers[f"mean, {by}"], numbers[f"most, {by}"] = fmean(costs), max(costs)
-        numbers[f"layers within, {by}"] = sum(cost <= ENOUGH for cost in costs)
+        for part in ("", FITTED):
+            costs = [numbers[f"{part}cross-entropy more, {by}, layer {layer}"] for layer in range(len(checkpoint))]
+            numbers[f"{part}mean, {by}"], numbers[f"{part}most, {by}"] = fmean(costs), max(costs)
+            numbers[f"{part}layers within, {by}"] = sum(cost <= ENOUGH for cost in costs)
     return Measurement.of(numbers)
 
 
@@ -76,7 +81,8 @@ def _replaced(
     mlp = checkpoint.mlp(statistics.layer)
     fitted = statistics.least_squares(mlp)
     surrogates = (weights_only(mlp), gaussian(mlp, statistics.moments(mlp)), fitted, statistics.with_bypass(fitted))
-    return replaced(surrogates, live, split.held_out, seed=seed)
+    some = split.fit[: len(split.held_out)]
+    return (*replaced(surrogates, live, split.held_out, seed=seed), *replaced(surrogates, live, some, seed=seed))
 
 
 def claims(measured: Measurement) -> Sequence[Claim]:
@@ -86,7 +92,8 @@ def claims(measured: Measurement) -> Sequence[Claim]:
         table.append(
             Claim(f"cross-entropy more, {written}, mean over layers, nats per token", f"mean, {by}", form=".4f")
         )
-        table.append(Claim(f"the same, of the layer that costs most, {written}", f"most, {by}", form=".4f"))
+        table.append(Claim(f"the same on fitted text, {written}", f"{FITTED}mean, {by}", form=".4f"))
+        table.append(Claim(f"held out, of the layer that costs most, {written}", f"most, {by}", form=".4f"))
         table.append(Claim(f"layers that cost at most {ENOUGH}, {written}", f"layers within, {by}", form=".1f"))
     return table
 
