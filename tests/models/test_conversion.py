@@ -234,6 +234,21 @@ def test_steps_lower_the_error_on_other_tokens_and_keep_the_first_exact() -> Non
     assert all(torch.equal(a, b) for a, b in zip(found.tensors, again.tensors, strict=True))
 
 
+def test_a_coordinate_of_nearly_nothing_does_not_set_the_rate() -> None:
+    """What reads it has weights thousands of times the others: a share of their mean square would be far too much."""
+    model = made()
+    with torch.no_grad():
+        model.model.layers[1].post_attention_layernorm.weight[3] = 1e-5
+    streams = entered(model, 1, fit=400)
+    mlp = streams.stack.mlp(1)
+    closed = closed_form(mlp, streams)
+    sizes = closed.mlp.bypass.square().mean(dim=0).sqrt()
+    assert float(sizes.max()) > 1000 * float(sizes.median())
+    _, after, before, kept = descended(closed, mlp, streams, steps=60, seed=0)
+    assert kept == 60
+    assert after < 0.95 * before
+
+
 def test_steps_with_rounded_products_end_beside_the_exact_ones() -> None:
     streams = entered(made(), 1, fit=400)
     mlp = streams.stack.mlp(1)

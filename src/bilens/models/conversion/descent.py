@@ -23,7 +23,7 @@ BATCH = 1024
 """Tokens of a step, in all processes together."""
 
 RATE = 0.02
-"""Adam's rate at its highest, as a share of the root mean square of each matrix."""
+"""Adam's rate at its highest, as a share of each matrix's `usual_size`."""
 
 LOOKS = 4
 """How often on the way the error on other tokens is looked at."""
@@ -88,7 +88,7 @@ def _steps(
     ours, theirs = (value.view(-1, value.shape[-1]) for value in (fit.ours, fit.theirs))
     d = ours.shape[1]
     weights = [value.clone().requires_grad_() for value in start.tensors]
-    rates = [RATE * float(value.detach().square().mean().sqrt()) for value in weights]
+    rates = [RATE * usual_size(value) for value in weights]
     largest = max(rates)
     optimizer = torch.optim.Adam(
         # A bias that is 0 so far has no size of its own: it moves as its layer's matrices do, by a little.
@@ -124,6 +124,13 @@ def _steps(
             yield number, found
 
 
+def usual_size(weight: Tensor) -> float:
+    """The root mean square of a matrix's columns, the median of all: few of M's can be thousands of times the others,
+    where a coordinate of n is nearly 0. Of a vector, the median of its absolute values."""
+    columns = weight.detach().view(-1, weight.shape[-1]).square().mean(dim=0).sqrt()
+    return float(columns.median())
+
+
 def _loss(weights: list[Tensor], mlp: GatedMLP, x: Tensor, t: Tensor) -> Tensor:
     """Σ ‖error‖² / mean t² over some tokens."""
     left, left_bias, right, right_bias, down, bypass, down_bias = weights
@@ -134,4 +141,4 @@ def _loss(weights: list[Tensor], mlp: GatedMLP, x: Tensor, t: Tensor) -> Tensor:
     return (weight(t)[:, None] * (x + added - t).square()).sum()
 
 
-__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "descended"]
+__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "descended", "usual_size"]

@@ -26,6 +26,7 @@ from bilens._internal.checks import whole
 from bilens._internal.device import product_type, rounded_products
 from bilens._internal.seeds import derived
 from bilens.models import gated
+from bilens.models.conversion.descent import usual_size
 from bilens.models.conversion.layer import MATRICES
 from bilens.models.gated.original import owner
 from bilens.progress import bar
@@ -34,7 +35,7 @@ TEXTS = 4
 """Texts of a step, in all processes together, or one for each process where these are more."""
 
 RATE = 2e-5
-"""AdamW's rate at its highest, as a share of the root mean square of each matrix: all layers move at once, and with
+"""AdamW's rate at its highest, as a share of each matrix's `usual_size`: all layers move at once, and with
 1e-4 a SmolLM2 of 30 converted layers gets worse from the third step on."""
 
 SECONDS = 120.0
@@ -219,7 +220,7 @@ def _linears(mlp: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
 
 def _rates(mlp: nn.Module) -> list[tuple[nn.Parameter, float]]:
     """Each weight with its highest rate: a bias that is 0 so far moves as its layer's matrices do, by a little."""
-    sizes = [(value, RATE * float(value.detach().square().mean().sqrt())) for value in mlp.parameters()]
+    sizes = [(value, RATE * usual_size(value)) for value in mlp.parameters()]
     largest = max(rate for _, rate in sizes)
     return [(value, rate or 0.01 * largest) for value, rate in sizes]
 
