@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bilens import files, store
-from bilens.analyses.audit import LEVEL
+from bilens.analyses.audit import EXACT
+from bilens.analyses.audit_table import LEVEL
 from bilens.analyses.rewrite import COLUMNS
 from bilens.decompose import Audit
 from bilens.errors import BilensError
@@ -99,7 +100,7 @@ def audit_lines(title: str, run: dict[str, Any]) -> list[str]:
         f"features of abs(correlation) with the true value; the share above {LEVEL} has its 95 % interval over them.",
     ]
     for surrogate, fvu in run["fvu"].items():
-        found += ["", f"{surrogate.replace('_', ' ').capitalize()} surrogate, variance lost {fvu:.3f}:", ""]
+        found += ["", f"{standing(surrogate, fvu)}:", ""]
         head = ["directions", "order", "features", "active on", "all pairs", *(f"k = {k}" for k in SHOWN[1:])]
         head += [f"above {LEVEL} at 2"]
         found += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -109,6 +110,13 @@ def audit_lines(title: str, run: dict[str, Any]) -> list[str]:
                     found.append(row(one, part))
     found += ["", *(f"- {said}" for said in (*coders(run), *verdicts(run))), ""]
     return found
+
+
+def standing(surrogate: str, fvu: float) -> str:
+    """What stands for the layer, and how far it is from it."""
+    if surrogate == EXACT:
+        return f"The layer's own tensor, which is the layer up to {fvu:.0e} of its variance"
+    return f"{surrogate.replace('_', ' ').capitalize()} surrogate, variance lost {fvu:.3f}"
 
 
 def named(one: dict[str, Any]) -> str:
