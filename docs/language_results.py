@@ -36,6 +36,9 @@ SHOWN = (0, 1, 2, 4, 8, 16, 32, 64)
 
 ORDERS = {"weighted": "weighted", "magnitude": "by abs(λ)"}
 RANDOM = "random"
+OURS = "model"
+"""The folder of the model in a run of ours, whose name says what it is."""
+
 USED = re.compile(r"; ([\d,]+) of these tokens to fit to, ([\d,]+) to measure on$")
 
 
@@ -53,7 +56,8 @@ def of_json(kept: dict[str, Any]) -> Estimate:
 def read(folder: Path) -> tuple[str, str, dict[str, Any]]:
     """The kind of a run, its model and layer, and what is shown of it."""
     asked = files.read_json(folder / "settings.json")
-    title = f"{Path(asked['model']).stem}, layer {asked['layer']}"
+    model = Path(asked["model"])
+    title = f"{model.parent.name if model.name == OURS else model.stem}, layer {asked['layer']}"
     text = {"text": asked["text"], "used": list(USED.search(asked["text"]).groups())}  # type: ignore[union-attr]
     summary = files.read_json(folder / "summary.json")
     if asked["command"] == "rewrite":

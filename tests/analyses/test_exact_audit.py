@@ -136,7 +136,7 @@ def test_results_of_a_bilinear_layer_name_no_surrogate(
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs"))
     results = importlib.import_module("language_results")
     kind, title, run = results.read(audited[0])
-    assert (kind, title) == ("audits", f"model, layer {LAYER}")
+    assert (kind, title) == ("audits", f"all, layer {LAYER}")
     said = "\n".join(results.audit_lines(title, run))
     assert "The layer's own tensor, which is the layer up to" in said
     assert "urrogate" not in said
