@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bilens import files, store
-from bilens.analyses.audit import LEVEL
+from bilens.analyses.audit import EXACT
+from bilens.analyses.audit_table import LEVEL
 from bilens.analyses.rewrite import COLUMNS
 from bilens.decompose import Audit
 from bilens.errors import BilensError
@@ -35,6 +36,9 @@ SHOWN = (0, 1, 2, 4, 8, 16, 32, 64)
 
 ORDERS = {"weighted": "weighted", "magnitude": "by abs(λ)"}
 RANDOM = "random"
+OURS = "model"
+"""The folder of the model in a run of ours, whose name says what it is."""
+
 USED = re.compile(r"; ([\d,]+) of these tokens to fit to, ([\d,]+) to measure on$")
 
 
@@ -52,7 +56,8 @@ def of_json(kept: dict[str, Any]) -> Estimate:
 def read(folder: Path) -> tuple[str, str, dict[str, Any]]:
     """The kind of a run, its model and layer, and what is shown of it."""
     asked = files.read_json(folder / "settings.json")
-    title = f"{Path(asked['model']).stem}, layer {asked['layer']}"
+    model = Path(asked["model"])
+    title = f"{model.parent.name if model.name == OURS else model.stem}, layer {asked['layer']}"
     text = {"text": asked["text"], "used": list(USED.search(asked["text"]).groups())}  # type: ignore[union-attr]
     summary = files.read_json(folder / "summary.json")
     if asked["command"] == "rewrite":
@@ -99,7 +104,7 @@ def audit_lines(title: str, run: dict[str, Any]) -> list[str]:
         f"features of abs(correlation) with the true value; the share above {LEVEL} has its 95 % interval over them.",
     ]
     for surrogate, fvu in run["fvu"].items():
-        found += ["", f"{surrogate.replace('_', ' ').capitalize()} surrogate, variance lost {fvu:.3f}:", ""]
+        found += ["", f"{standing(surrogate, fvu)}:", ""]
         head = ["directions", "order", "features", "active on", "all pairs", *(f"k = {k}" for k in SHOWN[1:])]
         head += [f"above {LEVEL} at 2"]
         found += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -109,6 +114,13 @@ def audit_lines(title: str, run: dict[str, Any]) -> list[str]:
                     found.append(row(one, part))
     found += ["", *(f"- {said}" for said in (*coders(run), *verdicts(run))), ""]
     return found
+
+
+def standing(surrogate: str, fvu: float) -> str:
+    """What stands for the layer, and how far it is from it."""
+    if surrogate == EXACT:
+        return f"The layer's own tensor, which is the layer up to {fvu:.0e} of its variance"
+    return f"{surrogate.replace('_', ' ').capitalize()} surrogate, variance lost {fvu:.3f}"
 
 
 def named(one: dict[str, Any]) -> str:

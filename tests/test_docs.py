@@ -129,6 +129,14 @@ def test_results_of_language_models_are_shown_as_they_were_measured(monkeypatch:
     assert page.split(tokens.START)[1].split(tokens.END)[0].strip() == "\n".join(tokens.lines(read_json(tokens.KEPT)))
 
 
+def test_the_feature_that_is_walked_through_is_shown_as_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    walked = importlib.import_module("walked_feature")
+    page, kept = (ROOT / "docs" / "language-models.md").read_text("utf-8"), read_json(walked.KEPT)
+    for kind, (start, end) in walked.MARKS.items():
+        assert page.split(start)[1].split(end)[0].strip() == "\n".join(walked.lines(kept, kind)), kind
+
+
 def test_a_set_is_said_to_need_fewer_pairs_only_where_intervals_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     results = importlib.import_module("language_results")

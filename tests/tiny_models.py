@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from bilens import text
+from bilens.text import Document
 
 VOCABULARY = 40
 SIZES = {
@@ -41,3 +45,22 @@ def texts(count: int, length: int = 12, *, first: int | None = 1, seed: int = 1)
     if first is not None:
         tokens[:, 0] = first
     return tokens
+
+
+WORDS = ["the", "a", "cat", "dog", "<b>", "king", "&", "sees", "hears", "of", "old", "and", "young", "sleeps", "by"]
+
+
+def folder(place: Path, **more: Any) -> Path:
+    """A model with its tokenizer in model/ of a folder, and four documents of random words in text/."""
+    (place / "text").mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    documents = []
+    for number in range(4):
+        words = " ".join(WORDS[k] for k in torch.randint(len(WORDS), (400,), generator=generator).tolist())
+        (place / "text" / f"{number}.txt").write_text(words)
+        documents.append(Document(str(number), words))
+    tokenizer = text.trained(documents, 320)
+    tokenizer.save_pretrained(place / "model")
+    sizes = {"vocab_size": len(tokenizer), "num_hidden_layers": 2, "bos_token_id": 0, "pad_token_id": None}
+    made(**{**sizes, **more}).save_pretrained(place / "model")
+    return place

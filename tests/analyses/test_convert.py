@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -11,45 +12,33 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import reading_job
 import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from bilens import cli, store, text
+import tiny_models
+from bilens import activations, cli, explorer, store, text
 from bilens.analyses import converted, side_by_side
 from bilens.analyses.convert import convert
+from bilens.analyses.language import sets
+from bilens.analyses.language.subject import Subject, subject
 from bilens.errors import StoreError
 from bilens.faithfulness import TextScore
 from bilens.models import gated
 from bilens.models.conversion import ConvertedLayer, Sequence
-from bilens.text import Document
-from tiny_models import made
+from bilens.models.surrogate import least_squares
 
 transformers = pytest.importorskip("transformers", reason="pip install 'bilens[lm]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
-
-WORDS = ["the", "a", "cat", "dog", "<b>", "king", "&", "sees", "hears", "of", "old", "and", "young", "sleeps", "by"]
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model and its tokenizer in model/, and four documents in text/."""
-    folder = tmp_path_factory.mktemp("given")
-    (folder / "text").mkdir()
-    generator = torch.Generator().manual_seed(0)
-    documents = []
-    for number in range(4):
-        places = torch.randint(len(WORDS), (400,), generator=generator).tolist()
-        said = " ".join(WORDS[place] for place in places)
-        (folder / "text" / f"{number}.txt").write_text(said)
-        documents.append(Document(str(number), said))
-    tokenizer = text.trained(documents, 320)
-    tokenizer.save_pretrained(folder / "model")
-    made(vocab_size=len(tokenizer), num_hidden_layers=2, bos_token_id=0, pad_token_id=None).save_pretrained(
-        folder / "model"
-    )
-    return folder
+    return tiny_models.folder(tmp_path_factory.mktemp("given") / "all")
 
 
 def run(given: Path, out: Path, **more: Any) -> dict[str, Any]:
@@ -188,6 +177,73 @@ def test_a_run_that_was_killed_goes_on_with_the_next_layer(given: Path, tmp_path
     assert again["layers"] == whole["layers"]
     ours, theirs = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("stopped", "whole"))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def fitted_to(folder: Path, found: Subject) -> np.ndarray:
+    """x̂ of layer 1 and a 1, on the text that is fitted to, by a hook in transformers."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    seen: list[torch.Tensor] = []
+    norm = model.model.layers[1].post_attention_layernorm
+    norm.register_forward_pre_hook(lambda _, x: seen.append(x[0][:, 1:].flatten(0, 1)))
+    assert found.split is not None
+    with torch.no_grad():
+        model(found.split.fit)
+    x = seen[0].double().numpy()
+    x = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + model.config.rms_norm_eps)
+    return np.concatenate([x, np.ones((len(x), 1))], axis=1)
+
+
+def test_a_written_layer_is_compared_with_the_gated_one_that_it_came_from(
+    given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = {"gated": given / "model", "written": done[0] / "model"}
+    found = {name: subject(str(folder), (given / "text",), tokens=800, seed=0) for name, folder in folders.items()}
+    for name, each in found.items():
+        reading_job.read(tmp_path / name, each, (1,), tokens=10, controls=4)
+    runs = [str(tmp_path / name) for name in folders]
+    assert cli.main(["compare", *runs, "--layers", "1", "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    content = explorer.reading_of(tmp_path / "out" / "report.html")
+    beside = content["beside"]
+    assert beside is not None
+    sides = [content, beside["reading"]]
+    assert [side["method"] for side in sides] == ["least_squares", "exact"]
+
+    x = [fitted_to(folder, found[name]) for name, folder in folders.items()]
+    sigma = sum(each.T @ each / len(each) for each in x) / 2
+    weights = {
+        name: value.double().numpy() for name, value in load_file(done[0] / "model" / "model.safetensors").items()
+    }
+    layer = "model.layers.1."
+    gain = weights[f"{layer}post_attention_layernorm.weight"]
+    w, v = (
+        np.concatenate(
+            [weights[f"{layer}mlp.{part}_proj.weight"] * gain, weights[f"{layer}mlp.{part}_proj.bias"][:, None]], axis=1
+        )
+        for part in ("gate", "up")
+    )
+    written = np.einsum("oh,hi,hj->oij", weights[f"{layer}mlp.down_proj.weight"], w, v)
+    written[:, -1, -1] += weights[f"{layer}mlp.down_proj.bias"]
+    mlp = gated.load(folders["gated"]).mlp(1)
+    rows = activations.collect(found["gated"].live(), 1, "residual_before", found["gated"].split.fit)  # type: ignore[union-attr]
+    gated_one = least_squares(mlp, rows).tensor().fold().to_dense().double().numpy()
+    qs = []
+    for side, dense, each in zip(sides, (gated_one, written), found.values(), strict=True):
+        chosen = sets.tokens(each, 10)
+        order = [chosen.labels.index(feature["label"]) for feature in side["sets"][0]["features"]]
+        q = np.einsum("no,oij->nij", chosen.directions.double().numpy()[order], dense)
+        qs.append((q + q.transpose(0, 2, 1)) / 2)
+    inner = [np.einsum("nij,jk,mkl,li->nm", a, sigma, b, sigma, optimize=True) for a, b in
+             ((qs[0], qs[1]), (qs[0], qs[0]), (qs[1], qs[1]))]  # fmt: skip
+    expected = inner[0] / np.sqrt(np.outer(np.diag(inner[1]), np.diag(inner[2])))
+    shown = beside["alike"]["cosines"]
+    values = np.frombuffer(base64.b64decode(shown["data"]), {"f4": "<f4", "i2": "<i2"}[shown["type"]])
+    values = values.reshape(shown["shape"]) * np.array(shown.get("scale", [1.0] * shown["shape"][0]))[:, None]
+    np.testing.assert_allclose(values[:10, :10], expected, atol=2e-4)
+    labels = [[feature["label"] for feature in side["sets"][0]["features"]] for side in sides]
+    same = [expected[place, labels[1].index(label)] for place, label in enumerate(labels[0])]
+    said = json.loads((tmp_path / "out" / "summary.json").read_text())["sets"]["tokens"]
+    assert said["cosine"]["value"] == pytest.approx(np.median(same), abs=1e-4)
 
 
 def test_some_layers_alone(given: Path, tmp_path: Path, unshown: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,28 +6,25 @@ import importlib.util
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from bilens import activations, directions, files, plots, sae, tables
 from bilens import decompose as decompositions
 from bilens._internal.checks import whole
-from bilens._internal.shown import line
+from bilens.analyses.audit_sets import asked as asked_of
+from bilens.analyses.audit_sets import audited, of_coders
+from bilens.analyses.audit_table import LEVEL, firings, markdown, table
 from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
 from bilens.decompose import Audit
-from bilens.decompose.audit import LEAST
-from bilens.directions import Directions
-from bilens.errors import BilensError
 from bilens.models import gated
 from bilens.models.gated import GatedMLP
 from bilens.models.gated.original import original
@@ -39,23 +36,8 @@ from bilens.store import Folder
 from bilens.tensor import BilinearTensor
 from bilens.text import Split
 
-LEVEL = 0.75
-"""The correlation that a feature is said to need to be explained."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Asked:
-    """A set of directions with their true values on held-out tokens.
-
-    Args:
-        directions: the set; values: u·y of the layer itself, (m, n); active: where each is active, None for everywhere.
-    """
-
-    directions: Directions
-    values: Float[Tensor, "m n"]
-    active: Bool[Tensor, "m n"] | None = None
-
-    __repr__ = line
+EXACT = "exact"
+"""What stands for a layer that is bilinear: itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +45,9 @@ class Result:
     """What an audit of a layer found.
 
     Args:
-        audits: by the name of the surrogate; fvu: of each surrogate, on held-out tokens; coders: by name.
-        tokens, fitted: held-out tokens, and those that surrogates were fitted to.
+        audits: by the name of the surrogate, `EXACT` for a layer that is bilinear; fvu: of each, on held-out tokens,
+            from what the model itself gives where that is exact; coders: by name.
+        tokens, fitted: held-out tokens, and those that surrogates, or the order of pairs alone, were fitted to.
     """
 
     audits: dict[str, tuple[Audit, ...]]
@@ -175,40 +158,25 @@ def audit(
             stream=shared,
         )
         console.print(_line(name, reports[name]))
-    job.begin("surrogates")
-    tensors, fvu, moment, seen = _tensors(mlp, live, split, x)
+    job.begin("the layer's tensor" if mlp.bilinear else "surrogates")
+    tensors, fvu, moment, seen = _tensors(mlp, live, split, x, y)
     frequent = split.fit[:, PREFIX:].flatten().bincount().argsort(descending=True, stable=True)[:tokens].tolist()
     named = directions.tokens(model, frequent, mlp=mlp) if tokens else None
-    sets = [] if named is None else [_asked(named, y)]
-    sets += _of_coders(mlp, coders, x, y, most)
-    sets.append(_asked(directions.random(random, mlp.output.size, seed=seed), y))
+    sets = [] if named is None else [asked_of(named, y)]
+    sets += of_coders(mlp, coders, x, y, most)
+    sets.append(asked_of(directions.random(random, mlp.output.size, seed=seed), y))
     normal = mlp.norm.normalize(x.to(mlp.gate))
     job.begin("eigenpairs and correlations")
     found: dict[str, tuple[Audit, ...]] = dict.fromkeys(tensors, ())
     with bar("sets of directions, each in two orders", 2 * len(tensors) * len(sets)) as step:
         for name, tensor in tensors.items():
             for part, metric in itertools.product(sets, (moment, None)):
-
-                def compute(
-                    tensor: BilinearTensor = tensor, part: Asked = part, metric: Tensor | None = metric
-                ) -> Audit:
-                    return decompositions.audit(
-                        tensor,
-                        part.directions.matrix.to(tensor.down),
-                        normal,
-                        part.values,
-                        metric=metric,
-                        active=part.active,
-                        labels=part.directions.labels,
-                        name=part.directions.name,
-                    )
-
                 order = "magnitude" if metric is None else "weighted"
-                record = run.record(f"audits/{name}-{part.directions.name}-{order}", Audit, compute)
-                found[name] = (*found[name], record)
+                record = f"audits/{name}-{part.directions.name}-{order}"
+                found[name] = (*found[name], audited(run, record, tensor, part, normal=normal, metric=metric))
                 step(1)
     for name, audits in found.items():
-        console.print(_table(name, fvu[name], audits), soft_wrap=False)
+        console.print(table(_title(name, fvu[name]), audits), soft_wrap=False)
     result = Result(found, fvu, reports, len(x), seen)
     _write(run, mlp, split, model, result)
     if importlib.util.find_spec("pyarrow") is not None:
@@ -224,38 +192,27 @@ def _named(folder: Path, taken: Mapping[str, object]) -> str:
 
 
 def _tensors(
-    mlp: GatedMLP, live: nn.Module, split: Split, held_out: Tensor
+    mlp: GatedMLP, live: nn.Module, split: Split, held_out: Tensor, given: Tensor
 ) -> tuple[dict[str, BilinearTensor], dict[str, float], Tensor, int]:
-    """The layer as tensors, fitted to the text and by its weights alone, with their FVU; and the second moment of x̂."""
+    """The layer as tensors, fitted to the text and by its weights alone, with their FVU; and the second moment of x̂.
+
+    One that is exactly bilinear is one tensor, which is asked, too, how far it is from what the model itself gives.
+    """
     x, _ = rows_of(live, mlp, split.fit[:SURROGATE])
     normal = mlp.norm.normalize(x.to(mlp.gate))
     if mlp.bilinear:
-        tensor = mlp.tensor()
-        return {"exact": tensor}, {"exact": 0.0}, decompositions.second_moment(normal, tensor.input), len(x)
+        tensor, true = mlp.tensor(), given.double()
+        off = tensor(mlp.norm.normalize(held_out.to(mlp.gate))).double() - true
+        lost = float(off.square().sum() / (true - true.mean(dim=0)).square().sum())
+        return {EXACT: tensor}, {EXACT: lost}, decompositions.second_moment(normal, tensor.input), len(x)
     found = {"fitted": fitted(mlp, x), "weights_only": weights_only(mlp)}
     tensors = {name: one.tensor() for name, one in found.items()}
     fvu = {name: one.fvu(held_out) for name, one in found.items()}
     return tensors, fvu, decompositions.second_moment(normal, tensors["fitted"].input), len(x)
 
 
-def _of_coders(mlp: GatedMLP, coders: dict[str, SAE], x: Tensor, y: Tensor, most: int) -> Iterator[Asked]:
-    """The features of each coder that are active often enough; of one whose features are all dead there are none."""
-    for name, coder in coders.items():
-        if coder.d_out != mlp.output.size or coder.d_in not in (mlp.output.size, mlp.input.size):
-            raise BilensError(
-                f"coder {name!r} of {coder.d_in} → {coder.d_out} numbers", f"one of the output of {mlp!r}"
-            )
-        with torch.no_grad():
-            read = mlp.norm(x.to(mlp.gate)) if coder.transcodes else y
-            active = torch.cat([coder.encode(part) != 0 for part in torch.split(read, 1024)])
-        chosen = (active.sum(dim=0) >= LEAST).nonzero()[:most, 0]
-        if len(chosen):
-            which: Literal["duals", "encoder"] = "duals" if coder.transcodes else "encoder"
-            yield _asked(directions.coder(coder, which, active=chosen, name=name), y, active[:, chosen])
-
-
-def _asked(named: Directions, y: Tensor, active: Tensor | None = None) -> Asked:
-    return Asked(named, y.double() @ named.matrix.to(y.device).double().T, active)
+def _title(name: str, fvu: float) -> str:
+    return f"{name}, the layer's own tensor, FVU {fvu:.0e}" if name == EXACT else f"{name}, FVU {fvu:.3f}"
 
 
 def _line(name: str, report: CoderReport) -> str:
@@ -266,55 +223,25 @@ def _line(name: str, report: CoderReport) -> str:
     )
 
 
-HEAD = ("directions", "order", "features", "active on", "all pairs")
-"""The first columns of the table; then one for each number of pairs, and two of shares."""
-
-
-def _cells(audits: tuple[Audit, ...], *, active: bool) -> Iterator[tuple[str, ...]]:
-    for one in audits:
-        count = one.known(active=active)
-        if not count or (active and bool((one.firings == one.tokens).all())):
-            continue
-        medians = [f"{one.median(k, active=active).value:.2f}" for k in (0, *one.ks)]
-        share = one.share(2, above=LEVEL, active=active).text(".0%") if 2 in one.ks else "–"
-        name = f"{one.name}, active tokens" if active else one.name
-        fewest, middle, most = _firings(one)
-        on = "all" if fewest == one.tokens else f"{middle:,} ({fewest:,} … {most:,})"
-        yield (name, "by |λ|" if one.order == "magnitude" else "weighted", str(count), on, *medians, share)
-
-
-def _columns(audits: tuple[Audit, ...]) -> tuple[str, ...]:
-    return (*HEAD, *(f"k = {k}" for k in audits[0].ks), f"above {LEVEL} at 2")
-
-
-def _table(name: str, fvu: float, audits: tuple[Audit, ...]) -> Table:
-    shown = Table(
-        box=None, pad_edge=False, title=f"{name}: FVU {fvu:.3f}; medians of |correlation|", title_justify="left"
-    )
-    for column in _columns(audits):
-        shown.add_column(column, justify="left" if column in HEAD[:2] else "right")
-    for active in (False, True):
-        for cells in _cells(audits, active=active):
-            shown.add_row(*cells)
-    return shown
-
-
 def _write(run: Folder, mlp: GatedMLP, split: Split, model: str, result: Result) -> None:
     """The report as Markdown, every number as JSON, and the figures."""
+    rests = (
+        f"The layer is bilinear: its tensor is the layer itself, and the order of pairs is that of {result.fitted:,} "
+        "other tokens."
+        if EXACT in result.audits
+        else f"Surrogates were fitted to {result.fitted:,} tokens."
+    )
     parts = [
         f"# {mlp.title} of {model}: what the first eigenpairs explain",
         "Medians over features of |correlation| of the true value, of the layer as it is, with the sum of the first "
         f"eigenpairs, on {result.tokens:,} tokens that nothing was fitted to; the share above {LEVEL} with two pairs "
-        f"has its 95 % interval over features. Surrogates were fitted to {result.fitted:,} tokens. The random "
-        "directions are the null.",
+        f"has its 95 % interval over features. {rests} The random directions are the null.",
         f"Text: {split.described}.",
     ]
     content: dict[str, Any] = {"tokens": result.tokens, "fitted": result.fitted, "fvu": result.fvu, "audits": {}}
     (run.path / "figures").mkdir(exist_ok=True)
     for name, audits in result.audits.items():
-        rows = [_columns(audits), ("---",) * len(_columns(audits))]
-        rows += [cells for active in (False, True) for cells in _cells(audits, active=active)]
-        parts += [f"## {name}, FVU {result.fvu[name]:.3f}", "\n".join(_row(row) for row in rows)]
+        parts += [f"## {_title(name, result.fvu[name])}", markdown(audits)]
         plots.save(plots.audit(audits, title=f"{mlp.title}, {name}"), run.path / "figures" / f"{name}.svg")
         content["audits"][name] = [_numbers(one) for one in audits]
     for name, report in result.coders.items():
@@ -324,21 +251,10 @@ def _write(run: Folder, mlp: GatedMLP, split: Split, model: str, result: Result)
     run.write("summary.json", content)
 
 
-def _row(cells: tuple[str, ...]) -> str:
-    """A row of a table in Markdown, where a bar would end a cell."""
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _firings(one: Audit) -> tuple[int, int, int]:
-    """On how many tokens features are active: the fewest, the middle, the most."""
-    ordered = one.firings.sort().values
-    return int(ordered[0]), int(ordered[len(ordered) // 2]), int(ordered[-1])
-
-
 def _numbers(one: Audit) -> dict[str, Any]:
     """Medians and shares with their intervals."""
     found: dict[str, Any] = {"set": one.name, "order": one.order, "features": len(one), "tokens": one.tokens}
-    found["firings"] = dict(zip(("fewest", "middle", "most"), _firings(one), strict=True))
+    found["firings"] = dict(zip(("fewest", "middle", "most"), firings(one), strict=True))
     for active in (False, True):
         if one.known(active=active):
             medians = {str(k): _interval(one.median(k, active=active)) for k in (0, *one.ks)}
@@ -387,4 +303,4 @@ def table_rows(one: Audit, first: int = 0) -> dict[str, list[Any]]:
     }
 
 
-__all__ = ["Asked", "Result", "audit", "table_rows"]
+__all__ = ["EXACT", "Result", "audit", "table_rows"]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,15 +14,17 @@ from torch import Tensor
 
 from bilens import files, store, tables
 from bilens._internal.checks import whole
-from bilens.analyses.language import inputs, job
+from bilens.analyses import audit_table
+from bilens.analyses.language import inputs, job, output_coder
 from bilens.analyses.language.input_coder import TRAIN
 from bilens.analyses.language.job import Plan
-from bilens.analyses.language.layer import Costs
-from bilens.analyses.language.subject import PREFIX, of_checkpoint
+from bilens.analyses.language.layer import Costs, opened
+from bilens.analyses.language.subject import LENGTH, PREFIX, of_checkpoint
 from bilens.analyses.layer_text import longest
 from bilens.analyses.layers import table
+from bilens.decompose import Audit
 from bilens.models import gated, language
-from bilens.models.gated import GatedMLP
+from bilens.models.gated import Checkpoint, GatedMLP
 from bilens.models.gated.original import original
 from bilens.models.replaced import Replaced, replaced
 from bilens.models.surrogate import Moments, Surrogate, gaussian, least_squares, weights_only
@@ -29,7 +32,7 @@ from bilens.progress import Steps, bar, duration
 from bilens.statistics import interval
 from bilens.store import Folder
 from bilens.tensor import BilinearTensor
-from bilens.text import corpus, english, tokenizer
+from bilens.text import Split, corpus, english, tokenizer
 
 READ = 1_000_000
 """Characters of text that are read at most."""
@@ -87,7 +90,7 @@ def demo_lm(
     model: str | None = None,
     text: tuple[Path, ...] = (),
     layer: int | None = None,
-    length: int = 256,
+    length: int = LENGTH,
     fit: int = 32,
     held_out: int = 12,
     seed: int = 0,
@@ -110,7 +113,7 @@ def demo_lm(
     started = time.monotonic()
     fit, held_out = whole("fit", fit, 1), whole("held_out", held_out, 2)
     tables.needed()
-    steps = Steps(8)
+    steps = Steps(9)
     steps.begin("opening the model")
     named = model or language.found()
     checkpoint = gated.load(named)
@@ -118,13 +121,8 @@ def demo_lm(
     mlp = checkpoint.mlp(layer)
     console = Console(markup=False, highlight=False, soft_wrap=True, width=120)
     steps.begin("reading the text")
-    found = (
-        corpus(text, hold_out=0.2, seed=seed, characters=READ)
-        if text
-        else english(hold_out=0.2, seed=seed, characters=READ)
-    )
     known = tokenizer(named)
-    split = found.tokens(known, length=min(length, longest(checkpoint)))
+    split = rows(known, checkpoint, text, length=length, seed=seed)
     few, many = split.fit[:fit], split.held_out[:held_out]
     used = f"{len(few)} of these rows to fit on, {len(many)} to measure on"
     asked = {"model": named, "layer": layer, "text": split.described, "fit": fit, "held_out": held_out, "seed": seed}
@@ -138,7 +136,7 @@ def demo_lm(
     shown = replace(split, fit=few, held_out=split.held_out[: max(held_out, SHOWN)])
     subject = of_checkpoint(named, checkpoint, known, shown, lambda: live)
     plan, reading = Plan(inputs=TRAIN, seed=seed), out / READING
-    Folder(reading, job.settings(subject, [layer], plan))
+    kept = Folder(reading, job.settings(subject, [layer], plan))
     steps.begin(f"running it on the text, for {mlp.title}")
     inputs.collect(subject, reading, [layer])
     x = inputs.collected(subject, reading, layer, "fit")
@@ -168,12 +166,32 @@ def demo_lm(
     )
     for sentence in said:
         console.print(sentence)
-    files.write_text(run.path / "report.md", _report(f"{mlp.title} of {named}", said, costs))
+    steps.begin(f"a coder of what {mlp.title} writes, and its features' first eigenpairs")
+    audits = output_coder.audit_coder(opened(subject, reading, layer), kept, seed=seed)
+    wide = Console(markup=False, highlight=False, width=150)
+    wide.print(audit_table.table("What the first eigenpairs explain", audits))
+    report = f"{_report(f'{mlp.title} of {named}', said, costs)}\n{_explained(audits)}"
+    files.write_text(run.path / "report.md", report)
     last = costs[WAYS["least_squares"][0]]
     beside = None if mlp.bilinear else Costs(last.measured, last.fit)
     (page,) = job.read_layers(subject, [layer], reading, plan, steps, known=beside)
     console.print(f"report: {run.path / 'report.md'}; took {duration(time.monotonic() - started)}")
     console.print(f"page: {page}")
+
+
+def rows(known: Any, checkpoint: Checkpoint, text: tuple[Path, ...], *, length: int = LENGTH, seed: int = 0) -> Split:
+    """The text of the demo in rows of tokens.
+
+    Args:
+        known: the model's tokenizer; checkpoint: the model; text: files and folders, none for what is found.
+        length: tokens in a row, at most what the model takes; seed: of the order.
+    """
+    found = (
+        corpus(text, hold_out=0.2, seed=seed, characters=READ)
+        if text
+        else english(hold_out=0.2, seed=seed, characters=READ)
+    )
+    return found.tokens(known, length=min(length, longest(checkpoint)))
 
 
 WAYS: dict[str, tuple[str, Callable[[GatedMLP, Tensor], Surrogate], bool]] = {
@@ -237,4 +255,15 @@ def _report(title: str, said: tuple[str, ...], costs: dict[str, LayerCost]) -> s
     )
 
 
-__all__ = ["WAYS", "LayerCost", "demo_lm"]
+def _explained(audits: tuple[Audit, ...]) -> str:
+    """The audit as a part of the report."""
+    words = output_coder.said(audits) if len(audits) > 1 else "No feature of the coder is active often enough."
+    return (
+        f"## What the first eigenpairs explain of a coder's features\n\n{audit_table.markdown(audits)}\n\n"
+        "Medians over features of |correlation| of the true value, of the layer as it is, with the sum of the first "
+        f"eigenpairs in the metric of the text, on held-out tokens. {words} `bilens audit` asks the same of coders "
+        "that were trained longer.\n"
+    )
+
+
+__all__ = ["READING", "SHOWN", "WAYS", "LayerCost", "demo_lm", "rows"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from bilens import sae, store
 from bilens.analyses.language import inputs
@@ -35,22 +37,43 @@ def train(subject: Subject, run: Folder, layer: int, *, seed: int) -> None:
         subject: with text, whose rows are collected already; run: its folder; layer: its number; seed: of the coder.
     """
     name = f"layer-{layer:03d}/coder"
-    if run.has(name):
-        return
-    mlp = subject.checkpoint.mlp(layer)
-    rows = mlp.norm(inputs.collected(subject, run.path, layer, "fit"))
-    coder = TopKSAE(rows.shape[1], FEATURES, min(CODES, FEATURES), seed=seed)
-    coder.site = Site("mlp_in", layer)
-    part = run.path / f"coder-{layer:03d}.part"
+    if not run.has(name):
+        rows = subject.checkpoint.mlp(layer).norm(inputs.collected(subject, run.path, layer, "fit"))
+        train_on(
+            rows, run, name, Site("mlp_in", layer), folder=trained(run.path, layer), size=(FEATURES, STEPS), seed=seed
+        )
+
+
+@torch.no_grad()
+def train_on(
+    rows: Float[Tensor, "n d"],
+    run: Folder,
+    name: str,
+    site: Site,
+    *,
+    folder: Path,
+    size: tuple[int, int],
+    seed: int,
+) -> None:
+    """Train a coder of some rows where the run has none; a run that was stopped goes on where it was.
+
+    Args:
+        rows: what it is trained on; run: the folder; name: of the record; site: where the rows are in the model.
+        folder: for the coder; size: features and updates; seed: of the coder and the order of the rows.
+    """
+    features, steps = size
+    coder = TopKSAE(rows.shape[1], features, min(CODES, features), seed=seed)
+    coder.site = site
+    part = run.path / f"{folder.name}.part"
 
     def once() -> History:
-        stream = TensorStream(rows, BATCH, seed)
-        history = sae.train(coder, stream, steps=STEPS, checkpoint=part, device="cpu", title=f"coder of layer {layer}")
-        coder.save_pretrained(trained(run.path, layer))
+        stream, title = TensorStream(rows, BATCH, seed), f"coder of {site}"
+        history = sae.train(coder, stream, steps=steps, checkpoint=part, device="cpu", title=title)
+        coder.save_pretrained(folder)
         return history
 
     run.record(name, History, once)
     part.unlink(missing_ok=True)
 
 
-__all__ = ["BATCH", "CODES", "FEATURES", "STEPS", "TRAIN", "train", "trained"]
+__all__ = ["BATCH", "CODES", "FEATURES", "STEPS", "TRAIN", "train", "train_on", "trained"]

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from bilens import explorer, store, tables
-from bilens.analyses.language import alike
+from bilens.analyses.language import alike, output_coder
 from bilens.analyses.language.about import facts, notes
 from bilens.analyses.language.alike import METRIC, Shown, shown, shown_name, shown_of
 from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
 from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
+from bilens.analyses.language.spreads import spread, three
 from bilens.analyses.language.subject import PREFIX, Subject, rows
 from bilens.analyses.language.typed import LARGEST, PAIRS, size, typed
 from bilens.explorer.encoding import Array, finite, number, shorts
@@ -98,11 +99,11 @@ class Page:
 
     def tokens(self, numbers: Tensor, values: Tensor) -> Tokens:
         """Some tokens with a number each."""
-        return {"tokens": [self.token(token) for token in numbers.tolist()], "values": _three(values)}
+        return {"tokens": [self.token(token) for token in numbers.tolist()], "values": three(values)}
 
     def named(self, places: Tensor, values: Tensor) -> Named:
         """Some input features with a number each."""
-        return {"inputs": [self.input(place) for place in places.tolist()], "values": _three(values)}
+        return {"inputs": [self.input(place) for place in places.tolist()], "values": three(values)}
 
     def reading(self) -> Reading:
         """The whole document."""
@@ -115,6 +116,8 @@ class Page:
         found = store.read_record(self.run, cost_name(layer.number), Costs)
         where = None if split is None else stretches(split.held_out, subject.pieces)
         first = store.read_record(self.run, f"layer-{layer.number:03d}/{sets[0].name}/made", Made)
+        at = [k for k in KS if shown and shown[0]["features"] and k <= len(shown[0]["features"][0]["values"])]
+        coder = output_coder.audits(self.run, layer.number)
         stretch = [] if where is None or split is None else [
             [self.token(token) for token in split.held_out[row, start : start + _span(split.held_out)].tolist()]
             for row, start in where.tolist()
@@ -139,16 +142,19 @@ class Page:
                 "measured": 0 if found is None else found.measured[0].tokens,
                 "stretches": stretch,
             },
-            "at": [k for k in KS if shown and shown[0]["features"] and k <= len(shown[0]["features"][0]["values"])],
+            "at": at,
             "inputs": self.inputs(),
             "readings": 0 if first is None else first.tokens,
             "shares": [self.shares(one) for one in sets],
-            "correlations": [spread for one in sets if (spread := self.correlations(one)) is not None],
+            "correlations": [
+                *(found for one in sets if (found := self.correlations(one)) is not None),
+                *output_coder.spreads(coder, at),
+            ],
             "sets": shown,
             "alike": self.alike(),
             "beside": None,
             "typed": self.typed(),
-            "notes": notes(layer, sets, subject),
+            "notes": [*notes(layer, sets, subject), *([output_coder.said(coder)] if coder else [])],
             "tokens": list(self._tokens),  # last: everything before names some
         }  # fmt: skip
 
@@ -245,7 +251,7 @@ class Page:
             "mean": None if seen is None else number(float(seen.mean[place]), 5),
             "deviation": None if seen is None else number(float(seen.deviation[place]), 4),
             "rest": None if seen is None else _rest(seen, place),
-            "correlations": None if seen is None else _three(seen.correlations[place]),
+            "correlations": None if seen is None else three(seen.correlations[place]),
             "full": None if seen is None else number(float(seen.full[place]), 3),
             "reads": [self.tokens(made.reads[place, side], made.read_values[place, side]) for side in range(2)],
             "writes": [self.tokens(made.writes[place, side], made.write_values[place, side]) for side in range(2)],
@@ -257,7 +263,7 @@ class Page:
             "left": number(links[0]["left"], 4) if links else 0.0,
             "square": {
                 "inputs": [self.input(one) for one in made.square[place].tolist()],
-                "values": [_three(values) for values in made.square_values[place]],
+                "values": [three(values) for values in made.square_values[place]],
             },
         }
 
@@ -312,14 +318,16 @@ class Page:
             [self.layer.number, found.name],
         )
         values = torch.tensor([value or 0.0 for value in rows.column("share").to_pylist()]).view(len(found), -1)
-        return _spread(found, list(range(1, values.shape[1] + 1)), values.cumsum(dim=1), None)
+        at = list(range(1, values.shape[1] + 1))
+        return spread(found.title, at, values.cumsum(dim=1), control=found.control)
 
     def correlations(self, found: Outputs) -> Spread | None:
         """How well the first k pairs predict the true values, over the features of a set."""
         seen = store.read_record(self.run, f"layer-{self.layer.number:03d}/{found.name}/seen", Seen)
         if seen is None:
             return None
-        return _spread(found, list(KS[: seen.correlations.shape[1]]), seen.correlations, float(seen.full.median()))
+        at = list(KS[: seen.correlations.shape[1]])
+        return spread(found.title, at, seen.correlations, float(seen.full.median()), control=found.control)
 
 
 def _features(
@@ -359,25 +367,8 @@ def _costs(found: Costs) -> list[Cost]:
     ]
 
 
-def _spread(found: Outputs, at: list[int], values: Tensor, full: float | None) -> Spread:
-    low, median, high = (torch.quantile(values.double(), q, dim=0) for q in (0.25, 0.5, 0.75))
-    return {
-        "name": found.title,
-        "control": found.control,
-        "at": at,
-        "median": _three(median),
-        "low": _three(low),
-        "high": _three(high),
-        "full": None if full is None else number(full, 3),
-    }
-
-
 def _span(tokens: Tensor) -> int:
     return min(SPAN, tokens.shape[1] - PREFIX)
-
-
-def _three(values: Tensor) -> list[float]:
-    return [number(value, 3) for value in values.double().tolist()]
 
 
 def write(subject: Subject, read: Read, run: Folder, others: Sequence[int]) -> Path:
