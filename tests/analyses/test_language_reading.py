@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import reading_job
 import torch
-from torch import Tensor, nn
+from reading_job import LAYER, directions, in_transformers, page
+from torch import nn
 
 import tiny_models
 from bilens import cli, store, tables
@@ -31,7 +32,6 @@ from messages import refuses
 pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "explorer-lm-schema.json").read_text("utf-8"))
-LAYER = 1
 
 
 @pytest.fixture(scope="module")
@@ -44,35 +44,6 @@ def run(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reading") / "run"
     reading_job.read(out, reading_job.subject(model))
     return out
-
-
-def in_transformers(model: Any, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y): what goes into the layer's norm and what its MLP gives, a row per token after each row's first."""
-    found: dict[str, Tensor] = {}
-    block = model.model.layers[LAYER]
-    hooks = [
-        block.post_attention_layernorm.register_forward_pre_hook(lambda _, x: found.update(x=x[0])),
-        block.mlp.register_forward_hook(lambda _, __, y: found.update(y=y)),
-    ]
-    with torch.no_grad():
-        model(tokens)
-    for hook in hooks:
-        hook.remove()
-    x, y = (found[name][:, 1:].flatten(0, 1).double().numpy() for name in ("x", "y"))
-    return x, y
-
-
-def directions(model: Any, tokens: list[int]) -> np.ndarray:
-    """Centred rows of the unembedding with the last norm's gain."""
-    head = model.lm_head.weight.detach().double().numpy()
-    return ((head - head.mean(axis=0)) * model.model.norm.weight.detach().double().numpy())[tokens]
-
-
-def page(path: Path) -> dict[str, Any]:
-    text = path.read_text("utf-8")
-    found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return json.loads(found[1])
 
 
 def test_what_is_shown_as_true_is_the_layers_output_in_transformers(model: nn.Module, run: Path) -> None:
