@@ -18,7 +18,11 @@ from reading_job import LAYER, directions, in_transformers, page
 from torch import nn
 
 import tiny_models
+from bilens.analyses.language import job
+from bilens.analyses.language.layer import from_weights
+from bilens.errors import StoreError
 from bilens.sae import SAE, Site, TopKSAE
+from messages import refuses
 
 pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
@@ -43,6 +47,7 @@ class Example:
 
     def __init__(self, model: Any, path: Path, read: SAE | None = None, write: SAE | None = None) -> None:
         self.model, self.read, self.write, self.document = model, read, write, page(path)
+        self.folder = path.parent
         self.text = reading_job.subject(model).split if self.document["text"] else None
 
     @cached_property
@@ -119,13 +124,17 @@ def model() -> nn.Module:
     return tiny_models.made("llama", hidden_act="linear", mlp_bias=True)
 
 
+def asked(base: Path) -> dict[str, Any]:
+    """What a run with coders is asked for."""
+    return {"inputs": str(base / "read"), "directions": ("tokens", str(base / "write"))}
+
+
 @pytest.fixture(scope="module")
 def seen(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Example:
     """Read with text and coders."""
     base = tmp_path_factory.mktemp("made")
     read, write = coder(base / "read", "mlp_in", 20, 1), coder(base / "write", "mlp_out", 12, 2)
-    asked = {"inputs": str(base / "read"), "directions": ("tokens", str(base / "write"))}
-    (path,) = reading_job.read(base / "run", reading_job.subject(model), **asked)
+    (path,) = reading_job.read(base / "run", reading_job.subject(model), **asked(base))
     return Example(model, path, read, write)
 
 
@@ -314,3 +323,49 @@ def test_the_small_matrix_has_what_two_features_alone_add_to_the_layer(seen: Exa
                 assert shown == pytest.approx(expected, rel=6e-3, abs=1e-3)
                 checked += 1
     assert checked > 100
+
+
+PLACES = {
+    "vectors": "vectors",
+    "activations": "activations",
+    "coders": "coders",
+    "records": "records",
+    "pages": "*.html",
+    **{name: f"tables/{name}" for name in ("features", "eigenpairs", "interactions", "examples")},
+}
+"""Where each announced part is."""
+
+
+def held(folder: Path, pattern: str) -> tuple[int, int]:
+    """Bytes and number of the files there."""
+    found = [path for each in folder.glob(pattern) for path in (each, *each.rglob("*")) if path.is_file()]
+    return sum(path.stat().st_size for path in found), len(found)
+
+
+def test_each_part_is_as_large_as_was_announced(example: Example) -> None:
+    """Between a third and twice of it, and 6 kB more for what a file has of its own."""
+    subject = reading_job.subject(example.model, text=example.text is not None)
+    more = {} if example.read is None else asked(example.folder.parent)
+    plan = job.Plan(**{**reading_job.PLAN.__dict__, **more})
+    told = job.announced(subject, from_weights(subject.checkpoint.mlp(LAYER)), [LAYER], plan, example.folder).parts
+    assert told.keys() == PLACES.keys()
+    for name, pattern in PLACES.items():
+        written, files = held(example.folder, pattern)
+        assert told[name] / 3 <= written <= 2 * told[name] + 6000 * files, (name, told[name], written)
+        assert bool(told[name]) == bool(written), name
+
+
+def test_a_disk_without_room_for_activations_is_refused_and_what_is_there_counts_as_room(
+    seen: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, plan = reading_job.subject(seen.model), job.Plan(**{**reading_job.PLAN.__dict__, "inputs": "train"})
+    layer = from_weights(subject.checkpoint.mlp(LAYER))
+    total = job.announced(subject, layer, [LAYER], plan, tmp_path).total
+    assert total > sum(part.numel() * 4 * WIDTH for part in (subject.split.fit, subject.split.held_out))  # type: ignore[union-attr]
+    free = [total]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free[0]}))
+    job.announced(subject, layer, [LAYER], plan, tmp_path)
+    free[0] -= 1
+    with refuses(StoreError, "free at", "free space or name another folder".capitalize()):
+        job.announced(subject, layer, [LAYER], plan, tmp_path)
+    job.announced(subject, layer, [LAYER], plan, seen.folder)  # of which much is written

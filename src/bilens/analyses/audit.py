@@ -21,6 +21,7 @@ from bilens import activations, directions, files, plots, sae, tables
 from bilens import decompose as decompositions
 from bilens._internal.checks import whole
 from bilens._internal.shown import line
+from bilens.analyses.announced import announce, of_audit
 from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
@@ -144,6 +145,8 @@ def audit(
         "seed": seed,
     }
     settings = {"command": "audit", **asked}
+    counts = [tokens, *([min(most, features)] * len(several) or [most] * len(coder)), random]
+    announce(of_audit(mlp, several, counts), out)
     run = Folder(out, settings)
     console = Console(markup=False, highlight=False, soft_wrap=True, width=140)
     console.print(f"{mlp!r} of {model}")
