@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reading_job
 import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -89,6 +90,17 @@ def test_what_a_conversion_leaves(given: Path, done: tuple[Path, dict[str, Any]]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out / "model")
     assert tokenizer("the cat")["input_ids"] == text.tokenizer(given / "model")("the cat")["input_ids"]
     assert not (out / "distillation.part").exists()
+
+
+def test_the_written_model_is_read_as_exactly_bilinear(
+    given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")
+    reading_job.little(monkeypatch)
+    model, out = done[0] / "model", tmp_path / "read"
+    command = ["read", str(model), "--layers", "1", "--text", str(given / "text"), "--tokens", "800"]
+    assert cli.main([*command, "--out", str(out)]) == 0
+    reading_job.exact(out / "layer-001.html", model, 1)
 
 
 def test_numbers_are_those_of_the_written_model(given: Path, done: tuple[Path, dict[str, Any]]) -> None:

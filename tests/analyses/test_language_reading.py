@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -245,31 +248,43 @@ def everything(out: Path) -> dict[str, list[dict[str, Any]]]:
     return {table: asked.query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist() for table in tables.TABLES}
 
 
-def stopped(out: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch, at: int) -> bool:
-    """Run the job, stopped by Ctrl-C at the at-th file that appears; whether it was."""
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@contextlib.contextmanager
+def stopping(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> Iterator[None]:
+    """From the at-th file on, none appears: Ctrl-C there, or a full disk."""
     replace, count = os.replace, 0
 
     def counting(*arguments: Any) -> None:
         nonlocal count
         count += 1
-        if count == at:
-            raise KeyboardInterrupt
+        if count >= at:
+            raise error
         replace(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", counting)
-        try:
-            reading_job.read(out, reading_job.subject(model))
-        except KeyboardInterrupt:
-            return True
+        yield
+
+
+def stopped(out: Path, model: nn.Module) -> bool:
+    """Run the job; whether it was stopped."""
+    try:
+        reading_job.read(out, reading_job.subject(model))
+    except (KeyboardInterrupt, StoreError):
+        return True
     return False
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), FULL], ids=["stopped", "full disk"])
 @pytest.mark.parametrize("at", [9, *(pytest.param(at, marks=pytest.mark.slow) for at in range(1, 30) if at != 9)])
 def test_a_run_that_was_stopped_ends_with_the_tables_and_page_of_a_straight_one(
-    at: int, model: nn.Module, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int, error: BaseException, model: nn.Module, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not stopped(tmp_path / "run", model, monkeypatch, at):
+    with stopping(monkeypatch, at, error):
+        was = stopped(tmp_path / "run", model)
+    if not was:
         assert at > 20, "the job writes fewer files than it did, and fewer places to stop at are tried"
         pytest.skip("fewer files than that")
     finished = {path.name for path in (tmp_path / "run" / "tables" / "features").glob("*.parquet")}  # written last
@@ -368,3 +383,33 @@ def test_the_command_reads_the_tiny_model(tmp_path: Path, capsys: pytest.Capture
     jsonschema.validate(document, SCHEMA)
     assert document["tokens"][document["sets"][0]["features"][0]["token"]] == "\n"
     assert (tmp_path / "run" / "layer-001.html").stat().st_size < 10e6
+
+
+@pytest.mark.slow
+def test_the_command_on_a_full_disk_says_so_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bilens.models.language import TINY
+    from bilens.text import found
+
+    reading_job.little(monkeypatch)
+    command = ["read", str(TINY), "--text", str(found.PLAYS), "--tokens", "800", "--out"]
+    assert cli.main([*command, str(tmp_path / "straight")]) == 0
+    out, kept_before = tmp_path / "run", dict[Path, bytes]()
+    capsys.readouterr()
+    for at in (5, 9, 11):  # files of one attempt
+        with stopping(monkeypatch, at, FULL):
+            assert cli.main([*command, str(out)]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bilens:")]
+        assert len(lines) == 1
+        assert "No space left on device" in lines[0]
+        assert not (out / "layer-001.html").exists()
+        assert all(path.read_bytes() == content for path, content in kept_before.items())
+        finished = [path for path in out.rglob("*") if path.suffix in (".parquet", ".safetensors")]
+        assert len(finished) > len(kept_before)
+        kept_before = {path: path.read_bytes() for path in finished}
+    assert cli.main([*command, str(out)]) == 0
+    assert all(path.read_bytes() == content for path, content in kept_before.items())
+    assert everything(out) == everything(tmp_path / "straight")
+    ours, theirs = (page(folder / "layer-001.html") for folder in (out, tmp_path / "straight"))
+    assert ours | {"run": ""} == theirs | {"run": ""}
