@@ -5,11 +5,13 @@ from __future__ import annotations
 import builtins
 import errno
 import json
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -255,15 +257,39 @@ def test_what_a_terminal_would_obey_is_shown():
 # Other programs
 
 
-def test_pandas_and_polars_open_the_tables(run):
+@pytest.mark.parametrize("table", tables.TABLES)
+def test_pandas_opens_the_tables(written, table):
     pandas = pytest.importorskip("pandas")
-    frame = pandas.read_parquet(run / "tables" / "features")
-    assert sorted(frame["label"]) == sorted(NAMES)
-    assert list(frame.columns) == [column.name for column in tables.TABLES["features"]]
+    frame = pandas.read_parquet(written / "tables" / table)
+    assert list(frame.columns) == [column.name for column in tables.TABLES[table]]
+    rows = tables.open(written).query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
+    plain = [{name: _python(value) for name, value in row.items()} for row in frame.to_dict("records")]
+    assert sorted(plain, key=str) == sorted(rows, key=str)
+
+
+def test_pandas_has_the_tokens_of_an_example_as_they_are(written):
+    pandas = pytest.importorskip("pandas")
+    (row,) = pandas.read_parquet(written / "tables" / "examples").itertuples()
+    told = example()
+    assert (list(row.tokens), list(row.values)) == (told["tokens"][0], told["values"][0])
+    assert (row.tokens[row.focus], row.values[row.focus]) == ("</script>", row.value)
+
+
+def _python(value):
+    """What pandas has for a value as Python and pyarrow have it: lists instead of arrays, None instead of NaN."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def test_polars_opens_the_tables(written):
     polars = pytest.importorskip("polars")
-    read = polars.read_parquet(run / "tables" / "interactions" / "*.parquet")
+    read = polars.read_parquet(written / "tables" / "interactions" / "*.parquet")
     assert read.height == 35
     assert read.columns == [column.name for column in tables.TABLES["interactions"]]
+    examples = polars.read_parquet(written / "tables" / "examples" / "*.parquet")
+    assert examples["tokens"].to_list() == example()["tokens"]
+    assert examples["values"].to_list() == example()["values"]
 
 
 def test_datasets_opens_the_tables(run):
@@ -271,6 +297,9 @@ def test_datasets_opens_the_tables(run):
     names = [str(path) for path in sorted((run / "tables" / "features").glob("*.parquet"))]
     found = datasets.Dataset.from_parquet(names, cache_dir=str(run.parent / "cache"))
     assert sorted(found["label"]) == sorted(NAMES)
+    names = [str(path) for path in (run / "tables" / "examples").glob("*.parquet")]
+    (row,) = datasets.Dataset.from_parquet(names, cache_dir=str(run.parent / "cache"))
+    assert (row["tokens"], row["values"]) == (example()["tokens"][0], example()["values"][0])
 
 
 def test_vectors_are_plain_safetensors(run):

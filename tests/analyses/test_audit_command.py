@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from bilens import activations, cli, decompose, directions, sae, store, tables
+from bilens.analyses import announced
 from bilens.analyses.audit import audit
 from bilens.analyses.rewrite import Rewriting
+from bilens.analyses.site_coders import CoderSettings
 from bilens.models import gated
 from bilens.models.gated.original import original
 from bilens.models.language import TINY
@@ -135,6 +137,34 @@ def test_a_rewritten_layer_stands_beside_transcoders_of_its_size(rewritten: Path
     assert parts["all interactions of these features"].cost.fvu < parts["50 interactions"].cost.fvu
     assert found.own == 3 * 96 * 256
     assert "transcoder of" in (rewritten / "report.md").read_text()
+
+
+def test_what_is_announced_is_what_is_written(audited: Path, rewritten: Path) -> None:
+    """Within a factor of two, and 2 kB for what a file has of its own."""
+    mlp, settings = gated.load(TINY).mlp(1), CoderSettings(features=64, k=6, batch=128)
+    sizes = {
+        audited: announced.of_audit(mlp, [settings, settings], [8, 64, 64, 8]),
+        rewritten: announced.of_rewrite(mlp, settings, [50, 400]),
+    }
+    for run, told in sizes.items():
+        found = [path.stat().st_size for path in run.rglob("*") if path.is_file()]
+        assert told.total / 2 < sum(found) < 2 * told.total + 2000 * len(found), (told.total, sum(found))
+
+
+@pytest.mark.parametrize(("command", "options"), [("audit", AUDIT), ("rewrite", REWRITE)])
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    command: str,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    assert cli.main([command, str(TINY), "--out", str(tmp_path / "out"), *options]) == 2
+    shown = capsys.readouterr()
+    assert "on disk: coders " in shown.out
+    assert "bilens: got 1.0 kB free at" in shown.err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("command", "options"), [("audit", AUDIT), ("rewrite", REWRITE)])

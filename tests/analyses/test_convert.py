@@ -93,6 +93,17 @@ def test_records_of_another_model_are_refused(given: Path, done: tuple[Path, dic
         run(tmp_path / "given", done[0], text=(str(given / "text"),), distill=5, end_to_end=3, curve=True)
 
 
+def test_the_written_model_is_read_as_exactly_bilinear(
+    given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")
+    reading_job.little(monkeypatch)
+    model, out = done[0] / "model", tmp_path / "read"
+    command = ["read", str(model), "--layers", "1", "--text", str(given / "text"), "--tokens", "800"]
+    assert cli.main([*command, "--out", str(out)]) == 0
+    reading_job.exact(out / "layer-001.html", model, 1)
+
+
 def test_numbers_are_those_of_the_written_model(given: Path, done: tuple[Path, dict[str, Any]]) -> None:
     out, summary = done
     split = text.read([str(given / "text")], text.tokenizer(given / "model"), length=16, tokens=1200)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reading_job
 import torch
 
 from bilens import cli, directions, sae
@@ -152,7 +153,9 @@ def same_audit(run: Path, report: str, page: dict[str, Any]) -> None:
     assert f"{(np.abs(expected['random'][:, 2]) > 0.75).mean():.0%} (" in page["notes"][-1]
 
 
-def test_a_small_model_is_trained_and_read(plays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_small_model_is_trained_and_read(
+    plays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a.jsonl").write_text(
         "\n".join(json.dumps({"text": f"the cat number {k} sat on the mat " * 20}) for k in range(20))
     )
@@ -170,6 +173,11 @@ def test_a_small_model_is_trained_and_read(plays: Path, tmp_path: Path, capsys: 
     mean = float(language.cross_entropy(model, split.held_out).mean())
     assert mean == pytest.approx(float(loss[1].split()[0]), abs=6e-4)
     assert torch.isfinite(torch.tensor(mean))
+    reading_job.little(monkeypatch)
+    asked = ("--text", tmp_path / "a.jsonl", "--tokens", 400, "--out", tmp_path / "read")
+    out, _ = told(capsys, "read", tmp_path / "lm" / "model", *asked)
+    assert f"page: {tmp_path / 'read' / 'layer-000.html'}" in out
+    reading_job.exact(tmp_path / "read" / "layer-000.html", tmp_path / "lm" / "model", 0)
 
 
 @pytest.mark.bad_input

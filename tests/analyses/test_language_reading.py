@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ import numpy as np
 import pytest
 import reading_job
 import torch
-from torch import Tensor, nn
+from reading_job import LAYER, directions, in_transformers, page
+from torch import nn
 
 import tiny_models
 from bilens import cli, sae, store, tables
@@ -31,7 +35,6 @@ from messages import refuses
 pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "explorer-lm-schema.json").read_text("utf-8"))
-LAYER = 1
 
 
 @pytest.fixture(scope="module")
@@ -44,35 +47,6 @@ def run(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reading") / "run"
     reading_job.read(out, reading_job.subject(model))
     return out
-
-
-def in_transformers(model: Any, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y): what goes into the layer's norm and what its MLP gives, a row per token after each row's first."""
-    found: dict[str, Tensor] = {}
-    block = model.model.layers[LAYER]
-    hooks = [
-        block.post_attention_layernorm.register_forward_pre_hook(lambda _, x: found.update(x=x[0])),
-        block.mlp.register_forward_hook(lambda _, __, y: found.update(y=y)),
-    ]
-    with torch.no_grad():
-        model(tokens)
-    for hook in hooks:
-        hook.remove()
-    x, y = (found[name][:, 1:].flatten(0, 1).double().numpy() for name in ("x", "y"))
-    return x, y
-
-
-def directions(model: Any, tokens: list[int]) -> np.ndarray:
-    """Centred rows of the unembedding with the last norm's gain."""
-    head = model.lm_head.weight.detach().double().numpy()
-    return ((head - head.mean(axis=0)) * model.model.norm.weight.detach().double().numpy())[tokens]
-
-
-def page(path: Path) -> dict[str, Any]:
-    text = path.read_text("utf-8")
-    found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return json.loads(found[1])
 
 
 def test_what_is_shown_as_true_is_the_layers_output_in_transformers(model: nn.Module, run: Path) -> None:
@@ -279,31 +253,43 @@ def everything(out: Path) -> dict[str, list[dict[str, Any]]]:
     return {table: asked.query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist() for table in tables.TABLES}
 
 
-def stopped(out: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch, at: int) -> bool:
-    """Run the job, stopped by Ctrl-C at the at-th file that appears; whether it was."""
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@contextlib.contextmanager
+def stopping(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> Iterator[None]:
+    """From the at-th file on, none appears: Ctrl-C there, or a full disk."""
     replace, count = os.replace, 0
 
     def counting(*arguments: Any) -> None:
         nonlocal count
         count += 1
-        if count == at:
-            raise KeyboardInterrupt
+        if count >= at:
+            raise error
         replace(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", counting)
-        try:
-            reading_job.read(out, reading_job.subject(model))
-        except KeyboardInterrupt:
-            return True
+        yield
+
+
+def stopped(out: Path, model: nn.Module) -> bool:
+    """Run the job; whether it was stopped."""
+    try:
+        reading_job.read(out, reading_job.subject(model))
+    except (KeyboardInterrupt, StoreError):
+        return True
     return False
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), FULL], ids=["stopped", "full disk"])
 @pytest.mark.parametrize("at", [9, *(pytest.param(at, marks=pytest.mark.slow) for at in range(1, 30) if at != 9)])
 def test_a_run_that_was_stopped_ends_with_the_tables_and_page_of_a_straight_one(
-    at: int, model: nn.Module, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int, error: BaseException, model: nn.Module, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not stopped(tmp_path / "run", model, monkeypatch, at):
+    with stopping(monkeypatch, at, error):
+        was = stopped(tmp_path / "run", model)
+    if not was:
         assert at > 20, "the job writes fewer files than it did, and fewer places to stop at are tried"
         pytest.skip("fewer files than that")
     finished = {path.name for path in (tmp_path / "run" / "tables" / "features").glob("*.parquet")}  # written last
@@ -402,3 +388,33 @@ def test_the_command_reads_the_tiny_model(tmp_path: Path, capsys: pytest.Capture
     jsonschema.validate(document, SCHEMA)
     assert document["tokens"][document["sets"][0]["features"][0]["token"]] == "\n"
     assert (tmp_path / "run" / "layer-001.html").stat().st_size < 10e6
+
+
+@pytest.mark.slow
+def test_the_command_on_a_full_disk_says_so_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bilens.models.language import TINY
+    from bilens.text import found
+
+    reading_job.little(monkeypatch)
+    command = ["read", str(TINY), "--text", str(found.PLAYS), "--tokens", "800", "--out"]
+    assert cli.main([*command, str(tmp_path / "straight")]) == 0
+    out, kept_before = tmp_path / "run", dict[Path, bytes]()
+    capsys.readouterr()
+    for at in (5, 9, 11):  # files of one attempt
+        with stopping(monkeypatch, at, FULL):
+            assert cli.main([*command, str(out)]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bilens:")]
+        assert len(lines) == 1
+        assert "No space left on device" in lines[0]
+        assert not (out / "layer-001.html").exists()
+        assert all(path.read_bytes() == content for path, content in kept_before.items())
+        finished = [path for path in out.rglob("*") if path.suffix in (".parquet", ".safetensors")]
+        assert len(finished) > len(kept_before)
+        kept_before = {path: path.read_bytes() for path in finished}
+    assert cli.main([*command, str(out)]) == 0
+    assert all(path.read_bytes() == content for path, content in kept_before.items())
+    assert everything(out) == everything(tmp_path / "straight")
+    ours, theirs = (page(folder / "layer-001.html") for folder in (out, tmp_path / "straight"))
+    assert ours | {"run": ""} == theirs | {"run": ""}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bilens import activations, directions, files, plots, sae, tables
 from bilens import decompose as decompositions
 from bilens._internal.checks import whole
+from bilens.analyses.announced import announce, of_audit
 from bilens.analyses.audit_sets import asked as asked_of
 from bilens.analyses.audit_sets import audited, of_coders
 from bilens.analyses.audit_table import LEVEL, firings, markdown, table
@@ -127,6 +128,8 @@ def audit(
         "seed": seed,
     }
     settings = {"command": "audit", **asked}
+    counts = [tokens, *([min(most, features)] * len(several) or [most] * len(coder)), random]
+    announce(of_audit(mlp, several, counts), out)
     run = Folder(out, settings)
     console = Console(markup=False, highlight=False, soft_wrap=True, width=140)
     console.print(f"{mlp!r} of {model}")

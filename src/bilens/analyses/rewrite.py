@@ -16,6 +16,7 @@ from bilens import activations, directions, files, store
 from bilens import decompose as decompositions
 from bilens._internal.checks import whole
 from bilens.activations import SiteCost
+from bilens.analyses.announced import announce, of_rewrite
 from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
@@ -118,6 +119,7 @@ def rewrite(
         checkpoint, text, length=length, fit=whole("fit", fit, 8), held_out=whole("held_out", held_out, 2), seed=seed
     )
     asked = {"model": model, "layer": layer, "weights": checksum(mlp.gate, mlp.up, mlp.down), "text": split.described}
+    announce(of_rewrite(mlp, settings, counts), out)
     run = Folder(out, {"command": "rewrite", **asked, "keep": counts, "coders": asdict(settings), "top": top})
     console = Console(markup=False, highlight=False, soft_wrap=True, width=140)
     console.print(f"{mlp!r} of {model}")

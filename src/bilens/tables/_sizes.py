@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bilens import store
 from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import StoreError
@@ -13,36 +15,43 @@ from bilens.errors import StoreError
 ROW = {"features": 60, "eigenpairs": 30, "interactions": 20, "examples": 60}
 """Bytes of a row in compressed Parquet, measured on random weights; those of examples without their tokens."""
 
-TOKEN, SEEN = 12, 12
+TOKEN, SEEN = 6, 12
 """Bytes of one token of an example with its value; and of an interaction's numbers from codes of data."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of each table and of the vectors; printed, one line.
+    """Bytes of each table, of the vectors and of what else a job writes; printed, one line.
 
     Args:
         features, eigenpairs, interactions, examples: of the tables; vectors: of the safetensors files.
+        others: what is in no table, by its name: activations, coders, pages.
     """
 
-    features: int
-    eigenpairs: int
-    interactions: int
-    examples: int
-    vectors: int
+    features: int = 0
+    eigenpairs: int = 0
+    interactions: int = 0
+    examples: int = 0
+    vectors: int = 0
+    others: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes by name."""
+        named = ("features", "eigenpairs", "interactions", "examples", "vectors")
+        return {name: getattr(self, name) for name in named} | dict(self.others)
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.features + self.eigenpairs + self.interactions + self.examples + self.vectors
+        return sum(self.parts.values())
 
     def __str__(self) -> str:
-        parts = ("features", "eigenpairs", "interactions", "examples", "vectors")
-        listed = ", ".join(f"{name} {_written(size)}" for name in parts if (size := getattr(self, name)))
+        listed = ", ".join(f"{name} {_written(size)}" for name, size in self.parts.items() if size)
         return f"about {_written(self.total)} on disk: {listed}"
 
     def require(self, path: str | Path) -> None:
-        """Refuse to begin where the disk has less room.
+        """Refuse to begin where the disk has less room; what a run that goes on has written counts as room.
 
         Args:
             path: the run's folder, which need not exist yet.
@@ -51,13 +60,21 @@ class Sizes:
             StoreError: less is free.
         """
         folder = checks.path("path", path).absolute()
+        missing = max(0, self.total - _held(folder))
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         free = shutil.disk_usage(folder).free
-        if free < self.total:
+        if free < missing:
             raise StoreError(
-                f"{_written(free)} free at {folder}", f"{_written(self.total)}", "free space or name another folder"
+                f"{_written(free)} free at {folder}", f"{_written(missing)}", "free space or name another folder"
             )
+
+
+def _held(run: Path) -> int:
+    """Bytes of the files in the folder of a run; 0 for a folder of something else, which may be large."""
+    if not (run / store.SETTINGS).is_file():
+        return 0
+    return sum(path.lstat().st_size for path in run.rglob("*") if path.is_file())
 
 
 def estimate(

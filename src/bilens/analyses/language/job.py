@@ -10,18 +10,19 @@ from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
 from torch import Tensor
 
 from bilens import decompose, files, tables
 from bilens._internal import ranks
+from bilens.analyses.announced import announce
 from bilens.analyses.language import index, inputs, pages
 from bilens.analyses.language.input_coder import TRAIN, train, trained
 from bilens.analyses.language.layer import Costs, Layer, cost_name, costs, from_weights, opened
 from bilens.analyses.language.made import Basis, Made, made, readings
 from bilens.analyses.language.pages import Read
-from bilens.analyses.language.seen import EACH, KINDS, KS, Eigenpairs, Seen, look
+from bilens.analyses.language.seen import KINDS, KS, Eigenpairs, Seen, look
 from bilens.analyses.language.sets import Outputs, input_features, outputs
+from bilens.analyses.language.sizes import sizes
 from bilens.analyses.language.subject import PREFIX, Subject
 from bilens.errors import BilensError
 from bilens.progress import Steps
@@ -140,25 +141,23 @@ def count_steps(subject: Subject, layers: Sequence[int], out: Path, plan: Plan) 
     return each * len(layers) + bool(inputs.missing(subject, out, layers))
 
 
-def announced(subject: Subject, layer: Layer, layers: Sequence[int], plan: Plan, out: Path) -> None:
+def announced(subject: Subject, layer: Layer, layers: Sequence[int], plan: Plan, out: Path) -> tables.Sizes:
     """Say how large the job will be, and refuse a disk that is too small; wrong directions are refused here, too."""
     sets = outputs(subject, layer, plan)
     if plan.inputs != TRAIN:
         input_features(subject, layer, Path(plan.inputs) if plan.inputs else None, count=plan.input_tokens)
-    sizes = tables.estimate(
-        layers=len(layers),
-        features=sum(map(len, sets)),
+    found = sizes(
+        subject,
+        layer,
+        len(layers),
+        (sum(len(each) for each in sets if not each.control), plan.controls),
         pairs=plan.pairs,
-        dim=layer.tensor.input.dim,
         interactions=plan.interactions,
-        examples=0 if subject.split is None else len(KINDS) * EACH,
         tokens=BEFORE + 1 + AFTER,
+        inputs_of=plan.inputs,
     )
-    more = inputs.size(subject, len(layers))
-    Console(markup=False, highlight=False, soft_wrap=True).print(
-        f"{sizes}{f', and what the layers take {more / 1e6:.1f} MB' if more else ''}"
-    )
-    sizes.require(out)
+    announce(found, out)
+    return found
 
 
 def read_layer(subject: Subject, number: int, run: Folder, writer: Writer, plan: Plan) -> Read:
