@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
 
 import tiny_models
 from bilens import explorer
@@ -168,18 +167,6 @@ def test_every_token_is_found_and_shown_visibly(visit: Open) -> None:
     page.get_by_label("Find a token").fill("nothing has this in it")
     assert page.locator("#features tbody tr").count() == 0
     assert page.get_by_text("No feature here has that").is_visible()
-
-
-def test_marks_that_pile_up_stay_in_their_token(visit: Open, run: Path, tmp_path: Path) -> None:
-    features = explorer.reading_of(run / "run" / f"layer-{LAYER:03d}.html")["sets"][0]["features"]
-    (piled,) = (one["number"] for one in features if one["label"].startswith("\u0300\u0301\u0302"))
-    page = visit(f"feature=tokens:{piled}")
-    box = page.locator("h1 .tok").bounding_box()
-    assert box is not None
-    for name, y in (("above", box["y"] - 10), ("below", box["y"] + box["height"] + 2)):
-        clip = {"x": box["x"], "y": y, "width": box["width"], "height": 8}
-        page.screenshot(path=tmp_path / f"{name}.png", clip=clip)
-        assert imread(tmp_path / f"{name}.png").min() == 1, name
 
 
 @pytest.mark.parametrize("where", ["reads", "writes", "any"])
