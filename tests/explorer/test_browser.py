@@ -84,6 +84,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory, run: Exploration) -> Path:
     counted = [replace(make_curve(name), numbers=stored, beside=beside) for name, beside in (
         ("eigenvectors", None), ("components", None), ("drawn at random", "components"))]  # fmt: skip
     explorer.write([replace(run, features=unmeasured, curves=tuple(counted))], folder / "counted.html")
+    small = 0.004 * make_tensor(PIXELS, CLASSES)
+    found = make_set("svd", [small.kernel(o) for o in range(4)], CLASSES)
+    explorer.write([Exploration(title="Small numbers", features=(found,))], folder / "small numbers.html")
     first = run.features[0]
     one = torch.nn.functional.one_hot(torch.arange(37), 37).float()  # eigenvectors of one pixel: pale everywhere else
     pale = [replace(spectrum, vectors=one[: len(spectrum)]) for spectrum in first.spectra]
@@ -161,6 +164,24 @@ def test_every_view_is_drawn_in_both_themes_and_widths(visit: Open, size: str, t
             page.screenshot(path=Path(folder) / f"{name}-{theme}-{size}.png", full_page=True)
         for drawing in page.locator("figure .drawing").all():
             assert drawing.locator("svg").count() == 1, view
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_number_is_cut_off_at_the_edge_of_a_spectrum(visit: Open, size: str) -> None:
+    page = visit("overview", "small numbers", size=size)
+    cut = """() => {
+      const left = (each) => each.getBoundingClientRect().left;
+      const ticks = [...document.querySelectorAll("figure svg .tick")];
+      return ticks.filter((each) => left(each) < left(each.ownerSVGElement) - 1).map((each) => each.textContent);
+    }"""
+    long = 0
+    for place in range(4):
+        page.evaluate("hash => { location.hash = hash; }", f"feature=svd:{place}")
+        page.wait_for_timeout(60)
+        assert page.evaluate(cut) == []
+        ticks = page.locator("figure", has=page.get_by_role("heading", name="Eigenvalues")).locator("svg .tick")
+        long += sum(re.fullmatch(r"−0\.0\d{3,}", text or "") is not None for text in ticks.all_text_contents())
+    assert long  # else no number was as long as that
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -61,6 +61,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     language_compare.compare(out / "run", out / "other", out / "beside", layers=None, open=False)
     weights = reading_job.subject(model, pieces=TOKENS, text=False)
     reading_job.read(out / "weights", weights, (LAYER,), tokens=30)
+    bilinear = tiny_models.made("llama", vocab_size=len(TOKENS), hidden_act="linear")
+    exact = reading_job.subject(bilinear, pieces=TOKENS, rows=rows, fit=len(rows) - 14)
+    reading_job.read(out / "exact", exact, (LAYER,), tokens=30)
+    reading_job.read(out / "exact weights", reading_job.subject(bilinear, pieces=TOKENS, text=False), (LAYER,))
     return out
 
 
@@ -104,6 +108,18 @@ CLEAN = """() => {
     .map((each) => each.textContent).filter((text) => unseen.test(text));
   return { strange: [...strange].map((each) => each.outerHTML.slice(0, 80)), seen, scripts: document.scripts.length,
     title: document.title };
+}"""
+
+
+CUT = """() => {
+  const sides = (each) => each.getBoundingClientRect();
+  const narrow = [...document.querySelectorAll(".lm-costs .table, .side-by-side .table, .masthead nav")]
+    .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.getAttribute("aria-label"));
+  const cut = [...document.querySelectorAll("figure svg text")].filter((each) => {
+    const text = sides(each), frame = sides(each.ownerSVGElement);
+    return text.left < frame.left - 1 || text.right > frame.right + 1;
+  });
+  return [...narrow, ...cut.map((each) => each.textContent)];
 }"""
 
 
@@ -153,6 +169,157 @@ def test_every_token_is_found_and_shown_visibly(visit: Open) -> None:
     assert page.get_by_text("No feature here has that").is_visible()
 
 
+@pytest.mark.parametrize("where", ["reads", "writes", "any"])
+def test_features_are_found_by_what_they_read_and_what_they_write(visit: Open, run: Path, where: str) -> None:
+    content = explorer.reading_of(run / "run" / f"layer-{LAYER:03d}.html")
+    features = content["sets"][0]["features"]
+
+    def has(feature: Any, asked: str, text: str) -> bool:
+        named = [feature["label"]] if asked == "label" else [
+            content["tokens"][token] for side in feature[asked] for token in side["tokens"]
+        ]  # fmt: skip
+        return any(text.lower() in one.lower() for one in named)
+
+    def wanted(text: str, how: str) -> list[str]:
+        asked = ("label", "reads", "writes") if how == "any" else (how,)
+        return [f"#feature=tokens:{one['number']}" for one in features if any(has(one, each, text) for each in asked)]
+
+    page = visit("overview")
+    page.get_by_label("in", exact=True).select_option(where)
+    other = {"reads": "writes", "writes": "reads", "any": "label"}[where]
+    shown_as = {"\u202e": "⟨U+202E⟩"}
+    for text in ("</script>", "__DATA__", "constructor", "${data}", "\u202e"):
+        expected = wanted(text, where)
+        assert expected != wanted(text, other), text  # else it says nothing of where was looked
+        assert 0 < len(expected) < len(features), text
+        page.get_by_label("Find a token").fill(shown_as.get(text, text.upper()))
+        shown = [each.get_attribute("href") for each in page.locator("#features tbody th a").all()]
+        assert shown == expected, text
+        assert page.locator("#features").get_by_role("status").inner_text().startswith(f"{len(expected)} feature")
+    page.reload()  # the link keeps what was asked
+    assert page.get_by_label("in", exact=True).input_value() == where
+    assert page.locator("#features tbody tr").count() == len(expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_found_stands_in_the_row_that_it_was_found_by(visit: Open, run: Path, size: str) -> None:
+    content = explorer.reading_of(run / "run" / f"layer-{LAYER:03d}.html")
+    page = visit("overview", size=size)
+    for column, where in enumerate(("reads", "writes")):
+        page.get_by_label("in", exact=True).select_option(where)
+        for text in ("__DATA__", "constructor"):
+            page.get_by_label("Find a token").fill(text)
+            rows = page.locator("#features tbody tr").all()
+            assert rows, (where, text)
+            for row in rows:
+                place = int(str(row.locator("th a").get_attribute("href")).rpartition(":")[2])
+                (feature,) = (one for one in content["sets"][0]["features"] if one["number"] == place)
+                upper, _ = ([content["tokens"][token] for token in side["tokens"]] for side in feature[where])
+                cell = row.locator("td").nth(column)
+                assert cell.is_visible()
+                low = "" if any(text in token for token in upper) else "↓"
+                assert cell.inner_text().replace("\n", "").startswith(low)
+                assert text in cell.locator(".tok").first.inner_text(), (where, text)
+    page.get_by_label("Find a token").fill("nothing has this in it")
+    assert page.locator("p.empty:visible").inner_text() == "No feature here has that in the tokens that it writes."
+
+
+def drawn(page: Page, place: int = 0) -> dict[str, Any]:
+    """The bars and marks of a spectrum, upwards from its axis, in pixels."""
+    figure = page.locator("figure", has=page.get_by_role("heading", name="Pairs, in the order of")).nth(place)
+    return figure.locator(".drawing svg").evaluate("""(svg) => {
+      const all = (selector) => [...svg.querySelectorAll(selector)];
+      const at = (each, name) => Number(each.getAttribute(name));
+      const zero = at(svg.querySelector("line.axis"), "y1"), middle = (each) => at(each, "x") + at(each, "width") / 2;
+      return {
+        zero,
+        bars: all("rect.positive, rect.negative").map((each) => ({ kind: each.getAttribute("class"), x: middle(each),
+          height: at(each, "height"), foot: zero - at(each, "y") - at(each, "height") })),
+        marks: all("rect.total").map((each) => ({ x: middle(each),
+          up: zero - at(each, "y") - at(each, "height") / 2 })),
+        ticks: all("line.grid, line.axis").map((each) => zero - at(each, "y1")),
+        told: all(".tick[text-anchor=end]").map((each) => each.textContent),
+      };
+    }""")
+
+
+@pytest.mark.parametrize("name", ["run", "weights", "exact"])
+def test_bars_and_null_marks_of_a_spectrum_are_where_the_data_say(visit: Open, run: Path, name: str) -> None:
+    content = explorer.reading_of(run / name / f"layer-{LAYER:03d}.html")
+    (null,) = (found for found in content["sets"] if found["control"])
+    medians = np.median([feature["shares"] for feature in null["features"]], axis=0)
+    page = visit("overview", name)
+    for feature in content["sets"][0]["features"][:20:6]:
+        go(page, f"feature=tokens:{feature['number']}")
+        found = drawn(page)
+        shares = np.array(feature["shares"])
+        scale = found["bars"][0]["height"] / shares[0]  # pixels of the whole
+        assert [bar["kind"] for bar in found["bars"]] == [
+            "negative" if value < 0 else "positive" for value in feature["values"]
+        ]
+        assert [bar["height"] for bar in found["bars"]] == pytest.approx(np.maximum(0.5, shares * scale), abs=0.02)
+        assert [bar["foot"] for bar in found["bars"]] == pytest.approx(np.minimum(0, shares * scale - 0.5), abs=0.02)
+        assert [mark["up"] for mark in found["marks"]] == pytest.approx(medians * scale, abs=0.02)
+        assert [mark["x"] for mark in found["marks"]] == pytest.approx([bar["x"] for bar in found["bars"]], abs=0.02)
+        assert found["told"] == [f"{100 * tick / scale:.0f}\u202f%" for tick in found["ticks"]]
+        page.locator("figure", has=page.get_by_role("heading", name="Pairs, in the order of")).get_by_role(
+            "button", name="Table"
+        ).click()
+        cells = page.locator("figure tbody").first.locator("td:nth-child(4)").all_inner_texts()
+        assert [number(cell) for cell in cells] == pytest.approx(medians, rel=6e-3)
+        note = page.locator("figcaption .note").first.inner_text()
+        assert f"{len(null['features'])} random directions" in note
+
+
+def test_null_marks_of_two_features_stay_in_their_charts(visit: Open, run: Path) -> None:
+    content = explorer.reading_of(run / "run" / f"layer-{LAYER:03d}.html")
+    (null,) = (found for found in content["sets"] if found["control"])
+    random = max(np.median([feature["shares"] for feature in null["features"]], axis=0))
+    flat = sorted(content["sets"][0]["features"], key=lambda feature: max(feature["shares"]))[:2]
+    assert random > max(flat[1]["shares"])  # else no mark is above all bars
+    page = visit(f"compare=tokens:{flat[0]['number']},tokens:{flat[1]['number']}")
+    for side in (0, 1):
+        found = drawn(page, side)
+        assert max(mark["up"] for mark in found["marks"]) < found["zero"] - 12  # below the name of the axis
+    first, second = (drawn(page, side)["bars"][0]["height"] for side in (0, 1))
+    assert first / second == pytest.approx(flat[0]["shares"][0] / flat[1]["shares"][0], rel=1e-3)  # one scale
+
+
+SAYS = {
+    "run": ("surrogate: saw {fit} tokens", "order of pairs: saw {fit} tokens",
+            "contexts and correlations: {held} held-out tokens"),
+    "exact": ("from the weights, exact (to", "order of pairs: saw {fit} tokens",
+              "contexts and correlations: {held} held-out tokens"),
+    "weights": ("surrogate: weights only", "order of pairs: |λ|, weights only", "no text was read: no contexts"),
+    "exact weights": ("from the weights, exact", "order of pairs: |λ|, weights only", "no text was read: no contexts"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_what_saw_text_and_how_much_is_said_on_every_view(visit: Open, name: str) -> None:
+    rows, length = 5 * len(TOKENS) // 24, 24 - 1  # the first token of each row is left out
+    fit, held = (f"{count * length:,}" for count in (rows - 14, 14))
+    page = visit("overview", name)
+    seen = "weights" not in name
+    for view in ("overview", "feature=tokens:1", "about"):
+        go(page, view)
+        said = page.locator("ul.labels li").all_inner_texts()
+        assert len(said) == 3
+        for text, expected in zip(said, SAYS[name], strict=True):
+            assert text.startswith(expected.format(fit=fit, held=held)), view
+        words = page.locator("main").inner_text()
+        assert ("saw" in words) is seen
+        assert (f"{held} held-out tokens" in words) is seen
+        if view.startswith("feature"):
+            assert page.get_by_role("heading", name="Contexts").count() == seen
+            assert page.get_by_role("heading", name="Predicted against true").count() == seen
+            assert page.get_by_role("heading", name=f"Pairs, in the order of {'the data' if seen else '|λ|'}").count()
+            reads = page.locator("section.sides", has=page.get_by_role("heading", name="What it reads"))
+            assert (f"over {fit} tokens of text" in reads.inner_text()) is seen
+            assert ("weights only" in reads.inner_text()) is not seen
+            assert "weights only" in page.locator("section.sides", has_text="What it writes").inner_text()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["run", "weights", "beside"])
@@ -162,6 +329,7 @@ def test_every_view_is_drawn_in_both_themes_and_widths(visit: Open, name: str, s
         go(page, view)
         page.wait_for_function("document.querySelector('main h1')")
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, view
+        assert page.evaluate(CUT) == [], view
         for drawing in page.locator("figure .drawing").all():
             assert drawing.locator("svg").count() == 1, view
         if folder := os.environ.get("BILENS_SCREENSHOTS"):

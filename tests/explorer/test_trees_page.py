@@ -107,6 +107,16 @@ def test_each_root_is_a_row_and_each_tile_a_link(page: Any, run: Exploration) ->
 
 
 @pytest.mark.slow
+def test_the_whole_menu_fits_on_a_phone(page: Any) -> None:
+    before = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    menu = page.locator(".masthead nav")
+    assert menu.locator("a").count() == 6
+    assert menu.evaluate("each => each.scrollWidth - each.clientWidth") <= 0
+    page.set_viewport_size(before)
+
+
+@pytest.mark.slow
 def test_a_samples_logit_is_the_sum_of_the_votes_of_its_roots(page: Any, run: Exploration) -> None:
     assert run.samples is not None
     assert run.trees is not None

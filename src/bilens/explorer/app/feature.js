@@ -117,14 +117,14 @@ function spectrum(parts) {
     table: () => ({ columns: ["rank by |λ|", "λ", "share of ‖Q‖²"],
       rows: values.map((value, rank) => [rank + 1, value, feature.energy ? value * value / feature.energy : 0]) }),
     draw: (width) => {
-      const height = 250, left = 44, top = 22, bottom = 34, size = 11;
+      const top_ = Math.max(0, ...values), low = Math.min(0, ...values);
+      const left = Math.max(44, ...[top_, low].map((end) => 9 + 6.4 * number(end).length)), height = 250, top = 22, bottom = 34, size = 11;
       const room = Math.floor((width - left - 8) / size);
       const fits = positive.length + negative.length <= room;
       const gap = fits ? 0 : 74;
       const each = fits ? room : Math.floor((room - gap / size) / 2);
       const few = Math.min(positive.length, fits ? room : Math.max(each, 2 * each - negative.length));
       const rest = Math.min(negative.length, fits ? room : Math.max(each, 2 * each - positive.length));
-      const top_ = Math.max(0, ...values), low = Math.min(0, ...values);
       const place = (/** @type {number} */ value) => top + ((top_ - value) / (top_ - low || 1)) * (height - top - bottom);
       const group = s("g", {});
       for (const tick of [low, 0, top_]) {

@@ -8,7 +8,7 @@ import { labels } from "./lm_overview.js";
 const LM_WORDS = [
   ["Feature", "A number u·y of what the layer’s MLP writes, y, for a direction u: that of a token’s logit, of a coder’s feature, or one drawn at random."],
   ["Quadratic form, kernel", "u·y = xᵀQx, with x the layer’s normalised input and a last coordinate that is always 1. Q follows from the weights, exactly where the layer is bilinear, else from its surrogate."],
-  ["Surrogate", "Of each unit σ(z)·v the best A zv + B z² + C z + E v + F, so that the layer becomes a quadratic form. What is lost is the share of variance (FVU) and the rise of the model’s cross-entropy with the surrogate in the layer’s place."],
+  ["Surrogate", "Each unit σ(z)·v is replaced by the best A zv + B z² + C z + E v + F, so that the layer becomes a quadratic form. What is lost is the share of variance (FVU) and the rise of the model’s cross-entropy with the surrogate in the layer’s place."],
   ["Pair", "An eigenvalue λ and its eigenvector v: the pair adds λ (v·x)², never anything of the other sign."],
   ["Order of the data", "Pairs of Σ^½QΣ^½, with Σ the second moment of the input on text: the first adds most on average, and each (v·x)² has mean 1. Without text pairs are in the order of |λ|."],
   ["‖Q‖²", "The sum of all λ². What some pairs hold of it says how far the others matter."],

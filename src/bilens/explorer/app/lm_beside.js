@@ -5,7 +5,7 @@ import { fill, h, roving } from "./dom.js";
 import { figure } from "./figure.js";
 import { number, plural, signed, whole } from "./format.js";
 import { likeness, randomPairs, shared } from "./lm_alike.js";
-import { nameOf } from "./lm_data.js";
+import { median, nameOf } from "./lm_data.js";
 import { visible } from "./lm_tokens.js";
 import { link, remember } from "./route.js";
 
@@ -37,14 +37,6 @@ export function besidePage(reading, route) {
     h("dl", { class: "facts" }, sets.map((each) => told(reading, each))),
     distribution(reading, sets),
     sets.map((each) => listed(reading, each, route)));
-}
-
-/**
- * @param {number[]} values
- */
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
 /**

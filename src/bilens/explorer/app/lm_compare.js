@@ -6,7 +6,7 @@ import { number, percent, short, signed, whole } from "./format.js";
 import { likeness, randomPairs } from "./lm_alike.js";
 import { pageOf } from "./lm_beside.js";
 import { firstSet, found, nameOf } from "./lm_data.js";
-import { featureTitle, spectrum, twoSides } from "./lm_feature.js";
+import { featureTitle, highest, spectrum, twoSides } from "./lm_feature.js";
 import { featureField } from "./lm_sentence.js";
 import { shaded, visible } from "./lm_tokens.js";
 import { link } from "./route.js";
@@ -33,7 +33,7 @@ export function lmCompare(reading, route) {
     location.hash = link("compare", [side ? nameOf(first) : name, side ? name : nameOf(second)].join(","));
   };
   const both = /** @type {Found[]} */ ([first, second]), pages = both.map((one) => one.of || reading);
-  const most = Math.max(...both.flatMap((one) => one.feature.shares)) * 1.08;
+  const most = Math.max(...both.map((one, side) => highest(pages[side], one)));
   return h("div", { class: "compare lm" }, h("h1", {}, "Compare"),
     beside ? h("p", { class: "lead" }, `Features of ${visibleName(reading)} and of ${visibleName(beside.reading)}. `, h("a", { href: link("beside") }, "See all of them"), ".") : null,
     h("div", { class: "bar pickers" }, featureField(reading, "side0", "Compare", first, (name) => go(0, name), true), featureField(reading, "side1", "with", second, (name) => go(1, name), true)),

@@ -79,3 +79,20 @@ export function predicted(one, k) {
 export function control(spreads) {
   return spreads.find((spread) => spread.control) || null;
 }
+
+/**
+ * Each pair's share of ‖Q‖², the median over the random directions of the page, and how many they are.
+ * @param {Reading} reading
+ */
+export function randomShares(reading) {
+  const features = reading.sets.filter((set) => set.control).flatMap((set) => set.features);
+  const pairs = Math.min(...features.map((feature) => feature.shares.length));
+  const medians = features.length ? Array.from({ length: pairs }, (_, pair) => median(features.map((feature) => feature.shares[pair]))) : [];
+  return { medians, count: features.length };
+}
+
+/** @param {number[]} values */
+export function median(values) {
+  const sorted = [...values].sort((a, b) => a - b), half = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}

@@ -3,7 +3,7 @@
 import { fill, h, s } from "./dom.js";
 import { figure } from "./figure.js";
 import { number, percent, plural, short, signed, subscript, whole } from "./format.js";
-import { control, found, nameOf, predicted, valuesOf } from "./lm_data.js";
+import { control, found, nameOf, predicted, randomShares, valuesOf } from "./lm_data.js";
 import { contexts } from "./lm_examples.js";
 import { interactionsOf } from "./lm_interactions.js";
 import { labels } from "./lm_overview.js";
@@ -62,19 +62,26 @@ function summary(reading, one) {
 }
 
 /**
- * Shares of the pairs as bars, with the random directions' median and quartiles as marks.
+ * How high a chart of the shares of a feature's pairs is, random directions' among them.
  * @param {import("./lm_data.js").Reading} reading
  * @param {Found} one
  */
-export function spectrum(reading, one, most = 0) {
-  const { feature } = one, null_ = control(reading.shares);
-  const steps = (/** @type {number[]} */ sums) => sums.map((value, place) => value - (place ? sums[place - 1] : 0));
-  const random = null_ ? steps(null_.median) : [];
-  const top = most || Math.max(1e-9, ...feature.shares, ...random) * 1.08;
+export function highest(reading, one) {
+  return Math.max(1e-9, ...one.feature.shares, ...randomShares(reading).medians) * 1.08;
+}
+
+/**
+ * Shares of the pairs as bars, with the random directions' medians as marks.
+ * @param {import("./lm_data.js").Reading} reading
+ * @param {Found} one
+ * @param {number} top
+ */
+export function spectrum(reading, one, top = highest(reading, one)) {
+  const { feature } = one, { medians: random, count } = randomShares(reading);
   return figure({
     title: reading.order === "data" ? "Pairs, in the order of the data" : "Pairs, in the order of |λ|", of: featureTitle(one), name: `${one.set.name}-${feature.number}-spectrum`,
-    note: "Each pair’s share of ‖Q‖²: blue raises the feature, red lowers it. The marks are the median of random directions.",
-    alt: `Bars of the shares of ${plural(feature.values.length, "pair")} of ${featureTitle(one)}, beside random directions`,
+    note: "Each pair’s share of ‖Q‖²: blue raises the feature, red lowers it." + (count ? ` The marks are the medians of ${plural(count, "random direction")}.` : ""),
+    alt: `Bars of the shares of ${plural(feature.values.length, "pair")} of ${featureTitle(one)}${count ? ", beside random directions" : ""}`,
     table: () => ({ columns: ["pair", "λ", "share of ‖Q‖²", "random directions, median"],
       rows: feature.values.map((value, pair) => [pair + 1, value, feature.shares[pair], random[pair] ?? null]) }),
     draw: (width) => {
@@ -83,7 +90,7 @@ export function spectrum(reading, one, most = 0) {
       const group = s("g", {});
       for (const tick of [0, top / 2.16, top / 1.08]) {
         group.append(s("line", { x1: left, x2: width - 6, y1: y(tick), y2: y(tick), class: tick ? "grid" : "axis" }),
-          s("text", { x: left - 7, y: y(tick), dy: "0.32em", class: "tick", "text-anchor": "end" }, percent(tick, 0)));
+          s("text", { x: left - 7, y: y(tick), dy: "0.32em", class: "tick", "text-anchor": "end" }, percent(tick, tick && top < 0.1 ? 1 : 0)));
       }
       feature.values.forEach((value, pair) => {
         const x = left + pair * each;
@@ -132,7 +139,7 @@ function fit(reading, one) {
       return { columns: ["token", "true", `predicted by ${plural(state.k, "pair")}`], rows: tokens.map((token, t) => [visible(reading.tokens[token]), values.true[t], said[t]]) };
     },
     draw: (width) => {
-      const said = predicted(one, state.k) || new Float64Array(0), size = Math.min(width - 54, 330), left = 48, top = 26;
+      const said = predicted(one, state.k) || new Float64Array(0), left = 54, size = Math.min(width - left - 6, 330), top = 26;
       const all = [...values.true, ...said], low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
       const x = (/** @type {number} */ value) => left + (value - low) / span * (width - left - 8);
       const y = (/** @type {number} */ value) => top + size * 0.78 - (value - low) / span * size * 0.78;
@@ -145,7 +152,7 @@ function fit(reading, one) {
       values.true.forEach((value, t) => group.append(s("circle", { cx: x(value), cy: y(said[t]), r: 2.6, class: "point" },
         s("title", {}, `${visible(reading.tokens[tokens[t]])}: true ${number(value)}, predicted ${number(said[t])}`))));
       group.append(s("text", { x: width - 8, y: y(low) + 32, class: "label", "text-anchor": "end" }, "true, of the original layer"),
-        s("text", { x: 0, y: 8, class: "label" }, "predicted"));
+        s("text", { x: 0, y: 11, class: "label" }, "predicted"));
       return { height: y(low) + 38, parts: [group] };
     },
   });

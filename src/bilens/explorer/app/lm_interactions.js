@@ -44,10 +44,10 @@ function matrix(reading, one) {
     alt: `Matrix of ${count} × ${count} interaction coefficients`,
     table: () => ({ columns: ["", ...inputs.map(name)], rows: inputs.map((input, row) => [name(input), ...values[row]]) }),
     draw: (width) => {
-      const left = Math.min(130, width * 0.3), top = 76, size = (width - left - 4) / count;
+      const left = Math.min(130, width * 0.3), top = 76, slant = 50, size = (width - left - slant) / count;
       const group = s("g", {});
       inputs.forEach((input, row) => {
-        const label = short(name(input), 15), at = left + row * size + size / 2;
+        const label = short(name(input), Math.floor((left - 8) / 8)), at = left + row * size + size / 2;
         group.append(s("text", { x: left - 6, y: top + row * size + size / 2, dy: "0.32em", "text-anchor": "end", class: "tick" }, label),
           s("text", { x: at, y: top - 6, class: "tick", transform: `rotate(-48 ${at} ${top - 6})` }, short(label, 12)));
         inputs.forEach((other, column) => {

@@ -5,9 +5,10 @@ import { fill, h, roving, s } from "./dom.js";
 import { figure } from "./figure.js";
 import { cell, number, percent, plural, signed, whole } from "./format.js";
 import { control, firstSet, nameOf } from "./lm_data.js";
-import { chips, visible } from "./lm_tokens.js";
+import { chip, visible } from "./lm_tokens.js";
 import { link, remember } from "./route.js";
 
+const SHOWN_TOKENS = 4;
 const METHODS = {
   exact: "exact: this layer is bilinear, nothing stands in for it",
   least_squares: "its quadratic surrogate, fitted to text by least squares",
@@ -17,6 +18,8 @@ const METHODS = {
 
 const SORTS = { order: "order in the set", held: "held by its pairs", two: "predicted by two pairs", size: "size on text", label: "name" };
 const WHERE = { any: "name, reads or writes", label: "name", reads: "what it reads", writes: "what it writes" };
+/** @type {Record<string, string>} */
+const LOOKED = { any: "its name, or in the tokens that it reads or writes", label: "its name", reads: "the tokens that it reads", writes: "the tokens that it writes" };
 
 /**
  * @param {import("./lm_data.js").Reading} reading
@@ -57,7 +60,7 @@ export function labels(reading) {
   const found = reading.method === "exact"
     ? [["exact", reading.apart === null ? "from the weights, exact" : `from the weights, exact (to ${number(reading.apart)})`]]
     : [["kind", text ? `surrogate: saw ${whole(text.fit)} tokens` : "surrogate: weights only"]];
-  found.push(text ? ["kind", "order of pairs: saw the same tokens"] : ["kind", "order of pairs: |λ|, weights only"]);
+  found.push(text && reading.order === "data" ? ["kind", `order of pairs: saw ${whole(text.fit)} tokens`] : ["kind", "order of pairs: |λ|, weights only"]);
   found.push(text ? ["kind", `contexts and correlations: ${whole(text.held_out)} held-out tokens`] : ["kind", "no text was read: no contexts"]);
   return h("ul", { class: "labels", "aria-label": "What this page rests on" }, found.map(([kind, words]) => h("li", { class: kind }, words)));
 }
@@ -83,7 +86,7 @@ function costs(reading) {
     h("p", { class: "note" }, `${METHODS[reading.method].slice(0, 1).toUpperCase()}${METHODS[reading.method].slice(1)}. ` +
       `Measured on ${text ? whole(text.measured) : ""} tokens that nothing was fitted to; ± is one standard error over texts. The mean and the random layer know nothing of the weights.`),
     h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "What stands in the layer’s place" }, h("table", { class: "scores" },
-      h("thead", {}, h("tr", {}, ["in its place", "share of variance lost (FVU)", "", "cross-entropy more, nats per token"].map((name) => h("th", { scope: "col" }, name)))),
+      h("thead", {}, h("tr", {}, ["in its place", "share of variance lost (FVU)", "", "cross-entropy more, nats per token"].map((name) => h("th", { scope: "col", class: name ? null : "bar-cell" }, name)))),
       h("tbody", {}, reading.costs.map((cost) => h("tr", { class: cost.kind === "null" ? "beside" : null },
         h("th", { scope: "row" }, cost.kind === "null" ? h("span", { class: "kind" }, "null") : null, cost.name),
         h("td", {}, number(cost.fvu)), h("td", { class: "bar-cell" }, meter(cost.fvu / most)),
@@ -171,29 +174,38 @@ function panel(reading, set, state, tab) {
   const mark = lows && two >= 0 ? lows.median[two] : null;
   const rows = set.features.map((feature, order) => {
     const text = {
-      label: `${feature.label} ${visible(feature.label)}`, reads: words(reading, feature.reads), writes: words(reading, feature.writes),
+      label: [feature.label, visible(feature.label)], reads: words(reading, feature.reads), writes: words(reading, feature.writes),
     };
     const r = feature.correlations && two >= 0 ? feature.correlations[two] : null;
-    return { feature, order, text, r, element: h("tr", {},
+    const reads = h("td", {}), writes = h("td", {});
+    return { feature, order, text, r, reads, writes, element: h("tr", {},
       h("th", { scope: "row" }, h("a", { href: link("feature", nameOf({ set, place: order, feature })) },
         feature.token === null ? `${set.feature} ${visible(feature.label)}` : h("bdi", { class: "tok name" }, visible(feature.label)))),
-      h("td", {}, chips(reading, feature.reads[0], { count: 4, kind: "plain" })),
-      h("td", {}, chips(reading, feature.writes[0], { count: 4, kind: "plain" })),
+      reads, writes,
       h("td", { class: "number" }, percent(feature.held, 0), meter(feature.held)),
       r === null ? null : h("td", { class: "number" }, number(r), meter(Math.max(0, r), mark))) };
   });
-  const body = h("tbody", {}), status = h("p", { class: "status", role: "status" }), none = h("p", { class: "empty", hidden: true });
+  const columns = ["feature", reading.readings ? "reads: largest at" : "reads: largest at (embeddings)", "writes: raises", `held by ${plural(set.features[0] ? set.features[0].values.length : 0, "pair")}`,
+    ...(reading.correlations.length && two >= 0 ? ["predicted by two pairs, r"] : [])];
+  const body = h("tbody", {}), table = h("table", { class: "listed" }, h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))), body);
+  const status = h("p", { class: "status", role: "status" }), none = h("p", { class: "empty", hidden: true });
   const arrange = () => {
     remember(link("overview", set.name, { find: state.find, sort: state.sort === "order" ? "" : state.sort, where: state.where === "any" ? "" : state.where }));
     const wanted = state.find.toLowerCase();
-    const shown = rows.filter(({ text }) => !wanted || Object.entries(text).some(([where, words]) => (state.where === "any" || where === state.where) && words.toLowerCase().includes(wanted)));
+    const shown = rows.filter(({ text }) => !wanted || Object.entries(text).some(([where, words]) => (state.where === "any" || where === state.where) && words.some((word) => word.toLowerCase().includes(wanted))));
     /** @type {Record<string, (a: typeof rows[0], b: typeof rows[0]) => number>} */
     const by = { order: (a, b) => a.order - b.order, held: (a, b) => b.feature.held - a.feature.held, two: (a, b) => (b.r || 0) - (a.r || 0),
       size: (a, b) => (b.feature.deviation || 0) - (a.feature.deviation || 0), label: (a, b) => a.feature.label.trim().localeCompare(b.feature.label.trim(), "en", { numeric: true }) };
+    for (const { feature, reads, writes } of shown) {
+      fill(reads, few(reading, feature.reads, state.where === "any" || state.where === "reads" ? wanted : ""));
+      fill(writes, few(reading, feature.writes, state.where === "any" || state.where === "writes" ? wanted : ""));
+    }
+    table.classList.toggle("by-writes", state.where === "writes");
     fill(body, [...shown].sort(by[state.sort] || by.order).map(({ element }) => element));
     none.hidden = shown.length > 0;
-    none.textContent = shown.length ? "" : "No feature here has that in its name, or in the tokens that it reads or writes.";
-    status.textContent = shown.length === rows.length ? "" : `${plural(shown.length, "feature")} of ${rows.length}`;
+    none.textContent = shown.length ? "" : `No feature here has that in ${LOOKED[state.where] || LOOKED.any}.`;
+    const first = shown.length && state.where !== "label" ? " · tokens that were found stand first, with ↓ where the feature is smallest or lowers them" : "";
+    status.textContent = shown.length === rows.length ? "" : `${plural(shown.length, "feature")} of ${rows.length}${first}`;
     const links = /** @type {HTMLElement[]} */ ([...body.querySelectorAll("a")]);
     links.forEach((each, place) => { each.tabIndex = place ? -1 : 0; });
   };
@@ -204,8 +216,6 @@ function panel(reading, set, state, tab) {
       state[name] = event.target.value;
       arrange();
     } }, Object.entries(options).map(([value, words]) => h("option", { value, selected: value === state[name] }, words))));
-  const columns = ["feature", reading.readings ? "reads: largest at" : "reads: largest at (embeddings)", "writes: raises", `held by ${plural(set.features[0] ? set.features[0].values.length : 0, "pair")}`,
-    ...(reading.correlations.length && two >= 0 ? ["predicted by two pairs, r"] : [])];
   return h("section", { id: "features", role: "tabpanel", "aria-labelledby": tab },
     h("div", { class: "intro" }, h("p", {}, set.about), set.total > set.features.length ? h("p", { class: "among" },
       `${whole(set.features.length)} of ${whole(set.total)} are on this page; the run’s tables have all of them.`) : null),
@@ -218,7 +228,21 @@ function panel(reading, set, state, tab) {
       choose("where", WHERE, "in"), choose("sort", SORTS, "Sort by"), status),
     mark === null ? null : h("p", { class: "hint" }, `The mark in the last column is the median of random directions, ${number(mark)}.`),
     h("div", { class: "table tall", tabindex: 0, role: "region", "aria-label": `Features: ${set.title}` },
-      h("table", { class: "listed" }, h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))), body)), none);
+      table), none);
+}
+
+/**
+ * A few tokens of a feature: those that were looked for on either of its sides, then the first ones of the upper side.
+ * @param {import("./lm_data.js").Reading} reading
+ * @param {import("./lm_layout.js").Tokens[]} sides
+ * @param {string} wanted
+ */
+function few(reading, sides, wanted) {
+  const [upper, lower] = sides.map((side) => side.tokens.map((token, place) => ({ token, value: side.values[place], sign: "" })));
+  const has = (/** @type {{token: number}} */ { token }) => Boolean(wanted) && spelled(reading, token).some((text) => text.toLowerCase().includes(wanted));
+  const there = [...upper.filter(has), ...lower.filter(has).map((each) => ({ ...each, sign: "↓ " }))];
+  const shown = [...there, ...upper.filter((each) => !has(each))].slice(0, SHOWN_TOKENS);
+  return h("span", { class: "chips" }, shown.flatMap(({ token, value, sign }) => [sign, chip(reading.tokens[token], "plain", number(value))]));
 }
 
 /**
@@ -226,5 +250,14 @@ function panel(reading, set, state, tab) {
  * @param {import("./lm_layout.js").Tokens[]} sides
  */
 function words(reading, sides) {
-  return sides.flatMap((side) => side.tokens.flatMap((token) => [reading.tokens[token], visible(reading.tokens[token])])).join(" ");
+  return sides.flatMap((side) => side.tokens.flatMap((token) => spelled(reading, token)));
+}
+
+/**
+ * A token as it is and as the page shows it: either may be looked for.
+ * @param {import("./lm_data.js").Reading} reading
+ * @param {number} token
+ */
+function spelled(reading, token) {
+  return [reading.tokens[token], visible(reading.tokens[token])];
 }

@@ -46,12 +46,11 @@ export function chip(text, more = "", told = "") {
  * A list of tokens with a number each, as chips; deeper where the number is larger.
  * @param {import("./lm_data.js").Reading} reading
  * @param {import("./lm_layout.js").Tokens} tokens
- * @param {{kind?: string, most?: number, count?: number}} parts
+ * @param {{kind?: string, most?: number}} parts
  */
 export function chips(reading, tokens, parts = {}) {
   const most = parts.most || Math.max(1e-12, ...tokens.values.map(Math.abs));
-  const shown = tokens.tokens.slice(0, parts.count || tokens.tokens.length);
-  return h("span", { class: "chips" }, shown.map((token, place) => chip(reading.tokens[token],
+  return h("span", { class: "chips" }, tokens.tokens.map((token, place) => chip(reading.tokens[token],
     `${parts.kind || "plain"} ${level(tokens.values[place], most)}`, number(tokens.values[place]))));
 }
 
