@@ -59,7 +59,8 @@ def of_coders(
     """
     for name, coder in coders.items():
         sizes = coder.d_out == mlp.output.size and coder.d_in in (mlp.output.size, mlp.input.size)
-        if not sizes or (coder.site.hook in OTHERS and not coder.transcodes):
+        elsewhere = coder.site is not None and coder.site.hook in OTHERS and not coder.transcodes
+        if not sizes or elsewhere:
             what = f" of {coder.site}" if sizes else ""
             raise BilensError(
                 f"coder {name!r}{what} of {coder.d_in} → {coder.d_out} numbers", f"one of the output of {mlp!r}"

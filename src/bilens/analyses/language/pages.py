@@ -147,7 +147,7 @@ class Page:
             "readings": 0 if first is None else first.tokens,
             "shares": [self.shares(one) for one in sets],
             "correlations": [
-                *(found for one in sets if (found := self.correlations(one)) is not None),
+                *(spread for one in sets if (spread := self.correlations(one)) is not None),
                 *output_coder.spreads(coder, at),
             ],
             "sets": shown,
