@@ -160,7 +160,7 @@ def last(batches: Iterator[Tensor]) -> None:
 
 
 def gathered(tensor: BilinearTensor, i: Tensor, j: Tensor) -> Tensor:
-    """Pair vectors as a notebook makes them, one a row."""
+    """Pair vectors as a notebook makes them, one per row."""
     w, v = tensor.left, tensor.right
     one = torch.einsum("hb,hb->bh", w[:, i], v[:, j])
     other = torch.einsum("hb,hb->bh", v[:, i], w[:, j])

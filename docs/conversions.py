@@ -45,7 +45,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
-    """The table, one run a row, in order of tokens, documents and steps."""
+    """The table, one run per row, in order of tokens, documents and steps."""
     found = [
         "| fitted to | steps per layer | measured on | ΔCE held out | ΔCE fitted | KL held out | same likeliest token "
         "| minutes |",

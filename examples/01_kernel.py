@@ -10,7 +10,7 @@ W, V = torch.randn(2, 20, 16, generator=generator, dtype=torch.float64)
 D = torch.randn(3, 20, generator=generator, dtype=torch.float64)
 x = torch.randn(5, 16, generator=generator, dtype=torch.float64)
 
-B = BilinearTensor.from_layer(W, V, D, input=pixels, output=classes)  # 700 numbers in place of 768
+B = BilinearTensor.from_layer(W, V, D, input=pixels, output=classes)  # 700 numbers instead of 768
 dog = B.kernel("dog")
 spectrum = decompose.eigh(dog, k=4)
 

@@ -66,7 +66,7 @@ def replaced(
         model: of transformers, in memory and in evaluation; layer, site: where.
         text: rows that nothing was fitted on, two at least.
         stand_ins: by name, functions of rows that give the rows which then stand at the site, for example a coder.
-        reads: the site whose rows they are given, None for the site itself: "mlp_in" for a transcoder in the place of
+        reads: the site whose rows they are given, None for the site itself: "mlp_in" for a transcoder instead of
             "mlp_out".
         prefix: tokens at the start of a text whose vectors stay the original's.
         progress: whether to show a bar.

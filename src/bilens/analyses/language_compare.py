@@ -47,7 +47,7 @@ def compare(a: Path, b: Path, out: Path, *, layers: str | None, open: bool) -> d
 
 
 def _plain(content: Any) -> Any:
-    """JSON has no infinity: null in place of the ends of an interval that a few samples do not have."""
+    """JSON has no infinity: null instead of the ends of an interval that a few samples do not have."""
     if isinstance(content, dict):
         return {name: _plain(part) for name, part in content.items()}
     return None if isinstance(content, float) and math.isinf(content) else content

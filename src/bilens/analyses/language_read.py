@@ -1,4 +1,4 @@
-"""`bilens read` of a language model: told from an image classifier by its files, and read layer by layer."""
+"""`bilens read` of a language model: recognised by its files, and read layer by layer."""
 
 from __future__ import annotations
 

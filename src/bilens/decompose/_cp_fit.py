@@ -39,7 +39,7 @@ class Target:
     """B in float64 with norm 1, or 0, without hidden units that are 0; the factors of each unit at one norm."""
 
     def __init__(self, tensor: BilinearTensor) -> None:
-        # Powers of two out of the way: the Gram has the sixth power of the factors.
+        # Rescale by powers of two: the Gram has the sixth power of the factors.
         (left, x), (right, y), (down, z) = (near_one(f.double()) for f in (tensor.left, tensor.right, tensor.down))
         sizes = torch.stack([left.norm(dim=1), right.norm(dim=1), down.norm(dim=0)])
         used = (sizes > 0).all(dim=0).nonzero()[:, 0]

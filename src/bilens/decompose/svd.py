@@ -152,7 +152,7 @@ def svd(tensor: BilinearTensor, k: int | None = None) -> TensorSVD:
         BilensError: k out of range, or Σ σ² outside the range of the type.
     """
     k = _check_k(tensor, k)
-    # Powers of two out of the way: the Gram has the sixth power of the factors, which leaves the range of any type.
+    # Rescale by powers of two: the Gram has the sixth power of the factors, which leaves the range of any type.
     left, a = near_one(tensor.left)
     right, b = near_one(tensor.right)
     down, c = near_one(tensor.down)

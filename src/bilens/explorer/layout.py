@@ -65,7 +65,7 @@ class Feature(TypedDict):
     """One feature: xᵀQx = Σ λ (v·x')².
 
     `eigenvalues` has all λ, or the first ones and then `discarded` > 0, the largest |λ| of the others; `vectors` the
-    first eigenvectors, one a row; `energy` is ‖Q‖², `residual` the largest ‖Qv − λv‖ / |λ₁| of the vectors. `errors`
+    first eigenvectors, one per row; `energy` is ‖Q‖², `residual` the largest ‖Qv − λv‖ / |λ₁| of the vectors. `errors`
     has the largest error of the first k = 1 … pairs over the `examined` samples, whose largest norm is `norm`.
     """
 
@@ -164,7 +164,7 @@ class Root(TypedDict):
 class Tree(TypedDict):
     """One output as roots; `error` is the relative error of those and the leaves left out.
 
-    `readers` has the w and `patterns` the pictures of all leaves, root after root, one a row.
+    `readers` has the w and `patterns` the pictures of all leaves, root after root, one per row.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Who trains: one process, or several, each with a share of every batch."""
+"""Training by one process, or by several that each take a share of every batch."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Seen:
 
 
 def stretches(tokens: Int[Tensor, "r t"], pieces: tuple[str, ...]) -> Int[Tensor, "m 2"]:
-    """Row and first position of the stretches of text that are kept: one a row, from where a sentence begins."""
+    """Row and first position of the stretches of text that are kept: one per row, from where a sentence begins."""
     found, (count, length) = [], tokens.shape
     span = min(SPAN, length - PREFIX)
     for row in range(min(SENTENCES, count)):

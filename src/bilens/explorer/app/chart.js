@@ -207,7 +207,7 @@ function hover(parts, shown, xs, ys, box) {
 }
 
 /**
- * Bars from 0, one a row: names on the left, values at the ends.
+ * Bars from 0, one per row: names on the left, values at the ends.
  * @param {{width: number, rows: {label: string, value: number, strong?: boolean, text?: string}[], row?: number,
  *   low?: number, high?: number, ends?: number}} parts
  */
