@@ -106,6 +106,7 @@ def test_reading_a_tensor_gives_the_products_with_its_output() -> None:
     own = directions.svd(tensor, 3)
     assert_close(own.matrix @ own.matrix.T, torch.eye(3), atol=1e-5, rtol=0)
     assert_close(own.matrix, decompose.svd(tensor, 3).outputs)
+    assert own.labels == ("component 1", "component 2", "component 3")  # as the page counts
     mine = directions.given(drawn(2, 16), ["up", "down"])
     x = drawn(7, 16, seed=3)
     read = mine.read(tensor)

@@ -191,12 +191,12 @@ def coder(
 
 
 def svd(tensor: BilinearTensor, k: int) -> Directions:
-    """The layer's own: its k output directions of largest singular value, from the weights alone.
+    """The layer's own: its k output directions of largest singular value, from the weights alone, labelled from 1.
 
     Raises: as `decompose.svd`.
     """
     found = decompose.svd(tensor, k).outputs
-    return Directions("svd", "svd", found, tuple(f"component {place}" for place in range(len(found))))
+    return Directions("svd", "svd", found, tuple(f"component {number}" for number in range(1, len(found) + 1)))
 
 
 def given(matrix: Float[Tensor, "n d"], labels: Sequence[str] | None = None, *, name: str = "given") -> Directions:
