@@ -1,4 +1,4 @@
-"""What an installed bilens must do in an empty folder: read a layer, draw it, train on its pairs, write a page.
+"""What an installed bilens must do in an empty folder: read a layer, draw it, write a page, and the whole quick start.
 
 Run: python .ci/smoke.py, with the Python of an environment that has the wheel and nothing else.
 """
@@ -12,11 +12,14 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+import pages
 import torch
 
 import bilens
 from bilens import BilinearTensor, Space, decompose, models, pairs, plots, sae, store, text
 from bilens.models import gated, language
+
+QUICK_START = Path(__file__).resolve().parents[1] / "docs" / "quickstart.md"
 
 
 def main() -> None:
@@ -49,6 +52,9 @@ def main() -> None:
         assert Path("run/report.html").stat().st_size > 10_000
         assert gated.load(language.TINY).mlp(1).input.size > 0
         assert len(list(text.documents(text.PLAYS))) == 9
+        examples, report = pages.run(QUICK_START)
+        if report or not examples:
+            sys.exit(f"{QUICK_START.name}: {report or 'no examples'}")
     names = ("torch", "numpy", "scipy", "jaxtyping", "safetensors", "tyro", "rich", "matplotlib")
     print(f"bilens {bilens.__version__} works with {', '.join(f'{name} {version(name)}' for name in names)}")
 

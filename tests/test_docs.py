@@ -22,12 +22,19 @@ EXAMPLES = [page for page in [*PAGES, ROOT / "README.md"] if "```pycon" in page.
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_of_a_page_print_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```pycon\n(.*?)^```", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    examples = doctest.DocTestParser().get_doctest("\n\n".join(blocks), {}, page.name, str(page), 0)
-    report: list[str] = []
-    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples, out=report.append)
-    assert result.attempted > 0
-    assert result.failed == 0, "".join(report)
+    monkeypatch.syspath_prepend(str(ROOT / ".ci"))
+    attempted, report = importlib.import_module("pages").run(page)
+    assert attempted > 0
+    assert not report, report
+
+
+def test_an_example_that_prints_something_else_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / ".ci"))
+    page = tmp_path / "page.md"
+    page.write_text("```pycon\n>>> x = 2\n```\n\nand\n\n```pycon\n>>> x + 1\n4\n```\n")
+    attempted, report = importlib.import_module("pages").run(page)
+    assert attempted == 2
+    assert re.search(r"Expected:\s+4\s+Got:\s+3", report)
 
 
 SOURCES = [path for path in sorted((ROOT / "src").rglob("*.py")) if ">>> " in path.read_text("utf-8")]
