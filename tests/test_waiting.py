@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ def test_without_a_terminal_nothing_is_added(status: int) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (status, "out\n", "two  words\n")
 
 
-def hears_ctrl_c() -> None:
-    """As at a terminal, whatever these tests were started with."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """As at a terminal, whatever these tests were started with: a program inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Terminal:
@@ -40,7 +44,6 @@ class Terminal:
             stderr=slave,
             env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
             start_new_session=True,  # a group of its own, as a terminal gives one
-            preexec_fn=hears_ctrl_c,
         )
         os.close(slave)
         self.seen = ""
