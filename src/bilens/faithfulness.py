@@ -239,13 +239,23 @@ class Curve:
 
 
 def accuracy(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> float:
-    """Share of samples whose largest logit is their label, 0 … 1."""
+    """Share of samples whose largest logit is their label, 0 … 1.
+
+    Examples:
+        >>> accuracy(torch.tensor([[2.0, 1.0], [3.0, 5.0]]), torch.tensor([0, 0]))
+        0.5
+    """
     _check(logits, labels)
     return float((logits.argmax(dim=1) == labels).double().mean())
 
 
 def cross_entropy(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> float:
-    """Mean −log softmax(logits)[label], in nats; float64 inside."""
+    """Mean −log softmax(logits)[label], in nats; float64 inside.
+
+    Examples:
+        >>> round(cross_entropy(torch.zeros(3, 2), torch.tensor([0, 1, 1])), 4)  # a guess among two: ln 2
+        0.6931
+    """
     _check(logits, labels)
     return float(torch.nn.functional.cross_entropy(logits.double(), labels.long()))
 
@@ -287,6 +297,12 @@ def whole(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Scor
 
 def score(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"], original: Score | float) -> Score:
     """Accuracy, cross-entropy, and cross-entropy recovered against the uniform guess ln(classes).
+
+    Examples:
+        >>> labels, logits = torch.tensor([0, 1]), torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+        >>> half = score(logits / 2, labels, whole(logits, labels))  # every logit at half its size
+        >>> half.accuracy, round(half.cross_entropy, 3), round(half.recovered, 3), half.samples
+        (1.0, 0.127, 0.839, 2)
 
     Args:
         logits: through the view; labels: true classes.

@@ -32,8 +32,7 @@ class BilinearTensor(factors.Factored):
     called with `detach=False`. Gradients then flow through every method that returns a tensor, a kernel or a number.
 
     Args:
-        left: L, (h, i), with i = `input.dim`.
-        right: R, (h, i).
+        left, right: L and R, (h, i), with i = `input.dim`.
         down: D, (o, h), with o = `output.dim`.
         input: space of x; `output`: space of y.
 
@@ -220,6 +219,11 @@ class BilinearTensor(factors.Factored):
     def pullback(self, d: Dictionary) -> BilinearTensor:
         """The layer as a function of codes, a ↦ g(Fᵀa + b): every kernel becomes F Q Fᵀ (left' = L Fᵀ).
 
+        Examples:
+            >>> B = BilinearTensor.from_layer(torch.eye(2), torch.eye(2), input=Space("x", 2), output=Space("y", 2))
+            >>> B.pullback(Dictionary.from_atoms(torch.tensor([[1.0, 2.0]]), B.input))(torch.tensor([3.0]))  # at 3, 6
+            tensor([ 9., 36.])
+
         An affine dictionary adds the atom [b; 1] on the folded space.
 
         Raises:
@@ -244,8 +248,7 @@ class BilinearTensor(factors.Factored):
         """L Fᵀ and R Fᵀ for these rows F."""
         rows = factors.given(rows, self.left, False)
         left, right = self.left @ rows.T, self.right @ rows.T
-        for factor in (left, right):
-            factors.check_range("a layer of features", factor)
+        factors.check_range("a layer of features", left, right)
         return trusted(BilinearTensor, left, right, self.down, input, self.output)
 
     def then(self, matrix: Float[Tensor, "p o"], output: Space, *, detach: bool = True) -> BilinearTensor:
@@ -322,8 +325,7 @@ class BilinearTensor(factors.Factored):
         """The sum of two layers side by side: their hidden units together, in the wider of the two types."""
         instance("the other one", other, BilinearTensor)
         a, b = (self.fold(), other.fold()) if self.input.constant or other.input.constant else (self, other)
-        a.input.require(b.input, "a tensor")
-        a.output.require(b.output, "a tensor to output")
+        a._require(b)
         work = torch.promote_types(a.left.dtype, b.left.dtype)
         a, b = a.to(work), b.to(a.left.device).to(work)
         left, right = torch.cat([a.left, b.left]), torch.cat([a.right, b.right])
@@ -391,9 +393,8 @@ class BilinearTensor(factors.Factored):
     def match(self, d: Dictionary) -> tuple[BilinearTensor, Dictionary]:
         """This tensor and a dictionary of its input, both folded when one of them needs the constant coordinate."""
         instance("dictionary", d, Dictionary)
+        tensor = self
         if self.input.constant or d.space.constant or d.offset is not None:
             tensor, d = self.fold(), d.fold()
-        else:
-            tensor = self
         tensor.input.require(d.space, "a dictionary")
         return tensor, d

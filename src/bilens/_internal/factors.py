@@ -62,7 +62,16 @@ class Factored(ABC):
         return fitted(_root(square), exponent // 2, self.left.dtype, "a norm")
 
     def cosine(self: F, other: F) -> Float[Tensor, ""]:
-        """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖) between −1 and 1, at any scale; exactly 1 for B₁ = B₂, 0 when one is zero."""
+        """Cosine ⟨B₁, B₂⟩ / (‖B₁‖ ‖B₂‖) between −1 and 1, at any scale; exactly 1 for B₁ = B₂, 0 when one is zero.
+
+        Examples:
+            >>> from bilens import BilinearTensor
+            >>> W, x, y = torch.eye(2), Space("x", 2), Space("y", 2)
+            >>> B = BilinearTensor.from_layer(W, W, input=x, output=y)  # x₁², x₂²
+            >>> C = BilinearTensor.from_layer(W, W, torch.diag(torch.tensor([1.0, 0.0])), input=x, output=y)  # x₁², 0
+            >>> round(float(B.cosine(C)), 4), float(B.cosine(2 * B))
+            (0.7071, 1.0)
+        """
         self._require(other)
         check_together_on(self.left, other.left)
         a = self._units
@@ -189,16 +198,17 @@ def _target(value: torch.dtype | torch.device | str) -> torch.dtype | torch.devi
         ) from error
 
 
-def check_range(name: str, value: Tensor) -> None:
+def check_range(name: str, *values: Tensor) -> None:
     """Refuse what was computed from finite numbers and left the range of its type."""
-    if checks.holds(torch.isfinite(value.detach().sum()), True) or bool(torch.isfinite(value).all()):
-        return
-    limits = torch.finfo(value.dtype)
-    raise BilensError(
-        f"{name} with numbers beyond {str(value.dtype).removeprefix('torch.')}",
-        f"sizes from {limits.tiny:.2g} to {limits.max:.2g}",
-        "call .to(torch.float64)" if value.dtype != torch.float64 else "scale the weights",
-    )
+    for value in values:
+        if checks.holds(torch.isfinite(value.detach().sum()), True) or bool(torch.isfinite(value).all()):
+            continue
+        limits = torch.finfo(value.dtype)
+        raise BilensError(
+            f"{name} with numbers beyond {str(value.dtype).removeprefix('torch.')}",
+            f"sizes from {limits.tiny:.2g} to {limits.max:.2g}",
+            "call .to(torch.float64)" if value.dtype != torch.float64 else "scale the weights",
+        )
 
 
 def check_together(x: Tensor, y: Tensor) -> None:

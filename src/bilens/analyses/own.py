@@ -37,6 +37,14 @@ def explore(
 ) -> Exploration:
     """Read a bilinear layer with every analysis that trains nothing, and write its page.
 
+    Examples:
+        >>> W = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+        >>> outputs = Space("outputs", 2, ("square of the sum", "square of the difference"))
+        >>> layer = BilinearTensor.from_layer(W, W, input=Space("x", 2), output=outputs)
+        >>> found = explore(layer, out=None)  # out="page.html" writes the page
+        >>> [(each.heading, len(each)) for each in found.features]
+        [('Output directions', 2), ('SVD of the tensor', 2)]
+
     Args:
         model: a `BilinearTensor`, or a `ConvTensor` of a small image, which is unfolded; a module with `.tensor()`; or
             two `nn.Linear` as a pair (left, right), or three with the read-out: (W x + b) ⊙ (V x + c), then D and its
@@ -56,8 +64,6 @@ def explore(
     Raises:
         BilensError, ShapeError: what is no layer, or names and samples that do not fit it. StoreError: as
             `explorer.write`.
-
-    Example: bilens.explore((net.left, net.right, net.head), x, y, outputs=("no", "yes"), out="page.html")
     """
     subject = subject_of(model, x, y, inputs=inputs, outputs=outputs, budget=budget, seed=seed)
     names = [name for name, analysis in table.ANALYSES.items() if not analysis.trains] if analyses is None else analyses

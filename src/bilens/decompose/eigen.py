@@ -148,12 +148,24 @@ class Spectrum:
         return self._terms(x).to(self.values.dtype)
 
     def reconstruct(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
-        """Σ_k λ_k (v_k·x')² over the kept pairs, summed in float64. Types and errors: as `terms`."""
+        """Σ_k λ_k (v_k·x')² over the kept pairs, summed in float64. Types and errors: as `terms`.
+
+        Examples:
+            >>> found = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+            >>> found.reconstruct(torch.tensor([[2.0, 1.0], [0.0, 1.0]]))  # 3 · 4 − 5 and −5
+            tensor([ 7., -5.])
+        """
         return self._terms(x).sum(dim=-1).to(self.values.dtype)
 
     @torch.no_grad()
     def bound(self, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
         """The truncation certificate: |u·y − reconstruct(x)| ≤ (max |λ discarded| + rounding) · ‖x'‖².
+
+        Examples:
+            >>> whole = eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+            >>> x, part = torch.tensor([2.0, 1.0]), whole.keep(1)
+            >>> part.bound(x.norm()).round(decimals=3)  # 3 · 5, beside an error of 3 · 4
+            tensor(15.)
 
         u·y is x'ᵀQx' evaluated exactly on the weights as stored, `reconstruct(x)` is what that returns, for every x;
         the bound is rounded up. Rounding counts the residuals and the lack of orthogonality of the vectors as they

@@ -79,6 +79,12 @@ class TensorSVD:
     def bound(self, k: int, x_norm: Float[Tensor, "*n"] | float) -> Float[Tensor, "*n"]:
         """The truncation certificate: ‖y − y_k‖ ≤ (σ_{k+1} + rounding) · ‖x'‖², with y_k the output of `truncate(k)`.
 
+        Examples:
+            >>> W, x = torch.diag(torch.tensor([2.0, 1.0])), Space("x", 2)
+            >>> found = svd(BilinearTensor.from_layer(W, torch.eye(2), input=x, output=Space("y", 2)))
+            >>> found.bound(1, 5.0).round(decimals=3)  # σ₂ = 1 and ‖x‖² = 25, beside an error of 16 at x = (3, 4)
+            tensor(25.)
+
         The discarded part is Σ_{s>k} σ_s K_s(x, x) R_s with the K_s orthonormal, so that its norm is at most σ_{k+1}
         times that of x'x'ᵀ. Where σ_{k+1} was not computed, the energy that is left bounds it, rounded up by what the
         subtraction may have lost. Both sides evaluated exactly on their factors as stored; rounding is the floor, which

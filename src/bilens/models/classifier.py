@@ -153,6 +153,12 @@ class ImageClassifier(nn.Module):
     def hidden_tensor(self, *, detach: bool = True) -> BilinearTensor:
         """The tensor from the pixels to what the read-out reads: embedding composed, residual path and biases folded.
 
+        Examples:
+            >>> model = ImageClassifier(Space("pixels", 4), Space("digits", 3), hidden=5, bias=True)
+            >>> B, x = model.hidden_tensor(), torch.rand(2, 4)
+            >>> B.output.size, bool(torch.allclose(model.readout(B(x)), model(x), atol=1e-6))
+            (5, True)
+
         The factors are W E and V E, so that eigenvectors are orthonormal among pixels and not among embedding units.
         The residual path h = E x + … joins as (e_const · x')(E_h · x') through the constant coordinate.
 
@@ -302,6 +308,15 @@ class ImageClassifier(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageClassifier:
         """Read a folder that `save_pretrained` wrote, or one in the authors' layout, which its tensors' names show.
+
+        Examples:
+            >>> import tempfile
+            >>> model = ImageClassifier(Space("pixels", 4), Space("digits", 3), hidden=5)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_pretrained(folder)
+            ...     again = ImageClassifier.from_pretrained(folder)
+            >>> torch.equal(again(torch.ones(4)), model(torch.ones(4)))
+            True
 
         Weights keep the type that they have in the file. In the authors' layout the input is "pixels", a square image
         when their number is a square, and the output "classes".

@@ -44,6 +44,13 @@ from bilens.plots.style import (
 def spectrum(spectrum: Spectrum, k: int = 4) -> Figure:
     """Eigenvalues by rank, beside the top k positive and the top k negative eigenvectors as √|λ| v.
 
+    Examples:
+        >>> from bilens import decompose, plots
+        >>> found = decompose.eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+        >>> figure = plots.spectrum(found, k=1)
+        >>> len(figure.axes)  # the eigenvalues, an eigenvector of each sign
+        3
+
     Images share one scale, centred on 0; other inputs are drawn as their largest entries with labels. The
     weight of the constant coordinate is stated under each eigenvector.
 

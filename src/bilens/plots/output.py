@@ -21,6 +21,16 @@ from bilens.plots.style import ON_DARK, styled
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as SVG, PNG or HTML, by the path's ending; whole or not at all, and the same bytes each time.
 
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from bilens import decompose, plots
+        >>> spectrum = decompose.eigh(Kernel.from_matrix(torch.diag(torch.tensor([3.0, -5.0])), Space("x", 2)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plots.save(plots.spectrum(spectrum), Path(folder, "kernel.svg"))
+        ...     Path(folder, "kernel.svg").read_text("utf-8")[:5]
+        '<?xml'
+
     Raises:
         StoreError: another ending, or the file cannot be written.
     """

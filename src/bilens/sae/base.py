@@ -222,6 +222,15 @@ class SAE(nn.Module, ABC):
     def from_pretrained(cls: type[C], folder: str | Path) -> C:
         """`load` a folder as an SAE of this class; `SAE.from_pretrained` takes whichever it is.
 
+        Examples:
+            >>> import tempfile
+            >>> from bilens import sae
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     sae.TopKSAE(8, 32, k=4).save_pretrained(folder)
+            ...     again = sae.TopKSAE.from_pretrained(folder)
+            >>> again.d_sae, again.k
+            (32, 4)
+
         Raises:
             StoreError: as `load`; the folder holds another class.
         """

@@ -159,6 +159,13 @@ def evaluate(
 ) -> Evaluation:
     """Measure an SAE over one epoch of a stream, or over all rows of a tensor, holding one batch at a time.
 
+    Examples:
+        >>> from bilens import sae
+        >>> vectors = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+        >>> found = sae.evaluate(sae.TopKSAE(8, 32, k=4), vectors)
+        >>> found.rows, found.l0 <= 4, bool(found.active.any())
+        (1000, True, True)
+
     Means and squared distances to the mean are merged batch by batch in float64, so that nothing cancels.
 
     A coder that was read from somebody else's folder, and explains less of the vectors than their mean does (FVU above

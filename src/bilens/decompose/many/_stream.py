@@ -76,8 +76,8 @@ class SpectraStream:
         given = tensor.left.dtype
         work = torch.float64 if given == torch.float64 or self.tol < LEAST_SINGLE else torch.float32
         ask = Question(self.k, self.which, self.tol, self.method, work, derived(self.seed, n))
-        # Rescale by powers of two: products of large or small factors leave the range of float32. What the search rounds
-        # to float32 is measured with these.
+        # Rescale by powers of two: products of large or small factors leave the range of float32. What the search
+        # rounds to float32 is measured with these.
         left, right = (factor.to(torch.promote_types(factor.dtype, work)) for factor in self._factors)
         (left, a), (right, b) = near_one(left), near_one(right)
         down, c = near_one(tensor.down[rows.start : rows.stop].to(work), by_row=True)
