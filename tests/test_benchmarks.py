@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def test_readme_has_the_table_of_the_records(run, held):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert run.with_table(readme, held) == readme
     assert run.table(held) in readme
+
+
+def test_many_kernels_readme_has_the_ratios_of_the_records(run, held):
+    readme = run.MANY.read_text(encoding="utf-8")
+    assert run.with_saved(readme, held) == readme
+    shown = [float(number) for number in re.findall(r"\| ([\d.]+)×", readme)]
+    lines = held["results"]["eigh_many"]["lines"]
+    assert len(lines) == 5
+    assert shown == [float(f"{line['plain']['seconds'] / line['ours']:.3g}") for line in lines]
+
+
+def test_the_decision_on_cp_has_the_errors_of_the_records(held):
+    page = (ROOT / "docs" / "decisions" / "0011-cp.md").read_text(encoding="utf-8")
+    for line in held["results"]["cp"]["lines"]:
+        row = next(row for row in page.splitlines() if row.startswith(f"| {line['work']} |"))
+        ours, plain = re.findall(r"\b0\.\d+", line["plain"]["agreement"])
+        (start,) = re.findall(r"start (0\.\d+)", line["published"]["agreement"])
+        assert row == f"| {line['work']} | {start} | {ours} | {plain} |"
 
 
 def test_the_page_has_the_numbers_of_the_records(run, held):
