@@ -1,6 +1,6 @@
-"""What to expect of a run: the table in command-line.md, from the summaries of finished runs.
+"""What to expect of a run: the table in command-line.md, from the summaries of runs, and a part of it in README.
 
-Run: python docs/expected.py "HEADING=runs/FOLDER" …, one column per run, in this order.
+Run: python docs/expected.py "HEADING=runs/FOLDER" …, one column per run, in this order; without any, README alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 from bilens import files
 
 PAGE = Path(__file__).with_name("command-line.md")
+README = PAGE.parents[1] / "README.md"
+FEW = ("`bilens demo`, 60,000 images", "`bilens demo --small`")
+"""The columns that stand in README."""
 START, END = "<!-- expected: written by docs/expected.py -->", "<!-- end of expected -->"
 COUNTS = re.compile(r" of \d+ active features? \(rank \d+\)")
 CODES = re.compile(r"^the (\d+ )?largest codes? (of each output )?in (?P<directions>.*)$")
@@ -45,13 +48,34 @@ def said(score: dict[str, Any]) -> str:
     return f"{score['accuracy']:.2%}" + ("" if recovered is None else f", {recovered:.2%}")
 
 
-def main() -> None:
-    """Write the table into the page."""
-    runs = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    page = PAGE.read_text(encoding="utf-8")
+def few(lines: list[str]) -> list[str]:
+    """The columns `FEW` of a table, without the rows in italics but the first, which counts the images."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    places = [0, *(rows[0].index(heading) for heading in FEW)]
+    kept = [*rows[:3], *(row for row in rows[3:] if not row[0].startswith("*"))]
+    return [
+        f"|{'---|' * len(places)}" if row is rows[1] else f"| {' | '.join(row[k] for k in places)} |" for row in kept
+    ]
+
+
+def held(page: str) -> list[str]:
+    """The lines between the marks of a page."""
+    return page.split(START)[1].split(END, maxsplit=1)[0].strip().splitlines()
+
+
+def replaced(page: str, lines: list[str]) -> str:
+    """The page with these lines between its marks."""
     before, rest = page.split(START)
-    lines = table({name: Path(folder) for name, folder in runs.items()})
-    files.write_text(PAGE, "\n".join([before + START, *lines, END + rest.split(END)[1]]))
+    return "\n".join([before + START, *lines, END + rest.split(END)[1]])
+
+
+def main() -> None:
+    """Write the tables into both pages."""
+    runs = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    page, readme = PAGE.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
+    lines = table({name: Path(folder) for name, folder in runs.items()}) if runs else held(page)
+    files.write_text(PAGE, replaced(page, lines))
+    files.write_text(README, replaced(readme, few(lines)))
 
 
 if __name__ == "__main__":

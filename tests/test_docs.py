@@ -126,6 +126,20 @@ def test_conversions_of_language_models_are_shown_as_they_were_measured(monkeypa
         assert said in readme
 
 
+def test_the_readme_has_the_numbers_of_the_demo_that_its_page_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    expected = importlib.import_module("expected")
+    page = expected.held(expected.PAGE.read_text("utf-8"))
+    shown = expected.held(expected.README.read_text("utf-8"))
+    assert shown == expected.few(page)
+    assert len(shown) == 3 + 8  # the model, and each of what it is replaced by
+    full = {line.split(" | ")[0]: line for line in page}
+    for line in shown[2:]:
+        name, demo, small = line.removesuffix(" |").split(" | ")
+        assert full[name].split(" | ")[1] == demo
+        assert full[name].removesuffix(" |").endswith(f" | {small}")
+
+
 def test_results_of_language_models_are_shown_as_they_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     page = (ROOT / "docs" / "results-lm.md").read_text("utf-8")
