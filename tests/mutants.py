@@ -141,7 +141,7 @@ MUTANTS = (
       "sizes[(blocks & 15).long()], sizes[(blocks >> 4).long()]",
       "sizes[(blocks >> 4).long()], sizes[(blocks & 15).long()]", "models/test_gated_quantised.py"),
     # Training, schedules, checkpoints
-    _("the same noise in every step", '_mixed(seed, "noise", done)', '_mixed(seed, "noise", 0)',
+    _("the same noise in every step", 'named(seed, "noise", done)', 'named(seed, "noise", 0)',
       "models/test_train_classifier.py"),
     _("no second fall of the learning rate", "0.1 if 100 * step < 85 * steps else 0.01", "0.1",
       "models/test_train_classifier.py"),

@@ -69,7 +69,7 @@ class Ending:
         return len(self.source)
 
     def batch(self, n: int) -> Tensor:
-        training.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if n == 10 else 1e9
+        training.checkpoints.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if n == 10 else 1e9
         training._SECONDS_BETWEEN_REPORTS = 0.0
         if n == 14:
             if self.how is not None:

@@ -31,13 +31,15 @@ pytestmark = pytest.mark.slow
 
 JOB = Path(__file__).parent / "distributed_jobs.py"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "05_processes.py"
+CHANGED = ((training.checkpoints, "SECONDS_BETWEEN_CHECKPOINTS"), (training, "_SECONDS_BETWEEN_REPORTS"))
+"""What `Ending` changes."""
 
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `Ending` changes is put back."""
-    for name in ("SECONDS_BETWEEN_CHECKPOINTS", "_SECONDS_BETWEEN_REPORTS"):
-        monkeypatch.setattr(training, name, getattr(training, name))
+    for home, name in CHANGED:
+        monkeypatch.setattr(home, name, getattr(home, name))
     monkeypatch.setattr(training, "_POINTS", 10)
 
 
@@ -58,8 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'alone'}", rank=0, world_size=1)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("SECONDS_BETWEEN_CHECKPOINTS", "_SECONDS_BETWEEN_REPORTS"):
-                patch.setattr(training, name, getattr(training, name))
+            for home, name in CHANGED:
+                patch.setattr(home, name, getattr(home, name))
             patch.setattr(training, "_POINTS", 10)
             ending = Ending(stream("topk", torch.float64), MemoryError("in between"))
             with pytest.raises(MemoryError, match="in between"):

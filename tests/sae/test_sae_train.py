@@ -37,7 +37,7 @@ class Killed:
     def __len__(self):
         return len(self.stream)
     def batch(self, n):
-        training.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if n == 10 else 1e9
+        training.checkpoints.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if n == 10 else 1e9
         training._SECONDS_BETWEEN_REPORTS = 0.0
         if n == 13:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from bilens.errors import StoreError
 from bilens.files import read_tensors, write_tensors
 
+SECONDS_BETWEEN_CHECKPOINTS = 5.0
+"""How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""
+
 _AGAIN = "delete it to start again"
 
 

