@@ -232,9 +232,9 @@ def random(n: int, size: int, *, seed: int = 0, name: str = "random") -> Directi
 def input_dictionary(
     coder: SAE, mlp: GatedMLP, active: Sequence[int] | Sequence[bool] | Tensor | None = None
 ) -> Dictionary:
-    """The atoms of a coder of what an MLP reads, over the space of x̂ that its tensor takes.
+    """The atoms of an SAE of what an MLP reads, over the space of x̂ that its tensor takes.
 
-    The coder has n = γ ⊙ x̂ + β ≈ Σ_k a_k f_k + b, so that x̂ ≈ Σ_k a_k f_k / γ + (b − β) / γ with the same codes,
+    The SAE has n = γ ⊙ x̂ + β ≈ Σ_k a_k f_k + b, so that x̂ ≈ Σ_k a_k f_k / γ + (b − β) / γ with the same codes,
     a = coder.encode(n). Where γ is 0 the layer sees nothing of x̂, and 0 stands there.
 
     Args:

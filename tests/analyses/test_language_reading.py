@@ -358,7 +358,7 @@ def test_a_language_model_is_told_by_its_files(tmp_path: Path) -> None:
         (("--count", "3"), "got the analyses of a classifier for another kind of model"),
         (("--tokens", "100"), "got --tokens without --text"),
         (("--layers", "9"), "got --layers 9; expected layers from 0 to 1"),
-        (("--inputs", "train"), "got a coder to be trained without text"),
+        (("--inputs", "train"), "got an SAE to be trained without text"),
         (("--directions", "absent"), "got absent, which does not exist"),
     ],
 )

@@ -38,7 +38,7 @@ def of_audit(mlp: GatedMLP, trained: Sequence[CoderSettings], features: Sequence
     """What `bilens audit` writes.
 
     Args:
-        mlp: the layer; trained: settings of the coders that are trained; features: of each set, at most.
+        mlp: the layer; trained: settings of the SAEs that are trained; features: of each set, at most.
     """
     surrogates, o = 1 if mlp.bilinear else 2, mlp.output.size
     records = sum(features) * (2 * KS * NUMBER + PLACE + NAME)
@@ -55,7 +55,7 @@ def of_rewrite(mlp: GatedMLP, settings: CoderSettings, keep: Sequence[int]) -> S
     """What `bilens rewrite` writes; a transcoder is at most as large as interactions of features that all differ.
 
     Args:
-        mlp: the layer; settings: of the coders of what it takes and gives; keep: numbers of interactions.
+        mlp: the layer; settings: of the SAEs of what it takes and gives; keep: numbers of interactions.
     """
     i, o, features = mlp.input.size, mlp.output.size, settings.features
     transcoders = sum(3 * count + min(features, count) * o + min(features, 2 * count) * (i + 1) for count in keep)

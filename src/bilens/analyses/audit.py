@@ -90,11 +90,11 @@ def audit(
         out: folder for the results; the same command run again continues there.
         layer: which layer (default: the middle one).
         coder: folders of coders of the MLP's output, or of transcoders; none are trained then.
-        kind: rule for codes of the coders that are trained on the MLP's output.
+        kind: rule for codes of the SAEs that are trained on the MLP's output.
         features: features of each.
         k: active features of each, for topk.
         l1: penalty of relu.
-        steps: updates of each coder that is trained, one coder for each number.
+        steps: updates of each SAE that is trained, one SAE for each number.
         batch: vectors in an update, a multiple of 8.
         tokens: unembedding directions, of the most frequent tokens of the text; 0 for none.
         random: random directions, the null.
@@ -146,7 +146,7 @@ def audit(
         else None
     )
     for one in several:
-        job.begin(f"a coder of {one.steps} steps")
+        job.begin(f"an SAE of {one.steps} steps")
         name = f"coder-{one.steps}"
         coders[name], reports[name] = site_coder(
             run,

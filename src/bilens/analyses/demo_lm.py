@@ -166,7 +166,7 @@ def demo_lm(
     )
     for sentence in said:
         console.print(sentence)
-    steps.begin(f"a coder of what {mlp.title} writes, and its features' first eigenpairs")
+    steps.begin(f"an SAE of what {mlp.title} writes, and its features' first eigenpairs")
     audits = output_coder.audit_coder(opened(subject, reading, layer), kept, seed=seed)
     wide = Console(markup=False, highlight=False, width=150)
     wide.print(audit_table.table("What the first eigenpairs explain", audits))
@@ -259,7 +259,7 @@ def _explained(audits: tuple[Audit, ...]) -> str:
     """The audit as a part of the report."""
     words = output_coder.said(audits) if len(audits) > 1 else "No feature of the coder is active often enough."
     return (
-        f"## What the first eigenpairs explain of a coder's features\n\n{audit_table.markdown(audits)}\n\n"
+        f"## What the first eigenpairs explain of an SAE's features\n\n{audit_table.markdown(audits)}\n\n"
         "Medians over features of |correlation| of the true value, of the layer as it is, with the sum of the first "
         f"eigenpairs in the metric of the text, on held-out tokens. {words} `bilens audit` asks the same of coders "
         "that were trained longer.\n"

@@ -62,7 +62,7 @@ def read(
         layers: of a language model: 12, or 3,5 or 3-8, or all.
         directions: of a language model: what is read of what a layer writes, tokens or folders of coders (default:
             tokens); random directions are always read beside them.
-        inputs: of a language model: what its input is made of, the folder of a coder of what the MLP takes, or train
+        inputs: of a language model: what its input is made of, the folder of an SAE of what the MLP takes, or train
             to train a small one on the text.
         text: of a language model: files and folders of text to fit, measure and show it on; without any, only what the
             weights alone give.

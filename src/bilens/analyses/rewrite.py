@@ -94,11 +94,11 @@ def rewrite(
         out: folder for the results; the same command run again continues there.
         layer: which layer (default: the middle one).
         keep: how many interactions, one result for each number.
-        kind: rule for codes of the coders of the MLP's input and of its output.
+        kind: rule for codes of the SAEs of the MLP's input and of its output.
         features: features of each.
         k: active features of each, for topk.
         l1: penalty of relu.
-        steps: updates of each coder and transcoder.
+        steps: updates of each SAE and transcoder.
         batch: vectors in an update, a multiple of 8.
         top: strongest interactions of every output feature among which the others are chosen.
         text: files and folders of text; by default what is found without a network (docs/text.md).
@@ -128,7 +128,7 @@ def rewrite(
     coders = dict[str, tuple[SAE, CoderReport]]()
     how: dict[str, Any] = {"fit": split.fit, "held_out": split.held_out, "prefix": PREFIX}
     for site in ("mlp_in", "mlp_out"):
-        job.begin(f"a coder of {site}")
+        job.begin(f"an SAE of {site}")
         coders[site] = site_coder(run, site, live, layer, site, settings=settings, **how)
     job.begin("interactions")
     read, written = coders["mlp_in"][0], coders["mlp_out"][0]

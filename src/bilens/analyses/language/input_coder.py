@@ -1,4 +1,4 @@
-"""A small coder of what a layer's MLP takes, trained on the rows that a run has collected, once."""
+"""A small SAE of what a layer's MLP takes, trained on the rows that a run has collected, once."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from bilens.sae import Site, TensorStream, TopKSAE
 from bilens.store import Folder
 
 TRAIN = "train"
-"""What `--inputs` is for a coder that is to be trained."""
+"""What `--inputs` is for an SAE that is to be trained."""
 
 FEATURES, CODES, STEPS, BATCH = 1024, 32, 600, 512
-"""Features of the coder, how many are active on a vector, updates, and vectors in each."""
+"""Features of the SAE, how many are active on a vector, updates, and vectors in each."""
 
 store.register(History)
 
 
 def trained(out: Path, layer: int) -> Path:
-    """Where the coder of a layer is."""
+    """Where the SAE of a layer is."""
     return out / "coders" / f"mlp-in-{layer:03d}"
 
 
 @torch.no_grad()
 def train(subject: Subject, run: Folder, layer: int, *, seed: int) -> None:
-    """Train the coder of a layer where the run has none; a run that was stopped goes on where it was.
+    """Train the SAE of a layer where the run has none; a run that was stopped goes on where it was.
 
     Args:
-        subject: with text, whose rows are collected already; run: its folder; layer: its number; seed: of the coder.
+        subject: with text, whose rows are collected already; run: its folder; layer: its number; seed: of the SAE.
     """
     name = f"layer-{layer:03d}/coder"
     if not run.has(name):
@@ -55,11 +55,11 @@ def train_on(
     size: tuple[int, int],
     seed: int,
 ) -> None:
-    """Train a coder of some rows where the run has none; a run that was stopped goes on where it was.
+    """Train an SAE of some rows where the run has none; a run that was stopped goes on where it was.
 
     Args:
         rows: what it is trained on; run: the folder; name: of the record; site: where the rows are in the model.
-        folder: for the coder; size: features and updates; seed: of the coder and the order of the rows.
+        folder: for the SAE; size: features and updates; seed: of the SAE and the order of the rows.
     """
     features, steps = size
     coder = TopKSAE(rows.shape[1], features, min(CODES, features), seed=seed)
@@ -67,7 +67,7 @@ def train_on(
     part = run.path / f"{folder.name}.part"
 
     def once() -> History:
-        stream, title = TensorStream(rows, BATCH, seed), f"coder of {site}"
+        stream, title = TensorStream(rows, BATCH, seed), f"SAE of {site}"
         history = sae.train(coder, stream, steps=steps, checkpoint=part, device="cpu", title=title)
         coder.save_pretrained(folder)
         return history

@@ -44,10 +44,10 @@ class Plan:
     """What is asked for of each layer.
 
     Args:
-        directions: "tokens", or folders of coders of what the layer gives; inputs: the folder of a coder of what it
+        directions: "tokens", or folders of coders of what the layer gives; inputs: the folder of an SAE of what it
             takes, "train" to train one on the text, empty for token embeddings.
         tokens: how many tokens are read as directions; controls: random directions beside them.
-        input_tokens: token embeddings that are input features, where no coder is named.
+        input_tokens: token embeddings that are input features, where no SAE is named.
         pairs: eigenpairs of each feature; interactions: of each feature; seed: of what is drawn.
     """
 
@@ -100,7 +100,7 @@ def read_layers(
     """
     tables.needed()
     if plan.inputs == TRAIN and subject.split is None:
-        raise BilensError("a coder to be trained without text", "text to train it on")
+        raise BilensError("an SAE to be trained without text", "text to train it on")
     asked = settings(subject, layers, plan)
     if ranks.lead():
         announced(subject, from_weights(subject.checkpoint.mlp(layers[0])), layers, plan, out)
@@ -115,7 +115,7 @@ def read_layers(
     written = []
     for number in layers:
         if plan.inputs == TRAIN:
-            _begin(steps, f"a coder of what layer {number} takes")
+            _begin(steps, f"an SAE of what layer {number} takes")
             if ranks.lead():
                 train(subject, run, number, seed=plan.seed)
             ranks.wait()

@@ -1,4 +1,4 @@
-"""A small coder of what a layer writes, and how much of its features the first eigenpairs explain."""
+"""A small SAE of what a layer writes, and how much of its features the first eigenpairs explain."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def coder_folder(out: Path, layer: int) -> Path:
 
 @torch.no_grad()
 def audit_coder(layer: Layer, run: Folder, *, seed: int) -> tuple[Audit, ...]:
-    """Audit the features of a coder of what the layer writes, trained where the run has none, and random directions.
+    """Audit the features of an SAE of what the layer writes, trained where the run has none, and random directions.
 
     Pairs are in the metric of the data, true values those of the layer as it is on held-out tokens. A coder whose
     features are active too seldom is left out, and random directions stand alone.
@@ -107,7 +107,7 @@ def said(found: tuple[Audit, ...]) -> str:
 
     on_active = f"; on active tokens {medians(coder, active=True)}" if coder.known(active=True) else ""
     return (
-        f"Of a coder of what this layer writes, {len(coder)} features are active on {fewest:,} to {most:,} of "
+        f"Of an SAE of what this layer writes, {len(coder)} features are active on {fewest:,} to {most:,} of "
         f"{coder.tokens:,} held-out tokens, half of them on {middle:,} or more. Correlation with their true value, "
         f"medians: {medians(coder)}{on_active}. Random directions: {medians(null)}. Above {LEVEL} with two pairs: "
         f"{coder.share(2, above=LEVEL).text('.0%')} of the features, {null.share(2, above=LEVEL).text('.0%')} of the "

@@ -181,7 +181,7 @@ def random(layer: Layer, count: int, seed: int) -> Outputs:
 
 
 def input_features(subject: Subject, layer: Layer, folder: Path | None, *, count: int) -> Inputs:
-    """The features of the input: the atoms of a coder of what the MLP takes, or without one the embeddings of tokens.
+    """The features of the input: the atoms of an SAE of what the MLP takes, or without one the embeddings of tokens.
 
     Raises:
         BilensError: a transcoder, or a coder of another size. StoreError: a folder that cannot be read.
@@ -208,8 +208,8 @@ def _coder_inputs(folder: Path, layer: Layer) -> Inputs:
     _of_this_layer(coder, layer, folder, *(() if n is None else (n,)))
     return Inputs(
         name,
-        f"features of the coder {folder.name}",
-        f"Input features are the {coder.d_sae:,} atoms of the coder in {folder.name}, made for "
+        f"features of the SAE {folder.name}",
+        f"Input features are the {coder.d_sae:,} atoms of the SAE in {folder.name}, made for "
         f"{coder.site or 'any vectors'}.",
         atoms,
         None if n is None else coder.encode(n),

@@ -6,7 +6,7 @@ import { labels } from "./lm_overview.js";
 
 /** @type {[string, string][]} */
 const LM_WORDS = [
-  ["Feature", "A number u·y of what the layer’s MLP writes, y, for a direction u: that of a token’s logit, of a coder’s feature, or one drawn at random."],
+  ["Feature", "A number u·y of what the layer’s MLP writes, y, for a direction u: that of a token’s logit, of a feature of an SAE or a transcoder, or one drawn at random."],
   ["Quadratic form, kernel", "u·y = xᵀQx, with x the layer’s normalised input and a last coordinate that is always 1. Q follows from the weights, exactly where the layer is bilinear, else from its surrogate."],
   ["Surrogate", "Each unit σ(z)·v is replaced by the best A zv + B z² + C z + E v + F, so that the layer becomes a quadratic form. What is lost is the share of variance (FVU) and the rise of the model’s cross-entropy with the surrogate in the layer’s place."],
   ["Pair", "An eigenvalue λ and its eigenvector v: the pair adds λ (v·x)², never anything of the other sign."],
