@@ -102,7 +102,7 @@ def ends(
         if space.size < look and not last:
             continue
         look = space.size + max(block, space.size // LOOKS)
-        if not last:
+        if not last:  # taking matrices out copies the rows of all others: half of them at a time, not one by one
             levels, _, residuals = space.ritz(slice(None, None, max(1, len(active) // SAMPLE)))
             if float(_met(levels, residuals, choose(levels), tol).double().mean()) < 0.5:
                 continue
@@ -120,7 +120,7 @@ def ends(
         found.append(Ends(levels.gather(1, chosen), vectors, lower, upper, complete, scale))
         places.append(active[done])
         start = random(len(done), block)
-        for _ in range(2):
+        for _ in range(2):  # the first pass leaves its rounding along the rows, the second takes that away
             start = space.split(start, rows)[1]
         starts.append(start)
         active = active[going]
@@ -129,7 +129,7 @@ def ends(
             space.keep(going)
     order = torch.cat(places).argsort()
     answer = Ends(*(torch.cat(column)[order] for column in zip(*found, strict=True)))
-    least = 16 * torch.finfo(dtype).eps
+    least = 16 * torch.finfo(dtype).eps  # values nearer than this differ by rounding, whether or not there is a copy
     return _checked(answer, torch.cat(starts)[order], product, choose, random=random, tol=max(tol, least))
 
 
@@ -179,7 +179,7 @@ def _checked(
         (low, lowest), (high, highest) = found.min(dim=1), found.max(dim=1)
         off = residuals.gather(1, torch.stack([lowest, highest], dim=1))
         none = (change(listed, found) <= slack) & (low >= lower[open_] - slack) & (high <= upper[open_] + slack)
-        copies = change(listed, listed)
+        copies = change(listed, listed)  # as if each listed value were there twice: what must be told from residuals
         beyond = change(listed, torch.cat([found - residuals, found + residuals], dim=1))
         resolved = (copies <= slack) | (off.amax(dim=1) <= copies) | (beyond <= slack)
         complete[open_] = none & (resolved | (products < CHECKS[-1]))
@@ -225,12 +225,14 @@ class Krylov:
             self.small = functional.pad(self.small, (0, more, 0, more))
         along, rest = self._cleared(multiply(self.rows[:, held - b : held]))
         along, new = along[:, self.besides :].double(), slice(held - b - self.besides, held - self.besides)
+        # The whole column and not its band alone: what rounding puts outside the band is part of V Q Vᵀ as well.
         self.small[:, : new.stop, new], self.small[:, new, : new.stop] = along, along.mT
         self.coupling = self._append(rest)
 
     def ritz(self, some: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues (n, m) of T, eigenvectors (n, m, m) as columns, and the residuals (n, m) of the Ritz pairs."""
         levels, columns = linalg.eigh(self.small[some, : self.size, : self.size])
+        # Q V s − θ V s lies along the next block alone, so that its norm takes no product with Q.
         residuals = torch.linalg.vector_norm(self.coupling[some] @ columns[:, -self.block :], dim=1)
         return levels, columns, residuals
 
