@@ -219,6 +219,24 @@ def test_the_first_token_of_every_text_is_exact(kind: str) -> None:
 # Gradient steps
 
 
+def loss_of(streams: Streams, mlp: gated.GatedMLP, converted: ConvertedMLP) -> float:
+    """The mean of log(1 + ‖error‖² / ‖t‖²) on the texts that are set aside, all but their first tokens."""
+    part = streams.parts["check"]
+    x, t = (value[:, 1:].flatten(0, 1).double() for value in (part.ours, part.theirs))
+    error = x + converted(mlp.norm(x.float())) - t
+    return float((1 + error.square().sum(dim=1) / t.square().sum(dim=1)).log().mean())
+
+
+def test_a_few_tokens_that_are_lost_do_not_stop_the_others() -> None:
+    streams = entered(made(), 1, fit=400)
+    mlp = streams.stack.mlp(1)
+    closed = closed_form(mlp, streams)
+    streams.parts["fit"].theirs[::9, 5] *= 0.003  # nothing that this layer could give
+    _, after, before, kept = descended(closed, mlp, streams, steps=60, seed=0)
+    assert kept == 60
+    assert after < 0.92 * before
+
+
 def test_steps_lower_the_error_on_other_tokens_and_keep_the_first_exact() -> None:
     streams = entered(made(), 1, fit=400)
     mlp = streams.stack.mlp(1)
@@ -226,8 +244,8 @@ def test_steps_lower_the_error_on_other_tokens_and_keep_the_first_exact() -> Non
     found, after, before, kept = descended(closed, mlp, streams, steps=60, seed=0)
     assert kept == 60
     assert after < 0.9 * before
-    assert before == relative_error(streams, mlp, closed.mlp, "check")
-    assert after == relative_error(streams, mlp, found, "check")
+    assert before == pytest.approx(loss_of(streams, mlp, closed.mlp), rel=1e-5)
+    assert after == pytest.approx(loss_of(streams, mlp, found), rel=1e-5)
     x, t = streams.first() or pytest.fail("no constant first token")
     assert_close(x + found(mlp.norm(x[None]))[0], t, rtol=1e-4, atol=1e-4)
     again, *_ = descended(closed, mlp, streams, steps=60, seed=0)
@@ -256,7 +274,7 @@ def test_steps_with_rounded_products_end_beside_the_exact_ones() -> None:
     exact, rounded = (
         descended(closed, mlp, streams, steps=60, seed=0, precision=precision) for precision in (None, "bfloat16")
     )
-    assert rounded[1] == relative_error(streams, mlp, rounded[0], "check")
+    assert rounded[1] == pytest.approx(loss_of(streams, mlp, rounded[0]), rel=1e-5)
     assert rounded[2] == exact[2]
     assert rounded[1] - exact[1] < 0.05 * (exact[2] - exact[1])
     apart = float((rounded[0].left - exact[0].left).norm() / (exact[0].left - closed.mlp.left).norm())
@@ -291,7 +309,7 @@ def test_steps_that_begin_to_harm_are_dropped() -> None:
         closed.mlp, mlp, streams, steps=200, seed=descent.derived(0, 1), precision=None, step=None
     ):
         one = closed_forms.exact_at_first(ConvertedMLP(1, *weights), mlp, streams, closed.damped)
-        errors[done] = relative_error(streams, mlp, one, "check")
+        errors[done] = descent.checked_loss(streams, mlp, one)
     assert list(errors) == [50, 100, 150, 200]
     _, after, before, kept = descended(closed, mlp, streams, steps=200, seed=0)
     assert after == min(before, *errors.values())

@@ -15,7 +15,7 @@ from bilens._internal.device import rounded_products
 from bilens._internal.seeds import derived
 from bilens.models.conversion.closed_form import Closed, exact_at_first
 from bilens.models.conversion.layer import ConvertedMLP
-from bilens.models.conversion.streams import Streams, relative_error, weight
+from bilens.models.conversion.streams import Streams, added, weight
 from bilens.models.gated import GatedMLP
 from bilens.progress import Step
 
@@ -42,7 +42,10 @@ def descended(
     precision: Literal["bfloat16"] | None = None,
     step: Step | None = None,
 ) -> tuple[ConvertedMLP, float, float, int]:
-    """Adam on all weights of a layer's conversion; the loss is the mean over tokens of ‖error‖² / ‖t‖² after the layer.
+    """Adam on all weights of a layer's conversion, with t the residual stream after the layer.
+
+    The loss is the mean over tokens of log(1 + ‖error‖² / ‖t‖²), and candidates are compared by it, too. A closed form
+    can miss a few tokens thousands of times as far as the others, and these alone would set the direction of each step.
 
     Tokens come in an order drawn from the seed, each once before any comes again; the rate falls to 0 along a cosine.
     In several processes each sums the gradients of its own tokens, so that all together take one process's steps.
@@ -53,10 +56,10 @@ def descended(
         precision: "bfloat16" rounds the factors of the steps' products to it; weights and errors stay float32.
 
     Returns:
-        The best one on the tokens that are set aside, of the closed form and `LOOKS` points on the way; its error
+        The best one on the tokens that are set aside, of the closed form and `LOOKS` points on the way; its loss
         there; that of the closed form; and the steps it took, 0 for the closed form.
     """
-    before = relative_error(streams, mlp, closed.mlp, "check")
+    before = checked_loss(streams, mlp, closed.mlp)
     if not steps:
         return closed.mlp, before, before, 0
     best, least, kept = closed.mlp, before, 0
@@ -65,7 +68,7 @@ def descended(
         if not all(bool(value.isfinite().all()) for value in found):
             break
         candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.damped)
-        error = relative_error(streams, mlp, candidate, "check")
+        error = checked_loss(streams, mlp, candidate)
         if error < least:
             best, least, kept = candidate, error, done
     return best, least, before, kept
@@ -86,7 +89,6 @@ def _steps(
     length = fit.tokens.shape[1]
     scored = length - prefix
     ours, theirs = (value.view(-1, value.shape[-1]) for value in (fit.ours, fit.theirs))
-    d = ours.shape[1]
     weights = [value.clone().requires_grad_() for value in start.tensors]
     rates = [RATE * usual_size(value) for value in weights]
     largest = max(rates)
@@ -109,9 +111,9 @@ def _steps(
         optimizer.zero_grad()
         x, t = ours[rows], theirs[rows]
         with rounded_products(precision, x.device):
-            loss = _loss(weights, mlp, x, t) / (size * d)
+            loss = _loss(weights, mlp, x, t) / size
             if first is not None and ranks.lead():
-                loss = loss + FIRST * _loss(weights, mlp, first[0][None], first[1][None]) / d
+                loss = loss + FIRST * _loss(weights, mlp, first[0][None], first[1][None])
         loss.backward()  # type: ignore[no-untyped-call]
         ranks.add([w.grad for w in weights if w.grad is not None])
         optimizer.step()
@@ -132,13 +134,25 @@ def usual_size(weight: Tensor) -> float:
 
 
 def _loss(weights: list[Tensor], mlp: GatedMLP, x: Tensor, t: Tensor) -> Tensor:
-    """Σ ‖error‖² / mean t² over some tokens."""
+    """Σ log(1 + ‖error‖² / ‖t‖²) over some tokens."""
     left, left_bias, right, right_bias, down, bypass, down_bias = weights
     n = mlp.norm(x)
     units = functional.linear(n, left, left_bias) * functional.linear(n, right, right_bias)
     y = functional.linear(units, down, down_bias) + functional.linear(n, bypass)
-    added = y if mlp.post_norm is None else mlp.post_norm(y)
-    return (weight(t)[:, None] * (x + added - t).square()).sum()
+    more = y if mlp.post_norm is None else mlp.post_norm(y)
+    return (weight(t) * (x + more - t).square().mean(dim=-1)).log1p().sum()
 
 
-__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "descended", "usual_size"]
+def checked_loss(streams: Streams, mlp: GatedMLP, converted: ConvertedMLP) -> float:
+    """The mean loss over the tokens that are set aside, in all processes."""
+    sums = torch.zeros(2, dtype=torch.float64, device=streams.stack.device)
+    with torch.no_grad():
+        for x, t in streams.rows("check"):
+            error = (added(mlp, converted, x) - t).square().mean(dim=-1)
+            sums[0] += (weight(t) * error).log1p().double().sum()
+            sums[1] += len(t)
+    ranks.add([sums])
+    return float(sums[0] / sums[1])
+
+
+__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "checked_loss", "descended", "usual_size"]
