@@ -45,7 +45,9 @@ def check(score: ScoreTensor, found: decompose.ScoreSVD, x: torch.Tensor, y: tor
     """Values, orthonormal forms, exact terms and the certificate, all against the dense matrix."""
     matrix = dense(score)
     sigma = np.linalg.svd(matrix, compute_uv=False)
-    top = np.linalg.norm(matrix) + 1e-300
+    parts = (score.query1, score.query2, score.key1, score.key2)
+    whole = dense(ScoreTensor(*(part.abs() for part in parts), score.queries, score.keys, abs(score.scale)))
+    top = np.linalg.norm(matrix) + 1e-3 * np.linalg.norm(whole) + 1e-300  # where terms cancel, rounding is told by them
     k = len(found)
     assert np.abs(array(found.values) - np.pad(sigma, (0, k))[:k]).max() <= 1e-12 * top
     near(found.energy, (matrix**2).sum(), top**2)

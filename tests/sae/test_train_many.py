@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bilens import sae
+from bilens._internal.device import product_type
 from bilens.errors import BilensError, ShapeError, StoreError
 from messages import refuses
 
@@ -180,7 +181,7 @@ def test_a_precision_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     for device in ("cuda", "mps"):
         with refuses(BilensError, "precision = 'bfloat16' on a device without it"):
-            training._products("bfloat16", torch.device(device))
+            product_type("bfloat16", torch.device(device))
 
 
 class Looks(TorchDispatchMode):
