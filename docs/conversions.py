@@ -2,10 +2,10 @@
 
 bilens convert MODEL --tokens 20000 --curve --out runs/closed
 bilens convert MODEL --tokens 100000 --distill 300 --curve --out runs/distilled
-python docs/conversions.py runs/closed runs/distilled
+python docs/conversions.py runs/closed runs/distilled --machine "one thread, AMD EPYC"
 
 keeps what it shows of each run in docs/results/conversions.json, by its name, beside what is there; without a run the
-page is written again from that file.
+page is written again from that file. The minutes of a run that was stopped and went on are those of its layers.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ DOCUMENTS = re.compile(r"to fit on, from ([\d]+) document")
 START, END = "<!-- conversions: written by docs/conversions.py -->", "<!-- end of conversions -->"
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path, machine: str) -> dict[str, Any]:
     """What is shown of a run."""
     made, asked = files.read_json(folder / "conversion.json"), files.read_json(folder / "settings.json")
+    layers = sum(taken for name, taken in files.read_json(folder / "timings.json").items() if name != "sha256")
     return {
         "model": Path(made["model"]).name,
         "tokens": made["tokens"],
         "documents": int(DOCUMENTS.search(made["text"])[1]),  # type: ignore[index]
         "steps": asked["distill"],
-        "seconds": made["seconds"],
+        "seconds": max(made["seconds"], layers),
+        "machine": machine,
         "whole": made["whole"],
         "null": made["layers"][-1]["mean_instead"],
         "left_gated": made["left_gated"],
@@ -48,8 +50,8 @@ def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
     """The table, one run per row, in order of tokens, documents and steps."""
     found = [
         "| fitted to | steps per layer | measured on | ΔCE held out | ΔCE fitted | KL held out | same likeliest token "
-        "| minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| minutes | on |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for run in ordered(runs):
         held, fit = (TextScore(**run["whole"][part]) for part in ("held_out", "fit"))
@@ -58,7 +60,7 @@ def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
             f"| {held.texts} texts, {held.tokens:,} tokens "
             f"| {held.delta_ce:+.3f} ± {held.delta_ce_error:.3f} | {fit.delta_ce:+.3f} ± {fit.delta_ce_error:.3f} "
             f"| {held.kl:.3f} ± {held.kl_error:.3f} | {held.agreement:.1%} ± {held.agreement_error:.1%} "
-            f"| {run['seconds'] / 60:.0f} |"
+            f"| {run['seconds'] / 60:.0f} | {run['machine']} |"
         )
     apart = max(max(run["logits"].values()) for run in runs.values())
     found += ["", "± is a standard error over texts. Logits of the written model, as transformers"]
@@ -136,8 +138,9 @@ def main() -> None:
     """Take in the runs that are named, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="*", help="folders of bilens convert")
-    runs = files.read_json(KEPT) if KEPT.exists() else {}
-    runs |= {folder.resolve().name: read(folder) for folder in parser.parse_args().runs}
+    parser.add_argument("--machine", default="one thread, AMD EPYC", help="what they ran on")
+    runs, asked = files.read_json(KEPT) if KEPT.exists() else {}, parser.parse_args()
+    runs |= {folder.resolve().name: read(folder, asked.machine) for folder in asked.runs}
     files.write_json(KEPT, runs)
     write(runs)
 

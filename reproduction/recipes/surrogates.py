@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 
 from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ def _read(lab: Lab, seed: int) -> Split:
     """Rows of text in the order of a seed. Which documents are held out is fixed."""
     corpus = english(seed=seed, characters=lab.size(4_000_000, 60_000))
     split = corpus.tokens(tokenizer(_model(lab)), length=lab.size(256, 32))
-    return Split(split.fit[: lab.size(160, 8)], split.held_out[: lab.size(16, 3)], split.described)
+    return Split(split.fit[: lab.size(160, 8)], split.held_out[: lab.size(8, 3)], split.described)
 
 
 def measure(lab: Lab, seed: int) -> Measurement:
@@ -133,8 +134,8 @@ def settings(lab: Lab) -> str:
     split = _read(lab, 0)
     fit, held_out = split.fit.numel(), split.held_out.numel()
     return (
-        f"{_model(lab)}; text: {split.described}; {fit:,} tokens to fit on, {held_out:,} of other documents to measure "
-        "on, the first of each row left out."
+        f"{Path(_model(lab)).stem}; text: {split.described}; {fit:,} tokens to fit on, {held_out:,} of other documents "
+        "to measure on, the first of each row left out."
     )
 
 
