@@ -96,8 +96,9 @@ def reproduce(
     Example: python -m reproduction svd --seeds 5 --out runs/reproduce
 
     Args:
-        names: recipes to run; when none is named, all but `language`, which needs bilens[lm], `convolution`,
-            `depth`, `backdoor`, `transcoder`, `grokking` and `paths`, and `rules`, which needs its model and truth.
+        names: recipes to run; when none is named, all but `language` and `surrogates`, which need bilens[lm],
+            `convolution`, `depth`, `backdoor`, `transcoder`, `grokking` and `paths`, and `rules`, which needs its model
+            and truth.
         seeds: how many; a folder with fewer continues.
         out: folder for models, records, figures, results.md and results.json; the same command run again continues.
         quick: the 5,000 digits and small models, to see that everything works.
