@@ -82,6 +82,15 @@ def test_what_a_conversion_leaves(given: Path, done: tuple[Path, dict[str, Any]]
     assert not (out / "distillation.part").exists()
 
 
+def test_distillation_stands_beside_what_the_command_finds_without_it(
+    given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    shutil.copytree(done[0], tmp_path / "bilinear")
+    without = run(given, tmp_path / "bilinear", distill=5)
+    assert done[1]["end_to_end"]["before"] == without["whole"] != done[1]["whole"]
+    assert without["end_to_end"] is None
+
+
 def test_records_of_another_model_are_refused(given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """It has the same MLPs, and one number of its attention differs."""
     shutil.copytree(given, tmp_path / "given")

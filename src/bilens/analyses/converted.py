@@ -127,7 +127,7 @@ def summary(
     found: Sequence[ConvertedLayer],
     scores: Mapping[str, TextScore],
     *,
-    distilled: Mapping[str, float] | None,
+    distilled: Mapping[str, Any] | None,
     measured: Sequence[Left],
     difference: Mapping[str, float],
     tokens: Mapping[str, int],
@@ -223,8 +223,13 @@ def table(found: Sequence[ConvertedLayer]) -> Table:
 
 def lines(scores: Mapping[str, TextScore], out: Path, summary: Mapping[str, Any]) -> list[str]:
     """What the command says in the end."""
+    distilled = summary["end_to_end"] or {"before": {}}
     return [
         summary["text"],
+        *(
+            f"before end-to-end distillation, {_PARTS[name]}: {told(TextScore(**one))}"
+            for name, one in distilled["before"].items()
+        ),
         *(f"{_PARTS[name]}: {told(score)}" for name, score in scores.items()),
         f"model: {out / 'model'}; as transformers opens it, its logits are ours to {summary['logits']['written']:.0e}",
         f"numbers: {out / SUMMARY}; texts of both: {out / SAMPLES}; figures: {out / 'figures'}",
