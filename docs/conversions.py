@@ -58,8 +58,8 @@ def read(folder: Path, machine: str) -> dict[str, dict[str, Any]]:
 def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
     """The table, one run per row, in order of tokens, documents and steps."""
     found = [
-        "| fitted to | steps per layer | end to end | measured on | ΔCE held out | ΔCE fitted | KL held out | same likeliest token "
-        "| minutes | on |",
+        "| fitted to | steps per layer | end to end | measured on | ΔCE held out | ΔCE fitted | KL held out "
+        "| same likeliest token | minutes | on |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in ordered(runs):
@@ -86,7 +86,9 @@ def steps_of(run: dict[str, Any]) -> str:
 
 def ordered(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The runs by tokens, documents and steps."""
-    return sorted(runs.values(), key=lambda run: (run["tokens"]["fit"], run["documents"], run["steps"], run["end_to_end"]))
+    return sorted(
+        runs.values(), key=lambda run: (run["tokens"]["fit"], run["documents"], run["steps"], run["end_to_end"])
+    )
 
 
 @styled

@@ -110,7 +110,7 @@ def reading_lines(title: str, run: dict[str, Any]) -> list[str]:
         "",
         f"{run['text']}; {cost['tokens']:,} held-out tokens of {cost['texts']} texts for ΔCE.",
         "",
-        "| layer | variance lost, held out | on fitted tokens | ΔCE, nats | *null: its mean* | *null: a random layer* |",
+        "| layer | variance lost, held out | on fitted tokens | ΔCE, nats | *null: mean* | *null: random layer* |",
         "|---|---|---|---|---|---|",
     ]
     for layer, one in run["layers"].items():
