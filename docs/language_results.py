@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens import files, store
+from bilens.analyses import demo_lm
 from bilens.analyses.audit import EXACT
 from bilens.analyses.audit_table import LEVEL
 from bilens.analyses.language.layer import Costs
@@ -61,9 +62,22 @@ def read(folder: Path) -> tuple[str, str, dict[str, Any]]:
     asked = files.read_json(folder / "settings.json")
     model = Path(asked["model"])
     title = model.parent.name if model.name == OURS else model.stem
-    if asked["command"] in ("read", "demo-lm"):
-        layers = asked.get("layers") or [asked["layer"]]
-        return "readings", title, {"text": asked["text"], "layers": {str(k): reading(folder, k) for k in layers}}
+    if asked["command"] == "read":
+        return (
+            "readings",
+            title,
+            {"text": asked["text"], "layers": {str(k): reading(folder, k) for k in asked["layers"]}},
+        )
+    if asked["command"] == "demo-lm":
+        part = f"; {asked['fit']} of these rows to fit on, {asked['held_out']} to measure on"
+        return (
+            "readings",
+            title,
+            {
+                "text": asked["text"] + part,
+                "layers": {str(asked["layer"]): reading(folder / demo_lm.READING, asked["layer"])},
+            },
+        )
     title += f", layer {asked['layer']}"
     text = {"text": asked["text"], "used": list(USED.search(asked["text"]).groups())}  # type: ignore[union-attr]
     summary = files.read_json(folder / "summary.json")
