@@ -1,7 +1,8 @@
-"""The recipes of language models: their tables and figures in results-lm.md, from one run of both.
+"""The recipes of language models: their tables and figures in results-lm.md, from finished runs.
 
-python -m reproduction surrogates language --seeds 3 --out runs/recipes
-python docs/language_recipes.py runs/recipes
+python -m reproduction surrogates --seeds 1 --out runs/surrogates
+python -m reproduction language --seeds 3 --out runs/language
+python docs/language_recipes.py runs/surrogates runs/language
 
 keeps their numbers in docs/results/recipes-lm.json; without a run the page is written again from that file.
 """
@@ -9,15 +10,20 @@ keeps their numbers in docs/results/recipes-lm.json; without a run the page is w
 from __future__ import annotations
 
 import argparse
-import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bilens import files
+from bilens import files, plots
 from bilens.statistics import interval
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))  # the recipes are beside the library, not in it
+
+from reproduction.measurement import Measurement  # noqa: E402
+from reproduction.recipes import language, surrogates  # noqa: E402
+
 KEPT, FIGURES = FOLDER / "results" / "recipes-lm.json", FOLDER / "assets" / "figures"
 PAGE = FOLDER / "results-lm.md"
 MARKS = {
@@ -37,6 +43,9 @@ WAYS = {
 GATES = {"bilinear": "bilinear", "swiglu": "SwiGLU", "reglu": "ReGLU"}
 ENOUGH = 0.05
 """Nats per token that a layer may cost."""
+
+DRAWN = ("surrogates-cross-entropy", "language-difference")
+"""The figures of the recipes that the page shows."""
 
 Numbers = Mapping[str, Sequence[float]]
 """Of every seed, by name."""
@@ -70,15 +79,19 @@ def surrogate_lines(found: Numbers, settings: str) -> list[str]:
         by = "least_squares + bypass"
         cells.append(f"{mean(found[f'fitted text: cross-entropy more, {by}, layer {layer}']):+.3f}")
         rows.append(f"| {' | '.join(cells)} |")
-    within = {by: sum(mean(found[f"cross-entropy more, {by}, layer {k}"]) <= ENOUGH for k in layers) for by in WAYS}
-    said = "; ".join(
-        f"{written} {within[by]}, mean {mean(found[f'mean, {by}']):+.3f}, most {mean(found[f'most, {by}']):+.3f}"
+    said = [
+        f"| {written} | {sum(mean(found[f'cross-entropy more, {by}, layer {k}']) <= ENOUGH for k in layers)} "
+        f"| {mean(found[f'mean, {by}']):+.3f} | {mean(found[f'most, {by}']):+.3f} "
+        f"| {mean(found[f'fitted text: mean, {by}']):+.3f} | {mean(found[f'fitted text: most, {by}']):+.3f} |"
         for by, written in WAYS.items()
-    )
+    ]
     return [
         settings,
         "",
-        f"Layers, of {len(layers)}, that cost at most {ENOUGH} nats per token: {said}.",
+        f"| in the layer's place | layers, of {len(layers)}, that cost at most {ENOUGH} nats | mean | most "
+        "| fitted text: mean | most |",
+        "|---|---|---|---|---|---|",
+        *said,
         "",
         f"| {' | '.join(head)} |",
         "|---" * len(head) + "|",
@@ -135,17 +148,22 @@ def lines(kept: dict[str, Any], name: str) -> list[str]:
 def main() -> None:
     """Take in the run that is named, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, nargs="?", help="folder of python -m reproduction surrogates language")
-    run = parser.parse_args().run
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of python -m reproduction")
     kept: dict[str, Any] = files.read_json(KEPT) if KEPT.exists() else {}
-    if run is not None:
+    for run in parser.parse_args().runs:
         for name, recipe in files.read_json(run / "results" / "results.json")["recipes"].items():
             if name in MARKS:
                 kept[name] = {part: recipe[part] for part in ("settings", "numbers")}
-        for figure in ("surrogates-cross-entropy", "language-difference"):
-            if (drawn := run / "results" / f"{figure}.svg").exists():
-                shutil.copyfile(drawn, FIGURES / drawn.name)
-        files.write_json(KEPT, kept)
+    files.write_json(KEPT, kept)
+    for name, recipe in {"surrogates": surrogates.RECIPE, "language": language.RECIPE}.items():
+        if name in kept:
+            seeds = [
+                Measurement.of(dict(zip(kept[name]["numbers"], seed, strict=True)))
+                for seed in zip(*kept[name]["numbers"].values(), strict=True)
+            ]
+            for title, (figure, _) in recipe.figures(seeds).items():
+                if title in DRAWN:
+                    plots.save(figure, FIGURES / f"{title}.svg")
     page = PAGE.read_text(encoding="utf-8")
     for name, (start, end) in MARKS.items():
         before, rest = page.split(start)

@@ -245,7 +245,8 @@ def verdicts(run: dict[str, Any]) -> list[str]:
                 if ours.high < theirs.low
                 else "no difference is shown"
             )
-            words.append(f"with {k} pairs {ours.text()} against {theirs.text()}, {apart}")
+            form = ".3f" if f"{ours.value:.2f}" == f"{theirs.value:.2f}" else ".2f"
+            words.append(f"with {k} pairs {ours.text(form)} against {theirs.text(form)}, {apart}")
         said.append(f"**{named(one).capitalize()}** against random directions: {'; '.join(words)}.")
     return said
 
