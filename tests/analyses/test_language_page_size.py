@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bilens.analyses.language.seen import Seen
 
 pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours
-FILE = f"layer-{LAYER:03d}.html"
+FILE, WHERE = f"layer-{LAYER:03d}.html", "/home/me/secret/essays.txt"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,10 @@ def model() -> nn.Module:
 def run(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With as many pairs as the layer's input has coordinates: more than are shown one by one."""
     out = tmp_path_factory.mktemp("size") / "run"
-    reading_job.read(out, reading_job.subject(model), pairs=17)
+    found = reading_job.subject(model)
+    assert found.split is not None
+    split = replace(found.split, described=f"8 rows; {WHERE}", paths=(WHERE,))
+    reading_job.read(out, replace(found, split=split), (0, LAYER), pairs=17)
     return out
 
 
@@ -48,6 +52,14 @@ def test_terms_are_there_one_by_one_and_the_others_as_sums_at_the_numbers_of_pai
     size = 1e-4 * np.abs(expected).max()
     np.testing.assert_allclose(rows[:, :8], expected[:, :8], atol=size)
     np.testing.assert_allclose(rows.sum(axis=1), expected[:, :16].sum(axis=1), atol=9 * size)
+
+
+def test_pages_say_what_a_text_is_called_and_not_where_it_was(run: Path) -> None:
+    assert page(run / FILE)["text"]["described"] == "8 rows; essays.txt"
+    for name in (FILE, "index.html"):
+        text = (run / name).read_text("utf-8")
+        assert "essays.txt" in text
+        assert "secret" not in text
 
 
 def test_a_page_that_would_be_too_large_has_fewer_features_and_says_so(

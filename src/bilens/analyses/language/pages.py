@@ -153,7 +153,7 @@ class Page:
             "facts": facts(subject, layer),
             "costs": [] if found is None else _costs(found),
             "text": None if split is None or layer.fit is None or layer.held_out is None else {
-                "described": split.described,
+                "described": split.named,
                 "fit": len(layer.fit),
                 "held_out": len(layer.held_out),
                 "measured": 0 if found is None else found.measured[0].tokens,
