@@ -17,7 +17,7 @@ export function interactionsOf(reading, one) {
   const cells = (/** @type {number} */ at) => {
     const { coefficient, share, together, expected, change } = columns, /** @type {(value: number|null, shown: (value: number) => string) => Element} */ known = (value, shown) => h("td", {}, value === null ? "–" : shown(value));
     return [h("td", { class: coefficient[at] < 0 ? "lowers" : "raises" }, signed(coefficient[at])), h("td", {}, percent(share[at], 1)),
-      seen ? [known(together[at], whole), known(expected[at], number), known(change[at], signed)] : null];
+      ...(seen ? [known(together[at], whole), known(expected[at], number), known(change[at], signed)] : [])];
   };
   return h("section", { class: "interactions" }, h("h2", { class: "section" }, "Interactions"),
     h("p", { class: "note" }, `${reading.inputs.about} The feature gains c · z₁ · z₂ from a pair. These ${whole(count)} hold ${percent(held, held < 0.1 ? 1 : 0)} of ‖C‖²; what all stored ones leave out is at most ${number(feature.left)} · ‖z‖².` +
