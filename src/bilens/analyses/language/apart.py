@@ -15,8 +15,8 @@ from bilens import explorer, files, statistics, store
 from bilens._internal.shown import line
 from bilens.analyses.language import alike, inputs
 from bilens.analyses.language.alike import Shown, shown_name
+from bilens.analyses.language.budget import address
 from bilens.analyses.language.layer import Layer, fitted, from_weights
-from bilens.analyses.language.pages import address
 from bilens.decompose import Metric, second_moment, squared_norms
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.explorer.lm_layout import Feature, Features, Reading
@@ -248,8 +248,9 @@ def less(content: Reading) -> Reading:
 
 
 def _less(feature: Feature) -> Feature:
+    none: Any = {name: [] for name in feature["interactions"]}
     square: Any = {"inputs": [], "values": []}
-    return {**feature, "parts": [], "smallest": [], "failed": [], "interactions": [], "square": square}
+    return {**feature, "parts": [], "smallest": [], "failed": [], "interactions": none, "square": square}
 
 
 def settings(first: tuple[Path, int], second: tuple[Path, int]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from bilens import decompose, files, tables
 from bilens._internal import ranks
 from bilens.analyses.announced import announce
-from bilens.analyses.language import index, inputs, pages
+from bilens.analyses.language import budget, index, inputs
 from bilens.analyses.language.input_coder import TRAIN, train, trained
 from bilens.analyses.language.layer import Costs, Layer, cost_name, costs, from_weights, opened
 from bilens.analyses.language.made import Basis, Made, made, readings
@@ -124,7 +124,7 @@ def read_layers(
         ranks.wait()
         _begin(steps, f"the page of layer {number}")
         if ranks.lead():
-            written.append(pages.write(subject, found, run, layers))
+            written.append(budget.write(subject, found, run, layers))
     if len(layers) > 1 and ranks.lead():
         written.insert(0, index.write(subject, layers, run.path))
     return written
