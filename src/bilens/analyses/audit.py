@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from bilens import activations, directions, files, plots, sae, tables
+from bilens import activations, directions, plots, sae, tables
 from bilens import decompose as decompositions
+from bilens._internal import files
 from bilens._internal.checks import whole
 from bilens.analyses.announced import announce, of_audit
 from bilens.analyses.audit_sets import asked as asked_of

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bilens import plots, text
 from bilens._internal import ranks
+from bilens._internal.files import make_folder, write_text
 from bilens.analyses import side_by_side
 from bilens.faithfulness import TextScore
-from bilens.files import make_folder, write_text
 from bilens.models import conversion, gated
 from bilens.models.conversion import ConvertedLayer, ConvertedModule, Stack
 from bilens.models.gated.original import library

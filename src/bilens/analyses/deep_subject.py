@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens import decompose, faithfulness
+from bilens._internal.levels import Level
 from bilens._internal.shown import line
 from bilens.analyses.settings import Budget
 from bilens.analyses.subject import EXAMINED
 from bilens.data import Dataset
 from bilens.deep import DeepTensor
-from bilens.deep.levels import Level
 from bilens.errors import BilensError
 from bilens.faithfulness import Row, Score
 from bilens.models import ImageClassifier

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bilens import files, store, tables
+from bilens import store, tables
+from bilens._internal import files
 from bilens._internal.checks import whole
 from bilens.analyses import audit_table
 from bilens.analyses.language import inputs, job, output_coder

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from bilens import faithfulness, files
+from bilens import faithfulness
+from bilens._internal import files
 from bilens._internal.checks import number
 from bilens.data import Dataset
 from bilens.deep import DeepTensor

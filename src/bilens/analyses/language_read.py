@@ -9,8 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bilens import files
-from bilens._internal import ranks
+from bilens._internal import files, ranks
 from bilens._internal.checks import whole
 from bilens.analyses.language import job
 from bilens.analyses.language.job import Plan

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bilens import activations, directions, files, store
+from bilens import activations, directions, store
 from bilens import decompose as decompositions
+from bilens._internal import files
 from bilens._internal.checks import whole
 from bilens.activations import SiteCost
 from bilens.analyses.announced import announce, of_rewrite

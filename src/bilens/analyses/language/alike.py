@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens import store
+from bilens._internal.encoding import Array, floats, listed, shorts
 from bilens._internal.factors import hidden_gram
 from bilens._internal.shown import line
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.seen import Seen
 from bilens.analyses.language.sets import Outputs
-from bilens.explorer.encoding import Array, floats, listed, shorts
 from bilens.explorer.lm_layout import Alike
 from bilens.space import Space
 from bilens.tensor import BilinearTensor

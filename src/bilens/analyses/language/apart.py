@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import explorer, files, statistics, store
+from bilens import explorer, statistics, store
+from bilens._internal import files
 from bilens._internal.shown import line
 from bilens.analyses.language import alike, inputs
 from bilens.analyses.language.alike import Shown, shown_name

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import decompose, files, tables
-from bilens._internal import ranks
+from bilens import decompose, tables
+from bilens._internal import files, ranks
 from bilens.analyses.announced import announce
 from bilens.analyses.language import index, inputs, pages
 from bilens.analyses.language.input_coder import TRAIN, train, trained

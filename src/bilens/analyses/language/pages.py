@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bilens import explorer, store, tables
+from bilens._internal.encoding import Array, finite, number, shorts
 from bilens.analyses.language import alike, output_coder
 from bilens.analyses.language.about import facts, notes
 from bilens.analyses.language.alike import METRIC, Shown, shown, shown_name, shown_of
@@ -22,7 +23,6 @@ from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
 from bilens.analyses.language.spreads import spread, three
 from bilens.analyses.language.subject import PREFIX, Subject, rows
 from bilens.analyses.language.typed import LARGEST, PAIRS, size, typed
-from bilens.explorer.encoding import Array, finite, number, shorts
 from bilens.explorer.lm_layout import (
     FORMAT,
     Alike,

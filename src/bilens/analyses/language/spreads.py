@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens.explorer.encoding import number
+from bilens._internal.encoding import number
 from bilens.explorer.lm_layout import Spread
 
 

@@ -20,8 +20,7 @@ from bilens.models import gated
 from bilens.models.gated import Checkpoint
 from bilens.models.gated.original import original
 from bilens.models.unembedding import embedding, unembedding
-from bilens.text import Split, corpus, tokenizer
-from bilens.text.pieces import pieces
+from bilens.text import Split, corpus, pieces, tokenizer
 from bilens.text.split import READ
 
 PREFIX = 1

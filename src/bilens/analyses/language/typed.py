@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bilens._internal.encoding import floats
 from bilens.analyses.language.alike import Shown
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.subject import Subject
 from bilens.errors import BilensError
-from bilens.explorer.encoding import floats
 from bilens.explorer.lm_layout import Block, Typed
 from bilens.text import tokenizer
 

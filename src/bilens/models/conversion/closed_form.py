@@ -11,11 +11,11 @@ from torch import Tensor
 
 from bilens._internal import ranks
 from bilens._internal.shown import line
+from bilens.models._unit_sums import SUMS, unit_sums
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.streams import Part, Streams, weight
 from bilens.models.gated import GatedMLP
 from bilens.models.surrogate import ROWS_FOR_DOWN
-from bilens.models.unit_sums import SUMS, unit_sums
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """What is tried, as a share of each feature's second moment."""

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilens._internal.sums import FEW, starts, sum_rows, top_k
 from bilens.sae.architectures import StandardSAE, TopKSAE
-from bilens.sae.sums import FEW, starts, sum_rows, top_k
 
 CHUNK = 1024
 """Vectors at a time on a CPU: their codes stay near the processor between two products, which are as fast as larger."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bilens._internal import checks
 from bilens.errors import StoreError
-from bilens.sae.formats import authors, dictionary_learning, gemma_scope, saelens, sparsify
-from bilens.sae.formats.content import Content, Format
+from bilens.sae._formats import authors, dictionary_learning, gemma_scope, saelens, sparsify
+from bilens.sae._formats.content import Content, Format
 
 FORMATS: tuple[Format, ...] = (
     dictionary_learning.FORMAT,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from bilens._internal.files._read import read_json
+from bilens._internal.files._write import write_json
 from bilens.errors import StoreError
-from bilens.files._read import read_json
-from bilens.files._write import write_json
 
 MARK = "bilens.json"
 """The file with the list; other programs ignore it."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens._internal.files import read_json, read_pair, write_pair
 from bilens.errors import StoreError
-from bilens.files import read_json, read_pair, write_pair
-from bilens.sae.formats.content import (
+from bilens.sae._formats.content import (
     DTYPES,
     NORMALIZATIONS,
     VECTORS,

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens._internal.files import read_bytes
 from bilens.errors import BilensError, StoreError
-from bilens.files import read_bytes
-from bilens.models.gated.stored import Stored
+from bilens.models.gated._stored import Stored
 
 _NAMES = {
     "embedding_length": "hidden_size",

@@ -9,10 +9,10 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
+from bilens._internal.files._read import checksum, file_checksum, read_json, read_tensors
+from bilens._internal.files._replace import settled
+from bilens._internal.files._write import write_together
 from bilens.errors import StoreError
-from bilens.files._read import checksum, file_checksum, read_json, read_tensors
-from bilens.files._replace import settled
-from bilens.files._write import write_together
 
 
 def write_pair(

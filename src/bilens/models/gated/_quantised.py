@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bilens.errors import StoreError
-from bilens.models.gated.stored import Source, Stored
+from bilens.models.gated._stored import Source, Stored
 
 MXFP4, FP8 = "MXFP4", "FP8"
 """The types of weights that are read by their scales, as tables show them."""

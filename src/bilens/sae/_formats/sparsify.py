@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from bilens._internal.files import read_json, read_tensors, write_pair
 from bilens.errors import StoreError
-from bilens.files import read_json, read_tensors, write_pair
-from bilens.sae.formats.content import (
+from bilens.sae._formats.content import (
     Content,
     Format,
     check_finite,

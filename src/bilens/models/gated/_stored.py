@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import safetensors
 from torch import Tensor, nn
 
+from bilens._internal.files import read_json
 from bilens.errors import BilensError, StoreError
-from bilens.files import read_json
 
 READABLE = ("float16", "bfloat16", "float32", "float64")
 """Types of weights that are read."""

@@ -10,9 +10,9 @@ from torch import nn
 
 from bilens._internal import checks
 from bilens.errors import StoreError
-from bilens.models.gated.ggufs import GGUFFile
-from bilens.models.gated.quantised import dequantised
-from bilens.models.gated.stored import InMemory, NothingStored, Source, downloaded, folder, hub, listed_on_hub, single
+from bilens.models.gated._ggufs import GGUFFile
+from bilens.models.gated._quantised import dequantised
+from bilens.models.gated._stored import InMemory, NothingStored, Source, downloaded, folder, hub, listed_on_hub, single
 
 _NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"
 

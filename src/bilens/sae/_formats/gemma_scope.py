@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilens._internal.files import read_bytes, read_json, read_tensors
 from bilens.errors import StoreError
-from bilens.files import read_bytes, read_json, read_tensors
-from bilens.sae.formats.content import Content, Format, matrix, only_without_factor, setting, weights
+from bilens.sae._formats.content import Content, Format, matrix, only_without_factor, setting, weights
 from bilens.sae.site import Site
 
 _HOOKS = {"res": "residual stream", "att": "attention heads' outputs, side by side", "mlp": "MLP output"}

@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from bilens._internal.files._read import checksum, file_checksum
+from bilens._internal.files._replace import beside, replacing, replacing_all, usual_permissions
 from bilens.errors import StoreError
-from bilens.files._read import checksum, file_checksum
-from bilens.files._replace import beside, replacing, replacing_all, usual_permissions
 
 
 def create_json(path: str | Path, content: Any) -> bool:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bilens._internal import checks
 from bilens._internal.factors import check_factor, hidden_gram
+from bilens._internal.levels import Level
 from bilens._internal.scale import times_two_to
-from bilens.deep.levels import Level
 from bilens.errors import BilensError
 from bilens.space import Space
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bilens._internal.files import read_json, read_pair
 from bilens.errors import StoreError
-from bilens.files import read_json, read_pair
-from bilens.sae.formats.content import Content, Format, k_of, only_without_factor, refuse_unknown, setting, weights
+from bilens.sae._formats.content import Content, Format, k_of, only_without_factor, refuse_unknown, setting, weights
 from bilens.sae.site import Site
 
 _ONLY: dict[str, Any] = {

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens._internal.files import read_json
 from bilens.errors import StoreError
-from bilens.files import read_json
-from bilens.sae.formats.content import Content, Format, matrix, only_without_factor, place, setting, weights
+from bilens.sae._formats.content import Content, Format, matrix, only_without_factor, place, setting, weights
 from bilens.sae.site import Site
 from bilens.state_dicts import state_dict
 
