@@ -21,7 +21,8 @@ from torch.testing import assert_close
 
 import tiny_models
 from bilens import activations, cli, explorer, store, text
-from bilens.analyses import converted, side_by_side
+from bilens.analyses import _converted as converted
+from bilens.analyses import _side_by_side as side_by_side
 from bilens.analyses.convert import convert
 from bilens.analyses.language import sets
 from bilens.analyses.language.subject import Subject, subject

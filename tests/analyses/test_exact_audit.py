@@ -13,8 +13,9 @@ import torch
 
 import tiny_models
 from bilens import directions, sae
-from bilens.analyses import audit, audit_sets
-from bilens.analyses.layer_text import split_of
+from bilens.analyses import _audit_sets as audit_sets
+from bilens.analyses import audit
+from bilens.analyses._layer_text import split_of
 from bilens.decompose import Audit
 from bilens.errors import BilensError
 from bilens.models import gated

@@ -23,9 +23,9 @@ from bilens.models.conversion import (
     descent,
     measured,
 )
-from bilens.models.conversion import closed_form as closed_forms
-from bilens.models.conversion.closed_form import RIDGES, closed_form
-from bilens.models.conversion.descent import descended
+from bilens.models.conversion import _closed_form as closed_forms
+from bilens.models.conversion._closed_form import RIDGES, closed_form
+from bilens.models.conversion._descent import descended
 from bilens.models.conversion.layer import MATRICES
 from bilens.models.conversion.streams import relative_error, weight
 from tiny_models import SIZES, VOCABULARY, made, texts

@@ -18,6 +18,29 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens.errors import BilensError
 
+__all__ = [
+    "BOTH",
+    "DIVERGING",
+    "INK",
+    "LINES",
+    "MARKERS",
+    "MUTED",
+    "NEGATIVE",
+    "ONE",
+    "OTHER",
+    "PATTERN",
+    "POSITIVE",
+    "RULE",
+    "empty",
+    "log_axis",
+    "number",
+    "numbers",
+    "reach",
+    "short",
+    "signed",
+    "styled",
+]
+
 INK = "#1b1f24"
 """Colour of text."""
 MUTED = "#667080"

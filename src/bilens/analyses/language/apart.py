@@ -14,10 +14,11 @@ from torch import Tensor
 from bilens import explorer, statistics, store
 from bilens._internal import files
 from bilens._internal.shown import line
-from bilens.analyses.language import alike, inputs
-from bilens.analyses.language.alike import Shown, shown_name
+from bilens.analyses.language import _alike as alike
+from bilens.analyses.language import inputs
+from bilens.analyses.language._alike import Shown, shown_name
+from bilens.analyses.language._pages import address
 from bilens.analyses.language.layer import Layer, fitted, from_weights
-from bilens.analyses.language.pages import address
 from bilens.decompose import Metric, second_moment, squared_norms
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.explorer.lm_layout import Feature, Features, Reading

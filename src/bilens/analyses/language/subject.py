@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilens._internal.shown import line
-from bilens.analyses.layer_text import longest
+from bilens.analyses._layer_text import longest
 from bilens.errors import BilensError
 from bilens.models import gated
 from bilens.models.gated import Checkpoint

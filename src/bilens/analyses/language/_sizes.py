@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bilens import tables
-from bilens.analyses.language import input_coder, inputs, made, pages, seen, typed
+from bilens.analyses.language import _made as made
+from bilens.analyses.language import _pages as pages
+from bilens.analyses.language import _typed as typed
+from bilens.analyses.language import input_coder, inputs, seen
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.subject import PREFIX, Subject
 

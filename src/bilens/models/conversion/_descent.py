@@ -13,7 +13,7 @@ from torch.nn import functional
 from bilens._internal import ranks
 from bilens._internal.device import rounded_products
 from bilens._internal.seeds import derived
-from bilens.models.conversion.closed_form import Closed, exact_at_first
+from bilens.models.conversion._closed_form import Closed, exact_at_first
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.streams import Streams, added, weight
 from bilens.models.gated import GatedMLP

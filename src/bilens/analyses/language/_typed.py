@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens._internal.encoding import floats
-from bilens.analyses.language.alike import Shown
+from bilens.analyses.language._alike import Shown
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.subject import Subject
 from bilens.errors import BilensError

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from bilens import explorer
+from bilens.analyses._page import PAGE
 from bilens.analyses.language import apart
 from bilens.analyses.language.apart import Apart, Apartness, languages
-from bilens.analyses.page import PAGE
 from bilens.errors import BilensError
 from bilens.progress import bar
 from bilens.store import Folder

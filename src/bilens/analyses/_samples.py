@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from bilens.analyses.deep_subject import DeepSubject
+from bilens.analyses._deep_subject import DeepSubject
 from bilens.analyses.subject import EXAMINED, Subject
 from bilens.features import FeatureSet, Samples
 

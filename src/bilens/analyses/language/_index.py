@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bilens import explorer, store, tables
+from bilens.analyses.language._pages import address
 from bilens.analyses.language.layer import Costs, cost_name
-from bilens.analyses.language.pages import address
 from bilens.analyses.language.seen import KS, TWO, Seen
 from bilens.analyses.language.sets import RANDOM
 from bilens.analyses.language.subject import Subject

@@ -13,16 +13,17 @@ from torch import Tensor
 
 from bilens import explorer, store, tables
 from bilens._internal.encoding import Array, finite, number, shorts
-from bilens.analyses.language import alike, output_coder
-from bilens.analyses.language.about import facts, notes
-from bilens.analyses.language.alike import METRIC, Shown, shown, shown_name, shown_of
+from bilens.analyses.language import _alike as alike
+from bilens.analyses.language import output_coder
+from bilens.analyses.language._about import facts, notes
+from bilens.analyses.language._alike import METRIC, Shown, shown, shown_name, shown_of
+from bilens.analyses.language._made import Made
+from bilens.analyses.language._spreads import spread, three
+from bilens.analyses.language._typed import LARGEST, PAIRS, size, typed
 from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
-from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
-from bilens.analyses.language.spreads import spread, three
 from bilens.analyses.language.subject import PREFIX, Subject, rows
-from bilens.analyses.language.typed import LARGEST, PAIRS, size, typed
 from bilens.explorer.lm_layout import (
     FORMAT,
     Alike,

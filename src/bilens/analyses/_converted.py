@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bilens import plots, text
 from bilens._internal import ranks
 from bilens._internal.files import make_folder, write_text
-from bilens.analyses import side_by_side
+from bilens.analyses import _side_by_side as side_by_side
 from bilens.faithfulness import TextScore
 from bilens.models import conversion, gated
 from bilens.models.conversion import ConvertedLayer, ConvertedModule, Stack

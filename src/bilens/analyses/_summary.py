@@ -11,8 +11,8 @@ from rich.console import Console
 from torch import Tensor
 
 from bilens import explorer, plots
-from bilens.analyses.deep_subject import DeepSubject
-from bilens.analyses.page import PAGE, exploration
+from bilens.analyses._deep_subject import DeepSubject
+from bilens.analyses._page import PAGE, exploration
 from bilens.analyses.subject import Subject
 from bilens.decompose import KernelTree
 from bilens.deep import DeepTensor

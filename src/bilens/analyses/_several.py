@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bilens.analyses import samples, summary
-from bilens.analyses.deep_subject import DeepSubject
+from bilens.analyses import _samples as samples
+from bilens.analyses import _summary as summary
+from bilens.analyses._deep_subject import DeepSubject
 from bilens.analyses.hidden_directions import hidden_directions
 from bilens.analyses.settings import Budget
 from bilens.analyses.trees import templates
