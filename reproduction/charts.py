@@ -18,8 +18,9 @@ from bilens.features import FeatureSet
 from bilens.plots import LINES, MUTED, NEGATIVE, POSITIVE, LinearKernel, linear_kernels, shared_scale, signed
 from bilens.plots.kernels import draw_weights
 from bilens.plots.scores import count_axis, on_samples
-from bilens.plots.style import MARKERS, check_count, check_view, empty, numbers, short, styled
+from bilens.plots.style import MARKERS, empty, numbers, short, styled
 from bilens.statistics import interval
+from reproduction import checking
 from reproduction.methods.squares import Squares
 
 _SHORT_NAME = 24
@@ -135,7 +136,7 @@ def intervals(groups: Mapping[str, Mapping[int, Sequence[float]]], title: str, x
     if not groups or not all(groups.values()):
         raise BilensError("no samples", "at least one size in each group")
     sizes = sorted({size for samples in groups.values() for size in samples})
-    check_count("size", sizes[0])
+    checking.whole("size", sizes[0], 1)
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for place, (name, samples) in enumerate(groups.items()):
@@ -173,8 +174,8 @@ def atlas(views: Sequence[FeatureSet]) -> Figure:
     """
     if not views or len({len(view) for view in views}) > 1:
         raise BilensError("no views, or views of different sizes", "as many features in each")
-    for view in views:
-        check_view(view)
+    if not len(views[0]):
+        raise BilensError("views without features", "at least one", "keep more features")
     cell = 0.8 if views[0].spectra[0].input.image is not None else 1.9
     names = [textwrap.wrap(short(item.label, 40), 13 if cell < 1 else 28) for item in views[0].spectra]
     gap, top = 0.07, 0.2 + 0.13 * max(1, *map(len, names))
@@ -208,7 +209,7 @@ def directions(rows: Mapping[str, Squares], count: int = 6) -> Figure:
     Raises:
         BilensError: no row, rows without a direction, NaN or infinity, or a count below 1.
     """
-    check_count("count", count)
+    checking.whole("count", count, 1)
     if not rows or not all(len(row) for row in rows.values()):
         raise BilensError("no directions", "at least one in each row")
     columns = min(count, max(map(len, rows.values())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     **dict.fromkeys(("errors", "space", "files", "progress", "history", "schedules", "state_dicts"), 0),
     **dict.fromkeys(("_internal", "checks", "seeds", "shown", "scale", "factors", "checkpoint", "device", "ranks"), 0),
+    **dict.fromkeys(("sums", "levels", "grams", "encoding"), 0),
     **dict.fromkeys(("dictionary", "kernel", "tensor", "pairs", "deep", "score", "convolution"), 1),
     **dict.fromkeys(("decompose", "sae", "models", "data", "text", "faithfulness", "activations"), 2),
     **dict.fromkeys(("statistics", "matching", "pair_coding"), 2),
@@ -33,6 +35,9 @@ WITHIN = {
     "factors": {"errors", "checks", "scale", "space"},
     "files": {"errors"},
     "checkpoint": {"errors", "files"},
+    "levels": {"scale"},
+    "grams": {"errors", "checks", "scale", "space", "levels", "factors"},
+    "encoding": {"errors"},
     "state_dicts": {"errors", "files"},
     "shown": {"space"},
     "history": {"checks", "shown"},
@@ -221,14 +226,14 @@ def test_no_package_imports_itself_in_a_circle():
 
 @by_file
 def test_nothing_private_is_imported_from_elsewhere(path):
-    """A module whose name begins with an underscore is for its own folder, `_internal` for the library's."""
+    """A name with an underscore is for its own folder and those in it, `_internal` for the whole library."""
     folder = ".".join(("bilens", *path.relative_to(SOURCE).parent.parts))
     for node in nodes(path):
         for name in imported(node):
             for place, part in enumerate(parts := name.split(".")):
                 if part.startswith("_") and not part.endswith("__") and part != "_internal":
                     owner, private = ".".join(parts[:place]), ".".join(parts[1 : place + 1])
-                    assert owner == folder, f"{module(path)} imports {name}"
+                    assert f"{folder}.".startswith(f"{owner}."), f"{module(path)} imports {name}"
                     assert private in MODULES, f"{name} is no module"
 
 
@@ -389,6 +394,116 @@ def test_every_public_name_says_what_it_is(path):
                 first = (ast.get_docstring(node) or "").splitlines()[:1]
                 assert first, f"{module(path)}.{node.name} has no docstring"
                 assert first[0].strip(), f"{module(path)}.{node.name} begins with an empty line"
+
+
+# What is for users
+
+
+BY_NAME = {
+    "decompose.linalg": "decompositions of one's own",
+    "explorer.layout": "the page's data, whose schema is documented",
+    "explorer.lm_layout": "the data of a page of text",
+    "models.gated.original": "the model that a layer is checked against",
+    "models.imported": "a state dict of one's own",
+    "models.language": "small language models",
+    "models.replaced": "a model with a layer replaced",
+    "models.surrogate": "the best bilinear layer in a gated one's place",
+    "models.token_statistics": "the moments that surrogates are fitted to",
+    "models.unembedding": "the ends of a language model, without building it",
+    "plots.kernels": "figures of one's own",
+    "plots.scores": "figures of one's own",
+    "plots.style": "figures of one's own",
+    "sae.distributed": "training in several processes",
+    "text.found": "text for a first look",
+}
+"""Modules of packages that a user imports by their own names, and what for; all others are known by their package."""
+
+DIRECTIVE = re.compile(r"^::: bilens\.([\w.]+)\n(?:    options:\n(?:      inherited_members: true\n)?)?"
+                       r"(?:      members: (false|\[.*\])\n)?", flags=re.MULTILINE)  # fmt: skip
+"""An entry of the reference: a module, and which of its members are shown."""
+
+
+def path_of(name: str) -> Path:
+    folder = SOURCE.joinpath(*name.split("."))
+    return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+
+
+def listed(path: Path) -> set[str] | None:
+    """The names in a file's `__all__`; None for a file without one."""
+    for node in tree(path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+def named(path: Path) -> set[str]:
+    """The public names that a file defines or, where it has `__all__`, offers."""
+    found: set[str] = set()
+    for node in tree(path).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        for target in getattr(node, "targets", None) or [getattr(node, "target", None)]:
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                found |= {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return listed(path) or {name for name in found if not name.startswith("_")}
+
+
+def private(name: str) -> bool:
+    return any(part.startswith("_") for part in name.split("."))
+
+
+def shown() -> dict[str, set[str]]:
+    """What the reference shows: names by module."""
+    found: dict[str, set[str]] = {}
+    for page in sorted((SOURCE.parents[1] / "docs" / "reference").glob("*.md")):
+        for name, members in DIRECTIVE.findall(page.read_text(encoding="utf-8")):
+            assert name not in found, f"{name} is shown twice"
+            every = named(path_of(name)) if not members else set()
+            found[name] = every if members in ("", "false") else set(re.findall(r"\w+", members))
+    return found
+
+
+@by_file
+def test_a_public_module_is_for_users(path):
+    """Its package offers names of it, or it is imported by its own; in `analyses` the reference says which are open."""
+    name = module(path)
+    if private(name) or "." not in name or top(name) == "analyses" or path.name == "__init__.py":
+        return
+    offered = listed(path.parent / "__init__.py") or set()
+    assert name in BY_NAME or named(path) & offered, "neither for users nor with an underscore"
+
+
+def test_modules_that_are_imported_by_name_exist():
+    assert set(BY_NAME) <= MODULES
+
+
+def test_the_reference_shows_public_names_and_all_of_them():
+    reference = shown()
+    for name, names in reference.items():
+        assert not private(name), name
+        assert names <= named(path_of(name)), f"{name}: {names - named(path_of(name))} is nowhere"
+        assert not {one for one in names if one.startswith("_")}, name
+        package = name.rpartition(".")[0]
+        if package and name not in BY_NAME and path_of(name).name != "__init__.py" and top(name) != "analyses":
+            offered = listed(path_of(package)) or set()
+            assert names <= offered, f"{name}: {package} does not offer {', '.join(sorted(names - offered))}"
+    for name in sorted(MODULES - {"", "_internal", "__main__", "analyses", "cli"}):
+        offered = listed(path_of(name)) if path_of(name).name == "__init__.py" else None
+        if not private(name) and top(name) != "analyses" and (offered or "." not in name or name in BY_NAME):
+            below = {one for other, names in reference.items() if f"{other}.".startswith(f"{name}.") for one in names}
+            missing = (offered or named(path_of(name)) - {"Any"}) - below if name not in BY_NAME else set()
+            assert name in reference, f"{name} is not in the reference"
+            assert missing <= {"Figure"}, f"{name}: {', '.join(sorted(missing))} is not in the reference"
+
+
+def test_the_reference_lets_no_module_hide_a_name():
+    """mkdocstrings shows the module where a function of a package has its name: such a package is shown in parts."""
+    for name, names in shown().items():
+        modules = {other.rpartition(".")[2] for other in MODULES if other.rpartition(".")[0] == name}
+        assert not names & modules, name
+    settings = (SOURCE.parents[1] / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "show_submodules: false" in settings
+    assert "filters: public" in settings
 
 
 # What an import costs

@@ -25,15 +25,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bilens import BilinearTensor, Dictionary, ImageClassifier, Space, SpaceError, cli, data, decompose, store
-from bilens.analyses import given, settings
-from bilens.analyses.given import AccuracyWarning, Standardization
+from bilens.analyses import _given as given
+from bilens.analyses import settings
+from bilens.analyses._given import AccuracyWarning, Standardization
 from bilens.analyses.settings import FEW, FEW_EPOCHS, Budget, Training
 from bilens.data import Dataset, SmallSetWarning, Split
 from bilens.errors import BilensError, StoreError
 from bilens.progress import Steps
 
 PIXELS, DIGITS = Space("pixels", 64, image=(8, 8)), Space("digits", 10, tuple("0123456789"))
-UNTRAINED = pytest.mark.filterwarnings("default::bilens.analyses.given.AccuracyWarning")
+UNTRAINED = pytest.mark.filterwarnings("default::bilens.analyses._given.AccuracyWarning")
 SMALL = ["--count", "2", "--pair-features", "16", "--pair-steps", "5"]
 
 

@@ -19,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilens import files
+from bilens._internal import files
 from bilens.errors import StoreError
 from bilens.explorer.page import refuse_others
 from bilens.store import Folder

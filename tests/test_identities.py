@@ -174,16 +174,6 @@ def test_identity_04_truncation_certificate(data, kernel):
         assert (error <= certificate + 1e-9 * floor * (lifted**2).sum(1)).all()
 
 
-@given(kernels())
-def test_identity_04_certificate_is_attained_by_the_first_pair_left_out(kernel):
-    flat = Kernel(kernel.left, kernel.right, kernel.weights, Space("flat", kernel.input.dim))
-    spectrum = decompose.eigh(flat)
-    floor = np.linalg.norm(absolute_kernel(flat))
-    for k in range(len(spectrum)):
-        kept, x = spectrum.keep(k), spectrum.vectors[k : k + 1]
-        near((flat(x) - kept.reconstruct(x)).abs()[0], kept.bound(1.0), floor)
-
-
 @given(st.data(), kernels())
 def test_identity_04_weighted_certificate_and_optimality(data, kernel):
     n = data.draw(st.integers(1, 9))

@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bilens import files, sae, store
+from bilens import sae, store
+from bilens._internal import files
 from bilens.errors import StoreError
 from bilens.models import ImageClassifier
 from bilens.models.conversion.checkpoint import save as save_converted
 from bilens.models.decoder import BilinearDecoder
 from bilens.models.imported import Imported
 from bilens.models.language import save as save_language
-from bilens.sae.formats import saelens, sparsify
+from bilens.sae._formats import saelens, sparsify
 from bilens.space import Space
 from messages import refuses
 

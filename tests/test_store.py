@@ -17,7 +17,8 @@ import threading
 import pytest
 import torch
 
-from bilens import decompose, files, pairs, store
+from bilens import decompose, pairs, store
+from bilens._internal import files
 from bilens.deep import DeepTensor, paths
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, StoreError

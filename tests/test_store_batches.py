@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bilens import decompose, files, store
+from bilens import decompose, store
+from bilens._internal import files
 from bilens.decompose import Spectra
 from bilens.errors import BilensError, StoreError
 from bilens.space import Space

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bilens import cli, decompose, files, store, tables
+from bilens import cli, decompose, store, tables
+from bilens._internal import files
 from bilens.analyses.query import visible
 from bilens.decompose import Metric
 from bilens.dictionary import Dictionary

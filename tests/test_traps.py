@@ -99,28 +99,7 @@ def test_the_pseudoinverse_of_a_mask_belongs_in_pixel_space():
     far(readers @ naive.T, np.eye(2))
 
 
-# What "top" means
-
-
-def test_the_most_negative_eigenvalues_are_not_the_top_ones():
-    values = torch.tensor([-2.0, -1.0, 0.5, 3.0, 10.0], dtype=torch.float64)
-    kernel = Kernel.from_matrix(torch.diag(values), Space("x", 5))
-    naive = torch.linalg.eigh(kernel.dense())[0][:2]  # ascending: the first are the most negative
-    far(naive, [10.0, 3.0])
-    spectrum = decompose.eigh(kernel, 2)
-    near(spectrum.values, [10.0, 3.0])
-    near(spectrum.discarded, 2.0)
-    # nor are the last ones, when a negative one is large
-    near(decompose.eigh(Kernel.from_matrix(torch.diag(-values), Space("x", 5)), 2).values, [-10.0, -3.0])
-
-
-def test_singular_values_come_largest_first():
-    left, right, down = draws((4, 3), (4, 3), (4, 4))
-    tensor = BilinearTensor(left, right, down, Space("x", 3), Space("y", 4))
-    naive = torch.linalg.eigh(tensor.gram())[0].clamp(min=0).sqrt()[:2]
-    truth = oracle.svd(oracle.dense(left, right, down))[1]
-    far(naive, truth[:2])
-    near(decompose.svd(tensor, 2).values, truth[:2], 10)
+# Eigenvalues that are nearly equal
 
 
 def test_near_equal_eigenvalues_are_a_subspace_and_have_no_rank():
@@ -137,25 +116,6 @@ def test_near_equal_eigenvalues_are_a_subspace_and_have_no_rank():
     near(oracle.projector(spectra[0]), oracle.projector(spectra[1]), rtol=1e-6)
 
 
-def test_comparing_seeds_leaves_out_each_with_itself():
-    """A tensor's cosine with itself is 1 whatever was learned, so that it lifts every mean it is part of."""
-    seeds = []
-    for seed in range(3):
-        generator = torch.Generator().manual_seed(seed)
-        left, right, down = (
-            torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((6, 8), (6, 8), (3, 6))
-        )
-        seeds.append(BilinearTensor(left, right, down, Space("x", 8), Space("y", 3)))
-    cosines = np.array([[float(a.cosine(b)) for b in seeds] for a in seeds])
-    near(np.diag(cosines), np.ones(3))
-    others = cosines[~np.eye(3, dtype=bool)]
-    dense = [oracle.dense(s.left, s.right, s.down).reshape(-1) for s in seeds]
-    truth = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in dense for b in dense if a is not b]
-    near(others, truth)
-    assert abs(others).max() < 0.3
-    assert cosines.mean() > others.mean() + 0.2
-
-
 # Pairs i ≤ j taken once
 
 
@@ -170,32 +130,6 @@ def test_pairs_taken_once_have_not_the_singular_values_of_the_tensor():
     near(np.linalg.svd(r * np.sqrt(often)[:, None], compute_uv=False), truth, 10)
     near(decompose.svd(tensor).values, truth, 10)
     near(decompose.svd_accurate(tensor).values, truth, 10)
-
-
-def test_pairs_taken_once_do_not_rebuild_the_layer():
-    left, right, down = draws((5, 4), (5, 4), (3, 5))
-    tensor = BilinearTensor(left, right, down, Space("x", 4), Space("y", 3))
-    (x,) = draws((2, 4))
-    truth = ((array(x) @ array(left).T) * (array(x) @ array(right).T)) @ array(down).T
-    i, j = pairs.unrank(torch.arange(pairs.count(4)), 4)
-    r, often = array(pairs.polarized(tensor, i, j)), array(pairs.multiplicity(i, j))
-    products = array(x)[:, i.numpy()] * array(x)[:, j.numpy()]
-    far(products @ r, truth)
-    far((products * np.sqrt(often)) @ r, truth)
-    near((products * often) @ r, truth, 100)
-    near(pairs.contract(tensor, x), truth, 100)
-
-
-def test_the_output_for_v_i_plus_v_j_does_not_rebuild_the_layer():
-    left, right, down = draws((5, 4), (5, 4), (3, 5))
-    tensor = BilinearTensor(left, right, down, Space("x", 4), Space("y", 3))
-    (a,) = draws((2, 4))
-    truth = ((array(a) @ array(left).T) * (array(a) @ array(right).T)) @ array(down).T
-    i, j = (part.reshape(-1) for part in torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij"))
-    products = array(a)[:, i.numpy()] * array(a)[:, j.numpy()]
-    far(products @ array(pairs.two_hot(tensor, i, j)), truth)
-    far(products @ array(pairs.two_hot(tensor, i, j)) / 2, truth)
-    near(products @ array(pairs.polarized(tensor, i, j)), truth, 100)
 
 
 # Biases dropped
@@ -221,18 +155,6 @@ def test_biases_are_part_of_every_answer():
     folded = space.with_constant().fold(x)
     far(pairs.contract(bare, x), truth)
     near(pairs.contract(tensor, folded), truth, 100)
-
-
-def test_a_kernel_that_ignores_the_constant_loses_the_linear_part():
-    w, v, b, c, x = draws((5, 3), (5, 3), (5,), (5,), (4, 3))
-    tensor = BilinearTensor.from_layer(w, v, left_bias=b, right_bias=c, input=Space("x", 3), output=Space("hidden", 5))
-    kernel, rows = tensor.kernel(2), array(x)
-    truth = (rows @ array(w)[2] + array(b)[2]) * (rows @ array(v)[2] + array(c)[2])
-    quadratic, linear, constant = (array(part) for part in kernel.parts())
-    far(np.einsum("ni,ij,nj->n", rows, quadratic, rows), truth)
-    far(np.einsum("ni,ij,nj->n", rows, quadratic, rows) + rows @ linear / 2 + constant, truth)  # one half of the cross
-    near(np.einsum("ni,ij,nj->n", rows, quadratic, rows) + rows @ linear + constant, truth, 100)
-    near(kernel(x), truth, 100)
 
 
 def test_the_offset_of_an_affine_decoder_is_not_dropped():

@@ -14,7 +14,6 @@ from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
 from bilens.sae.streams import TensorStream
-from bilens.sae.sums import top_k
 from bilens.schedules import trapezoid
 from reproduction import checking
 from reproduction.checking import instance, number, whole
@@ -66,7 +65,7 @@ class Transcoder(nn.Module):
         before = torch.addmm(self.b_enc, x, self.W_enc)
         if self.k == before.shape[1]:
             return before.relu()
-        values, features = top_k(before, self.k)
+        values, features = before.topk(self.k, dim=1, sorted=False)
         return torch.zeros_like(before).scatter(1, features, values.relu())
 
     def forward(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_out"]:

@@ -26,9 +26,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilens._internal import checks
+from bilens._internal.files import read_bytes, write_bytes
 from bilens._internal.shown import line
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import read_bytes, write_bytes
 from bilens.space import Space
 
 ANSWER_SECONDS = 5.0

@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from bilens import pairs
 from bilens._internal.shown import line
+from bilens._internal.sums import top_k
 from bilens.errors import ShapeError
 from bilens.pairs import PairCodes
 from bilens.pairs.order import first
 from bilens.sae import SAE, Evaluation
-from bilens.sae.sums import top_k
 from bilens.tensor import BilinearTensor
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens._internal.files import read_bytes
 from bilens.errors import StoreError
-from bilens.files import read_bytes
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""

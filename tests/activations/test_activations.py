@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from bilens import activations, sae
 from bilens.errors import BilensError, ShapeError
 from bilens.models import gated
-from bilens.sae.processes import Processes
+from bilens.sae._processes import Processes
 from tiny_models import made, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny_models
-from bilens.analyses import language_read
+from bilens.analyses import _language_read as language_read
 from bilens.analyses.language.job import Plan, read_layers
 from bilens.analyses.language.subject import Subject
 from bilens.models import gated

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bilens import activations, cli, decompose, directions, sae, store, tables
-from bilens.analyses import announced
+from bilens.analyses import _announced as announced
 from bilens.analyses.audit import audit
 from bilens.analyses.rewrite import Rewriting
 from bilens.analyses.site_coders import CoderSettings
@@ -81,7 +81,7 @@ def test_its_true_values_are_those_of_the_original(audited: Path) -> None:
     found = store.read_record(audited, "audits/weights_only-random-weighted", decompose.Audit)
     assert found is not None
     assert settings["random"] == 8
-    from bilens.analyses.layer_text import split_of
+    from bilens.analyses._layer_text import split_of
     from bilens.models.surrogate import weights_only
 
     split = split_of(gated.load(TINY), (PLAYS,), length=48, fit=16, held_out=6, seed=0)

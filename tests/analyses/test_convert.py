@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import tiny_models
-from bilens import activations, cli, explorer, files, plots, store, text
-from bilens.analyses import converted, side_by_side
+from bilens import activations, cli, explorer, plots, store, text
+from bilens._internal import files
+from bilens.analyses import _converted as converted
+from bilens.analyses import _side_by_side as side_by_side
 from bilens.analyses.convert import convert
 from bilens.analyses.language import sets
 from bilens.analyses.language.subject import Subject, subject

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reading_job import in_transformers
 
 import tiny_models
 from bilens import directions, sae
-from bilens.analyses import audit, audit_sets
-from bilens.analyses.layer_text import split_of
+from bilens.analyses import _audit_sets as audit_sets
+from bilens.analyses import audit
+from bilens.analyses._layer_text import split_of
 from bilens.decompose import Audit
 from bilens.errors import BilensError
 from bilens.models import gated
@@ -42,17 +44,7 @@ def audited(given: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def lifted(model: Any, tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """x̂ with a 1, and y, of the layer in transformers, a row per token after each row's first."""
-    found: dict[str, torch.Tensor] = {}
-    block = model.model.layers[LAYER]
-    hooks = [
-        block.post_attention_layernorm.register_forward_pre_hook(lambda _, x: found.update(x=x[0])),
-        block.mlp.register_forward_hook(lambda _, __, y: found.update(y=y)),
-    ]
-    with torch.no_grad():
-        model(tokens)
-    for hook in hooks:
-        hook.remove()
-    x, y = (found[name][:, 1:].flatten(0, 1).double().numpy() for name in ("x", "y"))
+    x, y = in_transformers(model, tokens)
     x = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + model.config.rms_norm_eps)
     return np.concatenate([x, np.ones((len(x), 1))], axis=1), y
 

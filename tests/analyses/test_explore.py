@@ -15,7 +15,8 @@ import torch
 from safetensors.numpy import load_file
 from small_job import undrawn
 
-from bilens import data, files
+from bilens import data
+from bilens._internal import files
 from bilens.analyses import explore
 from bilens.cli import main
 from bilens.models import ImageClassifier

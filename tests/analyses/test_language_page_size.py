@@ -14,8 +14,8 @@ from torch import nn
 
 import tiny_models
 from bilens import store, tables
-from bilens.analyses.language import budget
-from bilens.analyses.language.alike import Shown, shown_name
+from bilens.analyses.language import _budget as budget
+from bilens.analyses.language._alike import Shown, shown_name
 from bilens.analyses.language.seen import Seen
 
 pytest.importorskip("duckdb", reason="pip install 'bilens[tables]'")

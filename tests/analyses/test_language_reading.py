@@ -21,11 +21,12 @@ from torch import nn
 
 import tiny_models
 from bilens import cli, sae, store, tables
-from bilens.analyses import explore, language_read
+from bilens.analyses import _language_read as language_read
+from bilens.analyses import explore
 from bilens.analyses.language import job, seen
+from bilens.analyses.language._made import Made
 from bilens.analyses.language.input_coder import trained
 from bilens.analyses.language.layer import Costs
-from bilens.analyses.language.made import Made
 from bilens.analyses.language.seen import APART, Seen, kept, picked, stretches
 from bilens.analyses.language.subject import labels
 from bilens.errors import BilensError, StoreError

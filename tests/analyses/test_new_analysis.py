@@ -14,7 +14,7 @@ from small_job import undrawn
 
 from bilens import decompose, store
 from bilens.analyses import explore, table
-from bilens.analyses.given import AccuracyWarning
+from bilens.analyses._given import AccuracyWarning
 from bilens.analyses.subject import Run, Subject
 from bilens.analyses.table import ANALYSES, Analysis
 from bilens.cli import main

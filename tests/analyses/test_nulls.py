@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bilens import BilinearTensor, Space
-from bilens.analyses import nulls
+from bilens.analyses import _nulls as nulls
 from bilens.analyses.components import singular_values
 from bilens.analyses.digits import output_directions
 from bilens.analyses.inputs import pair_features

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from bilens import data, plots, store
-from bilens.analyses import several
+from bilens.analyses import _several as several
 from bilens.cli import main
 from bilens.features import FeatureSet, TreeSet
 from bilens.models import ImageClassifier

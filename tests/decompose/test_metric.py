@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from bilens import decompose, files, store
+from bilens import decompose, store
+from bilens._internal import files
 from bilens.decompose import Metric, Spectra
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError, SpaceError, StoreError

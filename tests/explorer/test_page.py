@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from bilens import explorer, plots
+from bilens._internal.encoding import floats, pixels, shorts
 from bilens.errors import BilensError, ShapeError, SpaceError, StoreError
 from bilens.explorer import Exploration
 from bilens.explorer.document import Document
-from bilens.explorer.encoding import floats, pixels, shorts
 from bilens.explorer.page import source
 from bilens.faithfulness import Row, Score
 from bilens.features import FeatureSet, singular, table

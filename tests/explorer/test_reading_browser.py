@@ -19,7 +19,7 @@ import torch
 
 import tiny_models
 from bilens import explorer
-from bilens.analyses import language_compare
+from bilens.analyses import _language_compare as language_compare
 from hostile import HOSTILE, TOKENS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from bilens.errors import BilensError, ShapeError
 from bilens.faithfulness import TextScore
 from bilens.models import gated
+from bilens.models._unit_sums import unit_sums
 from bilens.models.conversion import (
     ConvertedLayer,
     ConvertedMLP,
@@ -25,12 +26,11 @@ from bilens.models.conversion import (
     descent,
     measured,
 )
-from bilens.models.conversion import closed_form as closed_forms
-from bilens.models.conversion.closed_form import RIDGES, closed_form
-from bilens.models.conversion.descent import descended
+from bilens.models.conversion import _closed_form as closed_forms
+from bilens.models.conversion._closed_form import RIDGES, closed_form
+from bilens.models.conversion._descent import descended
 from bilens.models.conversion.layer import MATRICES
 from bilens.models.conversion.streams import relative_error, weight
-from bilens.models.unit_sums import unit_sums
 from tiny_models import SIZES, VOCABULARY, made, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of a library that is not ours

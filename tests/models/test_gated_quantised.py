@@ -20,8 +20,8 @@ from torch.testing import assert_close
 from bilens.errors import StoreError
 from bilens.models import gated
 from bilens.models.gated import ShiftWarning, stored
-from bilens.models.gated.quantised import dequantised
-from bilens.models.gated.stored import folder
+from bilens.models.gated._quantised import dequantised
+from bilens.models.gated._stored import folder
 
 EXPERTS, D, H = 2, 64, 32
 FUSED = "model.layers.0.mlp.experts.gate_up_proj"

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from bilens.models.unit_sums import fitted, unit_sums
+from bilens.models._unit_sums import fitted, unit_sums
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

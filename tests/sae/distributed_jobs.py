@@ -17,8 +17,8 @@ from torch import distributed as dist
 from torch.nn import functional
 
 from bilens import pairs, sae
+from bilens.sae._processes import Processes
 from bilens.sae.distributed import Ranks
-from bilens.sae.processes import Processes
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from bilens import sae
+from bilens._internal.sums import top_k
 from bilens.errors import BilensError, ShapeError, SpaceError
-from bilens.sae.sums import top_k
 from bilens.space import Space
 
 KINDS = ("standard", "topk", "topk without ReLU", "jumprelu", "gated")

@@ -23,8 +23,8 @@ from torch.testing import assert_close
 
 from bilens import sae
 from bilens.errors import BilensError, StoreError
+from bilens.sae._processes import Processes
 from bilens.sae.distributed import Ranks
-from bilens.sae.processes import Processes
 from messages import refuses
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from bilens import sae
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.sae import Coder, Site, SiteWarning
-from bilens.sae.formats.content import NORMALIZATIONS, VECTORS
+from bilens.sae._formats.content import NORMALIZATIONS, VECTORS
 from bilens.space import Space
 from goldens import GOLDEN
 

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 from bilens import cli, sae
 from bilens.errors import BilensError
-from bilens.sae import Site, formats
+from bilens.sae import Site
+from bilens.sae import _formats as formats
 from goldens import GOLDEN, answers, change, change_weights, copied
 
 PLAIN = {

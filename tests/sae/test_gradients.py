@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from bilens import sae
-from bilens.sae import gradients as by_hand
+from bilens.sae import _gradients as by_hand
 
 KINDS = ("standard", "topk", "topk without ReLU")
 NAMES = ("error", "penalty", "uses", "W_enc", "b_enc", "W_dec", "b_dec")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bilens.text.pieces import pieces
+from bilens.text._pieces import pieces
 
 
 class Vocabulary:
@@ -28,7 +28,7 @@ def test_sentencepiece_writes_spaces_and_single_bytes() -> None:
 
 
 def test_every_byte_has_one_character() -> None:
-    from bilens.text.pieces import _BYTES
+    from bilens.text._pieces import _BYTES
 
     assert sorted(_BYTES.values()) == list(range(256))
     assert {"Ġ": 32, "Ċ": 10, "ĉ": 9, "!": 33, "Ń": 173}.items() <= _BYTES.items()

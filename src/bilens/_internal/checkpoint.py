@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bilens._internal.files import read_tensors, write_tensors
 from bilens.errors import StoreError
-from bilens.files import read_tensors, write_tensors
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
 """How much work a killed run loses at most, where a checkpoint is written in a twentieth of it."""

@@ -15,14 +15,15 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from bilens import activations, directions, files, plots, sae, tables
+from bilens import activations, directions, plots, sae, tables
 from bilens import decompose as decompositions
+from bilens._internal import files
 from bilens._internal.checks import whole
-from bilens.analyses.announced import announce, of_audit
-from bilens.analyses.audit_sets import asked as asked_of
-from bilens.analyses.audit_sets import audited, of_coders
+from bilens.analyses._announced import announce, of_audit
+from bilens.analyses._audit_sets import asked as asked_of
+from bilens.analyses._audit_sets import audited, of_coders
+from bilens.analyses._layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.audit_table import LEVEL, firings, markdown, table
-from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
 from bilens.decompose import Audit

@@ -15,9 +15,9 @@ from torch import Tensor
 from bilens import data as datasets
 from bilens import decompose, explorer, faithfulness
 from bilens._internal.checks import number
-from bilens.analyses import given
-from bilens.analyses import language_compare as language
-from bilens.analyses.page import PAGE
+from bilens.analyses import _given as given
+from bilens.analyses import _language_compare as language
+from bilens.analyses._page import PAGE
 from bilens.analyses.read import DataName, fingerprint, refuse
 from bilens.data import Dataset
 from bilens.deep import DeepTensor, full_cosine, ridged

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from bilens import decompose
-from bilens.analyses import nulls
+from bilens.analyses import _nulls as nulls
 from bilens.analyses.subject import Run, Subject, kept, scored
 from bilens.decompose import TensorSVD
 from bilens.errors import BilensError

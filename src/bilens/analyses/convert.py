@@ -21,7 +21,7 @@ from bilens._internal import device as devices
 from bilens._internal import ranks
 from bilens._internal.checkpoint import discard
 from bilens._internal.checks import whole
-from bilens.analyses import converted
+from bilens.analyses import _converted as converted
 from bilens.analyses.layers import layout_of
 from bilens.analyses.text_statistics import checksum
 from bilens.errors import BilensError

@@ -12,7 +12,7 @@ from rich.console import Console
 from bilens import models
 from bilens._internal.checkpoint import discard
 from bilens._internal.checks import whole
-from bilens.analyses import given
+from bilens.analyses import _given as given
 from bilens.analyses.read import DataName, count_steps, derive, loaded, read_from, settings
 from bilens.analyses.settings import SMALL, Budget, Training, shown
 from bilens.data import Dataset

@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bilens import files, store, tables
+from bilens import store, tables
+from bilens._internal import files
 from bilens._internal.checks import whole
 from bilens.analyses import audit_table
+from bilens.analyses._layer_text import longest
 from bilens.analyses.language import inputs, job, output_coder
 from bilens.analyses.language.input_coder import TRAIN
 from bilens.analyses.language.job import Plan
 from bilens.analyses.language.layer import Costs, opened
 from bilens.analyses.language.subject import LENGTH, PREFIX, of_checkpoint
-from bilens.analyses.layer_text import longest
 from bilens.analyses.layers import table
 from bilens.decompose import Audit
 from bilens.models import gated, language

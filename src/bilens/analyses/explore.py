@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from bilens import explorer, files, store
-from bilens.analyses.page import PAGE, exploration
+from bilens import explorer, store
+from bilens._internal import files
+from bilens.analyses._page import PAGE, exploration
 from bilens.deep import DeepTensor
 from bilens.errors import BilensError, StoreError
 from bilens.explorer import Exploration

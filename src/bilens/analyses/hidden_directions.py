@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import decompose
-from bilens.analyses.deep_subject import DeepSubject, after
+from bilens.analyses._deep_subject import DeepSubject, after
 from bilens.analyses.subject import kept
 from bilens.decompose import ODT
 from bilens.dictionary import Dictionary

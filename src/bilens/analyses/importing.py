@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bilens import files
+from bilens._internal import files
 from bilens.errors import BilensError, StoreError
 from bilens.models import imported
 from bilens.models.imported import Imported

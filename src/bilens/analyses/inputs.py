@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import decompose, pairs, sae
-from bilens.analyses.saes import trained
+from bilens.analyses._saes import trained
 from bilens.analyses.subject import MEASURE, MEASURED, Run, Subject
 from bilens.faithfulness import Curve, Row
 from bilens.features import FeatureSet, detail, stored

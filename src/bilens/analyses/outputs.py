@@ -10,8 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from bilens import decompose, sae
-from bilens.analyses import nulls
-from bilens.analyses.saes import trained
+from bilens.analyses import _nulls as nulls
+from bilens.analyses._saes import trained
 from bilens.analyses.subject import MEASURE, MEASURED, Run, Subject, kept
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError

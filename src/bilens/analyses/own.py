@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bilens import explorer
-from bilens.analyses import samples, table
+from bilens.analyses import _samples as samples
+from bilens.analyses import table
 from bilens.analyses.settings import Budget
 from bilens.analyses.subject import Subject, Unsaved
 from bilens.convolution import ConvTensor

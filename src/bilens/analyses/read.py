@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bilens import data as datasets
-from bilens.analyses import given, samples, several, summary, table
-from bilens.analyses import language_read as language
-from bilens.analyses.given import Standardization
+from bilens.analyses import _given as given
+from bilens.analyses import _language_read as language
+from bilens.analyses import _samples as samples
+from bilens.analyses import _several as several
+from bilens.analyses import _summary as summary
+from bilens.analyses import table
+from bilens.analyses._given import Standardization
 from bilens.analyses.settings import Budget
 from bilens.analyses.subject import Subject, of_classifier
 from bilens.data import Dataset

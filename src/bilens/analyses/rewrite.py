@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bilens import activations, directions, files, store
+from bilens import activations, directions, store
 from bilens import decompose as decompositions
+from bilens._internal import files
 from bilens._internal.checks import whole
 from bilens.activations import SiteCost
-from bilens.analyses.announced import announce, of_rewrite
-from bilens.analyses.layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
+from bilens.analyses._announced import announce, of_rewrite
+from bilens.analyses._layer_text import PREFIX, SURROGATE, fitted, rows_of, split_of
 from bilens.analyses.site_coders import CoderReport, CoderSettings, site_coder
 from bilens.analyses.text_statistics import checksum
 from bilens.decompose import Decompiled

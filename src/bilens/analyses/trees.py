@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from bilens import decompose
-from bilens.analyses.deep_subject import DeepSubject
+from bilens.analyses._deep_subject import DeepSubject
 from bilens.decompose import KernelTree
 from bilens.faithfulness import Curve, Row
 from bilens.features import OutputTree, TreeSet, singular

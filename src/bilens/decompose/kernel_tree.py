@@ -11,6 +11,8 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import instance, whole
 from bilens._internal.factors import check_factor, check_range
+from bilens._internal.grams import upward as grams_of
+from bilens._internal.levels import diagonal
 from bilens._internal.scale import times_two_to
 from bilens._internal.shown import line
 from bilens.decompose import linalg
@@ -18,8 +20,6 @@ from bilens.decompose.eigen import eigh
 from bilens.decompose.linalg import folded, largest_square, symmetric, upward
 from bilens.decompose.odt import roots as roots_of
 from bilens.deep import DeepTensor
-from bilens.deep.grams import upward as grams_of
-from bilens.deep.levels import diagonal
 from bilens.errors import BilensError
 from bilens.kernel import Kernel
 from bilens.space import Space

@@ -19,6 +19,19 @@ from bilens.kernel import Kernel
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 
+__all__ = [
+    "at_least_single",
+    "detach",
+    "eigh",
+    "eigvalsh",
+    "fitting",
+    "folded",
+    "kernel_near_one",
+    "signed",
+    "symmetric",
+    "tensor_near_one",
+]
+
 EPSILON = torch.finfo(torch.float64).eps
 """The distance from 1 to the next number in float64."""
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import instance, number
 from bilens._internal.factors import check_range
+from bilens._internal.grams import Scaled, both
+from bilens._internal.levels import Level, difference
 from bilens._internal.scale import times_two_to
 from bilens._internal.shown import line
 from bilens.decompose import linalg
 from bilens.decompose.linalg import EPSILON, symmetric
 from bilens.deep import DeepTensor
-from bilens.deep.grams import Scaled, both
-from bilens.deep.levels import Level, difference
 from bilens.dictionary import Dictionary
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space

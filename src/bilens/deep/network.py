@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens._internal import checks, factors, shown
+from bilens._internal import levels as chains
 from bilens._internal.checks import instance, number, trusted
+from bilens._internal.grams import Scaled, both, checked_metric, upward
+from bilens._internal.levels import Balanced, Level
 from bilens._internal.scale import fitted, times_two_to
-from bilens.deep import levels as chains
-from bilens.deep.grams import Scaled, both, checked_metric, upward
-from bilens.deep.levels import Balanced, Level
 from bilens.errors import BilensError, ShapeError
 from bilens.space import Space
 from bilens.tensor import BilinearTensor

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bilens._internal import checks
 from bilens._internal.factors import hidden_gram
+from bilens._internal.grams import upward
+from bilens._internal.levels import Balanced
 from bilens._internal.scale import fitted
-from bilens.deep.grams import upward
-from bilens.deep.levels import Balanced
 from bilens.deep.network import DeepTensor
 from bilens.errors import BilensError
 

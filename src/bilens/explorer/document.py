@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from bilens import plots
+from bilens._internal.encoding import finite, floats, listed, pixels, shorts
+from bilens._internal.levels import Level
 from bilens.decompose import Spectrum
 from bilens.deep import DeepTensor
-from bilens.deep.levels import Level
 from bilens.errors import BilensError
-from bilens.explorer.encoding import finite, floats, listed, pixels, shorts
 from bilens.explorer.exploration import Exploration
 from bilens.explorer.layout import (
     FORMAT,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypedDict
 
-from bilens.explorer.encoding import Array
+from bilens._internal.encoding import Array
 from bilens.faithfulness import Kind
 
 FORMAT = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypedDict
 
-from bilens.explorer.encoding import Array
+from bilens._internal.encoding import Array
 from bilens.explorer.layout import Fact
 
 FORMAT = 3

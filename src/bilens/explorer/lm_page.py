@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from bilens._internal import checks
+from bilens._internal.files import read_bytes, write_text
 from bilens.errors import StoreError
 from bilens.explorer.lm_layout import FORMAT, Reading
 from bilens.explorer.page import APP, hashed, html_of, refuse_others, source
-from bilens.files import read_bytes, write_text
 
 STYLES = ("style.css", "lm.css")
 """Its style sheets, in `app/`."""

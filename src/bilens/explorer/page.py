@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bilens._internal import checks
+from bilens._internal.files import dangling, read_bytes, refuse_below_file, write_text
 from bilens.errors import StoreError
 from bilens.explorer.document import document
 from bilens.explorer.exploration import Exploration
 from bilens.explorer.layout import Document
-from bilens.files import dangling, read_bytes, refuse_below_file, write_text
 
 APP = Path(__file__).parent / "app"
 _OURS = b'<meta name="generator" content="bilens">'

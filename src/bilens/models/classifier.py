@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from bilens._internal import checks
 from bilens._internal.checks import choice, instance, number, whole
+from bilens._internal.files import read_pair, write_pair
 from bilens.deep import DeepTensor
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import read_pair, write_pair
-from bilens.models import _config, authors
+from bilens.models import _authors as authors
+from bilens.models import _config
 from bilens.models.layers import ACTIVATIONS, GATES, Bilinear, Dense, Gated, factored, linear, matched_width, no_tensor
 from bilens.space import Space
 from bilens.tensor import BilinearTensor

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens._internal.files import require_ours, write_together
 from bilens._internal.shown import line
 from bilens.errors import StoreError
-from bilens.files import require_ours, write_together
 from bilens.models.classifier import ImageClassifier
 from bilens.models.gated import FAMILIES
 from bilens.space import Space

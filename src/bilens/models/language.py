@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from bilens._internal import checkpoint as checkpoints
 from bilens._internal import checks
 from bilens._internal.checks import choice, instance, number, whole
+from bilens._internal.files import list_ours, make_folder, require_listed, write_bytes
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.files import list_ours, make_folder, require_listed, write_bytes
 from bilens.history import History
 from bilens.progress import bar
 from bilens.schedules import trapezoid

@@ -17,8 +17,8 @@ from torch import Tensor
 from bilens._internal import checks
 from bilens._internal.checks import choice, instance, number
 from bilens.errors import BilensError, ShapeError
+from bilens.models._moments import NUMBERS, Moments, batches, means, plus, shares
 from bilens.models.gated import Gate, GatedMLP
-from bilens.models.moments import NUMBERS, Moments, batches, means, plus, shares
 from bilens.space import Space
 from bilens.tensor import BilinearTensor
 

@@ -13,11 +13,11 @@ from bilens._internal import checks, ranks, shown
 from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.models import gated
+from bilens.models._moments import Moments
+from bilens.models._unit_sums import SUMS, fitted, unit_sums
 from bilens.models.gated import GatedMLP
 from bilens.models.gated.original import Trace
-from bilens.models.moments import Moments
 from bilens.models.surrogate import Surrogate
-from bilens.models.unit_sums import SUMS, fitted, unit_sums
 from bilens.progress import bar
 
 

@@ -12,6 +12,7 @@ from bilens._internal.checks import instance
 from bilens.decompose import Spectrum
 from bilens.errors import BilensError
 from bilens.features import Explanation, FeatureSet
+from bilens.plots._checks import check_count, check_view
 from bilens.plots.kernels import (
     LinearKernel,
     draw_effects,
@@ -28,8 +29,6 @@ from bilens.plots.style import (
     MUTED,
     NEGATIVE,
     POSITIVE,
-    check_count,
-    check_view,
     empty,
     number,
     numbers,

@@ -14,6 +14,7 @@ from torch import Tensor
 from bilens._internal.checks import instance, several
 from bilens._internal.shown import line
 from bilens.decompose import Spectrum
+from bilens.plots._checks import check_count
 from bilens.plots.style import (
     MUTED,
     NEGATIVE,
@@ -23,7 +24,6 @@ from bilens.plots.style import (
     POSITIVE,
     RULE,
     Numbers,
-    check_count,
     numbers,
     short,
     signed,

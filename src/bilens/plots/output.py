@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from bilens._internal import checks
 from bilens._internal.checks import flag, instance
+from bilens._internal.files import write_bytes
 from bilens.errors import StoreError
-from bilens.files import write_bytes
 from bilens.plots.style import ON_DARK, styled
 
 

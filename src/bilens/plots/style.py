@@ -16,9 +16,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bilens._internal import checks
-from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError
-from bilens.features import FeatureSet
+
+__all__ = [
+    "BOTH",
+    "DIVERGING",
+    "INK",
+    "LINES",
+    "MARKERS",
+    "MUTED",
+    "NEGATIVE",
+    "ONE",
+    "OTHER",
+    "PATTERN",
+    "POSITIVE",
+    "RULE",
+    "empty",
+    "log_axis",
+    "number",
+    "numbers",
+    "reach",
+    "short",
+    "signed",
+    "styled",
+]
 
 INK = "#1b1f24"
 """Colour of text."""
@@ -159,19 +180,6 @@ def numbers(what: str, value: Tensor) -> Numbers:
     if not np.isfinite(numbers).all():
         raise BilensError(f"{what} with NaN or infinity", "finite numbers")
     return numbers
-
-
-def check_count(name: str, value: int) -> None:
-    """Raises BilensError for anything but a whole number of at least 1."""
-    whole(name, value, 1)
-
-
-def check_view(view: FeatureSet) -> None:
-    """Raises BilensError for a set without features, or with NaN or infinity among its effects."""
-    instance("view", view, FeatureSet)
-    if not len(view):
-        raise BilensError(f"a set {view.name!r} without features", "at least one", "keep more features")
-    numbers("effects", view.effects)
 
 
 def short(text: str, limit: int) -> str:

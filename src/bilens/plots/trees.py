@@ -13,6 +13,7 @@ from torch import Tensor
 from bilens._internal.checks import instance
 from bilens.decompose import KernelTree
 from bilens.errors import BilensError, ShapeError
+from bilens.plots._checks import check_count
 from bilens.plots.kernels import LinearKernel, draw_effects, draw_weights
 from bilens.plots.style import (
     INK,
@@ -20,7 +21,6 @@ from bilens.plots.style import (
     NEGATIVE,
     POSITIVE,
     Numbers,
-    check_count,
     empty,
     numbers,
     short,

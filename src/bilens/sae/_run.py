@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from bilens.history import History
+from bilens.sae._gradients import Gradients, gradients
+from bilens.sae._processes import Processes
 from bilens.sae.architectures import StandardSAE, TopKSAE
-from bilens.sae.gradients import Gradients, gradients
 from bilens.sae.metrics import decoder_similarity
-from bilens.sae.processes import Processes
 
 _NAMES = ("loss", "nmse", "l0", "dead")
 

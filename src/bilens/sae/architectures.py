@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens._internal.checks import flag, instance, whole
+from bilens._internal.sums import FEW, starts, sum_rows, top_k
 from bilens.sae.base import SAE, Sparse
-from bilens.sae.sums import FEW, starts, sum_rows, top_k
 
 
 @final

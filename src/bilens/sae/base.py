@@ -20,9 +20,9 @@ from bilens._internal import checks
 from bilens._internal.checks import flag, instance, whole
 from bilens.dictionary import Dictionary
 from bilens.errors import ShapeError, StoreError
-from bilens.sae import formats
-from bilens.sae.formats import saelens
-from bilens.sae.formats.content import Content
+from bilens.sae import _formats as formats
+from bilens.sae._formats import saelens
+from bilens.sae._formats.content import Content
 from bilens.sae.site import Site
 from bilens.space import Space
 

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from bilens._internal import checks
 from bilens._internal.checks import flag, number, whole
+from bilens._internal.sums import top_k
 from bilens.errors import BilensError, StoreError
+from bilens.sae._formats import saelens, sparsify
+from bilens.sae._formats.content import NORMALIZATIONS, VECTORS, Content
 from bilens.sae.base import SAE, Sparse
-from bilens.sae.formats import saelens, sparsify
-from bilens.sae.formats.content import NORMALIZATIONS, VECTORS, Content
-from bilens.sae.sums import top_k
 
 
 @final

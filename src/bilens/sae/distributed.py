@@ -13,7 +13,7 @@ from torch import distributed as dist
 
 from bilens._internal import device as devices
 from bilens.errors import BilensError, StoreError
-from bilens.sae.processes import Processes
+from bilens.sae._processes import Processes
 
 
 @final

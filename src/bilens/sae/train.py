@@ -18,10 +18,10 @@ from bilens._internal.device import product_type
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
+from bilens.sae._processes import Processes
 from bilens.sae._run import Run, lay_out_like_parameters
 from bilens.sae.architectures import StandardSAE, TopKSAE
 from bilens.sae.base import SAE
-from bilens.sae.processes import Processes
 from bilens.sae.streams import Stream, as_stream, plain
 from bilens.schedules import trapezoid
 

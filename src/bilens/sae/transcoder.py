@@ -16,9 +16,9 @@ from bilens._internal.checks import flag, instance, number, whole
 from bilens.errors import BilensError, ShapeError
 from bilens.history import History
 from bilens.progress import bar
+from bilens.sae._processes import Processes
 from bilens.sae._run import lay_out_like_parameters
 from bilens.sae.coder import Coder
-from bilens.sae.processes import Processes
 from bilens.sae.streams import Stream, as_stream, plain
 from bilens.schedules import trapezoid
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bilens import files
-from bilens._internal import checks
+from bilens._internal import checks, files
 from bilens.errors import StoreError
 from bilens.store._records import AGAIN, exists, read, write
 

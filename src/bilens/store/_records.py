@@ -13,8 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from jaxtyping import AbstractArray, jaxtyped
 from torch import Tensor
 
-from bilens import files
-from bilens._internal import checks
+from bilens._internal import checks, files
 from bilens._internal.checks import instance
 from bilens.decompose import (
     CP,

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bilens import files
-from bilens._internal import checks
+from bilens._internal import checks, files
 from bilens._internal.checks import instance, number, whole
 from bilens.errors import BilensError, StoreError
 from bilens.tables._schema import TABLES, arrow, duck, schema

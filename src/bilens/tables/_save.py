@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from bilens import files
-from bilens._internal import checks
+from bilens._internal import checks, files
 from bilens._internal.checks import flag, instance, whole
 from bilens.decompose import SpectraStream, StrongestStream, coactivation, squared_norms
 from bilens.progress import bar

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens import files, store
-from bilens._internal import checks
+from bilens import store
+from bilens._internal import checks, files
 from bilens._internal.checks import instance, whole
 from bilens.decompose import Coactivation, Spectra, StrongestInteractions
 from bilens.errors import BilensError, ShapeError, StoreError

@@ -1,5 +1,6 @@
 """Text for language models: from files, folders and data sets to rows of tokens, some of them held out by document."""
 
+from bilens.text._pieces import pieces
 from bilens.text.encoding import Tokenizer, tokenizer, trained
 from bilens.text.found import PLAYS, SmallTextWarning, default, english
 from bilens.text.sources import Document, documents
@@ -16,6 +17,7 @@ __all__ = [
     "default",
     "documents",
     "english",
+    "pieces",
     "read",
     "tokenizer",
     "trained",

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from bilens._internal.files import read_bytes
 from bilens.errors import StoreError
-from bilens.files import read_bytes
 from bilens.text.encoding import Tokenizer
 from bilens.text.sources import Document, documents, turns
 from bilens.text.split import READ, Corpus, Split, divided

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from bilens._internal import checks
+from bilens._internal.files import read_bytes
 from bilens.errors import BilensError, StoreError
-from bilens.files import read_bytes
 
 END = "<|endoftext|>"
 """What stands between the documents of a plain file that has several."""

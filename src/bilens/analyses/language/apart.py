@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import explorer, files, statistics, store
+from bilens import explorer, statistics, store
+from bilens._internal import files
 from bilens._internal.shown import line
-from bilens.analyses.language import alike, inputs
-from bilens.analyses.language.alike import Shown, shown_name
-from bilens.analyses.language.budget import address
+from bilens.analyses.language import _alike as alike
+from bilens.analyses.language import inputs
+from bilens.analyses.language._alike import Shown, shown_name
+from bilens.analyses.language._budget import address
 from bilens.analyses.language.layer import Layer, fitted, from_weights
 from bilens.decompose import Metric, second_moment, squared_norms
 from bilens.errors import BilensError, ShapeError, StoreError

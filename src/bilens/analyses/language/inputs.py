@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import files
-from bilens._internal import ranks
+from bilens._internal import files, ranks
 from bilens.analyses.language.subject import PREFIX, Subject
 from bilens.errors import BilensError
 from bilens.models import gated

@@ -12,17 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilens import decompose, files, tables
-from bilens._internal import ranks
-from bilens.analyses.announced import announce
-from bilens.analyses.language import budget, index, inputs
+from bilens import decompose, tables
+from bilens._internal import files, ranks
+from bilens.analyses._announced import announce
+from bilens.analyses.language import _budget as budget
+from bilens.analyses.language import _index as index
+from bilens.analyses.language import inputs
+from bilens.analyses.language._made import Basis, Made, made, readings
+from bilens.analyses.language._pages import Read
+from bilens.analyses.language._sizes import sizes
 from bilens.analyses.language.input_coder import TRAIN, train, trained
 from bilens.analyses.language.layer import Costs, Layer, cost_name, costs, from_weights, opened
-from bilens.analyses.language.made import Basis, Made, made, readings
-from bilens.analyses.language.pages import Read
 from bilens.analyses.language.seen import KINDS, KS, Eigenpairs, Seen, look
 from bilens.analyses.language.sets import Outputs, input_features, outputs
-from bilens.analyses.language.sizes import sizes
 from bilens.analyses.language.subject import PREFIX, Subject
 from bilens.errors import BilensError
 from bilens.progress import Steps

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from bilens import directions, sae, store
-from bilens.analyses.audit_sets import asked, audited, of_coders
+from bilens.analyses._audit_sets import asked, audited, of_coders
 from bilens.analyses.audit_table import LEVEL, firings
+from bilens.analyses.language._spreads import spread
 from bilens.analyses.language.input_coder import train_on
 from bilens.analyses.language.layer import Layer
-from bilens.analyses.language.spreads import spread
 from bilens.decompose import Audit
 from bilens.errors import BilensError
 from bilens.explorer.lm_layout import Spread

@@ -14,14 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilens._internal.shown import line
-from bilens.analyses.layer_text import longest
+from bilens.analyses._layer_text import longest
 from bilens.errors import BilensError
 from bilens.models import gated
 from bilens.models.gated import Checkpoint
 from bilens.models.gated.original import original
 from bilens.models.unembedding import embedding, unembedding
-from bilens.text import Split, corpus, tokenizer
-from bilens.text.pieces import pieces
+from bilens.text import Split, corpus, pieces, tokenizer
 from bilens.text.split import READ
 
 PREFIX = 1

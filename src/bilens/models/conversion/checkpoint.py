@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bilens._internal.files import list_ours, require_listed
 from bilens.errors import BilensError, StoreError
-from bilens.files import list_ours, require_listed
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.stack import Stack
 from bilens.models.gated.families import BILINEAR, FAMILIES, bias_name

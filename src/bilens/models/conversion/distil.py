@@ -26,7 +26,7 @@ from bilens._internal.checks import whole
 from bilens._internal.device import product_type, rounded_products
 from bilens._internal.seeds import derived
 from bilens.models import gated
-from bilens.models.conversion.descent import usual_size
+from bilens.models.conversion._descent import usual_size
 from bilens.models.conversion.layer import MATRICES
 from bilens.models.gated.original import owner
 from bilens.progress import bar

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from bilens._internal import checks, shown
 from bilens._internal.checks import whole
+from bilens.models._unit_sums import fitted
 from bilens.models.gated import Gate, GatedMLP
-from bilens.models.unit_sums import fitted
 
 MATRICES = ("left", "left_bias", "right", "right_bias", "down", "bypass", "down_bias")
 """The fields that are weights."""

@@ -12,8 +12,8 @@ from bilens._internal.checks import instance, number, seed, whole
 from bilens._internal.device import product_type
 from bilens.errors import BilensError, ShapeError
 from bilens.faithfulness import TextScore
-from bilens.models.conversion.closed_form import closed_form
-from bilens.models.conversion.descent import descended
+from bilens.models.conversion._closed_form import closed_form
+from bilens.models.conversion._descent import descended
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.measure import Evaluation, scored
 from bilens.models.conversion.stack import Stack

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bilens import files
-from bilens._internal import checks
+from bilens._internal import checks, files
 from bilens._internal.checks import number, whole
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.models.weights import check
+from bilens.models._weights import check
 from bilens.score import BASE, HeadTensor, ScoreTensor, rotate
 from bilens.space import Space
 from bilens.tensor import BilinearTensor

@@ -15,12 +15,12 @@ from bilens._internal import checks
 from bilens._internal.checks import whole
 from bilens.errors import BilensError, ShapeError, StoreError
 from bilens.models.gated import gains
+from bilens.models.gated._quantised import FP8, MXFP4
+from bilens.models.gated._sources import opened
+from bilens.models.gated._stored import READABLE, Source
 from bilens.models.gated.families import FAMILIES, GGUF_FAMILIES, Family, Layout, bias_name, recognised
 from bilens.models.gated.layouts import EXAMPLE
 from bilens.models.gated.mlp import Gate, GatedMLP, Norm
-from bilens.models.gated.quantised import FP8, MXFP4
-from bilens.models.gated.sources import opened
-from bilens.models.gated.stored import READABLE, Source
 
 DEQUANTISED = "load it dequantised with transformers, and pass the model"
 """What to do with weights of a type that is not read."""

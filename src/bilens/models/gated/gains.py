@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from bilens.models.gated.stored import Source
+from bilens.models.gated._stored import Source
 
 
 class ShiftWarning(UserWarning):

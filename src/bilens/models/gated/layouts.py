@@ -6,8 +6,8 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+from bilens._internal.files import read_json
 from bilens.errors import BilensError, StoreError
-from bilens.files import read_json
 from bilens.models.gated.families import Layout
 
 EXAMPLE = {
