@@ -324,8 +324,8 @@ class Page:
             "coefficient": [number(row["coefficient"], 4) for row in rows],
             "share": [number(row["share"], 3) for row in rows],
             "together": [row["together"] for row in rows],
-            "expected": [row and number(row["expected"], 3) for row in known],
-            "change": [row and number(-row["coefficient"] * row["product"], 3) for row in known],
+            "expected": [None if row is None else number(row["expected"], 3) for row in known],
+            "change": [None if row is None else number(-row["coefficient"] * row["product"], 3) for row in known],
         }
 
     def shares(self, found: Outputs) -> Spread:
