@@ -93,6 +93,24 @@ def test_distillation_stands_beside_what_the_command_finds_without_it(
     assert without["end_to_end"] is None
 
 
+def test_the_leading_process_says_which_layers_a_curve_leaves_gated(
+    given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others know no scores of layers that were finished before."""
+
+    def told(tensors: list[torch.Tensor]) -> None:
+        if tensors[0].dtype == torch.int64:
+            tensors[0].copy_(torch.tensor([1, 0]))
+
+    shutil.copytree(done[0], tmp_path / "bilinear")
+    monkeypatch.setattr(converted.ranks, "equal", told)
+    summary = run(given, tmp_path / "bilinear", distill=5, curve=True)
+    first = summary["layers"][0]["so_far"]["held_out"]["delta_ce"]
+    assert done[1]["left_gated"]["costliest"] == [0, 1]
+    assert summary["left_gated"]["measured"][1]["delta_ce"] == pytest.approx(first, rel=1e-5)
+    assert done[1]["left_gated"]["measured"][1]["delta_ce"] != pytest.approx(first, rel=1e-2)
+
+
 def test_records_of_another_model_are_refused(given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """It has the same MLPs, and one number of its attention differs."""
     shutil.copytree(given, tmp_path / "given")

@@ -108,12 +108,13 @@ def estimated(found: Sequence[ConvertedLayer]) -> list[tuple[int, float]]:
 
 def curve(stack: Stack, found: Sequence[ConvertedLayer], split: text.Split) -> tuple[Left, ...]:
     """The same, measured on held-out texts, for some numbers of layers. Each keeps the conversion that it has."""
-    order = [layer for layer, _ in costliest(found)]
+    order = torch.tensor([layer for layer, _ in costliest(found)])
+    ranks.equal([order])  # a process that was told of finished layers does not know their scores
     mlps = {one.mlp.layer: ConvertedModule(one.mlp.to(stack.device)) for one in found}
     theirs: Any = stack.model
     points = []
     for count in [count for count in LEFT if count < len(found)]:
-        modules = {layer: module for layer, module in mlps.items() if layer not in order[:count]}
+        modules = {layer: module for layer, module in mlps.items() if layer not in order[:count].tolist()}
 
         def ours(tokens: Tensor, modules: Mapping[int, nn.Module] = modules) -> Tensor:
             with stack.with_mlps(modules):
