@@ -1,11 +1,12 @@
 """Conversions of language models side by side: the table and the figures in language-models.md, from finished runs.
 
 bilens convert MODEL --tokens 20000 --curve --out runs/closed
-bilens convert MODEL --tokens 100000 --distill 300 --curve --out runs/distilled
+bilens convert MODEL --tokens 100000 --distill 300 --end-to-end 100 --curve --out runs/distilled
 python docs/conversions.py runs/closed runs/distilled --machine "one thread, AMD EPYC"
 
 keeps what it shows of each run in docs/results/conversions.json, by its name, beside what is there; without a run the
-page is written again from that file. The minutes of a run that was stopped and went on are those of its layers.
+page is written again from that file. The minutes of a run that was stopped and went on are those of its layers. A run
+with end-to-end distillation has two rows: before it, and after it.
 """
 
 from __future__ import annotations
@@ -28,36 +29,44 @@ DOCUMENTS = re.compile(r"to fit on, from ([\d]+) document")
 START, END = "<!-- conversions: written by docs/conversions.py -->", "<!-- end of conversions -->"
 
 
-def read(folder: Path, machine: str) -> dict[str, Any]:
-    """What is shown of a run."""
+def read(folder: Path, machine: str) -> dict[str, dict[str, Any]]:
+    """What is shown of a run, by its name; of end-to-end distillation by the name with "-end-to-end"."""
     made, asked = files.read_json(folder / "conversion.json"), files.read_json(folder / "settings.json")
     layers = sum(taken for name, taken in files.read_json(folder / "timings.json").items() if name != "sha256")
-    return {
+    whole, distilled = made["whole"], made["end_to_end"]
+    seconds = max(made["seconds"], layers)
+    by_layers = {
         "model": Path(made["model"]).name,
         "tokens": made["tokens"],
         "documents": int(DOCUMENTS.search(made["text"])[1]),  # type: ignore[index]
         "steps": asked["distill"],
-        "seconds": max(made["seconds"], layers),
+        "end_to_end": 0,
+        "seconds": seconds - (distilled["seconds"] if distilled else 0),
         "machine": machine,
-        "whole": made["whole"],
+        "whole": distilled["before"] if distilled else whole,
         "null": made["layers"][-1]["mean_instead"],
         "left_gated": made["left_gated"],
         "logits": made["logits"],
     }
+    found = {folder.resolve().name: by_layers}
+    if distilled:
+        after = {"end_to_end": distilled["steps"], "whole": whole, "seconds": seconds}
+        found[f"{folder.resolve().name}-end-to-end"] = by_layers | after
+    return found
 
 
 def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
     """The table, one run per row, in order of tokens, documents and steps."""
     found = [
-        "| fitted to | steps per layer | measured on | ΔCE held out | ΔCE fitted | KL held out | same likeliest token "
-        "| minutes | on |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| fitted to | steps per layer | end to end | measured on | ΔCE held out | ΔCE fitted | KL held out "
+        "| same likeliest token | minutes | on |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in ordered(runs):
         held, fit = (TextScore(**run["whole"][part]) for part in ("held_out", "fit"))
         found.append(
             f"| {run['tokens']['fit']:,} tokens of {run['documents']} documents | {run['steps'] or 'closed form'} "
-            f"| {held.texts} texts, {held.tokens:,} tokens "
+            f"| {steps_of(run)} | {held.texts} texts, {held.tokens:,} tokens "
             f"| {held.delta_ce:+.3f} ± {held.delta_ce_error:.3f} | {fit.delta_ce:+.3f} ± {fit.delta_ce_error:.3f} "
             f"| {held.kl:.3f} ± {held.kl_error:.3f} | {held.agreement:.1%} ± {held.agreement_error:.1%} "
             f"| {run['seconds'] / 60:.0f} | {run['machine']} |"
@@ -70,9 +79,16 @@ def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+def steps_of(run: dict[str, Any]) -> str:
+    """Steps of end-to-end distillation, in a cell."""
+    return f"{run['end_to_end']} steps" if run["end_to_end"] else "–"
+
+
 def ordered(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The runs by tokens, documents and steps."""
-    return sorted(runs.values(), key=lambda run: (run["tokens"]["fit"], run["documents"], run["steps"]))
+    return sorted(
+        runs.values(), key=lambda run: (run["tokens"]["fit"], run["documents"], run["steps"], run["end_to_end"])
+    )
 
 
 @styled
@@ -80,14 +96,14 @@ def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
     """ΔCE against the tokens that were fitted to: held out and fitted, for each number of steps."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes: Any = figure.add_subplot()
-    for place, steps in enumerate(sorted({run["steps"] for run in runs.values()})):
-        some = [run for run in ordered(runs) if run["steps"] == steps]
+    kinds = sorted({(run["steps"], run["end_to_end"]) for run in runs.values()})
+    for place, (steps, last) in enumerate(kinds):
+        some = [run for run in ordered(runs) if (run["steps"], run["end_to_end"]) == (steps, last)]
         tokens = [run["tokens"]["fit"] for run in some]
         for part, shape in (("held_out", "o"), ("fit", "s")):
             scores = [TextScore(**run["whole"][part]) for run in some]
-            name = (
-                f"{f'{steps} steps per layer' if steps else 'closed form'}, {'held out' if shape == 'o' else 'fitted'}"
-            )
+            name = f"{f'{steps} steps per layer' if steps else 'closed form'}{f' + {last}' if last else ''}"
+            name += ", held out" if shape == "o" else ", fitted"
             axes.errorbar(
                 tokens,
                 [one.delta_ce for one in scores],
@@ -140,7 +156,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="*", help="folders of bilens convert")
     parser.add_argument("--machine", default="one thread, AMD EPYC", help="what they ran on")
     runs, asked = files.read_json(KEPT) if KEPT.exists() else {}, parser.parse_args()
-    runs |= {folder.resolve().name: read(folder, asked.machine) for folder in asked.runs}
+    for folder in asked.runs:
+        runs |= read(folder, asked.machine)
     files.write_json(KEPT, runs)
     write(runs)
 

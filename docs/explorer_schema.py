@@ -27,16 +27,23 @@ PLAIN = {
 
 
 PAGES = (
-    (layout, "explorer", "bilens explorer", "the explorer's page", "FORMAT"),
-    (lm_layout, "explorer-lm", "bilens reading", "the page of one layer of a language model", "LM_FORMAT"),
+    (layout, "explorer", "bilens explorer", "the explorer's page", {"FORMAT": "FORMAT"}),
+    (
+        lm_layout,
+        "explorer-lm",
+        "bilens reading",
+        "the page of one layer of a language model",
+        {"LM_FORMAT": "FORMAT", "ONE_BY_ONE": "ONE_BY_ONE"},
+    ),
 )
-"""Modules of typed dictionaries: the schema's file and title, what it is of, and what the script calls its version."""
+"""Modules of typed dictionaries: the schema's file and title, what it is of, and the module's numbers by their names in
+the script."""
 
 
 def written() -> dict[Path, str]:
     """The text of each file."""
     found = {}
-    for module, file, title, page, version in PAGES:
+    for module, file, title, page, numbers in PAGES:
         name = module.__name__.rpartition(".")[2]
         records = [kind for kind in vars(module).values() if typing.is_typeddict(kind)]
         document = records.pop()
@@ -48,7 +55,7 @@ def written() -> dict[Path, str]:
             "$defs": {kind.__name__: described(kind) for kind in records},
         }
         script = f"// The types of the page's data, written by docs/explorer_schema.py from explorer/{name}.py.\n\n"
-        script += f"export const {version} = {module.FORMAT};\n"
+        script += "".join(f"export const {ours} = {getattr(module, name)};\n" for ours, name in numbers.items())
         text = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
         text = text.replace(f'"#/$defs/{document.__name__}"', '"#"')  # a document that holds another one
         found[ROOT / "docs" / f"{file}-schema.json"] = text

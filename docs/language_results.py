@@ -1,8 +1,9 @@
-"""Audits and rewritings of layers of language models: their tables in results-lm.md, from finished runs.
+"""Layers of language models read, audited and rewritten: their tables in results-lm.md, from finished runs.
 
+bilens demo-lm --layer 12 --out runs/lm
 bilens audit MODEL --layer 12 --steps 150 600 2400 --out runs/audit
 bilens rewrite MODEL --layer 12 --out runs/rewritten
-python docs/language_results.py runs/audit runs/rewritten
+python docs/language_results.py runs/lm runs/audit runs/rewritten
 
 keeps what it shows of each run in docs/results/language.json, by model and layer, beside what is there; without a run
 the page is written again from that file.
@@ -17,19 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from bilens import files, store
+from bilens.analyses import demo_lm
 from bilens.analyses.audit import EXACT
 from bilens.analyses.audit_table import LEVEL
+from bilens.analyses.language.layer import Costs
+from bilens.analyses.language.seen import KS, Seen
 from bilens.analyses.rewrite import COLUMNS
 from bilens.decompose import Audit
 from bilens.errors import BilensError
-from bilens.statistics import Estimate
+from bilens.statistics import Estimate, median, share
 
 FOLDER = Path(__file__).parent
 KEPT = FOLDER / "results" / "language.json"
 PAGE = FOLDER / "results-lm.md"
 MARKS = {
     kind: (f"<!-- {kind}: written by docs/language_results.py -->", f"<!-- end of {kind} -->")
-    for kind in ("audits", "rewritings")
+    for kind in ("readings", "audits", "rewritings")
 }
 SHOWN = (0, 1, 2, 4, 8, 16, 32, 64)
 """Numbers of pairs in the table; 0 for the whole form."""
@@ -57,7 +61,24 @@ def read(folder: Path) -> tuple[str, str, dict[str, Any]]:
     """The kind of a run, its model and layer, and what is shown of it."""
     asked = files.read_json(folder / "settings.json")
     model = Path(asked["model"])
-    title = f"{model.parent.name if model.name == OURS else model.stem}, layer {asked['layer']}"
+    title = model.parent.name if model.name == OURS else model.stem
+    if asked["command"] == "read":
+        return (
+            "readings",
+            title,
+            {"text": asked["text"], "layers": {str(k): reading(folder, k) for k in asked["layers"]}},
+        )
+    if asked["command"] == "demo-lm":
+        part = f"; {asked['fit']} of these rows to fit on, {asked['held_out']} to measure on"
+        return (
+            "readings",
+            title,
+            {
+                "text": asked["text"] + part,
+                "layers": {str(asked["layer"]): reading(folder / demo_lm.READING, asked["layer"])},
+            },
+        )
+    title += f", layer {asked['layer']}"
     text = {"text": asked["text"], "used": list(USED.search(asked["text"]).groups())}  # type: ignore[union-attr]
     summary = files.read_json(folder / "summary.json")
     if asked["command"] == "rewrite":
@@ -67,7 +88,7 @@ def read(folder: Path) -> tuple[str, str, dict[str, Any]]:
             {**text, "parts": summary["parts"], "own": summary["own"], "coders": summary["coders"]},
         )
     if asked["command"] != "audit":
-        raise BilensError(f"a run of bilens {asked['command']} in {folder}", "one of bilens audit or bilens rewrite")
+        raise BilensError(f"a run of bilens {asked['command']} in {folder}", "one of bilens read, audit or rewrite")
     names = [(surrogate, one["set"], one["order"]) for surrogate, some in summary["audits"].items() for one in some]
     audits = [
         {"surrogate": surrogate, "set": name, "order": order}
@@ -75,6 +96,59 @@ def read(folder: Path) -> tuple[str, str, dict[str, Any]]:
         for surrogate, name, order in names
     ]
     return "audits", title, {**text, "fvu": summary["fvu"], "coders": summary["coders"], "audits": audits}
+
+
+def reading(folder: Path, layer: int) -> dict[str, Any]:
+    """What the layer's surrogate costs beside both nulls, and the correlations of tokens and of random directions."""
+    costs = store.read_record(folder, f"layer-{layer:03d}/costs", Costs)
+    assert costs is not None
+    found: dict[str, Any] = {"fit": costs.fit, "costs": [asdict(one) for one in costs.measured], "sets": {}}
+    for name in ("tokens", RANDOM):
+        seen = store.read_record(folder, f"layer-{layer:03d}/{name}/seen", Seen)
+        assert seen is not None
+        columns = {str(k): column for k, column in zip(KS, seen.correlations.abs().T, strict=False)}
+        columns["0"] = seen.full.abs()
+        found["sets"][name] = {
+            "features": len(seen),
+            "medians": {k: estimate(median(column.tolist())) for k, column in columns.items()},
+            "shares": {k: estimate(share(int((column > LEVEL).sum()), len(column))) for k, column in columns.items()},
+        }
+    return found
+
+
+def reading_lines(title: str, run: dict[str, Any]) -> list[str]:
+    """The tables of layers that were read."""
+    cost = next(iter(run["layers"].values()))["costs"][0]
+    found = [
+        f"### {title}, read",
+        "",
+        f"{run['text']}; {cost['tokens']:,} held-out tokens of {cost['texts']} texts for ΔCE.",
+        "",
+        "| layer | variance lost, held out | on fitted tokens | ΔCE, nats | *null: mean* | *null: random layer* |",
+        "|---|---|---|---|---|---|",
+    ]
+    for layer, one in run["layers"].items():
+        costs = [f"{each['delta_ce']:+.3f} ± {each['error']:.3f}" for each in one["costs"]]
+        found.append(f"| {layer} | {one['costs'][0]['fvu']:.3f} | {one['fit']:.3f} | {' | '.join(costs)} |")
+    found += [
+        "",
+        "± is one standard error over texts. Medians over directions of abs(correlation) of the first k pairs, in the "
+        "order of the data, with the true value of the original layer on held-out tokens; the share above "
+        f"{LEVEL} has its 95 % interval over them.",
+        "",
+    ]
+    ks = [k for k in next(iter(run["layers"].values()))["sets"][RANDOM]["medians"] if k != "0"]
+    found += [
+        f"| layer, directions | {' | '.join(f'k = {k}' for k in ks)} | all pairs | above {LEVEL} at 2 | at 16 |",
+        "|---" * (len(ks) + 4) + "|",
+    ]
+    for layer, one in run["layers"].items():
+        for name, some in one["sets"].items():
+            said = f"*null: {some['features']} random directions*" if name == RANDOM else f"{some['features']} tokens"
+            cells = [f"{of_json(some['medians'][k]).value:.2f}" for k in (*ks, "0")]
+            cells += [of_json(some["shares"][k]).text(".0%") for k in ("2", "16")]
+            found.append(f"| {layer}, {said} | {' | '.join(cells)} |")
+    return [*found, ""]
 
 
 def numbers(one: Audit | None) -> dict[str, Any]:
@@ -171,7 +245,8 @@ def verdicts(run: dict[str, Any]) -> list[str]:
                 if ours.high < theirs.low
                 else "no difference is shown"
             )
-            words.append(f"with {k} pairs {ours.text()} against {theirs.text()}, {apart}")
+            form = ".3f" if f"{ours.value:.2f}" == f"{theirs.value:.2f}" else ".2f"
+            words.append(f"with {k} pairs {ours.text(form)} against {theirs.text(form)}, {apart}")
         said.append(f"**{named(one).capitalize()}** against random directions: {'; '.join(words)}.")
     return said
 
@@ -211,14 +286,14 @@ def rewriting_lines(title: str, run: dict[str, Any]) -> list[str]:
 
 def lines(kept: dict[str, Any], kind: str) -> list[str]:
     """What stands between the marks of a kind."""
-    of = audit_lines if kind == "audits" else rewriting_lines
+    of = {"readings": reading_lines, "audits": audit_lines, "rewritings": rewriting_lines}[kind]
     return [line for title, run in sorted(kept.get(kind, {}).items(), reverse=True) for line in of(title, run)]
 
 
 def main() -> None:
     """Take in the runs that are named, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="*", help="folders of bilens audit and bilens rewrite")
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of bilens read, demo-lm, audit and rewrite")
     kept = files.read_json(KEPT) if KEPT.exists() else {}
     for folder in parser.parse_args().runs:
         kind, title, found = read(folder)

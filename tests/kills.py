@@ -47,10 +47,20 @@ def opened() -> Subject:
 
 
 def read(made: Subject, out: Path, kill: tuple[str, float] | None = None) -> tuple[int, str]:
-    """Run the job in a process of its own: its exit status, below 0 for a signal, and what it said.
+    """Read the model's layer in a process of its own, as `run` does."""
+
+    def reading() -> None:
+        with mock.patch.multiple(input_coder, **CODER):
+            job.read_layers(made, [LAYER], out, PLAN)
+
+    return run(reading, out, kill)
+
+
+def run(work: Callable[[], object], out: Path, kill: tuple[str, float] | None = None) -> tuple[int, str]:
+    """Work in a process of its own: its exit status, below 0 for a signal, and what it said.
 
     Args:
-        made: the model; out: the run's folder; kill: ("time", seconds), ("before", n) or ("after", n) the nth file.
+        work: what it does; out: the run's folder; kill: ("time", seconds), ("before", n) or ("after", n) the nth file.
     """
     said = out.with_name("said")
     process = os.fork()
@@ -60,7 +70,7 @@ def read(made: Subject, out: Path, kill: tuple[str, float] | None = None) -> tup
             handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for number in (1, 2):
                 os.dup2(handle, number)
-            work(made, out, kill)
+            watched(work, out, kill)
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -71,7 +81,7 @@ def read(made: Subject, out: Path, kill: tuple[str, float] | None = None) -> tup
     return os.waitstatus_to_exitcode(ended), said.read_text("utf-8", "replace")
 
 
-def work(made: Subject, out: Path, kill: tuple[str, float] | None) -> None:
+def watched(work: Callable[[], object], out: Path, kill: tuple[str, float] | None) -> None:
     """What the process does; at its end it writes how many files appeared, and its processor seconds."""
     kind, at = kill or ("", 0.0)
     replace, count = os.replace, 0
@@ -89,8 +99,8 @@ def work(made: Subject, out: Path, kill: tuple[str, float] | None) -> None:
     if kind == "time":
         signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process at once
         signal.setitimer(signal.ITIMER_PROF, at)
-    with mock.patch("os.replace", counting), mock.patch.multiple(input_coder, **CODER):
-        job.read_layers(made, [LAYER], out, PLAN)
+    with mock.patch("os.replace", counting):
+        work()
     signal.setitimer(signal.ITIMER_PROF, 0)
     out.with_name("cost").write_text(json.dumps([count, processor() - before]))
 

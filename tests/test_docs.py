@@ -131,9 +131,13 @@ def test_results_of_language_models_are_shown_as_they_were_measured(monkeypatch:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     page = (ROOT / "docs" / "results-lm.md").read_text("utf-8")
     results, tokens = importlib.import_module("language_results"), importlib.import_module("next_tokens")
+    recipes = importlib.import_module("language_recipes")
     kept = read_json(results.KEPT)
     for kind, (start, end) in results.MARKS.items():
         assert page.split(start)[1].split(end)[0].strip() == "\n".join(results.lines(kept, kind)).strip(), kind
+    recorded = read_json(recipes.KEPT)
+    for name, (start, end) in recipes.MARKS.items():
+        assert page.split(start)[1].split(end)[0].strip() == "\n".join(recipes.lines(recorded, name)).strip(), name
     assert page.split(tokens.START)[1].split(tokens.END)[0].strip() == "\n".join(tokens.lines(read_json(tokens.KEPT)))
 
 

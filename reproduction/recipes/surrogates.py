@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from torch import nn
 
 from bilens import store
@@ -17,6 +17,8 @@ from bilens.models.gated.original import original
 from bilens.models.replaced import Replaced, replaced
 from bilens.models.surrogate import gaussian, weights_only
 from bilens.models.token_statistics import LayerStatistics, token_statistics
+from bilens.plots import LINES, MUTED
+from bilens.plots.style import MARKERS, styled
 from bilens.progress import bar
 from bilens.statistics import interval
 from bilens.text import Split, english, tokenizer
@@ -101,30 +103,49 @@ def claims(measured: Measurement) -> Sequence[Claim]:
 
 def figures(seeds: Sequence[Measurement]) -> Mapping[str, tuple[Figure, str]]:
     """Both costs of every layer."""
-    caption = (
-        "Each layer of the model replaced alone by a bilinear one, on held-out text: mean over seeds of the text and "
-        "95 % interval, beside two nulls."
-    )
-    return {
-        "surrogates-cross-entropy": (_drawn(seeds, "cross-entropy more", "nats per token", 1e-3), caption),
-        "surrogates-variance": (_drawn(seeds, "variance lost", "share of the layer's variance", 1e-2), caption),
-    }
+    over = "± one standard error over texts" if len(seeds) == 1 else "mean over seeds of the text and 95 % interval"
+    caption = f"Each layer of the model replaced alone by a bilinear one, on held-out text: {over}, beside two nulls."
+    ticks = (-0.01, 0, 0.01, ENOUGH, 0.1, 0.3, 1, 5)
+    cost = _drawn(seeds, "cross-entropy more", "cross-entropy more, nats per token", ticks, ENOUGH)
+    lost = _drawn(seeds, "variance lost", "share of the layer's variance lost", (0, 0.01, 0.1, 0.3, 1, 4), None)
+    return {"surrogates-cross-entropy": (cost, caption), "surrogates-variance": (lost, caption)}
 
 
-def _drawn(seeds: Sequence[Measurement], name: str, unit: str, linear: float) -> Figure:
-    """One cost against the layer, a line for each way; linear within a small number of 0, logarithmic beyond."""
+@styled
+def _drawn(seeds: Sequence[Measurement], name: str, unit: str, ticks: Sequence[float], line: float | None) -> Figure:
+    """One cost against the layer, a line for each way; linear within 0.01 of 0, logarithmic beyond."""
     layers = range(sum(each.startswith("variance lost, mean, layer ") for each in seeds[0].names))
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    for by, written in WAYS.items():
+    for place, (by, written) in enumerate(WAYS.items()):
         found = [interval([seed[f"{name}, {by}, layer {layer}"] for seed in seeds]) for layer in layers]
-        half = [0.0 if math.isinf(value.half) else value.half for value in found]
-        style = ":" if by in ("mean", "random layer") else "-"
-        means = [value.mean for value in found]
-        axes.errorbar(layers, means, half, label=written, linestyle=style, marker=".", capsize=2, elinewidth=0.8)
-    axes.set_yscale("symlog", linthresh=linear)
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set(xlabel="layer", ylabel=f"{name}, {unit}")
+        if len(seeds) > 1:
+            half = [value.half for value in found]
+        elif name == "cross-entropy more":
+            half = [seeds[0][f"standard error, {by}, layer {layer}"] for layer in layers]
+        else:
+            half = [0.0 for _ in layers]
+        null = by in ("mean", "random layer")
+        axes.errorbar(
+            layers,
+            [value.mean for value in found],
+            half,
+            label=written,
+            linestyle=("--" if by == "mean" else ":") if null else "-",
+            color=MUTED if null else LINES[place],
+            marker=MARKERS[place],
+            markersize=3.5,
+            linewidth=1.2,
+            capsize=2,
+            elinewidth=0.8,
+        )
+    axes.set_yscale("symlog", linthresh=0.01, linscale=0.5)
+    axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    if line is not None:
+        axes.axhline(line, color=MUTED, linewidth=0.8, linestyle=(0, (1, 3)))
+    axes.set(xlabel="layer", ylabel=unit)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

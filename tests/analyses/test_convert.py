@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import tiny_models
-from bilens import activations, cli, explorer, store, text
+from bilens import activations, cli, explorer, plots, store, text
+from bilens._internal import files
 from bilens.analyses import _converted as converted
 from bilens.analyses import _side_by_side as side_by_side
 from bilens.analyses.convert import convert
@@ -83,6 +84,15 @@ def test_what_a_conversion_leaves(given: Path, done: tuple[Path, dict[str, Any]]
     assert not (out / "distillation.part").exists()
 
 
+def test_distillation_stands_beside_what_the_command_finds_without_it(
+    given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    shutil.copytree(done[0], tmp_path / "bilinear")
+    without = run(given, tmp_path / "bilinear", distill=5)
+    assert done[1]["end_to_end"]["before"] == without["whole"] != done[1]["whole"]
+    assert without["end_to_end"] is None
+
+
 def test_records_of_another_model_are_refused(given: Path, done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """It has the same MLPs, and one number of its attention differs."""
     shutil.copytree(given, tmp_path / "given")
@@ -119,6 +129,71 @@ def test_numbers_are_those_of_the_written_model(given: Path, done: tuple[Path, d
     assert found["delta_ce_error"] == pytest.approx(float(more.std() / len(more) ** 0.5), abs=1e-4)
     assert found["original"] == pytest.approx(float(losses[0].mean()), abs=1e-4)
     assert (found["texts"], found["tokens"]) == (len(more), 15 * len(more))
+
+
+def texts_losses(folder: Path, tokens: torch.Tensor, records: tuple[ConvertedLayer, ...]) -> np.ndarray:
+    """The cross-entropy of each text, by numpy from transformers' logits, with the layers of the records replaced."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    def replaced(one: ConvertedLayer) -> Any:
+        left, left_bias, right, right_bias, down, bypass, down_bias = (
+            value.double().numpy() for value in one.mlp.tensors
+        )
+
+        def hook(_: Any, given: Any, __: Any) -> torch.Tensor:
+            n = given[0].double().numpy()
+            y = ((n @ left.T + left_bias) * (n @ right.T + right_bias)) @ down.T + n @ bypass.T + down_bias
+            return torch.from_numpy(y).float()
+
+        return hook
+
+    for one in records:
+        model.model.layers[one.mlp.layer].mlp.register_forward_hook(replaced(one))
+    with torch.no_grad():
+        logits = model(tokens).logits[:, :-1].double().numpy()
+    likely = np.log(np.exp(logits).sum(axis=2)) - np.take_along_axis(logits, tokens[:, 1:, None].numpy(), 2)[..., 0]
+    return np.asarray(likely.mean(axis=1))
+
+
+def test_what_a_layer_adds_has_the_error_of_paired_texts(given: Path, done: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = done
+    split = text.read([str(given / "text")], text.tokenizer(given / "model"), length=16, tokens=1200)
+    records = store.read_records(out, "layers", ConvertedLayer)
+    tokens = split.held_out[: records[0].score.texts]
+    losses = [texts_losses(given / "model", tokens, records[:count]) for count in range(3)]
+    for layer, before, after in zip(summary["layers"], losses, losses[1:], strict=False):
+        more = after - before
+        assert layer["added_delta_ce"] == pytest.approx(more.mean(), abs=1e-5)
+        assert layer["added_delta_ce_error"] == pytest.approx(np.std(more, ddof=1) / len(more) ** 0.5, abs=1e-5)
+    unpaired = np.hypot(*(layer["so_far"]["held_out"]["delta_ce_error"] for layer in summary["layers"]))
+    assert abs(summary["layers"][1]["added_delta_ce_error"] - unpaired) > 1e-4
+
+
+def test_what_a_layer_adds_is_shown_with_its_error_where_the_record_has_its_texts(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Records of before texts were kept lack them: the same numbers, and nothing after them."""
+    out, summary = done
+    shutil.copytree(out, tmp_path / "run")
+    path = tmp_path / "run" / "records" / "layers" / "001.json"
+    record = files.read_sealed(path)
+    del record["record"]["fields"]["deltas"]
+    files.write_sealed(path, record)
+    for run_of, known in ((out, 2), (tmp_path / "run", 1)):
+        found = store.read_records(run_of, "layers", ConvertedLayer)
+        each = converted.added(found)
+        assert [one.delta_ce for one in each] == [layer["added_delta_ce"] for layer in summary["layers"]]
+        assert [one.error is not None for one in each] == [True, known == 2]
+        column = next(one for one in converted.table(found).columns if one.header == "ΔCE added")
+        assert ["±" in str(cell) for cell in column.cells] == [True, known == 2]
+        parts = {"held out": [one.score for one in found]}
+        axes = plots.conversion([0, 1], parts, [(one.delta_ce, one.error) for one in each]).axes[2]
+        bars, errors = axes.containers
+        assert [bar.get_height() for bar in bars] == [one.delta_ce for one in each]
+        segments = errors[2][0].get_segments()
+        assert [line[:, 1].tolist() for line in segments] == [
+            pytest.approx([one.delta_ce - one.error, one.delta_ce + one.error]) for one in each if one.error is not None
+        ]
 
 
 class Page(HTMLParser):

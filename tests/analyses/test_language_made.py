@@ -296,8 +296,9 @@ def test_what_ablating_a_pair_does_is_the_layer_without_its_term(seen: Example) 
     codes, labels = seen.codes, seen.document["inputs"]["labels"]
     kinds, changed = set(), 0
     for feature, u in seen.features():
-        assert len(feature["interactions"]) == 6
-        for shown in feature["interactions"]:
+        columns = feature["interactions"]
+        assert {len(column) for column in columns.values()} == {6}
+        for shown in (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)):
             pair = (labels[shown["first"]], labels[shown["second"]])
             change = -without(seen, u, pair)(codes).mean()
             size = abs(shown["coefficient"]) * (codes**2).max()

@@ -389,6 +389,7 @@ def test_the_command_reads_the_tiny_model(tmp_path: Path, capsys: pytest.Capture
     jsonschema.validate(document, SCHEMA)
     assert document["tokens"][document["sets"][0]["features"][0]["token"]] == "\n"
     assert (tmp_path / "run" / "layer-001.html").stat().st_size < 10e6
+    assert document["text"]["described"].endswith(f"; {found.PLAYS.name}")
 
 
 @pytest.mark.slow

@@ -389,6 +389,31 @@ def test_the_number_of_pairs_changes_what_is_predicted(visit: Open) -> None:
     assert "4 pairs: r =" in figure.get_by_role("status").inner_text()
 
 
+def test_interactions_that_were_seen_and_features_that_were_left_out_are_told(visit: Open, run: Path) -> None:
+    """Of a page whose data are altered: a coder takes too long to train here, and so do features of 10 MB."""
+    path = run / "altered" / f"layer-{LAYER:03d}.html"
+    path.parent.mkdir()
+    text = (run / "run" / path.name).read_text("utf-8")
+    for name, values in (("together", "1234,null,"), ("expected", "56.7,null,"), ("change", "-0.125,null,")):
+        text, count = re.subn(rf'"{name}":\[null,null,', f'"{name}":[{values}', text)
+        assert count >= len(TOKENS)
+    text = text.replace('"limit":null', '"limit":10000000').replace(f'"total":{len(TOKENS)}', '"total":5000')
+    path.write_text(text, "utf-8")
+    page = visit("feature=tokens:1", "altered")
+    columns = explorer.reading_of(path)["sets"][0]["features"][1]["interactions"]
+    rows = [row.locator("td").all_inner_texts() for row in page.locator(".interactions .table tbody tr").all()]
+    assert len(rows) == len(columns["first"]) == reading_job.PLAN.interactions
+    assert [number(cells[0]) for cells in rows] == pytest.approx(columns["coefficient"], rel=6e-3)
+    assert [float(cells[1].removesuffix("%")) for cells in rows] == pytest.approx(
+        [100 * share for share in columns["share"]], abs=0.051
+    )
+    assert [cells[2:] for cells in rows[:3]] == [["1,234", "56.7", "−0.125"], ["–"] * 3, ["–"] * 3]
+    go(page, "overview")
+    assert f"{len(TOKENS)} of 5,000 are on this page, which is kept below 10 MB;" in page.locator(".among").inner_text()
+    go(page, "sentence")
+    assert "this page, which is kept below 10 MB, does not carry them" in page.locator("main").inner_text()
+
+
 def decoded(array: dict[str, Any]) -> np.ndarray:
     values = np.frombuffer(base64.b64decode(array["data"]), {"f4": "<f4", "i2": "<i2"}[array["type"]])
     values = values.reshape(array["shape"]).astype(float)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilens import explorer
+from bilens import explorer, store
 from bilens.models import gated
 from bilens.models.gated.original import original
 from bilens.models.language import TINY
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "analyses"))
 import reading_job  # noqa: E402
 
 from bilens.analyses.language.job import Plan, read_layers  # noqa: E402
+from bilens.analyses.language.seen import Seen  # noqa: E402
 from bilens.analyses.language.subject import subject  # noqa: E402
 from bilens.text import found, tokenizer  # noqa: E402
 
@@ -40,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers", reason="pip install 'bilens[lm]'")
     out = tmp_path_factory.mktemp("typed") / "run"
     made = subject(str(TINY), [found.PLAYS], tokens=1200, seed=0)
-    read_layers(made, [LAYER], out, Plan(**{**reading_job.PLAN.__dict__, "pairs": 10}))
+    read_layers(made, [LAYER], out, Plan(**{**reading_job.PLAN.__dict__, "pairs": 20}))
     return out
 
 
@@ -140,3 +141,16 @@ def test_the_page_carries_the_model_up_to_its_layer(page: Any) -> None:
     assert content["typed"]["first"] == 0
     assert content["typed"]["pairs"] == 8
     assert len(content["typed"]["blocks"]) == LAYER + 1
+
+
+def test_sixteen_pairs_predict_the_sum_of_their_terms(page: Any, run: Path) -> None:
+    page.evaluate("location.hash = 'feature=tokens:0'")
+    figure = page.locator("figure", has=page.get_by_role("heading", name="Predicted against true"))
+    figure.get_by_role("radio", name="16", exact=True).check()
+    figure.get_by_role("button", name="Table").click()
+    told = [number(text) for text in figure.locator("tbody td:nth-child(3)").all_inner_texts()]
+    seen = store.read_record(run, f"layer-{LAYER:03d}/tokens/seen", Seen)
+    assert seen is not None
+    assert seen.terms.shape[1] > 16
+    expected = (seen.terms[0, :16].sum(dim=0) + seen.mean[0] - seen.pairs[0, :16].sum()).numpy()
+    np.testing.assert_allclose(told, expected, rtol=6e-3, atol=1e-3 * np.abs(expected).max())

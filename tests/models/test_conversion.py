@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from bilens.errors import BilensError, ShapeError
+from bilens.faithfulness import TextScore
 from bilens.models import gated
 from bilens.models._unit_sums import unit_sums
 from bilens.models.conversion import (
+    ConvertedLayer,
     ConvertedMLP,
     ConvertedModule,
     Sequence,
@@ -309,7 +312,7 @@ def test_steps_that_begin_to_harm_are_dropped() -> None:
         closed.mlp, mlp, streams, steps=200, seed=descent.derived(0, 1), precision=None, step=None
     ):
         one = closed_forms.exact_at_first(ConvertedMLP(1, *weights), mlp, streams, closed.damped)
-        errors[done] = descent.checked_loss(streams, mlp, one)
+        errors[done] = relative_error(streams, mlp, one, "check", torch.log1p)
     assert list(errors) == [50, 100, 150, 200]
     _, after, before, kept = descended(closed, mlp, streams, steps=200, seed=0)
     assert after == min(before, *errors.values())
@@ -404,6 +407,8 @@ def test_bad_input_is_refused() -> None:
     block: Any = scaled.model.layers[1]
     block.mlp.register_forward_hook(lambda _, __, output: 2 * output)
     one = drawn_layer()
+    score = TextScore(3.0, 0.1, 0.01, 0.1, 0.01, 0.9, 0.01, 2, 24)
+    layer = ConvertedLayer(one, 0.1, False, 0, 0.1, 0.1, 0.1, 0.1, score, score, score, (0.0, 0.2))
     cases: list[tuple[Any, type[Exception], str]] = [
         (lambda: Stack(made("mixtral", num_local_experts=2)), BilensError, "with experts; expected a model with one"),
         (lambda: Sequence(stack, fit[:2], held_out), ShapeError, r"fit of shape \(2, 12\)"),
@@ -412,6 +417,8 @@ def test_bad_input_is_refused() -> None:
         (lambda: Sequence(stack, fit, held_out, steps=-1), BilensError, "steps = -1"),
         (lambda: Sequence(Stack(scaled), fit, held_out), BilensError, "a layer 1 that differs from x"),
         (lambda: ConvertedMLP(0, *one.tensors[:-1], one.down_bias[:2]), ShapeError, "down_bias of shape"),
+        (lambda: replace(layer, deltas=(0.1,)), ShapeError, "1 deltas of 2 texts; expected one for each text"),
+        (lambda: replace(layer, deltas=(0.1, torch.nan)), BilensError, "one of the deltas = nan"),
         (lambda: ConvertedMLP(0, one.left * torch.nan, *one.tensors[1:]), BilensError, "left"),
         (
             lambda: measured(lambda _: fit, lambda _: fit, fit[:1], total=1, places=torch.arange(1)),

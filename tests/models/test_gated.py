@@ -6,10 +6,12 @@ import functools
 import json
 import math
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -19,7 +21,8 @@ from torch import Tensor
 
 from bilens import BilensError, ShapeError, Space, StoreError
 from bilens.models import gated
-from bilens.models.gated import Gate, GatedMLP, Layout, Norm
+from bilens.models.gated import Gate, GatedMLP, Layout, Norm, stored
+from bilens.models.gated._stored import listed_on_hub, reachable
 from goldens import answers, copied
 
 
@@ -513,12 +516,15 @@ class _Hub:
             pass
 
         self.EntryNotFoundError, self.LocalEntryNotFoundError = EntryNotFoundError, LocalEntryNotFoundError
-        self.errors = self
+        self.errors = self.constants = self
+        self.HF_HUB_OFFLINE, self.ENDPOINT = False, ""
 
     def hf_hub_download(self, name: str, file: str) -> str:
         self.asked.append(file)
         if name == "no/network":
             raise self.LocalEntryNotFoundError(file)
+        if name == "behind/proxy":
+            raise RuntimeError("403 Forbidden,\nsays a proxy")
         if name != "some/model":
             raise OSError("401 Client Error.\nRepository Not Found")
         if not (self.folder / file).exists():
@@ -526,20 +532,108 @@ class _Hub:
         return str(self.folder / file)
 
 
-def test_a_name_on_the_hub_downloads_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a port on this machine that takes connections and never answers; no proxy."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_name_on_the_hub_downloads_what_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
     tensors = llama(tmp_path)
     parted(tmp_path)
     hub = _Hub(tmp_path)
+    hub.ENDPOINT = endpoint
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", hub)  # type: ignore[arg-type]
     mlp = gated.load("some/model").mlp(1)
     x = drawn(4, 5)
     torch.testing.assert_close(mlp(x).double(), formula(tensors, 1, x, ACTS["silu"]), rtol=1e-4, atol=1e-4)
     assert "model-00001-of-00002.safetensors" not in hub.asked
+    assert len(hub.asked) == len(set(hub.asked))
     with pytest.raises(StoreError, match="'other/model', which the hub does not give"):
         gated.load("other/model")
     with pytest.raises(StoreError, match=r"no answer from the hub for config.json of no/network"):
         gated.load("no/network")
+    with pytest.raises(
+        StoreError, match=r"'behind/proxy', which the hub does not give \(403 Forbidden, says a proxy\)"
+    ):
+        gated.load("behind/proxy")
+
+
+@pytest.fixture
+def unreachable(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """huggingface_hub with a hub at a port that refuses, and an empty cache; asking it for a download is an error."""
+    library = pytest.importorskip("huggingface_hub", reason="pip install 'bilens[lm]'")
+    pytest.importorskip("huggingface_hub.constants")
+    free = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setattr(library.constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    free.close()
+    monkeypatch.setattr(library.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(library.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    for name in ("hf_hub_download", "list_repo_files"):
+        monkeypatch.setattr(library, name, lambda *_: pytest.fail("asked where there is no network"))
+    return tmp_path / "cache"
+
+
+def test_a_name_on_the_hub_without_a_network_is_refused_before_anything_is_asked(unreachable: Path) -> None:
+    with pytest.raises(StoreError, match=r"^got no answer from the hub for config.json of some/model; expected a netw"):
+        gated.load("some/model")
+    assert listed_on_hub("some/model") == ()
+
+
+def test_a_model_that_was_downloaded_opens_without_a_network(unreachable: Path) -> None:
+    """In parts: of model.safetensors the cache says that the hub has none."""
+    commit, model = "c" * 40, unreachable / "models--some--model"
+    tensors = llama(model / "snapshots" / commit)
+    parted(model / "snapshots" / commit)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    (model / ".no_exist" / commit).mkdir(parents=True)
+    (model / ".no_exist" / commit / "model.safetensors").touch()
+    x = drawn(4, 5)
+    found = gated.load("some/model").mlp(1)(x).double()
+    torch.testing.assert_close(found, formula(tensors, 1, x, ACTS["silu"]), rtol=1e-4, atol=1e-4)
+    (model / "snapshots" / commit / "config.json").unlink()
+    with pytest.raises(StoreError, match=r"no answer from the hub for config\.json"):
+        gated.load("some/model")
+
+
+def test_a_hub_is_reached_through_the_proxy_that_is_named(
+    endpoint: str, unreachable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not reachable("some/model")
+    monkeypatch.setenv("http_proxy", endpoint)
+    assert reachable("some/model")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert not reachable("some/model")
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv("all_proxy", endpoint.removeprefix("http://"))
+    assert reachable("some/model")
+    monkeypatch.setattr(sys.modules["huggingface_hub"].constants, "HF_HUB_OFFLINE", True)
+    assert not reachable("some/model")
+
+
+def test_a_name_that_nobody_looks_up_is_not_waited_for(unreachable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, ended = Event(), Event()
+
+    def never(*_: Any, **__: Any) -> list[Any]:
+        waiting.wait(20)
+        ended.set()
+        return []
+
+    monkeypatch.setattr(stored, "PATIENCE", 0.01)
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    assert not reachable("some/model")
+    assert not ended.is_set()
+    waiting.set()
+    assert ended.wait(20)
 
 
 @pytest.mark.parametrize("package", ["huggingface_hub", "gguf"])

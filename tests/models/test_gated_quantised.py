@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from bilens.errors import StoreError
 from bilens.models import gated
-from bilens.models.gated import ShiftWarning
+from bilens.models.gated import ShiftWarning, stored
 from bilens.models.gated._quantised import dequantised
 from bilens.models.gated._stored import folder
 
@@ -287,7 +287,8 @@ class Hub:
 
     def __init__(self, held: Path) -> None:
         self.held = held
-        self.errors = self
+        self.errors = self.constants = self
+        self.HF_HUB_OFFLINE, self.ENDPOINT = False, "http://127.0.0.1"
 
         class EntryNotFoundError(Exception):
             pass
@@ -310,6 +311,7 @@ class Hub:
 
 def test_a_gguf_file_on_the_hub_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub(tmp_path)
+    monkeypatch.setattr(stored, "reachable", lambda _: True)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", hub)  # type: ignore[arg-type]
     with pytest.raises(StoreError, match=r"some/model without model\.safetensors"):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens.errors import BilensError, ShapeError, StoreError
-from bilens.text import Corpus, Document, Split, corpus, read
+from bilens.text import Corpus, Document, Split, corpus, english, read
 from bilens.text.split import divided
 from characters import Characters, written
 
@@ -124,6 +124,24 @@ def test_fewer_tokens_than_were_asked_for_is_said(tmp_path: Path) -> None:
     split = read(tmp_path, Characters(), length=10, tokens=10_000)
     assert "fewer than the 10,000 asked for" in split.described
     assert split.fit.shape == split.held_out.shape == (11, 10)
+
+
+def test_what_a_page_says_of_a_text_has_the_names_of_files_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here/mine", "here"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "a.txt").write_text("a" * 100)
+        (tmp_path / folder / "b.txt").write_text("b" * 100)
+    sources = [tmp_path / "here" / "a.txt", f"{tmp_path}/here/mine/", tmp_path / "here"]
+    split = read(sources, Characters(), length=10)
+    assert str(tmp_path / "here" / "mine") in split.described
+    assert split.named == split.described[: split.described.index(str(tmp_path))] + "a.txt, mine, here"
+    monkeypatch.chdir(tmp_path / "here" / "mine")
+    assert read("../a.txt", Characters(), length=10).named.endswith("; a.txt (the end of its one document is held out)")
+    assert read(".", Characters(), length=10).named.endswith("seed 0; mine")
+    monkeypatch.setenv("BILENS_TEXT", str(tmp_path / "here"))
+    assert english().tokens(Characters(), length=10).named.endswith("BILENS_TEXT=here")
 
 
 @pytest.mark.bad_input

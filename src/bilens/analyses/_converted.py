@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from operator import sub
 from pathlib import Path
-from typing import Any
+from statistics import stdev
+from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
@@ -58,19 +61,48 @@ def score(stack: Stack, ours: Any, tokens: Tensor) -> TextScore:
     )
 
 
+class Added(NamedTuple):
+    """What a layer's conversion added to the held-out cross-entropy.
+
+    Attributes:
+        layer: its number; delta_ce: what it added, in nats per token.
+        error: ±, the standard error over texts of the difference within each; None where a record has no texts.
+    """
+
+    layer: int
+    delta_ce: float
+    error: float | None
+
+    @property
+    def told(self) -> str:
+        """The number, with ± where that is known."""
+        return f"{self.delta_ce:+.3f}" if self.error is None else f"{self.delta_ce:+.3f} ± {self.error:.3f}"
+
+
+def added(found: Sequence[ConvertedLayer]) -> list[Added]:
+    """What each layer added to those before it, in the order in which they were converted."""
+    entries: list[Added] = []
+    total, before = 0.0, (0.0,) * found[0].score.texts if found else None
+    for one in found:
+        error = None
+        if one.deltas is not None and before is not None:
+            error = stdev(map(sub, one.deltas, before)) / math.sqrt(len(before))
+        entries.append(Added(one.mlp.layer, one.score.delta_ce - total, error))
+        total, before = one.score.delta_ce, one.deltas
+    return entries
+
+
 def costliest(found: Sequence[ConvertedLayer]) -> list[tuple[int, float]]:
     """(layer, what it added to the held-out cross-entropy), the costliest first."""
-    deltas = [0.0, *(one.score.delta_ce for one in found)]
-    added = [(one.mlp.layer, deltas[place + 1] - deltas[place]) for place, one in enumerate(found)]
-    return sorted(added, key=lambda pair: (-pair[1], pair[0]))
+    return sorted(((one.layer, one.delta_ce) for one in added(found)), key=lambda pair: (-pair[1], pair[0]))
 
 
 def estimated(found: Sequence[ConvertedLayer]) -> list[tuple[int, float]]:
     """(layers converted, ΔCE) with the costliest layers left as they were, if what each adds adds up."""
     points, left = [], found[-1].score.delta_ce
-    for place, (_, added) in enumerate([*costliest(found), (0, 0.0)]):
+    for place, (_, more) in enumerate([*costliest(found), (0, 0.0)]):
         points.append((len(found) - place, left))
-        left -= added
+        left -= more
     return points
 
 
@@ -127,20 +159,19 @@ def summary(
     found: Sequence[ConvertedLayer],
     scores: Mapping[str, TextScore],
     *,
-    distilled: Mapping[str, float] | None,
+    distilled: Mapping[str, Any] | None,
     measured: Sequence[Left],
     difference: Mapping[str, float],
     tokens: Mapping[str, int],
 ) -> dict[str, Any]:
     """All numbers of a conversion, as JSON values."""
-    added = dict(costliest(found))
     return {
         "model": checkpoint.source.title,
         "family": checkpoint.family.name,
         "text": split.described,
         "tokens": dict(tokens),
         "whole": {name: asdict(score) for name, score in scores.items()},
-        "layers": [_entry(one, added[one.mlp.layer]) for one in found],
+        "layers": [_entry(one, more) for one, more in zip(found, added(found), strict=True)],
         "left_gated": {
             "costliest": [layer for layer, _ in costliest(found)],
             "estimated": [{"converted": count, "delta_ce": value} for count, value in estimated(found)],
@@ -151,7 +182,7 @@ def summary(
     }
 
 
-def _entry(one: ConvertedLayer, added: float) -> dict[str, Any]:
+def _entry(one: ConvertedLayer, more: Added) -> dict[str, Any]:
     return {
         "layer": one.mlp.layer,
         "relative_error": {
@@ -163,7 +194,8 @@ def _entry(one: ConvertedLayer, added: float) -> dict[str, Any]:
         "ridge": one.ridge,
         "down_refitted": one.refitted,
         "steps_kept": one.steps,
-        "added_delta_ce": added,
+        "added_delta_ce": more.delta_ce,
+        "added_delta_ce_error": more.error,
         "so_far": {"fit": asdict(one.fit_score), "held_out": asdict(one.score)},
         "mean_instead": asdict(one.null),
     }
@@ -174,7 +206,8 @@ def drawn(out: Path, found: Sequence[ConvertedLayer], measured: Sequence[Left]) 
     make_folder(out / "figures")
     layers = [one.mlp.layer for one in found]
     parts = {"held out": [one.score for one in found], "fitted to": [one.fit_score for one in found]}
-    plots.save(plots.conversion(layers, parts), out / "figures" / "conversion.svg")
+    each = [(more.delta_ce, more.error) for more in added(found)]
+    plots.save(plots.conversion(layers, parts, each), out / "figures" / "conversion.svg")
     plots.save(plots.left_gated(estimated(found), measured), out / "figures" / "left_gated.svg")
 
 
@@ -202,16 +235,20 @@ def told(score: TextScore) -> str:
 
 
 def table(found: Sequence[ConvertedLayer]) -> Table:
-    """One row per layer: relative errors, and the model converted so far."""
+    """One row per layer: relative errors, what it added, and the model converted so far."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("layer", "error", "held out", "steps", "ΔCE so far", "ΔCE fitted", "KL", "agreement", "mean instead"):
+    for name in (
+        *("layer", "error", "held out", "steps", "ΔCE added", "ΔCE so far", "ΔCE fitted", "KL", "agreement"),
+        "mean instead",
+    ):
         shown.add_column(name, justify="right")
-    for one in found:
+    for one, more in zip(found, added(found), strict=True):
         shown.add_row(
             str(one.mlp.layer),
             f"{one.fitted:.4f}",
             f"{one.held_out:.4f}",
             str(one.steps),
+            more.told,
             f"{one.score.delta_ce:+.3f} ± {one.score.delta_ce_error:.3f}",
             f"{one.fit_score.delta_ce:+.3f} ± {one.fit_score.delta_ce_error:.3f}",
             f"{one.score.kl:.3f}",
@@ -223,8 +260,13 @@ def table(found: Sequence[ConvertedLayer]) -> Table:
 
 def lines(scores: Mapping[str, TextScore], out: Path, summary: Mapping[str, Any]) -> list[str]:
     """What the command says in the end."""
+    distilled = summary["end_to_end"] or {"before": {}}
     return [
         summary["text"],
+        *(
+            f"before end-to-end distillation, {_PARTS[name]}: {told(TextScore(**one))}"
+            for name, one in distilled["before"].items()
+        ),
         *(f"{_PARTS[name]}: {told(score)}" for name, score in scores.items()),
         f"model: {out / 'model'}; as transformers opens it, its logits are ours to {summary['logits']['written']:.0e}",
         f"numbers: {out / SUMMARY}; texts of both: {out / SAMPLES}; figures: {out / 'figures'}",
@@ -234,6 +276,8 @@ def lines(scores: Mapping[str, TextScore], out: Path, summary: Mapping[str, Any]
 __all__ = [
     "SAMPLES",
     "SUMMARY",
+    "Added",
+    "added",
     "costliest",
     "curve",
     "drawn",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ def split_of(
         else english(hold_out=share, seed=seed, characters=characters)
     )
     split = found.tokens(tokenizer(checkpoint.source.title), length=length)
-    few = Split(split.fit[:fit], split.held_out[:held_out], split.described, split.held_out_names, split.seed)
+    few = replace(split, fit=split.fit[:fit], held_out=split.held_out[:held_out])
     if len(few.fit) < 8 or len(few.held_out) < 2:
         raise BilensError(
             f"{len(few.fit)} rows of text to fit on and {len(few.held_out)} to measure on",
@@ -58,7 +59,7 @@ def split_of(
             "give more text",
         )
     said = f"{few.fit.numel():,} of these tokens to fit to, {few.held_out.numel():,} to measure on"
-    return Split(few.fit, few.held_out, f"{split.described}; {said}", few.held_out_names, few.seed)
+    return replace(few, described=f"{split.described}; {said}")
 
 
 def rows_of(live: nn.Module, mlp: GatedMLP, text: Tensor) -> tuple[Tensor, Tensor]:

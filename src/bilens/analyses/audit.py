@@ -116,10 +116,11 @@ def audit(
     mlp = checkpoint.mlp(layer)
     job.begin("reading the text")
     split = split_of(checkpoint, text, length=length, fit=fit, held_out=held_out, seed=seed)
+    live = original(checkpoint)
     asked = {
         "model": model,
         "layer": layer,
-        "weights": checksum(mlp.gate, mlp.up, mlp.down),
+        "weights": checksum(*live.state_dict().values()),  # the text goes through all of the model
         "text": split.described,
         "coders": [str(folder) for folder in coder],
         "trained": [asdict(one) for one in several],
@@ -136,7 +137,6 @@ def audit(
     console.print(f"{mlp!r} of {model}")
     console.print(f"text: {split.described}")
     job.begin(f"running the model on the text, up to {mlp.title}")
-    live = original(checkpoint)
     x, y = rows_of(live, mlp, split.held_out)
     coders, reports = dict[str, SAE](), dict[str, CoderReport]()
     for folder in coder:

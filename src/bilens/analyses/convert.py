@@ -6,7 +6,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,10 +99,15 @@ def convert(
         _begin(steps, f"converting {len(wanted)} of {len(stack)} layers")
         found = _layers(stack, split, run, wanted, steps=distill, seed=seed, precision=precision)
         student = conversion.assembled(stack, {one.mlp.layer: one.mlp for one in found}).to(where)
-        distilled = None
+        distilled: dict[str, Any] | None = None
         if end_to_end:
             _begin(steps, "distillation of the whole model")
+            begun, by_layers = time.monotonic(), converted.scores(stack, student, split)
             distilled = _distilled(student, stack, split, out, steps=end_to_end, seed=seed, precision=precision)
+            distilled |= {
+                "seconds": round(time.monotonic() - begun, 1),
+                "before": {name: asdict(score) for name, score in by_layers.items()},
+            }
         _begin(steps, "writing the model, and measuring it as transformers opens it")
         if run is not None:
             conversion.save(student, tokenizer, out / MODEL)
@@ -259,7 +265,7 @@ def _distilled(
     steps: int,
     seed: int,
     precision: Literal["bfloat16"] | None,
-) -> Mapping[str, float]:
+) -> dict[str, Any]:
     fit, check = conversion.Streams.divided(split.fit)
     asked = {"steps": steps, "seed": seed, "text_checksum": checksum(split.fit), "processes": ranks.size()}
     if precision is not None:

@@ -119,13 +119,14 @@ def rewrite(
     split = split_of(
         checkpoint, text, length=length, fit=whole("fit", fit, 8), held_out=whole("held_out", held_out, 2), seed=seed
     )
-    asked = {"model": model, "layer": layer, "weights": checksum(mlp.gate, mlp.up, mlp.down), "text": split.described}
+    live = original(checkpoint)
+    weights = checksum(*live.state_dict().values())  # the text goes through all of the model
+    asked = {"model": model, "layer": layer, "weights": weights, "text": split.described}
     announce(of_rewrite(mlp, settings, counts), out)
     run = Folder(out, {"command": "rewrite", **asked, "keep": counts, "coders": asdict(settings), "top": top})
     console = Console(markup=False, highlight=False, soft_wrap=True, width=140)
     console.print(f"{mlp!r} of {model}")
     console.print(f"text: {split.described}")
-    live = original(checkpoint)
     coders = dict[str, tuple[SAE, CoderReport]]()
     how: dict[str, Any] = {"fit": split.fit, "held_out": split.held_out, "prefix": PREFIX}
     for site in ("mlp_in", "mlp_out"):

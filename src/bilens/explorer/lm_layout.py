@@ -7,8 +7,11 @@ from typing import Annotated, Literal, TypedDict
 from bilens._internal.encoding import Array
 from bilens.explorer.layout import Fact
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout; the page refuses another one."""
+
+ONE_BY_ONE = 8
+"""Pairs of a feature that a sum shows one by one."""
 
 
 class Tokens(TypedDict):
@@ -44,8 +47,6 @@ class Example(TypedDict):
     `predicted` is what all stored pairs say there, `two` what the first two say, each with the mean of the rest.
     """
 
-    document: int
-    position: int
     focus: int
     tokens: list[int]
     values: list[float]
@@ -54,20 +55,20 @@ class Example(TypedDict):
     two: float
 
 
-class Interaction(TypedDict):
-    """Two input features whose product adds to the feature, what share of all interactions it holds.
+class Interactions(TypedDict):
+    """Pairs of input features whose products add to the feature, and what share of all interactions each holds.
 
     `together` and `expected` say in how many samples both are active, and would be by chance; `change` is what taking
     the pair away changes in the mean.
     """
 
-    first: int
-    second: int
-    coefficient: float
-    share: float
-    together: int | None
-    expected: float | None
-    change: float | None
+    first: list[int]
+    second: list[int]
+    coefficient: list[float]
+    share: list[float]
+    together: list[int | None]
+    expected: list[float | None]
+    change: list[float | None]
 
 
 class Square(TypedDict):
@@ -105,14 +106,15 @@ class Feature(TypedDict):
     largest: list[Example]
     smallest: list[Example]
     failed: list[Example]
-    interactions: list[Interaction]
+    interactions: Interactions
     left: float
     square: Square
 
 
 class Features(TypedDict):
-    """A set of features. `total` is how many the run has; `terms` λ (v·x')² at the stretches' tokens, (n · k, s),
-    `whole` the full quadratic form, `true` what the original layer gives, (n, s), all in the order of `features`.
+    """A set of features. `total` is how many the run has; `terms` λ (v·x')² at the stretches' tokens, (n · r, s):
+    of each feature the pairs that are shown one by one, then sums of the others, one for each further number of `at`.
+    `whole` is the full quadratic form, `true` what the original layer gives, (n, s), all in the order of `features`.
     """
 
     name: str
@@ -234,7 +236,8 @@ class Reading(TypedDict):
     """The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
 
     `readings` are tokens of text that `reads` is an average over, 0 for embeddings; `at` the numbers of pairs that
-    predictions are measured at; `apart` how far the tensor is from what it stands for; `others` further layers.
+    predictions are measured at; `apart` how far the tensor is from what it stands for; `others` further layers;
+    `limit` the bytes for which features, or the small model, were left out, null where nothing was.
     """
 
     format: Annotated[int, {"const": FORMAT}]
@@ -260,4 +263,5 @@ class Reading(TypedDict):
     alike: Alike
     beside: Beside | None
     typed: Typed | None
+    limit: int | None
     notes: list[str]

@@ -14,21 +14,29 @@ from bilens.plots.style import LINES, MUTED, styled
 
 
 @styled
-def conversion(layers: Sequence[int], parts: Mapping[str, Sequence[TextScore]]) -> Figure:
+def conversion(
+    layers: Sequence[int],
+    parts: Mapping[str, Sequence[TextScore]],
+    added: Sequence[tuple[float, float | None]] = (),
+) -> Figure:
     """Rise of cross-entropy and agreement of a model whose layers up to each one are converted; bars are ± one s.e.
 
     Args:
         layers: their numbers; parts: by name, for example "held out", a score for each layer.
+        added: what each layer added to the first part's cross-entropy, and ±, None where that is not known.
 
     Raises:
-        BilensError: no layer, or another number of scores.
+        BilensError: no layer, or another number of scores or of what was added.
     """
     if not layers or not parts or any(len(scores) != len(layers) for scores in parts.values()):
         raise BilensError(
             f"scores of {[len(scores) for scores in parts.values()]} layers", f"{len(layers)}, at least 1"
         )
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    axes: Any = figure.subplots(1, 2)
+    if added and len(added) != len(layers):
+        raise BilensError(f"what {len(added)} layers added", f"what each of {len(layers)} did")
+    count = 3 if added else 2
+    figure = Figure(figsize=(4.5 * count, 3.4), layout="constrained")
+    axes: Any = figure.subplots(1, count)
     for place, (name, scores) in enumerate(parts.items()):
         color = LINES[place % len(LINES)]
         style: dict[str, Any] = {"color": color, "label": name, "capsize": 2, "marker": "o", "markersize": 3}
@@ -40,9 +48,18 @@ def conversion(layers: Sequence[int], parts: Mapping[str, Sequence[TextScore]]) 
     axes[0].set_ylabel("nats per token")
     axes[1].set_title("Same likeliest next token")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for one in axes:
+    if added:
+        axes[2].bar(layers, [more for more, _ in added], color=LINES[0])
+        known = [(layer, *one) for layer, one in zip(layers, added, strict=True) if one[1] is not None]
+        axes[2].errorbar(
+            *([column[place] for column in known] for place in range(3)), color=MUTED, fmt="none", capsize=2
+        )
+        axes[2].axhline(0, color=MUTED, linewidth=0.8)
+        axes[2].set_title(f"What each layer added, {next(iter(parts))}")
+        axes[2].set_ylabel("nats per token")
+    for place, one in enumerate(axes):
         one.grid(axis="y")
-        one.set_xlabel("converted up to layer")
+        one.set_xlabel("layer" if place == 2 else "converted up to layer")
     axes[0].legend(loc="best")
     return figure
 

@@ -83,7 +83,7 @@ RECORDS: dict[str, type] = {
 }
 """Every record that can be stored, by name. A new record of bilens is one more line here; others are registered."""
 
-LATER = {"Spectra": {"metric"}}
+LATER = {"Spectra": {"metric"}, "ConvertedLayer": {"deltas"}}
 """Fields that came after records of their kind were stored first: one that lacks them has their defaults."""
 
 AGAIN = "delete it and run the same command again"

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bilens._internal.files import read_bytes
@@ -69,7 +70,8 @@ def english(*, hold_out: float = 0.1, seed: int = 0, characters: int | None = No
         StoreError: BILENS_TEXT names nothing that is there, or a file is damaged.
     """
     named, streams = _found(seed)
-    return divided(turns(streams), named, hold_out=hold_out, seed=seed, characters=characters)
+    found = divided(turns(streams), named, hold_out=hold_out, seed=seed, characters=characters)
+    return replace(found, paths=tuple(filter(None, [os.environ.get("BILENS_TEXT")])))
 
 
 def _found(seed: int) -> tuple[str, list[Iterator[Document]]]:

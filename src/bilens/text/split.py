@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Int
@@ -43,6 +44,7 @@ class Split:
         described: what they are, in one line.
         held_out_names: of the documents that were held out.
         seed: of all orders.
+        paths: files and folders that `described` names, as it names them.
 
     Raises:
         ShapeError: rows of two lengths. BilensError: no whole numbers of 64 bits.
@@ -53,6 +55,7 @@ class Split:
     described: str
     held_out_names: tuple[str, ...] = ()
     seed: int = 0
+    paths: tuple[str, ...] = ()
 
     __repr__ = line
 
@@ -61,6 +64,20 @@ class Split:
         for name in ("fit", "held_out"):
             if getattr(self, name).dtype != torch.int64:
                 raise BilensError(f"{name} of type {getattr(self, name).dtype}", "tokens of type torch.int64")
+
+    @property
+    def named(self) -> str:
+        """`described` with the names of files alone: a page that is sent to others does not say where they were.
+
+        Examples:
+            >>> rows = torch.zeros(1, 2, dtype=torch.int64)
+            >>> Split(rows, rows, "2 tokens; /home/me/texts/essays.txt", paths=("/home/me/texts/essays.txt",)).named
+            '2 tokens; essays.txt'
+        """
+        found = self.described
+        for path in sorted(self.paths, key=len, reverse=True):
+            found = found.replace(path, Path(path).expanduser().resolve().name or path)
+        return found
 
     def rows(self, start: int, count: int) -> Int[Tensor, "count t"]:
         """Rows `start` … `start + count − 1` of an endless stream of those to fit on.
@@ -94,12 +111,14 @@ class Corpus:
     Args:
         fit, held_out: the documents, both in an order drawn by the seed.
         described: where they are from, in a few words; seed: of all orders.
+        paths: files and folders that `described` names, as it names them.
     """
 
     fit: tuple[Document, ...]
     held_out: tuple[Document, ...]
     described: str
     seed: int = 0
+    paths: tuple[str, ...] = ()
 
     __repr__ = line
 
@@ -149,6 +168,7 @@ class Corpus:
             f"from {_count(len(self.held_out))}{few}, in rows of {length}, seed {self.seed}; {self.described}",
             tuple(document.name for document in self.held_out),
             self.seed,
+            self.paths,
         )
 
     def _packed(self, tokens: Tensor, first: int | None, length: int) -> Tensor:
@@ -206,9 +226,10 @@ def corpus(
     """
     several = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     named = ", ".join(map(str, several[:3])) + (f" and {len(several) - 3} more" if len(several) > 3 else "")
-    return divided(
+    found = divided(
         documents(several, field=field, seed=seed), named, hold_out=hold_out, seed=seed, characters=characters
     )
+    return replace(found, paths=tuple(path for path in map(str, several[:3]) if Path(path).exists()))
 
 
 def divided(

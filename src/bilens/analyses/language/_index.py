@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bilens import explorer, store, tables
-from bilens.analyses.language._pages import address
+from bilens.analyses.language._budget import address
 from bilens.analyses.language.layer import Costs, cost_name
 from bilens.analyses.language.seen import KS, TWO, Seen
 from bilens.analyses.language.sets import RANDOM
@@ -28,7 +28,7 @@ def said(subject: Subject) -> str:
     """What the numbers rest on."""
     if subject.split is None:
         return "No text was read: the numbers are of the weights alone."
-    return f"Text: {subject.split.described}. Correlations are with what the original layers give on held-out text."
+    return f"Text: {subject.split.named}. Correlations are with what the original layers give on held-out text."
 
 
 def table(layers: Sequence[int], run: Path) -> tuple[list[str], list[list[tuple[str, str]]]]:

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from bilens import explorer, store, tables
+from bilens import store, tables
 from bilens._internal.encoding import Array, finite, number, shorts
 from bilens.analyses.language import _alike as alike
 from bilens.analyses.language import output_coder
 from bilens.analyses.language._about import facts, notes
-from bilens.analyses.language._alike import METRIC, Shown, shown, shown_name, shown_of
+from bilens.analyses.language._alike import METRIC, Shown, shown, shown_of
 from bilens.analyses.language._made import Made
 from bilens.analyses.language._spreads import spread, three
-from bilens.analyses.language._typed import LARGEST, PAIRS, size, typed
+from bilens.analyses.language._typed import LARGEST, size, typed
 from bilens.analyses.language.layer import Costs, Layer, cost_name, difference
 from bilens.analyses.language.seen import KINDS, KS, SPAN, Seen, stretches
 from bilens.analyses.language.sets import EMBEDDINGS, Inputs, Outputs
 from bilens.analyses.language.subject import PREFIX, Subject, rows
 from bilens.explorer.lm_layout import (
     FORMAT,
+    ONE_BY_ONE,
     Alike,
     Cost,
     Example,
     Feature,
     Features,
     InputSet,
-    Interaction,
+    Interactions,
     Named,
     Part,
     Reading,
@@ -43,7 +46,7 @@ from bilens.explorer.lm_layout import (
 from bilens.store import Folder
 
 FEATURES, CONTROLS = 256, 16
-"""Features of all sets on the page, and random directions."""
+"""Features of all sets on the page at most, and random directions."""
 
 INTERACTIONS = 24
 """Interactions of a feature on the page."""
@@ -75,10 +78,24 @@ class Rows(NamedTuple):
 
 
 class Page:
-    """Puts one page together; texts of tokens and input features are written once, and named by number elsewhere."""
+    """Puts one page together; texts of tokens and input features are written once, and named by number elsewhere.
 
-    def __init__(self, subject: Subject, read: Read, run: Folder, others: Sequence[int]) -> None:
-        self.subject, self.run, self.folder, self.others = subject, run.path, run, others
+    Args:
+        subject: the model; read: the layer, as it was read; run: the folder; others: all layers that have a page there.
+        count: features of all sets; runs: whether the page may carry a small model.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        read: Read,
+        run: Folder,
+        others: Sequence[int],
+        *,
+        count: int = FEATURES,
+        runs: bool = True,
+    ) -> None:
+        self.subject, self.run, self.others, self.count, self.runs = subject, run.path, others, count, runs
         self.layer, self.sets, self.made_of = read.layer, read.sets, read.inputs
         self.asked = tables.open(run.path)
         self.chosen: list[list[int]] = []
@@ -112,8 +129,8 @@ class Page:
         method: Literal["exact", "least_squares", "weights_only", "gaussian"] = "exact"
         if layer.surrogate is not None:
             method = layer.surrogate.method  # type: ignore[assignment]
-        several = max(1, sum(not found.control for found in sets))
-        shown = [self.features(found, FEATURES // several) for found in sets]
+        each = max(1, self.count // max(1, sum(not found.control for found in sets)))
+        shown = [self.features(found, min(each, CONTROLS) if found.control else each) for found in sets]
         found = store.read_record(self.run, cost_name(layer.number), Costs)
         where = None if split is None else stretches(split.held_out, subject.pieces)
         first = store.read_record(self.run, f"layer-{layer.number:03d}/{sets[0].name}/made", Made)
@@ -137,7 +154,7 @@ class Page:
             "facts": facts(subject, layer),
             "costs": [] if found is None else _costs(found),
             "text": None if split is None or layer.fit is None or layer.held_out is None else {
-                "described": split.described,
+                "described": split.named,
                 "fit": len(layer.fit),
                 "held_out": len(layer.held_out),
                 "measured": 0 if found is None else found.measured[0].tokens,
@@ -155,6 +172,7 @@ class Page:
             "alike": self.alike(),
             "beside": None,
             "typed": self.typed(),
+            "limit": None,
             "notes": [*notes(layer, sets, subject), *([output_coder.said(coder)] if coder else [])],
             "tokens": list(self._tokens),  # last: everything before names some
         }  # fmt: skip
@@ -189,7 +207,7 @@ class Page:
         if made is None:
             self.chosen.append([])
             return _features(found, 0, [], (None, None, None))
-        chosen = shown_of(found, seen, CONTROLS if found.control else count)
+        chosen = shown_of(found, seen, count)
         self.chosen.append(chosen)
         own = {row["feature"]: row for row in self.asked.features(layer=layer, set=name).to_pylist()}
         pairs = self._grouped("SELECT * FROM eigenpairs", "pair", name)
@@ -201,31 +219,31 @@ class Page:
         ]
         arrays = (
             (None, None, None) if seen is None
-            else (shorts("terms", seen.terms[chosen].flatten(0, 1)), shorts("values", seen.whole[chosen]),
+            else (shorts("terms", summed(seen.terms[chosen]).flatten(0, 1)), shorts("values", seen.whole[chosen]),
                   shorts("values", seen.true[chosen]))
         )  # fmt: skip
         return _features(found, len(found), features, arrays)
 
+    @functools.cached_property
     def shown(self) -> Shown:
-        """The features that the page has."""
-        name = shown_name(self.layer.number)
-        return self.folder.record(name, Shown, lambda: shown(self.layer, self.sets, self.chosen))
+        """The features that the page has, once `reading` has chosen them."""
+        return shown(self.layer, self.sets, self.chosen)
 
     def alike(self) -> Alike:
         """How alike the kernels of the features are that the page has."""
-        return alike.within(self.shown(), "weights alone" if self.layer.metric is None else METRIC)
+        return alike.within(self.shown, "weights alone" if self.layer.metric is None else METRIC)
 
     def typed(self) -> Typed | None:
         """What the page needs to compute with sentences that are typed; None where it cannot."""
         number = self.layer.number
-        if size(self.subject.checkpoint.source.config, number) > LARGEST:
+        if not self.runs or size(self.subject.checkpoint.source.config, number) > LARGEST:
             return None  # before any vector is read
         vectors = [
-            self.asked.vectors(layer=number, set=found.name, feature=feature)[:PAIRS]
+            self.asked.vectors(layer=number, set=found.name, feature=feature)[:ONE_BY_ONE]
             for found, some in zip(self.sets, self.chosen, strict=True)
             for feature in some
         ]
-        return typed(self.subject, self.layer, self.shown(), torch.stack(vectors)) if vectors else None
+        return typed(self.subject, self.layer, self.shown, torch.stack(vectors)) if vectors else None
 
     def _grouped(self, sql: str, order: str, name: str) -> dict[int, list[dict[str, Any]]]:
         asked = f'{sql} WHERE layer = ? AND "set" = ? ORDER BY feature, {order}'
@@ -260,7 +278,7 @@ class Page:
             "largest": kinds["largest"],
             "smallest": kinds["smallest"],
             "failed": kinds["failed"],
-            "interactions": [self.interaction(each) for each in links[:INTERACTIONS]],
+            "interactions": self.interactions(links[:INTERACTIONS]),
             "left": number(links[0]["left"], 4) if links else 0.0,
             "square": {
                 "inputs": [self.input(one) for one in made.square[place].tolist()],
@@ -289,8 +307,6 @@ class Page:
         """One context."""
         two = row["predicted"] if seen is None else float(seen.two[place, KINDS.index(row["kind"]), row["rank"]])
         return {
-            "document": row["document"],
-            "position": row["position"],
             "focus": row["focus"],
             "tokens": [self.text(text) for text in row["tokens"]],
             "values": [number(value, 3) for value in row["values"]],
@@ -299,17 +315,17 @@ class Page:
             "two": number(two, 4),
         }
 
-    def interaction(self, row: dict[str, Any]) -> Interaction:
-        """One interaction."""
-        seen = row["samples"] is not None
+    def interactions(self, rows: list[dict[str, Any]]) -> Interactions:
+        """Some interactions; without text nothing is known of how often they meet."""
+        known = [None if row["samples"] is None else row for row in rows]
         return {
-            "first": self.input(row["first"]),
-            "second": self.input(row["second"]),
-            "coefficient": number(row["coefficient"], 4),
-            "share": number(row["share"], 3),
-            "together": row["together"],
-            "expected": number(row["expected"], 3) if seen else None,
-            "change": number(-row["coefficient"] * row["product"], 3) if seen else None,
+            "first": [self.input(row["first"]) for row in rows],
+            "second": [self.input(row["second"]) for row in rows],
+            "coefficient": [number(row["coefficient"], 4) for row in rows],
+            "share": [number(row["share"], 3) for row in rows],
+            "together": [row["together"] for row in rows],
+            "expected": [None if row is None else number(row["expected"], 3) for row in known],
+            "change": [None if row is None else number(-row["coefficient"] * row["product"], 3) for row in known],
         }
 
     def shares(self, found: Outputs) -> Spread:
@@ -329,6 +345,13 @@ class Page:
             return None
         at = list(KS[: seen.correlations.shape[1]])
         return spread(found.title, at, seen.correlations, float(seen.full.median()), control=found.control)
+
+
+def summed(terms: Float[Tensor, "n k s"]) -> Float[Tensor, "n r s"]:
+    """Terms as the page needs them: the first one by one, and of the others sums, between the numbers of `KS`."""
+    ends = [ONE_BY_ONE, *(k for k in KS if ONE_BY_ONE < k <= terms.shape[1])]
+    sums = [terms[:, start:end].sum(dim=1) for start, end in itertools.pairwise(ends)]
+    return torch.cat([terms[:, :ONE_BY_ONE], *(each[:, None] for each in sums)], dim=1)
 
 
 def _features(
@@ -372,20 +395,4 @@ def _span(tokens: Tensor) -> int:
     return min(SPAN, tokens.shape[1] - PREFIX)
 
 
-def write(subject: Subject, read: Read, run: Folder, others: Sequence[int]) -> Path:
-    """Write the page of a layer into the run's folder.
-
-    Args:
-        subject: the model; read: the layer, as it was read; run: the folder; others: all layers that have a page there.
-    """
-    path = run.path / address(read.layer.number)
-    explorer.write_reading(Page(subject, read, run, others).reading(), path)
-    return path
-
-
-def address(layer: int) -> str:
-    """The name of a layer's page."""
-    return f"layer-{layer:03d}.html"
-
-
-__all__ = ["CONTROLS", "FEATURES", "Page", "Read", "address", "write"]
+__all__ = ["CONTROLS", "FEATURES", "INTERACTIONS", "Page", "Read", "summed"]

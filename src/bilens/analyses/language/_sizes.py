@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bilens import tables
+from bilens.analyses.language import _budget as budget
 from bilens.analyses.language import _made as made
 from bilens.analyses.language import _pages as pages
 from bilens.analyses.language import _typed as typed
 from bilens.analyses.language import input_coder, inputs, seen
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.subject import PREFIX, Subject
+from bilens.explorer.lm_layout import ONE_BY_ONE
 
 NUMBER, PLACE = 4, 8
 """Bytes of a float32, and of the number of a token or of a feature."""
@@ -65,16 +67,17 @@ def sizes(
         records += count * ((pairs + 2) * kept * NUMBER + contexts * (2 * PLACE + 3 * NUMBER))
     records += shown * (o * NUMBER + shown * PLACE)
     page = SHELL + shown * (FEATURE + min(interactions, pages.INTERACTIONS) * LINK + contexts * tokens * TOKEN)
-    page += round(TEXT * shown * ((pairs + 2) * kept * text + shown))
+    terms = min(pairs, ONE_BY_ONE) + sum(ONE_BY_ONE < k <= pairs for k in seen.KS)
+    page += round(TEXT * shown * ((terms + 2) * kept * text + shown))
     width = typed.size(subject.checkpoint.source.config, layer.number)
     if width <= typed.LARGEST:
-        page += round(2 * TEXT * (width + shown * (o + min(pairs, typed.PAIRS) * i)))
+        page += round(TEXT * (2 * (width + shown * o) + shown * min(pairs, ONE_BY_ONE) * i))
     trained = input_coder.FEATURES * (2 * layer.mlp.input.size + 1) * NUMBER if inputs_of == input_coder.TRAIN else 0
     others = {
         "activations": inputs.size(subject, layers),
         "coders": layers * trained,
         "records": layers * records,
-        "pages": layers * page,
+        "pages": layers * min(page, budget.MOST),
     }
     return replace(found, others=others)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bilens._internal.encoding import floats
+from bilens._internal.encoding import floats, shorts
 from bilens.analyses.language._alike import Shown
 from bilens.analyses.language.layer import Layer
 from bilens.analyses.language.subject import Subject
@@ -20,9 +20,6 @@ from bilens.text import tokenizer
 
 LARGEST = 600_000
 """Numbers of a model, up to the layer, that a page carries at most."""
-
-PAIRS = 8
-"""Eigenvectors of each feature that a page carries: as many as a sum shows one by one."""
 
 LONGEST = 64
 """Tokens of a sentence at most."""
@@ -84,7 +81,7 @@ def typed(subject: Subject, layer: Layer, shown: Shown, vectors: Tensor) -> Type
         "blocks": blocks,
         "surrogate": floats("surrogate", torch.stack(parts)) if parts else None,
         "directions": floats("directions", shown.directions),
-        "vectors": floats("vectors", vectors.flatten(0, 1)),
+        "vectors": shorts("vectors", vectors.flatten(0, 1)),
         "pairs": vectors.shape[1],
     }
 
@@ -152,4 +149,4 @@ def _words(known: Any) -> dict[str, Any] | None:
     }
 
 
-__all__ = ["LARGEST", "LONGEST", "PAIRS", "size", "typed"]
+__all__ = ["LARGEST", "LONGEST", "size", "typed"]

@@ -17,7 +17,7 @@ from bilens._internal.shown import line
 from bilens.analyses.language import _alike as alike
 from bilens.analyses.language import inputs
 from bilens.analyses.language._alike import Shown, shown_name
-from bilens.analyses.language._pages import address
+from bilens.analyses.language._budget import address
 from bilens.analyses.language.layer import Layer, fitted, from_weights
 from bilens.decompose import Metric, second_moment, squared_norms
 from bilens.errors import BilensError, ShapeError, StoreError
@@ -250,8 +250,9 @@ def less(content: Reading) -> Reading:
 
 
 def _less(feature: Feature) -> Feature:
+    none: Any = {name: [] for name in feature["interactions"]}
     square: Any = {"inputs": [], "values": []}
-    return {**feature, "parts": [], "smallest": [], "failed": [], "interactions": [], "square": square}
+    return {**feature, "parts": [], "smallest": [], "failed": [], "interactions": none, "square": square}
 
 
 def settings(first: tuple[Path, int], second: tuple[Path, int]) -> dict[str, Any]:

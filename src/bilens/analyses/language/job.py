@@ -15,8 +15,8 @@ from torch import Tensor
 from bilens import decompose, tables
 from bilens._internal import files, ranks
 from bilens.analyses._announced import announce
+from bilens.analyses.language import _budget as budget
 from bilens.analyses.language import _index as index
-from bilens.analyses.language import _pages as pages
 from bilens.analyses.language import inputs
 from bilens.analyses.language._made import Basis, Made, made, readings
 from bilens.analyses.language._pages import Read
@@ -126,7 +126,7 @@ def read_layers(
         ranks.wait()
         _begin(steps, f"the page of layer {number}")
         if ranks.lead():
-            written.append(pages.write(subject, found, run, layers))
+            written.append(budget.write(subject, found, run, layers))
     if len(layers) > 1 and ranks.lead():
         written.insert(0, index.write(subject, layers, run.path))
     return written

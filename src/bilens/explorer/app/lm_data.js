@@ -1,7 +1,7 @@
 // The data of the page of one layer of a language model, and what is looked up in them.
 
 import { row } from "./data.js";
-import { LM_FORMAT } from "./lm_layout.js";
+import { LM_FORMAT, ONE_BY_ONE } from "./lm_layout.js";
 
 /**
  * @typedef {import("./lm_layout.js").Reading} Reading
@@ -47,28 +47,30 @@ export function firstSet(reading) {
 }
 
 /**
- * What a feature is at each token of the stretches: the original layer's value, the full quadratic form, and a row of
- * terms λ (v·x')² for each pair.
+ * What a feature is at each token of the stretches: the original layer's value, the full quadratic form, and the rows of
+ * its terms λ (v·x')², first pairs one by one, then sums of some.
  * @param {Found} one
  */
 export function valuesOf(one) {
-  const { set, place, feature } = one;
+  const { set, place } = one;
   if (!set.terms || !set.whole || !set.true) return null;
-  const terms = set.terms, k = feature.values.length;
+  const terms = set.terms, each = terms.shape[0] / set.features.length;
   return { true: row(set.true, place), whole: row(set.whole, place),
-    terms: feature.values.map((_, pair) => row(terms, place * k + pair)) };
+    terms: Array.from({ length: each }, (_, term) => row(terms, place * each + term)) };
 }
 
 /**
  * What the first k pairs predict at each token of the stretches, with the mean of what they leave out.
  * @param {Found} one
- * @param {number} k
+ * @param {number} k one of `at`
+ * @param {number[]} at
  */
-export function predicted(one, k) {
+export function predicted(one, k, at) {
   const values = valuesOf(one);
   if (!values || !one.feature.rest) return null;
   const found = new Float64Array(values.true.length).fill(one.feature.rest[k - 1]);
-  for (const term of values.terms.slice(0, k)) for (let t = 0; t < found.length; t++) found[t] += term[t];
+  const rows = Math.min(k, ONE_BY_ONE) + at.filter((each) => each > ONE_BY_ONE && each <= k).length;
+  for (const term of values.terms.slice(0, rows)) for (let t = 0; t < found.length; t++) found[t] += term[t];
   return found;
 }
 

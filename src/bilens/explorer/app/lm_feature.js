@@ -135,11 +135,11 @@ function fit(reading, one) {
         drawing.redraw();
       } }), String(k)))), words),
     table: () => {
-      const said = predicted(one, state.k) || [];
+      const said = predicted(one, state.k, at) || [];
       return { columns: ["token", "true", `predicted by ${plural(state.k, "pair")}`], rows: tokens.map((token, t) => [visible(reading.tokens[token]), values.true[t], said[t]]) };
     },
     draw: (width) => {
-      const said = predicted(one, state.k) || new Float64Array(0), left = 54, size = Math.min(width - left - 6, 330), top = 26;
+      const said = predicted(one, state.k, at) || new Float64Array(0), left = 54, size = Math.min(width - left - 6, 330), top = 26;
       const all = [...values.true, ...said], low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
       const x = (/** @type {number} */ value) => left + (value - low) / span * (width - left - 8);
       const y = (/** @type {number} */ value) => top + size * 0.78 - (value - low) / span * size * 0.78;

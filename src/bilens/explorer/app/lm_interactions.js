@@ -11,19 +11,21 @@ import { visible } from "./lm_tokens.js";
  * @param {import("./lm_data.js").Found} one
  */
 export function interactionsOf(reading, one) {
-  const { feature } = one, found = feature.interactions;
-  if (!found.length) return null;
-  const held = found.reduce((sum, each) => sum + each.share, 0), seen = found.some((each) => each.together !== null);
+  const { feature } = one, columns = feature.interactions, count = columns.first.length;
+  if (!count) return null;
+  const held = columns.share.reduce((sum, share) => sum + share, 0), seen = columns.together.some((each) => each !== null);
+  const cells = (/** @type {number} */ at) => {
+    const { coefficient, share, together, expected, change } = columns, /** @type {(value: number|null, shown: (value: number) => string) => Element} */ known = (value, shown) => h("td", {}, value === null ? "–" : shown(value));
+    return [h("td", { class: coefficient[at] < 0 ? "lowers" : "raises" }, signed(coefficient[at])), h("td", {}, percent(share[at], 1)),
+      ...(seen ? [known(together[at], whole), known(expected[at], number), known(change[at], signed)] : [])];
+  };
   return h("section", { class: "interactions" }, h("h2", { class: "section" }, "Interactions"),
-    h("p", { class: "note" }, `${reading.inputs.about} The feature gains c · z₁ · z₂ from a pair. These ${whole(found.length)} hold ${percent(held, held < 0.1 ? 1 : 0)} of ‖C‖²; what all stored ones leave out is at most ${number(feature.left)} · ‖z‖².` +
+    h("p", { class: "note" }, `${reading.inputs.about} The feature gains c · z₁ · z₂ from a pair. These ${whole(count)} hold ${percent(held, held < 0.1 ? 1 : 0)} of ‖C‖²; what all stored ones leave out is at most ${number(feature.left)} · ‖z‖².` +
       (seen ? " “Together” is how often both are active on held-out text, beside what chance would give; “without it” is what taking the pair away changes on average." : " Weights only: whether the two ever meet is not in it.")),
     h("div", { class: "two" },
       h("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Interactions" }, h("table", {},
         h("thead", {}, h("tr", {}, ["pair", "c", "share", ...(seen ? ["together", "by chance", "without it"] : [])].map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, found.map((each) => h("tr", {}, h("th", { scope: "row" }, inputChip(reading, each.first), " × ", inputChip(reading, each.second)),
-          h("td", { class: each.coefficient < 0 ? "lowers" : "raises" }, signed(each.coefficient)), h("td", {}, percent(each.share, 1)),
-          seen ? [h("td", {}, each.together === null ? "–" : whole(each.together)), h("td", {}, each.expected === null ? "–" : number(each.expected)),
-            h("td", {}, each.change === null ? "–" : signed(each.change))] : null))))),
+        h("tbody", {}, columns.first.map((first, at) => h("tr", {}, h("th", { scope: "row" }, inputChip(reading, first), " × ", inputChip(reading, columns.second[at])), cells(at)))))),
       matrix(reading, one)));
 }
 

@@ -1,6 +1,7 @@
 // The types of the page's data, written by docs/explorer_schema.py from explorer/lm_layout.py.
 
-export const LM_FORMAT = 2;
+export const LM_FORMAT = 3;
+export const ONE_BY_ONE = 8;
 
 /**
  * An array: little-endian numbers of `type`, row by row, in base64.
@@ -52,8 +53,6 @@ export const LM_FORMAT = 2;
  *
  * `predicted` is what all stored pairs say there, `two` what the first two say, each with the mean of the rest.
  * @typedef {object} Example
- * @property {number} document
- * @property {number} position
  * @property {number} focus
  * @property {number[]} tokens
  * @property {number[]} values
@@ -63,18 +62,18 @@ export const LM_FORMAT = 2;
  */
 
 /**
- * Two input features whose product adds to the feature, what share of all interactions it holds.
+ * Pairs of input features whose products add to the feature, and what share of all interactions each holds.
  *
  * `together` and `expected` say in how many samples both are active, and would be by chance; `change` is what taking
  * the pair away changes in the mean.
- * @typedef {object} Interaction
- * @property {number} first
- * @property {number} second
- * @property {number} coefficient
- * @property {number} share
- * @property {number|null} together
- * @property {number|null} expected
- * @property {number|null} change
+ * @typedef {object} Interactions
+ * @property {number[]} first
+ * @property {number[]} second
+ * @property {number[]} coefficient
+ * @property {number[]} share
+ * @property {(number|null)[]} together
+ * @property {(number|null)[]} expected
+ * @property {(number|null)[]} change
  */
 
 /**
@@ -111,14 +110,15 @@ export const LM_FORMAT = 2;
  * @property {Example[]} largest
  * @property {Example[]} smallest
  * @property {Example[]} failed
- * @property {Interaction[]} interactions
+ * @property {Interactions} interactions
  * @property {number} left
  * @property {Square} square
  */
 
 /**
- * A set of features. `total` is how many the run has; `terms` λ (v·x')² at the stretches' tokens, (n · k, s),
- * `whole` the full quadratic form, `true` what the original layer gives, (n, s), all in the order of `features`.
+ * A set of features. `total` is how many the run has; `terms` λ (v·x')² at the stretches' tokens, (n · r, s):
+ * of each feature the pairs that are shown one by one, then sums of the others, one for each further number of `at`.
+ * `whole` is the full quadratic form, `true` what the original layer gives, (n, s), all in the order of `features`.
  * @typedef {object} Features
  * @property {string} name
  * @property {string} title
@@ -237,7 +237,8 @@ export const LM_FORMAT = 2;
  * The whole page; `tokens` are the texts of all tokens on it, `order` is that of the pairs.
  *
  * `readings` are tokens of text that `reads` is an average over, 0 for embeddings; `at` the numbers of pairs that
- * predictions are measured at; `apart` how far the tensor is from what it stands for; `others` further layers.
+ * predictions are measured at; `apart` how far the tensor is from what it stands for; `others` further layers;
+ * `limit` the bytes for which features, or the small model, were left out, null where nothing was.
  * @typedef {object} Reading
  * @property {number} format
  * @property {string} title
@@ -262,5 +263,6 @@ export const LM_FORMAT = 2;
  * @property {Alike} alike
  * @property {Beside|null} beside
  * @property {Typed|null} typed
+ * @property {number|null} limit
  * @property {string[]} notes
  */

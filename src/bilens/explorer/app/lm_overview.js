@@ -65,6 +65,14 @@ export function labels(reading) {
   return h("ul", { class: "labels", "aria-label": "What this page rests on" }, found.map(([kind, words]) => h("li", { class: kind }, words)));
 }
 
+/**
+ * Why the page has less than it could, in a few words; none where its size is not why.
+ * @param {import("./lm_data.js").Reading} reading
+ */
+export function limited(reading) {
+  return reading.limit === null ? "" : `, which is kept below ${whole(Math.round(reading.limit / 1e6))} MB`;
+}
+
 /** @param {import("./lm_data.js").Reading} reading */
 function others(reading) {
   if (!reading.others.length) return null;
@@ -218,7 +226,7 @@ function panel(reading, set, state, tab) {
     } }, Object.entries(options).map(([value, words]) => h("option", { value, selected: value === state[name] }, words))));
   return h("section", { id: "features", role: "tabpanel", "aria-labelledby": tab },
     h("div", { class: "intro" }, h("p", {}, set.about), set.total > set.features.length ? h("p", { class: "among" },
-      `${whole(set.features.length)} of ${whole(set.total)} are on this page; the run’s tables have all of them.`) : null),
+      `${whole(set.features.length)} of ${whole(set.total)} are on this page${limited(reading)}; the run’s tables have all of them.`) : null),
     h("div", { class: "bar" },
       h("div", { class: "field" }, h("label", { for: "find" }, "Find a token"), h("input", { type: "search", id: "find", value: state.find, autocomplete: "off",
         input: (/** @type {any} */ event) => {

@@ -7,7 +7,9 @@ import { number, plural, short, signed } from "./format.js";
 import { placeOf } from "./lm_alike.js";
 import { firstSet, found, nameOf, valuesOf } from "./lm_data.js";
 import { featureTitle } from "./lm_feature.js";
+import { ONE_BY_ONE } from "./lm_layout.js";
 import { computed, typedValues } from "./lm_model.js";
+import { limited } from "./lm_overview.js";
 import { level, visible } from "./lm_tokens.js";
 import { link, remember } from "./route.js";
 
@@ -97,7 +99,7 @@ export function sentencePage(reading, route) {
     draw: (width) => bars({ width, row: 22, rows: [...terms(), { label: "the value", value: values.true[state.at], strong: true }] }),
   });
   const terms = () => {
-    const t = state.at, shown = values.terms.slice(0, 8), sum = shown.reduce((total, term) => total + term[t], 0);
+    const t = state.at, shown = values.terms.slice(0, ONE_BY_ONE), sum = shown.reduce((total, term) => total + term[t], 0);
     const found = shown.map((term, pair) => ({ label: `pair ${pair + 1}${madeOf(reading, state.one.feature.parts[pair])}`, value: term[t] }));
     found.push({ label: "all other pairs", value: values.whole[t] - sum });
     if (reading.method !== "exact") found.push({ label: "surrogate misses", value: values.true[t] - values.whole[t] });
@@ -150,7 +152,7 @@ export function sentencePage(reading, route) {
         take(sentence);
       })),
     model ? h("p", { class: "hint" }, `This page carries the model up to the layer, and runs it on what is typed: values are the model’s, up to rounding. Texts of it begin as in training.`)
-      : h("p", { class: "hint" }, `Stored sentences alone: what a typed one is depends on all layers up to ${reading.layer}, attention included, and this page does not carry them.`),
+      : h("p", { class: "hint" }, `Stored sentences alone: what a typed one is depends on all layers up to ${reading.layer}, attention included, and this page${limited(reading)}${reading.limit === null ? "" : ","} does not carry them.`),
     line, told, drawing.element);
 }
 

@@ -15,7 +15,7 @@ from bilens._internal.device import rounded_products
 from bilens._internal.seeds import derived
 from bilens.models.conversion._closed_form import Closed, exact_at_first
 from bilens.models.conversion.layer import ConvertedMLP
-from bilens.models.conversion.streams import Streams, added, weight
+from bilens.models.conversion.streams import Streams, relative_error, weight
 from bilens.models.gated import GatedMLP
 from bilens.progress import Step
 
@@ -59,7 +59,7 @@ def descended(
         The best one on the tokens that are set aside, of the closed form and `LOOKS` points on the way; its loss
         there; that of the closed form; and the steps it took, 0 for the closed form.
     """
-    before = checked_loss(streams, mlp, closed.mlp)
+    before = relative_error(streams, mlp, closed.mlp, "check", torch.log1p)
     if not steps:
         return closed.mlp, before, before, 0
     best, least, kept = closed.mlp, before, 0
@@ -68,7 +68,7 @@ def descended(
         if not all(bool(value.isfinite().all()) for value in found):
             break
         candidate = exact_at_first(ConvertedMLP(mlp.layer, *found), mlp, streams, closed.damped)
-        error = checked_loss(streams, mlp, candidate)
+        error = relative_error(streams, mlp, candidate, "check", torch.log1p)
         if error < least:
             best, least, kept = candidate, error, done
     return best, least, before, kept
@@ -143,16 +143,4 @@ def _loss(weights: list[Tensor], mlp: GatedMLP, x: Tensor, t: Tensor) -> Tensor:
     return (weight(t) * (x + more - t).square().mean(dim=-1)).log1p().sum()
 
 
-def checked_loss(streams: Streams, mlp: GatedMLP, converted: ConvertedMLP) -> float:
-    """The mean loss over the tokens that are set aside, in all processes."""
-    sums = torch.zeros(2, dtype=torch.float64, device=streams.stack.device)
-    with torch.no_grad():
-        for x, t in streams.rows("check"):
-            error = (added(mlp, converted, x) - t).square().mean(dim=-1)
-            sums[0] += (weight(t) * error).log1p().double().sum()
-            sums[1] += len(t)
-    ranks.add([sums])
-    return float(sums[0] / sums[1])
-
-
-__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "checked_loss", "descended", "usual_size"]
+__all__ = ["BATCH", "FIRST", "LOOKS", "RATE", "descended", "usual_size"]

@@ -42,7 +42,24 @@ def measured(
     total: int,
     places: Int[Tensor, " n"],
 ) -> TextScore:
-    """The score over the texts of all processes.
+    """The score over the texts of all processes. Arguments and errors are those of `per_text`."""
+    return scored(per_text(theirs, ours, tokens, total=total, places=places), tokens.shape[1])
+
+
+def scored(values: Float[Tensor, "n 4"], length: int) -> TextScore:
+    """The score of texts that were `compared`, each of so many tokens."""
+    return TextScore.of_texts(values, len(values) * (length - 1))
+
+
+def per_text(
+    theirs: Callable[[slice], Tensor],
+    ours: Callable[[slice], Tensor],
+    tokens: Int[Tensor, "n t"],
+    *,
+    total: int,
+    places: Int[Tensor, " n"],
+) -> Float[Tensor, "m 4"]:
+    """What `compared` gives of each text of all processes.
 
     Args:
         theirs, ours: give the logits of some of this process's texts; tokens: these texts.
@@ -59,7 +76,7 @@ def measured(
             some = slice(start, start + TOGETHER)
             values[places[some].to(values.device)] = compared(theirs(some), ours(some), tokens[some])
     ranks.add([values])
-    return TextScore.of_texts(values.cpu(), total * (tokens.shape[1] - 1))
+    return values.cpu()
 
 
 class Evaluation:
@@ -80,8 +97,12 @@ class Evaluation:
 
     def score(self, x: Float[Tensor, "n t d"], first: int) -> TextScore:
         """The score of the model from layer `first` on, begun with these residual streams of the first texts."""
+        return scored(self.per_text(x, first), self.tokens.shape[1])
+
+    def per_text(self, x: Float[Tensor, "n t d"], first: int) -> Float[Tensor, "m 4"]:
+        """What `compared` gives of each text; arguments are those of `score`."""
         end = len(self.stack)
-        return measured(
+        return per_text(
             lambda some: self.stack.logits(self.tokens[some], self.final[some], end),
             lambda some: self.stack.logits(self.tokens[some], x[: len(self.tokens)][some], first),
             self.tokens,
@@ -90,4 +111,4 @@ class Evaluation:
         )
 
 
-__all__ = ["TOGETHER", "Evaluation", "compared", "measured"]
+__all__ = ["TOGETHER", "Evaluation", "compared", "measured", "per_text", "scored"]

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bilens._internal.checks import instance, number, seed, whole
 from bilens._internal.device import product_type
-from bilens.errors import BilensError
+from bilens.errors import BilensError, ShapeError
 from bilens.faithfulness import TextScore
 from bilens.models.conversion._closed_form import closed_form
 from bilens.models.conversion._descent import descended
 from bilens.models.conversion.layer import ConvertedMLP
-from bilens.models.conversion.measure import Evaluation
+from bilens.models.conversion.measure import Evaluation, scored
 from bilens.models.conversion.stack import Stack
 from bilens.models.conversion.streams import Streams, added
 from bilens.progress import Step
@@ -38,9 +38,10 @@ class ConvertedLayer:
         fitted, held_out: its error on the tokens it was fitted to, and on those that nothing was fitted to.
         fit_score, score: the model converted so far, on texts it was fitted to, and on held-out ones.
         null: the same with the mean of this layer's output instead of its conversion, on held-out texts.
+        deltas: ΔCE of each text that `score` is of; None in records of before they were kept.
 
     Raises:
-        BilensError: numbers that are not finite, or negative errors.
+        BilensError: numbers that are not finite, or negative errors. ShapeError: another number of deltas than texts.
     """
 
     mlp: ConvertedMLP
@@ -54,12 +55,17 @@ class ConvertedLayer:
     fit_score: TextScore
     score: TextScore
     null: TextScore
+    deltas: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         instance("mlp", self.mlp, ConvertedMLP)
         for name in ("ridge", "closed", "checked", "fitted", "held_out"):
             object.__setattr__(self, name, number(name, getattr(self, name), 0))
         object.__setattr__(self, "steps", whole("steps", self.steps, 0))
+        if self.deltas is not None:
+            object.__setattr__(self, "deltas", tuple(number("one of the deltas", value) for value in self.deltas))
+            if len(self.deltas) != self.score.texts:
+                raise ShapeError(f"{len(self.deltas)} deltas of {self.score.texts} texts", "one for each text")
 
     def __repr__(self) -> str:
         """For example "ConvertedLayer(layer 3, error 0.034, 0.061 held out, ΔCE +0.0821 ± 0.0120)"."""
@@ -130,6 +136,7 @@ class Sequence:
         null = self._held_out.score(self._with_mean(closed.mean, len(self._held_out.tokens)), layer + 1)
         streams.leave(mlp, found)
         self.next += 1
+        values = self._held_out.per_text(streams.parts["held_out"].ours, layer + 1)
         return ConvertedLayer(
             mlp=found,
             ridge=closed.ridge,
@@ -140,8 +147,9 @@ class Sequence:
             fitted=streams.error("fit"),
             held_out=streams.error("held_out"),
             fit_score=self._fit.score(streams.parts["fit"].ours, layer + 1),
-            score=self._held_out.score(streams.parts["held_out"].ours, layer + 1),
+            score=scored(values, self._held_out.tokens.shape[1]),
             null=null,
+            deltas=tuple((values[:, 1] - values[:, 0]).tolist()),
         )
 
     def _with_mean(self, mean: Tensor, count: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -159,13 +159,22 @@ def weight(t: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
     return 1 / t.square().mean(dim=-1).clamp(min=torch.finfo(t.dtype).tiny)
 
 
-def relative_error(streams: Streams, mlp: GatedMLP, converted: ConvertedMLP | None, name: Part) -> float:
-    """`Streams.error` as it will be once the streams leave the layer so."""
+def relative_error(
+    streams: Streams,
+    mlp: GatedMLP,
+    converted: ConvertedMLP | None,
+    name: Part,
+    measure: Callable[[Tensor], Tensor] = torch.positive,
+) -> float:
+    """The mean over tokens of measure(‖error‖² / ‖t‖²), with t the model's residual stream after the layer.
+
+    Where the measure gives what it gets, that is `Streams.error` as it will be once the streams leave the layer so.
+    """
     sums = torch.zeros(2, dtype=torch.float64, device=streams.stack.device)
     with torch.no_grad():
         for x, t in streams.rows(name):
             error = (added(mlp, converted, x) - t).square().mean(dim=-1)
-            sums[0] += (weight(t) * error).double().sum()
+            sums[0] += measure(weight(t) * error).double().sum()
             sums[1] += len(t)
     ranks.add([sums])
     return float(sums[0] / sums[1])

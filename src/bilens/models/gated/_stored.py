@@ -6,10 +6,15 @@ Nothing is read until it is asked for, and then that tensor alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
+import socket
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 import safetensors
 from torch import Tensor, nn
@@ -20,6 +25,11 @@ from bilens.errors import BilensError, StoreError
 READABLE = ("float16", "bfloat16", "float32", "float64")
 """Types of weights that are read."""
 
+PATIENCE = 4.0
+"""Seconds within which a hub, or the proxy before it, takes a connection where there is a network. How long it then
+takes to answer is not limited here."""
+
+_PORTS = {"http": 80, "https": 443}
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
@@ -241,51 +251,93 @@ def single(path: Path) -> SafetensorsFiles:
 def hub(name: str) -> SafetensorsFiles:
     """The safetensors files of a model on Hugging Face's hub; each is downloaded when it is first read, and kept.
 
+    Without a network a model that was downloaded before opens from what is kept.
+
     Raises:
         StoreError: no such model, or no network. BilensError: huggingface_hub is not installed.
     """
-    return SafetensorsFiles(name, lambda file: downloaded(name, file))
+    there = reachable(name)
+    return SafetensorsFiles(name, functools.cache(lambda file: downloaded(name, file, there)))
 
 
-def downloaded(name: str, file: str) -> Path | None:
+def downloaded(name: str, file: str, there: bool | None = None) -> Path | None:
     """The path of a file of a model on the hub, downloaded where it is not there yet; None where it has no such file.
+
+    Args:
+        name: of the model; file: of the file; there: whether the hub is `reachable`, where that is known.
 
     Raises: as `hub`.
     """
-    huggingface_hub, errors = _huggingface_hub(name)
+    huggingface_hub, errors, _ = _huggingface_hub(name)
     try:
-        return Path(huggingface_hub.hf_hub_download(name, file))
+        if reachable(name) if there is None else there:
+            return Path(huggingface_hub.hf_hub_download(name, file))
+        kept = huggingface_hub.try_to_load_from_cache(name, file)
+        if kept is None:
+            raise errors.LocalEntryNotFoundError(file)
+        return Path(kept) if isinstance(kept, str) else None  # else the hub once said that it has no such file
     except (errors.EntryNotFoundError, errors.LocalEntryNotFoundError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise StoreError(
                 f"no answer from the hub for {file} of {name}", "a network, or a folder", "download it, and name it"
             ) from error
         return None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever the HTTP library below it raises, of a proxy for example
         reason = " ".join(str(error).split())[:160]
         raise StoreError(f"{name!r}, which the hub does not give ({reason})", "a folder, or a model's name") from error
 
 
 def listed_on_hub(name: str) -> tuple[str, ...]:
     """The names of all files of a model on the hub; none where it does not answer."""
-    huggingface_hub, _ = _huggingface_hub(name)
+    huggingface_hub, _, _ = _huggingface_hub(name)
+    if not reachable(name):
+        return ()
     try:
         return tuple(sorted(huggingface_hub.list_repo_files(name)))
     except Exception:  # whatever the HTTP library below it raises; who asked says what was not found
         return ()
 
 
-def _huggingface_hub(name: str) -> tuple[Any, Any]:
+def reachable(name: str) -> bool:
+    """Whether the hub, or the proxy before it, takes a connection. Where there is no network huggingface_hub asks again
+    and again, for half a minute or for several, before it says so.
+
+    Args:
+        name: of the model, for messages.
+    """
+    _, _, constants = _huggingface_hub(name)
+    if constants.HF_HUB_OFFLINE:
+        return False
+    taken = []
+
+    def connect() -> None:
+        with contextlib.suppress(OSError, ValueError, OverflowError):  # the last two of addresses that are none
+            address, proxies = urlsplit(constants.ENDPOINT), urllib.request.getproxies()
+            proxy = proxies.get(address.scheme, proxies.get("all"))
+            if proxy and not urllib.request.proxy_bypass(address.netloc):
+                address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            place = (address.hostname or "", address.port or _PORTS.get(address.scheme, 1080))
+            # A name may stand for two addresses, of which the first one leads nowhere.
+            with socket.create_connection(place, timeout=PATIENCE / 2):
+                taken.append(True)
+
+    thread = Thread(target=connect, daemon=True)  # looking up a name has no limit of its own
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(taken)
+
+
+def _huggingface_hub(name: str) -> tuple[Any, Any, Any]:
     try:
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
     except ImportError as error:
         raise BilensError(
             f"{name!r}, which is no file or folder, as the name of a model on a hub",
             "huggingface_hub, which downloads it",
             "install it: pip install 'bilens[lm]'",
         ) from error
-    return huggingface_hub, errors
+    return huggingface_hub, errors, constants
 
 
 __all__ = [
@@ -299,5 +351,6 @@ __all__ = [
     "folder",
     "hub",
     "listed_on_hub",
+    "reachable",
     "single",
 ]
