@@ -23,10 +23,10 @@ from bilens.models.conversion import (
     Stack,
     Streams,
     compared,
-    descent,
     measured,
 )
 from bilens.models.conversion import _closed_form as closed_forms
+from bilens.models.conversion import _descent as descent
 from bilens.models.conversion._closed_form import RIDGES, closed_form
 from bilens.models.conversion._descent import descended
 from bilens.models.conversion.layer import MATRICES

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from bilens import BilensError, ShapeError, Space, StoreError
 from bilens.models import gated
-from bilens.models.gated import Gate, GatedMLP, Layout, Norm, stored
+from bilens.models.gated import Gate, GatedMLP, Layout, Norm
+from bilens.models.gated import _stored as stored
 from bilens.models.gated._stored import listed_on_hub, reachable
 from goldens import answers, copied
 

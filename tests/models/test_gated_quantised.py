@@ -19,7 +19,8 @@ from torch.testing import assert_close
 
 from bilens.errors import StoreError
 from bilens.models import gated
-from bilens.models.gated import ShiftWarning, stored
+from bilens.models.gated import ShiftWarning
+from bilens.models.gated import _stored as stored
 from bilens.models.gated._quantised import dequantised
 from bilens.models.gated._stored import folder
 
