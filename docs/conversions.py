@@ -33,24 +33,27 @@ def read(folder: Path, machine: str) -> dict[str, dict[str, Any]]:
     """What is shown of a run, by its name; of end-to-end distillation by the name with "-end-to-end"."""
     made, asked = files.read_json(folder / "conversion.json"), files.read_json(folder / "settings.json")
     layers = sum(taken for name, taken in files.read_json(folder / "timings.json").items() if name != "sha256")
-    whole, distilled = made["whole"], made["end_to_end"]
+    whole, distilled = made["whole"], made["end_to_end"] or {}
     seconds = max(made["seconds"], layers)
+    if distilled and made["seconds"] < layers:
+        seconds = layers + made["seconds"]  # the layers were there already
     by_layers = {
         "model": Path(made["model"]).name,
         "tokens": made["tokens"],
         "documents": int(DOCUMENTS.search(made["text"])[1]),  # type: ignore[index]
         "steps": asked["distill"],
         "end_to_end": 0,
-        "seconds": seconds - (distilled["seconds"] if distilled else 0),
+        "seconds": seconds - distilled.get("seconds", 0.0),
         "machine": machine,
-        "whole": distilled["before"] if distilled else whole,
+        "whole": distilled.get("before", whole),
         "null": made["layers"][-1]["mean_instead"],
         "left_gated": made["left_gated"],
         "logits": made["logits"],
     }
-    found = {folder.resolve().name: by_layers}
+    found = {folder.resolve().name: by_layers} if not distilled or "before" in distilled else {}
     if distilled:
-        after = {"end_to_end": distilled["steps"], "whole": whole, "seconds": seconds}
+        logits = made["logits"] | {"layers": None}  # the layers are no longer what stood in the original
+        after = {"end_to_end": distilled["steps"], "whole": whole, "seconds": seconds, "logits": logits}
         found[f"{folder.resolve().name}-end-to-end"] = by_layers | after
     return found
 
@@ -71,7 +74,7 @@ def lines(runs: dict[str, dict[str, Any]]) -> list[str]:
             f"| {held.kl:.3f} ± {held.kl_error:.3f} | {held.agreement:.1%} ± {held.agreement_error:.1%} "
             f"| {run['seconds'] / 60:.0f} | {run['machine']} |"
         )
-    apart = max(max(run["logits"].values()) for run in runs.values())
+    apart = max(value for run in runs.values() for value in run["logits"].values() if value is not None)
     found += ["", "± is a standard error over texts. Logits of the written model, as transformers"]
     return [
         *found,
@@ -141,7 +144,8 @@ def against_tokens(runs: dict[str, dict[str, Any]]) -> Figure:
 def write(runs: dict[str, dict[str, Any]]) -> None:
     """The figures and the table."""
     plots.save(against_tokens(runs), FIGURES / "conversions.svg")
-    best = min(runs.values(), key=lambda run: run["whole"]["held_out"]["delta_ce"])["left_gated"]
+    curves = [run for run in runs.values() if run["left_gated"]["measured"]]
+    best = min(curves, key=lambda run: run["whole"]["held_out"]["delta_ce"])["left_gated"]
     estimated = [(one["converted"], one["delta_ce"]) for one in best["estimated"]]
     measured = [(one.pop("converted"), TextScore(**one)) for one in (dict(one) for one in best["measured"])]
     plots.save(plots.left_gated(estimated, measured), FIGURES / "left-gated.svg")

@@ -90,6 +90,8 @@ def test_distillation_stands_beside_what_the_command_finds_without_it(
     shutil.copytree(done[0], tmp_path / "bilinear")
     without = run(given, tmp_path / "bilinear", distill=5)
     assert done[1]["end_to_end"]["before"] == without["whole"] != done[1]["whole"]
+    assert done[1]["logits"]["layers"] is None  # they were trained on since
+    assert without["logits"]["layers"] < 1e-4
     assert without["end_to_end"] is None
 
 

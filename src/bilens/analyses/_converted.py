@@ -126,12 +126,19 @@ def curve(stack: Stack, found: Sequence[ConvertedLayer], split: text.Split) -> t
 
 
 def reopened(
-    stack: Stack, found: Sequence[ConvertedLayer], student: nn.Module, folder: Path, split: text.Split
-) -> dict[str, float]:
+    stack: Stack,
+    found: Sequence[ConvertedLayer],
+    student: nn.Module,
+    folder: Path,
+    split: text.Split,
+    *,
+    trained: bool,
+) -> dict[str, float | None]:
     """How far the logits of the folder, as transformers opens it, are from ours, as shares of the largest logit.
 
     Returns:
-        "written": from the model that was written; "layers": that model from the original with its layers replaced.
+        "written": from the model that was written; "layers": that model from the original with its layers replaced,
+        None where they were `trained` together afterwards.
     """
     called: Any = student
     kind: str = called.config.model_type
@@ -150,7 +157,7 @@ def reopened(
     largest = ours.abs().max()
     return {
         "written": float((again - ours).abs().max() / largest),
-        "layers": float((ours - replaced).abs().max() / largest),
+        "layers": None if trained else float((ours - replaced).abs().max() / largest),
     }
 
 
@@ -162,7 +169,7 @@ def summary(
     *,
     distilled: Mapping[str, Any] | None,
     measured: Sequence[Left],
-    difference: Mapping[str, float],
+    difference: Mapping[str, float | None],
     tokens: Mapping[str, int],
 ) -> dict[str, Any]:
     """All numbers of a conversion, as JSON values."""

@@ -123,7 +123,9 @@ def convert(
             scores,
             distilled=distilled,
             measured=measured,
-            difference=converted.reopened(stack, found, student, out / MODEL, split),
+            difference=converted.reopened(
+                stack, found, student, out / MODEL, split, trained=bool(distilled and distilled["steps"])
+            ),
             tokens=_counts(split),
         )
         run.write(converted.SUMMARY, summary | {"seconds": round(time.monotonic() - started, 1)})
