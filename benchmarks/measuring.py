@@ -66,9 +66,12 @@ class Line:
 def saves(line: dict[str, Any]) -> str:
     """What saves most of the time: the identity, as the few lines show, or the engineering beyond it.
 
-    "neither" where ours and what is published are less than 5 % away from the few lines, or slower.
+    "neither" where ours and what is published are less than 5 % away from the few lines, or slower; where single turns
+    of ours were slower than the few lines and others faster, ours counts as no faster.
     """
     engineering = line["plain"]["seconds"] / line["ours"]
+    if line.get("spread") and line["spread"][0] < 1 < line["spread"][1]:
+        engineering = 1.0
     identity = line["published"]["seconds"] / line["plain"]["seconds"] if line["published"] else 1.0
     if max(engineering, identity) <= 1.05:
         return "neither"

@@ -150,7 +150,9 @@ def page(held: dict[str, Any]) -> str:
                 f"| {'' if published is None else f'**{ratio(published, ours)}**'} | {saves(line)} "
                 f"| {', '.join('–' if each is None else format(each / 1e6, ',.0f') for each in memory)} |"
             )
-            notes.append(f"- `{name}.py`, {line['work']}; {line['runs']} runs per side.")
+            notes.append(
+                f"- `{name}.py`, {line['work']}; {line['runs']} {'run' if line['runs'] == 1 else 'runs'} per side."
+            )
             notes += [
                 f"    - {kind}: {peer['name']}; {peer['agreement']}."
                 for kind, peer in (("few lines", plain), ("published", published))
@@ -168,8 +170,10 @@ def ratio(peer: dict[str, Any], ours: float) -> str:
 
 
 def spread(line: dict[str, Any]) -> str:
-    """The range of the ratio to the few lines over single turns; "" where turns were not kept."""
-    return "" if line.get("spread") is None else " ({:.2g}–{:.2g})".format(*line["spread"])
+    """The range of the ratio to the few lines over single turns, or that there was one turn."""
+    if line.get("spread") is not None:
+        return " ({:.2g}–{:.2g})".format(*line["spread"])
+    return ", once" if line["runs"] == 1 else ""
 
 
 def table(held: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ WAYS = {
     "gaussian": "best for Gaussian inputs",
     "least_squares": "least squares",
     "least_squares + bypass": "with a linear map",
+    "affine": "*rival: affine map*",
     "mean": "*null: mean*",
     "random layer": "*null: random layer*",
 }

@@ -97,6 +97,17 @@ def test_what_saves_the_time_is_the_larger_of_two_ratios(run, ours, plain, publi
     assert run.saves(line) == expected
 
 
+def test_a_range_that_includes_one_saves_nothing(run):
+    line = {"ours": 1.0, "plain": {"seconds": 1.2}, "published": None, "spread": (0.9, 1.5)}
+    assert run.saves(line) == "neither"
+    assert run.saves(line | {"spread": (1.1, 1.5)}) == "engineering"
+
+
+def test_a_row_of_one_turn_says_so(run):
+    assert run.spread({"runs": 1, "spread": None}) == ", once"
+    assert run.spread({"runs": 5, "spread": (0.5, 2.0)}) == " (0.5–2)"
+
+
 def test_a_table_shows_every_line_those_below_one_too(run):
     peer = {"name": "a | b", "seconds": 0.5, "memory": None, "agreement": "equal"}
     line = {"work": "w", "ours": 1.0, "memory": 1, "plain": peer, "published": None, "brief": "work", "reach": 2.0}

@@ -600,3 +600,25 @@ def test_threads_wait_without_spinning_unless_told_otherwise(policy, monkeypatch
     seen: list[str] = []
     assert cli.run(recipe, [], program="it", example="it") == 0
     assert seen == [policy or "PASSIVE"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["convert", "MODEL", "--out", "OUT", "--text"], "got --text without a value; expected texts"),
+        (
+            ["convert", "MODEL", "--out", "OUT", "--layers", "--curve"],
+            "got --layers without a value; expected whole numb",
+        ),
+        (["convert", "MODEL", "--out", "OUT", "--layers", "all"], "got --layers all; expected whole numbers. "),
+        (["convert", "MODEL", "--out", "OUT", "--text", ""], "got an empty argument; expected a value in it. "),
+        (["convert", "MODEL", "--out="], "got an empty argument; expected a value in it. "),
+        (["convert", "MODEL", "--out", "OUT", "--precision", "float16"], "expected bfloat16. "),
+        (["layers", ""], "got an empty argument; expected a value in it. "),
+    ],
+)
+def test_what_a_shell_left_empty_is_refused(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert line in capsys.readouterr().err

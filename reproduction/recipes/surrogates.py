@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import nn
@@ -15,7 +17,7 @@ from bilens import store
 from bilens.models import gated, language
 from bilens.models.gated.original import original
 from bilens.models.replaced import Replaced, replaced
-from bilens.models.surrogate import gaussian, weights_only
+from bilens.models.surrogate import Surrogate, gaussian, weights_only
 from bilens.models.token_statistics import LayerStatistics, token_statistics
 from bilens.plots import LINES, MUTED
 from bilens.plots.style import MARKERS, styled
@@ -32,6 +34,7 @@ WAYS = {
     "gaussian": "the best for Gaussian inputs",
     "least_squares": "least squares",
     "least_squares + bypass": "least squares and a linear map",
+    "affine": "rival: an affine map",
     "mean": "null: the layer's mean output",
     "random layer": "null: a random layer",
 }
@@ -42,6 +45,9 @@ FITTED = "fitted text: "
 
 ENOUGH = 0.05
 """Nats per token that a layer may cost."""
+
+RIDGE = 0.01
+"""Of the affine map, as a share of the mean variance of n."""
 
 
 def _model(lab: Lab) -> str:
@@ -64,7 +70,11 @@ def measure(lab: Lab, seed: int) -> Measurement:
     with bar("layers", len(checkpoint)) as step:
         for layer in range(len(checkpoint)):
             measured = partial(_replaced, checkpoint, live, statistics.layer(layer), split, seed)
+            rival = partial(_affine, checkpoint, live, statistics.layer(layer), split, seed)
             both = lab.run.record(f"surrogates-{seed}-{layer}", tuple, measured)
+            own, fitted = lab.run.record(f"affine-{seed}-{layer}", tuple, rival)
+            half = len(both) // 2
+            both = (*both[:half], own, *both[half:], fitted)
             for found, part in zip(both, [""] * (len(both) // 2) + [FITTED] * (len(both) // 2), strict=True):
                 numbers[f"{part}variance lost, {found.by}, layer {layer}"] = found.fvu
                 numbers[f"{part}cross-entropy more, {found.by}, layer {layer}"] = found.delta_ce
@@ -86,6 +96,19 @@ def _replaced(
     surrogates = (weights_only(mlp), gaussian(mlp, statistics.moments(mlp)), fitted, statistics.with_bypass(fitted))
     some = split.fit[: len(split.held_out)]
     return (*replaced(surrogates, live, split.held_out, seed=seed), *replaced(surrogates, live, some, seed=seed))
+
+
+def _affine(
+    checkpoint: gated.Checkpoint, live: nn.Module, statistics: LayerStatistics, split: Split, seed: int
+) -> tuple[Replaced, Replaced]:
+    """The affine map of n that is nearest to the layer: what a bilinear layer has to be worth more than."""
+    mlp = checkpoint.mlp(statistics.layer)
+    nothing = torch.zeros(len(mlp.gate), dtype=torch.float64)
+    blank = Surrogate(mlp, "least_squares", nothing, nothing, nothing, nothing, nothing)
+    affine = statistics.with_bypass(blank, ridge=RIDGE)
+    parts = (split.held_out, split.fit[: len(split.held_out)])
+    own, fitted = (replace(replaced(affine, live, part, seed=seed)[0], by="affine") for part in parts)
+    return own, fitted
 
 
 def claims(measured: Measurement) -> Sequence[Claim]:
@@ -131,9 +154,9 @@ def _drawn(seeds: Sequence[Measurement], name: str, unit: str, ticks: Sequence[f
             [value.mean for value in found],
             half,
             label=written,
-            linestyle=("--" if by == "mean" else ":") if null else "-",
-            color=MUTED if null else LINES[place],
-            marker=MARKERS[place],
+            linestyle={"mean": "--", "random layer": ":", "affine": "-."}.get(by, "-"),
+            color=MUTED if null else LINES[place % len(LINES)],
+            marker=MARKERS[place % len(MARKERS)],
             markersize=3.5,
             linewidth=1.2,
             capsize=2,

@@ -103,7 +103,8 @@ COMMANDS = {
 }
 
 KINDS = {int: "a whole number", float: "a number", Path: "a path", str: "a text"}
-"""What an option takes, in words, by its type."""
+SEVERAL = {int: "whole numbers", float: "numbers", Path: "paths", str: "texts"}
+"""What an option takes, in words, by its type: one, or several."""
 
 
 MOVED = {
@@ -231,6 +232,11 @@ def _parse(recipe: Callable[..., Any], arguments: Sequence[str], program: str, e
                 f"an option of {program}",
                 _nearest(option, options, f"run {program} --help"),
             )
+        hint = hints.get(option[2:].replace("-", "_"))
+        if option in options and ... in typing.get_args(hint) and not _values(arguments, option):
+            raise BilensError(f"{option} without a value", _takes(hint))  # the parser would take the default
+        if not argument or (option.startswith("--") and argument.endswith("=")):
+            raise BilensError("an empty argument", "a value in it", f"run {program} --help")
     parser = importlib.import_module("tyro")
     if "-h" in arguments or "--help" in arguments:
         _print_help(lambda: parser.cli(_shown(recipe, hints, parser), prog=program, args=["--help"]))
@@ -313,12 +319,10 @@ def _complaint(program: str, example: str, arguments: Sequence[str], hints: dict
     help = f"run {program} --help"
     named = re.search(r"(?:parsing|argument) '?--([\w-]+)", plain)
     if named and (option := named[1].replace("-", "_")) in hints:
-        kind = _plain(hints[option])
-        choices = typing.get_args(kind)
         values = [value for value in _values(arguments, f"--{named[1]}") if value]
         return BilensError(
             f"--{named[1]} {' '.join(values)}" if values else f"--{named[1]} without a value",
-            f"one of {', '.join(map(str, choices))}" if choices and ... not in choices else KINDS.get(kind, "a value"),
+            _takes(hints[option]),
             help,
         )
     if "Missing from" in plain:
@@ -328,6 +332,17 @@ def _complaint(program: str, example: str, arguments: Sequence[str], hints: dict
     unknown = re.search(r"Unrecognized options: (.*?) For full", plain)
     what = f"argument {unknown[1]}" if unknown else f"arguments that {program} does not take ({plain})"
     return BilensError(what, f"the arguments of {program}", help)
+
+
+def _takes(hint: Any) -> str:
+    """What an option of a type takes, in words."""
+    kind = _plain(hint)
+    choices = typing.get_args(kind)
+    if ... in choices:
+        return SEVERAL.get(choices[0], "values")
+    if choices:
+        return f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else str(choices[0])
+    return KINDS.get(kind, "a value")
 
 
 def _values(arguments: Sequence[str], option: str) -> list[str]:

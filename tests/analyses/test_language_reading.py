@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import json
 import os
@@ -306,6 +307,14 @@ def test_a_run_that_was_stopped_ends_with_the_tables_and_page_of_a_straight_one(
 def test_another_run_does_not_mix_with_the_first(model: nn.Module, run: Path) -> None:
     with refuses(StoreError, "of a run with other settings (pairs: 5 → 6)"):
         reading_job.read(run, reading_job.subject(model), pairs=6)
+
+
+def test_a_model_of_the_same_name_with_other_weights_elsewhere_is_refused(model: nn.Module, run: Path) -> None:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(value for name, value in other.named_parameters() if "self_attn.o_proj" in name).mul_(2)
+    with refuses(StoreError, "of a run with other settings (weights: "):
+        reading_job.read(run, reading_job.subject(other))
 
 
 def test_the_explorer_of_image_classifiers_says_whose_folder_it_is(run: Path) -> None:

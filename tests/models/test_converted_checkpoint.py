@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +119,17 @@ def test_other_models_are_opened_by_a_class_of_ours(kind: str, layers: tuple[int
         theirs = stack.mlp(layer)
         expected = mlps[layer](theirs.norm(x)) if layer in layers else theirs(x)
         assert_close(again.mlp(layer)(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_another_process_checks_a_model_of_a_class_of_ours(tmp_path: Path) -> None:
+    stack = Stack(made("qwen2"))
+    save(assembled(stack, converted(stack, (1,))), None, tmp_path / "model")
+    command = [sys.executable, "-m", "bilens", "layers", str(tmp_path / "model"), "--check"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "checked: 3 MLPs" in ended.stdout
 
 
 def test_the_original_stays_as_it_is(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from bilens.analyses.language.layer import Costs, Layer, cost_name, costs, from_
 from bilens.analyses.language.seen import KINDS, KS, Eigenpairs, Seen, look
 from bilens.analyses.language.sets import Outputs, input_features, outputs
 from bilens.analyses.language.subject import PREFIX, Subject
+from bilens.analyses.text_statistics import checksum
 from bilens.errors import BilensError
 from bilens.progress import Steps
 from bilens.store import Folder
@@ -64,14 +65,29 @@ class Plan:
 
 
 def settings(subject: Subject, layers: Sequence[int], plan: Plan) -> dict[str, Any]:
-    """What a run was asked for, as JSON: its folder belongs to these."""
+    """What a run was asked for, as JSON: its folder belongs to these.
+
+    Weights and text are there by their checksums, since a file of the same name may hold others: of all weights where
+    text goes through the model, else of those that are read.
+    """
     split = subject.split
+    if split is None:
+        mlps = [subject.checkpoint.mlp(layer) for layer in layers]
+        read = [
+            subject.embedding,
+            subject.unembedding,
+            *(part for mlp in mlps for part in (mlp.gate, mlp.up, mlp.down)),
+        ]
+    else:
+        read = list(subject.live().state_dict().values())
     return {
         "command": "read",
         "kind": "language",
         "model": subject.named,
+        "weights": checksum(*read),
         "layers": list(layers),
         "text": None if split is None else split.described,
+        "text_checksum": None if split is None else checksum(split.fit, split.held_out),
         **asdict(plan),
         "directions": list(plan.directions),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,65 +15,10 @@ from bilens._internal.files import list_ours, require_listed
 from bilens.errors import BilensError, StoreError
 from bilens.models.conversion.layer import ConvertedMLP
 from bilens.models.conversion.stack import Stack
-from bilens.models.gated.families import BILINEAR, FAMILIES, bias_name
-from bilens.models.gated.original import library
+from bilens.models.gated.families import bias_name
+from bilens.models.gated.original import register
 
 _NAMES = ("gate", "up", "down")
-
-
-class BilinearMLP(nn.Module):
-    """D[(L n + b) ⊙ (R n + c)] + e, in a model whose family's config has no place for it.
-
-    Args:
-        inputs, units, outputs: sizes.
-    """
-
-    def __init__(self, inputs: int, units: int, outputs: int) -> None:
-        super().__init__()
-        self.left, self.right = nn.Linear(inputs, units), nn.Linear(inputs, units)
-        self.down = nn.Linear(units, outputs)
-
-    def forward(self, n: Tensor) -> Tensor:
-        """The output for each n."""
-        output: Tensor = self.down(self.left(n) * self.right(n))
-        return output
-
-
-@functools.cache
-def register(kind: str) -> tuple[type, type]:
-    """Teach transformers' Auto classes a family's bilinear models, `model_type` "bilinear_" + kind.
-
-    Call it before `AutoModelForCausalLM.from_pretrained` opens such a folder. Families whose own config says it (Llama,
-    SmolLM) need no class of ours.
-
-    Args:
-        kind: the `model_type` of the family, for example "qwen2".
-
-    Returns:
-        (class of the config, class of the model).
-
-    Raises:
-        BilensError: transformers is not installed, or has no such family.
-    """
-    transformers = library(f"models of kind {kind!r}")
-    if kind not in FAMILIES or kind not in transformers.CONFIG_MAPPING:
-        raise BilensError(f"models of kind {kind!r}", f"one of {', '.join(FAMILIES)}")
-    base = transformers.CONFIG_MAPPING[kind]
-    theirs: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[base]
-    config: Any = type(f"Bilinear{base.__name__}", (base,), {"model_type": f"{BILINEAR}{kind}", "__module__": __name__})
-
-    def build(self: Any, given: Any) -> None:
-        theirs.__init__(self, given)
-        body = self.get_submodule(self.base_model_prefix)
-        for layer in given.bilinear_layers:
-            body.layers[layer].mlp = BilinearMLP(given.hidden_size, given.bilinear_units, given.hidden_size)
-
-    model: Any = type(
-        f"Bilinear{theirs.__name__}", (theirs,), {"config_class": config, "__init__": build, "__module__": __name__}
-    )
-    transformers.AutoConfig.register(config.model_type, config)
-    transformers.AutoModelForCausalLM.register(config, model)
-    return config, model
 
 
 def assembled(stack: Stack, converted: Mapping[int, ConvertedMLP]) -> nn.Module:
@@ -167,4 +111,4 @@ def save(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
         raise StoreError(f"'{error.strerror}' on writing {path}", "a folder that can be written") from error
 
 
-__all__ = ["BilinearMLP", "assembled", "register", "save"]
+__all__ = ["assembled", "register", "save"]

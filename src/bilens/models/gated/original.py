@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from bilens._internal import checks
 from bilens._internal.checks import instance, whole
 from bilens.errors import BilensError, StoreError
+from bilens.models.gated._transformers import library, register
 from bilens.models.gated.checkpoint import Checkpoint, Place, load
+from bilens.models.gated.families import BILINEAR
 from bilens.models.gated.mlp import GatedMLP
 
 AGREE = 1e-4
@@ -44,24 +46,6 @@ class Comparison:
         return self.error <= AGREE
 
 
-def library(what: str) -> Any:
-    """The package transformers.
-
-    Args:
-        what: is to be done with it, for the message.
-
-    Raises:
-        BilensError: it is not installed.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise BilensError(
-            what, "transformers, which runs the original", "install it: pip install 'bilens[lm]'"
-        ) from error
-    return transformers
-
-
 def original(checkpoint: Checkpoint) -> nn.Module:
     """The model as transformers loads it, in float32 on the CPU.
 
@@ -70,13 +54,16 @@ def original(checkpoint: Checkpoint) -> nn.Module:
     """
     transformers = library(f"a check of {checkpoint.source.title}")
     where, file = _where(checkpoint)
+    kind = str(checkpoint.source.config.get("model_type", ""))
+    if kind.startswith(BILINEAR):
+        register(kind.removeprefix(BILINEAR))
     try:
         model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.float32)
     except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
         raise StoreError(
             f"{checkpoint.source.title}, which transformers does not load ({_reason(error)})",
             "a model of transformers",
-            "look at it without --check",
+            "bilens layers without --check shows its layers",
         ) from error
     return model.eval()
 
@@ -239,4 +226,4 @@ def _rows(value: Tensor) -> Tensor:
     return value.detach().reshape(-1, value.shape[-1])
 
 
-__all__ = ["AGREE", "Comparison", "Trace", "check", "library", "original", "owner"]
+__all__ = ["AGREE", "Comparison", "Trace", "check", "library", "original", "owner", "register"]
