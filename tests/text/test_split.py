@@ -154,7 +154,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         (lambda: read(tmp_path / "nothing.txt", Characters()), BilensError, "no text in .*nothing.txt"),
         (lambda: read(tmp_path, Characters(), length=500), BilensError, "102 tokens to fit on .*a row of 500"),
         (lambda: read(tmp_path, Characters(), length=1), BilensError, "length = 1"),
-        (lambda: read(tmp_path, Characters(), tokens=10), BilensError, "tokens = 10"),
+        (lambda: read(tmp_path, Characters(), tokens=10), BilensError, "10 tokens in rows of 256"),
         (lambda: read(tmp_path, Characters(), hold_out=1.0), BilensError, "hold_out = 1.0"),
         (lambda: read(tmp_path, "tokenizer"), BilensError, "tokenizer of type str; expected one of transformers"),
         (lambda: Split(rows, torch.zeros(1, 2, dtype=torch.int64), ""), ShapeError, r"held_out of shape \(1, 2\)"),

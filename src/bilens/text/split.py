@@ -136,7 +136,11 @@ class Corpus:
             BilensError: too little text for one row of each part, or no tokenizer of transformers.
         """
         length = whole("length", length, 2)
-        wanted = None if tokens is None else whole("tokens", tokens, length) // length
+        if tokens is not None and whole("tokens", tokens, 1) < length:
+            raise BilensError(
+                f"{tokens} tokens in rows of {length:,}", "a row at least", "more tokens, or a smaller length"
+            )
+        wanted = None if tokens is None else tokens // length
         size = sum(len(document.text) for part in (self.fit, self.held_out) for document in part)
         parts = []
         with bar("tokens", len(self.fit) + len(self.held_out), show=size >= _LONG) as step:
