@@ -6,9 +6,9 @@ import { number, percent, short, signed, whole } from "./format.js";
 import { likeness, randomPairs } from "./lm_alike.js";
 import { pageOf } from "./lm_beside.js";
 import { firstSet, found, nameOf } from "./lm_data.js";
-import { featureTitle, highest, spectrum, twoSides } from "./lm_feature.js";
+import { highest, spectrum, twoSides } from "./lm_feature.js";
 import { featureField } from "./lm_sentence.js";
-import { shaded, visible } from "./lm_tokens.js";
+import { featureTitle, shaded, visible } from "./lm_tokens.js";
 import { link } from "./route.js";
 
 const SHOWN_SENTENCES = 4;

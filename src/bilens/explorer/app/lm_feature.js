@@ -7,15 +7,10 @@ import { control, found, nameOf, predicted, randomShares, valuesOf } from "./lm_
 import { contexts } from "./lm_examples.js";
 import { interactionsOf } from "./lm_interactions.js";
 import { labels } from "./lm_overview.js";
-import { chip, chips, level, visible } from "./lm_tokens.js";
+import { chips, featureTitle, inputChip, level, visible } from "./lm_tokens.js";
 import { link } from "./route.js";
 
 /** @typedef {import("./lm_data.js").Found} Found */
-
-/** @param {Found} one */
-export function featureTitle(one) {
-  return `${one.set.feature} ${short(visible(one.feature.label), 60)}`;
-}
 
 /**
  * @param {import("./lm_data.js").Reading} reading
@@ -201,19 +196,6 @@ function names(reading, named, kind, words) {
   const most = Math.max(1e-12, ...named.values.map(Math.abs));
   return h("p", { class: "side-of" }, h("span", { class: "hint" }, words), h("span", { class: "chips" },
     named.inputs.slice(0, 5).map((input, place) => inputChip(reading, input, `${kind} ${level(named.values[place], most)}`, number(named.values[place])))));
-}
-
-/**
- * An input feature, with the tokens that say what it is where it has them.
- * @param {import("./lm_data.js").Reading} reading
- * @param {number} input
- * @param {string} more
- * @param {string} told
- */
-export function inputChip(reading, input, more = "", told = "") {
-  const label = reading.inputs.labels[input], tokens = reading.inputs.tokens[input] || [];
-  if (reading.inputs.kind === "tokens" || label === "constant") return label === "constant" ? h("span", { class: "tok constant", title: told || null }, "constant") : chip(label, more, told);
-  return h("span", { class: `tok coded ${more}`, title: told || null }, h("span", { class: "code" }, label), tokens.map((token) => h("bdi", {}, ` ${visible(reading.tokens[token])}`)));
 }
 
 /**

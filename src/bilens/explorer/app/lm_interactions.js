@@ -3,8 +3,7 @@
 import { h, s } from "./dom.js";
 import { figure } from "./figure.js";
 import { number, percent, short, signed, whole } from "./format.js";
-import { featureTitle, inputChip } from "./lm_feature.js";
-import { visible } from "./lm_tokens.js";
+import { featureTitle, inputChip, visible } from "./lm_tokens.js";
 
 /**
  * @param {import("./lm_data.js").Reading} reading

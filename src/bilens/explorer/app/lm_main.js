@@ -5,9 +5,10 @@ import { lmAbout } from "./lm_about.js";
 import { besidePage } from "./lm_beside.js";
 import { lmCompare } from "./lm_compare.js";
 import { found, readReading } from "./lm_data.js";
-import { featureTitle, lmFeature } from "./lm_feature.js";
+import { lmFeature } from "./lm_feature.js";
 import { lmOverview, visibleTitle } from "./lm_overview.js";
 import { sentencePage } from "./lm_sentence.js";
+import { featureTitle } from "./lm_tokens.js";
 
 /** @type {Record<string, string>} */
 const LM_PAGES = { overview: "Layer", beside: "Side by side", sentence: "Sentence", compare: "Compare", about: "About" };

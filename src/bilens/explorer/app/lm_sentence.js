@@ -6,11 +6,10 @@ import { figure } from "./figure.js";
 import { number, plural, short, signed } from "./format.js";
 import { placeOf } from "./lm_alike.js";
 import { firstSet, found, nameOf, valuesOf } from "./lm_data.js";
-import { featureTitle } from "./lm_feature.js";
 import { ONE_BY_ONE } from "./lm_layout.js";
 import { computed, typedValues } from "./lm_model.js";
 import { limited } from "./lm_overview.js";
-import { level, visible } from "./lm_tokens.js";
+import { featureTitle, level, visible } from "./lm_tokens.js";
 import { link, remember } from "./route.js";
 
 const TYPED = "typed";

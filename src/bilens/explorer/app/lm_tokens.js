@@ -77,3 +77,21 @@ export function shaded(reading, tokens, values, parts) {
       h("bdi", { class: kind }, running(text))), /\n/.test(text) ? h("wbr") : null];
   }).flat());
 }
+
+/** @param {import("./lm_data.js").Found} one */
+export function featureTitle(one) {
+  return `${one.set.feature} ${short(visible(one.feature.label), 60)}`;
+}
+
+/**
+ * An input feature, with the tokens that say what it is where it has them.
+ * @param {import("./lm_data.js").Reading} reading
+ * @param {number} input
+ * @param {string} more
+ * @param {string} told
+ */
+export function inputChip(reading, input, more = "", told = "") {
+  const label = reading.inputs.labels[input], tokens = reading.inputs.tokens[input] || [];
+  if (reading.inputs.kind === "tokens" || label === "constant") return label === "constant" ? h("span", { class: "tok constant", title: told || null }, "constant") : chip(label, more, told);
+  return h("span", { class: `tok coded ${more}`, title: told || null }, h("span", { class: "code" }, label), tokens.map((token) => h("bdi", {}, ` ${visible(reading.tokens[token])}`)));
+}
