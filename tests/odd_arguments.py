@@ -30,7 +30,7 @@ from bilens.errors import BilensError
 ROOT = Path(__file__).parent.parent
 ASIDE = (
     *("bilens.analyses.", "bilens.cli", "bilens.explorer", "bilens.files", "bilens.errors", "bilens.models."),
-    *("bilens.decompose.linalg", "bilens.plots.style"),
+    *("bilens.activations.sites", "bilens.decompose.linalg", "bilens.plots.style"),
 )
 """Documented modules that are left out: commands, whose arguments are text, what reads and writes files, what is called
 with whole models, and pieces of decompositions and figures of one's own."""

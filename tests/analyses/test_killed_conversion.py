@@ -26,7 +26,7 @@ def content(run: Path) -> dict[str, bytes]:
     """Every file but for how long things took."""
     found = kills.content(run)
     numbers = json.loads(found["conversion.json"])
-    assert numbers.pop("seconds") > 0
+    assert min(numbers.pop("seconds"), numbers["end_to_end"].pop("seconds")) > 0
     return found | {"conversion.json": json.dumps(numbers, sort_keys=True).encode()}
 
 
