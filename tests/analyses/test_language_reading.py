@@ -206,7 +206,10 @@ def test_a_coder_of_the_input_is_trained_once_and_names_interactions(
     assert row["inputs"] == "mlp-in-001"
     assert row["samples"] == 4 * 23
     before = (trained(tmp_path / "run", LAYER) / "sae_weights.safetensors").stat().st_mtime_ns
+    checkpoint = tmp_path / "run" / "mlp-in-001.part"
+    checkpoint.write_bytes(b"of a run that was killed when the coder was there already")
     reading_job.read(tmp_path / "run", reading_job.subject(model), inputs="train")
+    assert not checkpoint.exists()
     assert (trained(tmp_path / "run", LAYER) / "sae_weights.safetensors").stat().st_mtime_ns == before
     again = trained(tmp_path / "run", LAYER)  # a coder by its folder, on either side
     (path,) = reading_job.read(

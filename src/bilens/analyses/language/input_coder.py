@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilens import sae, store
+from bilens._internal.checkpoint import discard
 from bilens.analyses.language import inputs
 from bilens.analyses.language.subject import Subject
 from bilens.history import History
@@ -36,17 +38,17 @@ def train(subject: Subject, run: Folder, layer: int, *, seed: int) -> None:
     Args:
         subject: with text, whose rows are collected already; run: its folder; layer: its number; seed: of the SAE.
     """
-    name = f"layer-{layer:03d}/coder"
-    if not run.has(name):
-        rows = subject.checkpoint.mlp(layer).norm(inputs.collected(subject, run.path, layer, "fit"))
-        train_on(
-            rows, run, name, Site("mlp_in", layer), folder=trained(run.path, layer), size=(FEATURES, STEPS), seed=seed
-        )
+    name, folder, size = f"layer-{layer:03d}/coder", trained(run.path, layer), (FEATURES, STEPS)
+
+    def rows() -> Tensor:
+        return subject.checkpoint.mlp(layer).norm(inputs.collected(subject, run.path, layer, "fit"))
+
+    train_on(rows, run, name, Site("mlp_in", layer), folder=folder, size=size, seed=seed)
 
 
 @torch.no_grad()
 def train_on(
-    rows: Float[Tensor, "n d"],
+    rows: Callable[[], Float[Tensor, "n d"]],
     run: Folder,
     name: str,
     site: Site,
@@ -58,22 +60,23 @@ def train_on(
     """Train an SAE of some rows where the run has none; a run that was stopped goes on where it was.
 
     Args:
-        rows: what it is trained on; run: the folder; name: of the record; site: where the rows are in the model.
+        rows: gives what it is trained on; run: the folder; name: of the record; site: where the rows are in the model.
         folder: for the SAE; size: features and updates; seed: of the SAE and the order of the rows.
     """
     features, steps = size
-    coder = TopKSAE(rows.shape[1], features, min(CODES, features), seed=seed)
-    coder.site = site
     part = run.path / f"{folder.name}.part"
 
     def once() -> History:
-        stream, title = TensorStream(rows, BATCH, seed), f"SAE of {site}"
+        given = rows()
+        coder = TopKSAE(given.shape[1], features, min(CODES, features), seed=seed)
+        coder.site = site
+        stream, title = TensorStream(given, BATCH, seed), f"SAE of {site}"
         history = sae.train(coder, stream, steps=steps, checkpoint=part, device="cpu", title=title)
         coder.save_pretrained(folder)
         return history
 
     run.record(name, History, once)
-    part.unlink(missing_ok=True)
+    discard(part)  # of a run that was killed after the record, too
 
 
 __all__ = ["BATCH", "CODES", "FEATURES", "STEPS", "TRAIN", "train", "train_on", "trained"]

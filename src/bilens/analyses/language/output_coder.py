@@ -54,9 +54,8 @@ def audit_coder(layer: Layer, run: Folder, *, seed: int) -> tuple[Audit, ...]:
     if layer.fit is None or x is None:
         raise BilensError(f"layer {layer.number} without text", "a layer that was opened with text")
     folder, place = coder_folder(run.path, layer.number), f"layer-{layer.number:03d}"
-    if not run.has(f"{place}/coder-out"):
-        site, size = Site("mlp_out", layer.number), (FEATURES, STEPS)
-        train_on(mlp(layer.fit), run, f"{place}/coder-out", site, folder=folder, size=size, seed=seed)
+    fit, site, size = layer.fit, Site("mlp_out", layer.number), (FEATURES, STEPS)
+    train_on(lambda: mlp(fit), run, f"{place}/coder-out", site, folder=folder, size=size, seed=seed)
     y, normal = mlp(x), layer.normalised(x)
     sets = list(of_coders(mlp, {NAME: sae.load(folder)}, x, y, MOST))
     sets.append(asked(directions.random(NULLS, mlp.output.size, seed=seed, name=RANDOM), y))
